@@ -1,0 +1,78 @@
+"""The dataset of one split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from torch.utils.data import Dataset
+
+from utils.data.wav import Crop, read_waveform
+from utils.dataset.collation import Utterance
+from utils.dataset.normalisation import Normalisation
+from utils.dataset.random_draws import utterance_generator
+from utils.dataset.sampling import EVALUATION, Item
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Which columns of the utterance table are targets, and how.
+
+    Attributes:
+        classes: Emotion classes in output order; empty where none are trained.
+        attributes: Attribute columns in output order; empty where none are trained.
+        attribute_scale: Lowest and highest value in the table, mapped to 0 and 1.
+    """
+
+    classes: tuple[str, ...]
+    attributes: tuple[str, ...]
+    attribute_scale: tuple[float, float]
+
+
+class SERDataset(Dataset[Utterance]):
+    """Utterances of a split, decoded on request.
+
+    Columns are kept as arrays, not as Python objects a row, so that worker processes share their memory.
+
+    Args:
+        table: Utterance table of the split.
+        labels: What is trained.
+        normalisation: Applied to every waveform.
+        max_seconds: Longer training utterances are cropped to this at a place drawn for (seed, epoch, utterance).
+        seed: The run's seed.
+    """
+
+    def __init__(
+        self, table: pd.DataFrame, labels: Labels, normalisation: Normalisation, max_seconds: float, seed: int
+    ) -> None:
+        self.paths = table["path"].array
+        self.names = (table["corpus"] + "/" + table["file"]).array
+        index_of = {name: index for index, name in enumerate(labels.classes)}
+        self.emotions = table["emotion"].map(index_of).fillna(-1).to_numpy(dtype=np.int64)
+        low, high = labels.attribute_scale
+        values = table[list(labels.attributes)].to_numpy(dtype=np.float64)
+        self.attributes = ((values - low) / (high - low)).astype(np.float32)
+        self.normalisation = normalisation
+        self.max_seconds = max_seconds
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, item: Item) -> Utterance:
+        """Decode one utterance.
+
+        Args:
+            item: (epoch, row); the epoch `EVALUATION` reads the whole recording.
+
+        Raises:
+            DataError: Where the recording cannot be used.
+        """
+        epoch, row = item
+        crop = None
+        if epoch != EVALUATION:
+            draw = utterance_generator(self.seed, epoch, self.names[row])
+            crop = Crop(self.max_seconds, float(draw.random()))
+        samples = self.normalisation(read_waveform(self.paths[row], crop))
+        return Utterance(row, samples, int(self.emotions[row]), self.attributes[row])

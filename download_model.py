@@ -1,0 +1,52 @@
+"""Fetch upstreams into models/, so that training never touches the network."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from utils import ConfigurationError, hub_token, load_plan
+from utils.upstreams import MODELS_FOLDER, UPSTREAMS, UpstreamError, fetch_upstream
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="short or hub names; default: those the list names")
+    parser.add_argument("--config", type=Path, default=Path("config.toml"), help="corpora (default: %(default)s)")
+    parser.add_argument(
+        "--experiments", type=Path, default=Path("experiments_config.toml"), help="experiments (default: %(default)s)"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Return 0 where every upstream lies in models/, 1 where one could not be had, 2 for a wrong configuration."""
+    options = parse_arguments(arguments)
+    try:
+        names = options.names or needed_upstreams(options.config, options.experiments)
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return 2
+    failed = False
+    for name in names:
+        try:
+            print(f"{name}: {fetch_upstream(name, MODELS_FOLDER, hub_token())}")
+        except UpstreamError as error:
+            failed = True
+            print(f"{name}: {error}", file=sys.stderr)
+    if not names:
+        print("every upstream of the experiment list is built in or a local folder; nothing to fetch")
+    return 1 if failed else 0
+
+
+def needed_upstreams(corpora_file: Path, experiments_file: Path) -> list[str]:
+    """Return the upstreams of the experiment list that have to be fetched, each once."""
+    plan = load_plan(corpora_file, experiments_file)
+    names = dict.fromkeys(experiment.upstream_model for experiment in plan.experiments)
+    return [name for name in names if name not in UPSTREAMS["built_in"] and not Path(name).is_dir()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Where data, model and configuration meet: training, evaluation, and what they keep."""

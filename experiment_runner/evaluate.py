@@ -1,0 +1,171 @@
+"""Evaluation of trained models: predictions as a table, and every figure computed from that table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from dataset_module.ser_dataset import Labels, SERDataset
+from experiment_runner.checkpoints import CheckpointError, read_checkpoint, write_json
+from experiment_runner.experiment_data import EvaluationSplit
+from experiment_runner.inference import choose_workers, infer, make_loader
+from experiment_runner.model_description import ModelDescription
+from experiment_runner.run import Run
+from experiment_runner.run_folder import RunError, RunFolder
+from net.ser import Outputs
+from net.ser_model_wrapper import SERModelWrapper
+from utils.configuration import ExperimentConfig
+from utils.data.wav import measure_seconds
+from utils.dataset.sampling import EVALUATION, BatchItems, evaluation_batches
+from utils.metrics import (
+    Figures,
+    categorical_figures,
+    dimensional_figures,
+    group_figures,
+    split_head_mid_tail,
+)
+
+
+def tabulate_predictions(
+    table: pd.DataFrame, outputs: Outputs, labels: Labels, shared_classes: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Return the predictions of a split, one row an utterance in the table's order.
+
+    Args:
+        table: Utterance table of the split.
+        outputs: The model's outputs for it.
+        labels: The model's classes and attributes; the scale is that of the table's corpus.
+        shared_classes: The classes to choose from, where they are fewer than the model's.
+
+    Returns:
+        `file`, then `label`, `prediction` and `prob_<class>` where classes were trained, then `<attribute>` and
+        `pred_<attribute>` on the scale of the table, clipped to it.
+    """
+    columns: dict[str, object] = {"file": table["file"].to_numpy(dtype=object)}
+    if outputs.emotion is not None:
+        classes = list(labels.classes if shared_classes is None else shared_classes)
+        logits = outputs.emotion[:, [labels.classes.index(name) for name in classes]]
+        probabilities = logits.double().softmax(-1).cpu().numpy()
+        columns["label"] = table["emotion"].where(table["emotion"].isin(classes)).to_numpy(dtype=object)
+        columns["prediction"] = np.array(classes, dtype=object)[probabilities.argmax(-1)]
+        columns |= {f"prob_{name}": probabilities[:, index] for index, name in enumerate(classes)}
+    if outputs.attributes is not None:
+        low, high = labels.attribute_scale
+        values = (low + outputs.attributes.double() * (high - low)).clamp(low, high).cpu().numpy()
+        for index, name in enumerate(labels.attributes):
+            columns[name] = table[name].to_numpy(dtype=np.float64)
+            columns[f"pred_{name}"] = values[:, index]
+    return pd.DataFrame(columns)
+
+
+def figures_from_predictions(predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> Figures:
+    """Compute every figure of a split from its predictions.
+
+    Args:
+        predictions: As `tabulate_predictions` returns it, or as read back from `predictions/<split>.csv`.
+        groups: Head, mid and tail classes.
+    """
+    figures: Figures = {}
+    classes = [name.removeprefix("prob_") for name in predictions.columns if name.startswith("prob_")]
+    if classes:
+        labelled = predictions[predictions["label"].notna()]
+        figures |= categorical_figures(list(labelled["label"]), list(labelled["prediction"]), classes)
+        figures["groups"] = group_figures(figures["per_class"], groups)
+    attributes = [name.removeprefix("pred_") for name in predictions.columns if name.startswith("pred_")]
+    if attributes:
+        figures |= dimensional_figures(
+            {name: predictions[name].to_numpy(dtype=np.float64) for name in attributes},
+            {name: predictions[f"pred_{name}"].to_numpy(dtype=np.float64) for name in attributes},
+        )
+    return figures
+
+
+def class_groups(config: ExperimentConfig, classes: Sequence[str], counts: Sequence[int]) -> dict[str, list[str]]:
+    """Return head, mid and tail classes: as configured, else by share of the training split."""
+    if not classes:
+        return {}
+    if config.class_groups is not None:
+        return {name: list(members) for name, members in config.class_groups.model_dump().items()}
+    return split_head_mid_tail(dict(zip(classes, map(int, counts), strict=True)))
+
+
+def load_model(folder: Path, device: torch.device) -> tuple[SERModelWrapper, ModelDescription]:
+    """Rebuild a trained model from its checkpoint, in evaluation mode.
+
+    Raises:
+        CheckpointError: Where the checkpoint is damaged or its weights do not fit key by key.
+    """
+    document, weights = read_checkpoint(folder)
+    try:
+        description = ModelDescription.from_json(document)
+        model = description.rebuild()
+        model.load_state_dict(weights, strict=True)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"the checkpoint {folder} does not fit this program: {error}") from error
+    return model.to(device).eval(), description
+
+
+def run_evaluate(run: Run) -> dict[str, Figures]:
+    """Evaluate one trained run on every test split.
+
+    Writes `predictions/<split>.csv` and `evaluation/<split>.json`.
+
+    Returns:
+        Figures by split.
+
+    Raises:
+        RunError: Where the run was trained with other settings, or on other classes.
+        CheckpointError: Where there is no usable checkpoint.
+        DataError: Where a test recording cannot be used.
+    """
+    data, folder = run.data, run.folder
+    if not folder.is_finished:
+        raise RunError(f"{folder.path} holds no finished training; run `python main.py` without --test first")
+    folder.check_unchanged()
+    checkpoint = folder.checkpoints.find("best")
+    model, description = load_model(checkpoint, run.device)
+    if description.classes != data.classes or description.attributes != data.attributes:
+        raise RunError(
+            f"{folder.path} was trained on the classes {', '.join(description.classes)}, but the labels now give "
+            f"{', '.join(data.classes)}; restore the labels or train again with --retrain"
+        )
+    groups = class_groups(run.config, description.classes, description.class_counts)
+    results = {}
+    for test in data.tests:
+        predictions = _predict_split(run, model, description, test)
+        figures = figures_from_predictions(predictions, groups)
+        _write_split(folder, test.label, predictions, figures, checkpoint.name)
+        results[test.label] = figures
+        run.screen.line(f"{run.name}: {test.label}: {folder.path / 'predictions' / test.label}.csv")
+    return results
+
+
+def _predict_split(
+    run: Run, model: SERModelWrapper, description: ModelDescription, test: EvaluationSplit
+) -> pd.DataFrame:
+    config, device = run.config, run.device
+    table = measure_seconds(test.table)
+    labels = Labels(description.classes, description.attributes, test.attribute_scale)
+    dataset = SERDataset(table, labels, description.normalisation, config.max_seconds, run.seed)
+    items = BatchItems(evaluation_batches(table["seconds"].to_numpy(np.float64), config.eval_batch_size), EVALUATION)
+    loader = make_loader(dataset, items, choose_workers(config.num_workers, device), device)
+    outputs, _ = infer(model, loader, device, run.precision)
+    return tabulate_predictions(table, outputs, labels, test.classes)
+
+
+def _write_split(folder: RunFolder, label: str, predictions: pd.DataFrame, figures: Figures, checkpoint: str) -> None:
+    """Write a split's predictions and figures into the run's folder."""
+    write_predictions(folder.path / "predictions" / f"{label}.csv", predictions)
+    path = folder.path / "evaluation" / f"{label}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, {"split": label, "checkpoint": checkpoint, **figures})
+
+
+def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
+    """Write predictions so that reading them back gives the same numbers."""
+    path.parent.mkdir(exist_ok=True)
+    predictions.to_csv(path, index=False)

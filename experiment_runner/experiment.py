@@ -1,0 +1,178 @@
+"""Assembles an experiment from its configuration and data, and trains it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from dataset_module.ser_dataset import SERDataset
+from experiment_runner.early_stopping import HybridEarlyStopping
+from experiment_runner.inference import choose_workers, make_loader
+from experiment_runner.model_description import UPSTREAM_SETTINGS, ModelDescription, spec_augment
+from experiment_runner.optimisation import build_optimiser, build_scheduler
+from experiment_runner.preparation import measure_training
+from experiment_runner.recorder import Recorder
+from experiment_runner.run import Run
+from experiment_runner.run_folder import LOG
+from experiment_runner.train import Feed, Trainer, TrainerParts
+from net.loss_modules import ClassPriors, Loss, LossSettings, get_loss_module
+from net.ser_model_wrapper import SERModelWrapper
+from net.upstream import Upstream
+from utils.dataset.normalisation import Normalisation, measure_corpus
+from utils.dataset.random_draws import stable_key
+from utils.dataset.sampling import BatchItems, RandomBatches, evaluation_batches
+from utils.upstreams import LoadedUpstream, UpstreamError, load_upstream
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A model ready to train, what it is, and where its upstream comes from."""
+
+    model: SERModelWrapper
+    description: ModelDescription
+    upstream: LoadedUpstream
+
+
+def run_train(run: Run) -> dict[str, Any]:
+    """Train one experiment with one seed.
+
+    Returns:
+        What `result.json` holds: why and when training stopped, the best epoch and its development figures.
+
+    Raises:
+        DataError: Where a recording cannot be used.
+        UpstreamError: Where the upstream cannot be loaded whole.
+        FloatingPointError: Where losses or gradients stay non-finite.
+    """
+    started = time.perf_counter()
+    run = run.with_data(measure_training(run.data))
+    assembly = assemble(run)
+    run.folder.start(
+        {
+            "classes": list(run.data.classes),
+            "attributes": list(run.data.attributes),
+            "upstream": assembly.upstream.description,
+            "device": str(run.device),
+            "precision": run.precision.reason,
+            "data_sha256": run.data.fingerprint(),
+        }
+    )
+    with run.screen.log_to(run.folder.path / LOG):
+        _introduce(run, assembly)
+        recorder = Recorder(run, assembly.model, assembly.description)
+        stop = build_trainer(run, assembly, recorder).fit(run.config.epoch)
+        result = recorder.result(stop, time.perf_counter() - started)
+        run.folder.finish(result)
+        run.screen.line(f"{run.name}: finished ({stop}); best epoch {result['best_epoch']}; {run.folder.path}")
+    return result
+
+
+def assemble(run: Run) -> Assembly:
+    """Build the model of an experiment; its random weights depend on the seed alone."""
+    config, data = run.config, run.data
+    torch.manual_seed(stable_key("weights", run.seed))
+    loaded = load_upstream(config.upstream_model, {name: getattr(config, name) for name in UPSTREAM_SETTINGS})
+    try:
+        upstream = Upstream(loaded.encoder, spec_augment(config), config.layer_weighting, config.freeze)
+    except ValueError as error:
+        raise UpstreamError(f"{config.name}: {error}") from error
+    description = ModelDescription(
+        model_type=config.model_type,
+        classes=data.classes,
+        attributes=data.attributes,
+        attribute_scale=data.attribute_scale,
+        class_counts=tuple(int(count) for count in data.class_counts),
+        normalisation=_choose_normalisation(run, loaded),
+        layer_weighting=config.layer_weighting,
+        head_dropout=config.head_dropout,
+        upstream=loaded.encoder.config.to_dict(),
+    )
+    return Assembly(SERModelWrapper(upstream, description.heads).to(run.device), description, loaded)
+
+
+def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
+    """Put the parts of a training together."""
+    config, data, model = run.config, run.data, assembly.model
+    batches = training_batches(run)
+    optimiser = build_optimiser(model, config)
+    parts = TrainerParts(
+        model=model,
+        loss=_build_loss(run).to(run.device),
+        optimiser=optimiser,
+        scheduler=build_scheduler(optimiser, config, batches.steps_per_epoch * config.epoch),
+        precision=run.precision,
+        train_batches=batches,
+        train_feed=_feed(run, assembly.description, is_training=True),
+        development_feed=_feed(run, assembly.description, is_training=False),
+        development_batches=evaluation_batches(
+            data.development["seconds"].to_numpy(np.float64), config.eval_batch_size
+        ),
+        judge=recorder.judge,
+        stopping=HybridEarlyStopping(config.window, config.min_epochs, config.loss_stop_ratio, config.patience or 0),
+        save=recorder.save,
+        record=recorder.record,
+        screen=run.screen,
+    )
+    return Trainer(parts, run.device, run.seed, config.max_grad_norm, config.log_every)
+
+
+def training_batches(run: Run) -> RandomBatches:
+    """Return the composition of a run's training batches."""
+    return RandomBatches(len(run.data.train), run.config.batch_size, run.config.accumulation_steps, run.seed)
+
+
+def _choose_normalisation(run: Run, upstream: LoadedUpstream) -> Normalisation:
+    config = run.config
+    if config.normalize == "corpus":
+        return measure_corpus(run.data.train["path"])
+    if config.normalize != "upstream":
+        return Normalisation(config.normalize)
+    if upstream.do_normalize is None:
+        raise UpstreamError(
+            f"{config.name}: {config.upstream_model} has no preprocessor_config.json that says how it was trained; add "
+            'it, or set normalize = "utterance" (as wavlm-large) or "none" (as wavlm-base-plus)'
+        )
+    return Normalisation("utterance" if upstream.do_normalize else "none")
+
+
+def _build_loss(run: Run) -> Loss:
+    config = run.config
+    settings = LossSettings(
+        config.task,
+        config.loss_type,
+        config.attribute_loss_type,
+        config.attribute_loss_weight,
+        config.focal_gamma,
+    )
+    return get_loss_module(settings, ClassPriors(torch.from_numpy(run.data.class_counts)), run.data.attributes)
+
+
+def _feed(run: Run, description: ModelDescription, is_training: bool) -> Feed:
+    table = run.data.train if is_training else run.data.development
+    dataset = SERDataset(table, description.labels, description.normalisation, run.config.max_seconds, run.seed)
+    items = BatchItems()
+    return Feed(items, make_loader(dataset, items, choose_workers(run.config.num_workers, run.device), run.device))
+
+
+def _introduce(run: Run, assembly: Assembly) -> None:
+    """Print every number that was derived, so that the log explains the run."""
+    config, train, development = run.config, run.data.train, run.data.development
+    trained = sum(p.numel() for p in assembly.model.parameters() if p.requires_grad)
+    in_all = sum(p.numel() for p in assembly.model.parameters())
+    run.screen.line(f"{run.name}: {config.task} on {config.corpus}", style="bold")
+    show = run.screen.warn if assembly.upstream.has_random_weights else run.screen.line
+    show(f"upstream: {assembly.upstream.description}")
+    run.screen.line(
+        f"{trained:,} of {in_all:,} parameters are trained (freeze = {config.freeze}); normalisation: "
+        f"{assembly.description.normalisation.kind}; precision: {run.precision.reason}"
+    )
+    run.screen.line(
+        f"{len(train):,} training utterances ({train['seconds'].sum() / 3600:.2f} h) in "
+        f"{training_batches(run).steps_per_epoch:,} steps an epoch, {config.epoch} epochs at most; "
+        f"{len(development):,} development utterances ({development['seconds'].sum() / 3600:.2f} h); "
+        f"{choose_workers(config.num_workers, run.device)} decoding processes"
+    )

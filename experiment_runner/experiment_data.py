@@ -1,0 +1,168 @@
+"""What an experiment trains and evaluates on: its classes, its rows, and what it leaves out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from utils.config_text import did_you_mean
+from utils.configuration import ExperimentConfig
+from utils.data import ATTRIBUTES, Corpus, DataError
+
+
+@dataclass(frozen=True)
+class EvaluationSplit:
+    """A test split of one corpus, over the classes that it shares with the training corpus."""
+
+    corpus: str
+    split: str
+    table: pd.DataFrame
+    classes: tuple[str, ...]
+    attribute_scale: tuple[float, float]
+    is_own_corpus: bool
+
+    @property
+    def label(self) -> str:
+        """Name of its files and rows: the split, with the corpus before it where that is another one."""
+        return self.split if self.is_own_corpus else f"{self.corpus}-{self.split}"
+
+
+@dataclass(frozen=True)
+class ExperimentData:
+    """The data of one experiment, before any recording is opened.
+
+    Attributes:
+        classes: Emotion classes in output order; empty for dimensional tasks.
+        attributes: Attributes in output order; empty for categorical tasks.
+        attribute_scale: Lowest and highest attribute value of the training corpus.
+        class_counts: Labelled training utterances of each class, (classes,).
+        train: Rows that are trained on.
+        development: Rows that select the model.
+        tests: Test splits of the training corpus and of `test_corpora`.
+        left_out: By split, rows of the training corpus that carry none of the wanted labels.
+    """
+
+    classes: tuple[str, ...]
+    attributes: tuple[str, ...]
+    attribute_scale: tuple[float, float]
+    class_counts: npt.NDArray[np.int64]
+    train: pd.DataFrame
+    development: pd.DataFrame
+    tests: tuple[EvaluationSplit, ...]
+    left_out: Mapping[str, int]
+
+    def with_tables(self, **tables: object) -> ExperimentData:
+        """Return the same data with other tables, such as measured ones."""
+        return replace(self, **tables)  # type: ignore[arg-type]
+
+    def fingerprint(self) -> str:
+        """Return a hash of what is trained and selected on: files, splits and labels in order."""
+        columns = ["corpus", "file", "split", "emotion", *ATTRIBUTES]
+        joined = pd.concat([self.train[columns], self.development[columns]])
+        return hashlib.sha256(joined.to_csv(index=False).encode()).hexdigest()
+
+
+def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> ExperimentData:
+    """Choose an experiment's classes and rows.
+
+    Raises:
+        DataError: Names the class without training examples, the empty split, or the corpus without shared classes.
+    """
+    corpus = corpora[config.corpus]
+    classes = _choose_classes(config, corpus) if config.is_categorical else ()
+    attributes = ATTRIBUTES if config.is_dimensional else ()
+    wanted = _wanted_rows(corpus.table, classes, attributes)
+    rows, splits = corpus.table[wanted], corpus.table["split"]
+    by_split = {split: rows[rows["split"] == split].reset_index(drop=True) for split in sorted(set(splits))}
+    for split in ("train", "development"):
+        if split not in by_split or by_split[split].empty:
+            have = ", ".join(f"{name} {len(table)}" for name, table in by_split.items())
+            raise DataError(
+                f"{config.name}: {config.corpus} has no {split} row with a label for task {config.task} "
+                f"(rows with labels: {have}); correct the labels or the splits"
+            )
+    train = by_split["train"]
+    counts = np.array([(train["emotion"] == name).sum() for name in classes], dtype=np.int64)
+    _check_counts(config, classes, attributes, counts, by_split)
+    tests = [
+        EvaluationSplit(corpus.name, split, table, classes, corpus.attribute_scale, is_own_corpus=True)
+        for split, table in by_split.items()
+        if split.startswith("test") and len(table)
+    ]
+    for name in config.test_corpora:
+        tests += _foreign_tests(config, corpora[name], classes, attributes)
+    left_out = {split: int((~wanted & (splits == split)).sum()) for split in by_split}
+    return ExperimentData(
+        classes, attributes, corpus.attribute_scale, counts, train, by_split["development"], tuple(tests), left_out
+    )
+
+
+def _choose_classes(config: ExperimentConfig, corpus: Corpus) -> tuple[str, ...]:
+    if config.classes is None:
+        return corpus.classes
+    labelled = sorted(set(corpus.table["emotion"].dropna()))
+    for name in config.classes:
+        if name not in labelled:
+            known = did_you_mean(name, labelled)
+            raise DataError(f'{config.name}: classes: no row of {corpus.name} is labelled "{name}"; {known}')
+    return config.classes
+
+
+def _wanted_rows(table: pd.DataFrame, classes: tuple[str, ...], attributes: tuple[str, ...]) -> pd.Series:
+    has_class = table["emotion"].isin(list(classes))
+    return has_class | table[list(attributes)].notna().any(axis=1)
+
+
+def _check_counts(
+    config: ExperimentConfig,
+    classes: tuple[str, ...],
+    attributes: tuple[str, ...],
+    counts: npt.NDArray[np.int64],
+    by_split: Mapping[str, pd.DataFrame],
+) -> None:
+    empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+    if empty or (config.is_categorical and not classes):
+        what = f"the class {empty[0]} has" if empty else "no class has"
+        raise DataError(
+            f"{config.name}: {what} no training example in {config.corpus}; list the others under classes = [...], or "
+            "correct the labels"
+        )
+    for split in ("train", "development"):
+        if config.is_categorical and not by_split[split]["emotion"].isin(list(classes)).any():
+            raise DataError(f"{config.name}: no {split} row of {config.corpus} has an emotion; correct the labels")
+        for attribute in attributes:
+            if by_split[split][attribute].notna().sum() < 2:
+                raise DataError(
+                    f"{config.name}: fewer than two {split} rows of {config.corpus} have {attribute}; add labels"
+                )
+    groups = config.class_groups
+    if groups is not None and sorted(groups.head + groups.mid + groups.tail) != sorted(classes):
+        raise DataError(
+            f"{config.name}: class_groups: head, mid and tail together must hold each of {', '.join(classes)} once"
+        )
+
+
+def _foreign_tests(
+    config: ExperimentConfig, corpus: Corpus, classes: tuple[str, ...], attributes: tuple[str, ...]
+) -> list[EvaluationSplit]:
+    shared = tuple(name for name in classes if name in corpus.classes)
+    if classes and len(shared) < 2:
+        raise DataError(
+            f"{config.name}: test_corpora: {corpus.name} shares {len(shared)} classes with {config.corpus}; remove it"
+        )
+    rows = corpus.table[_wanted_rows(corpus.table, shared, attributes)]
+    tests = []
+    for split in sorted(set(rows["split"])):
+        if split.startswith("test"):
+            table = rows[rows["split"] == split].reset_index(drop=True)
+            tests.append(
+                EvaluationSplit(corpus.name, split, table, shared, corpus.attribute_scale, is_own_corpus=False)
+            )
+    if not tests:
+        raise DataError(f"{config.name}: test_corpora: {corpus.name} has no test split with wanted labels; remove it")
+    return tests

@@ -1,0 +1,116 @@
+"""Optimiser, learning-rate schedule and precision."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from net.ser_model_wrapper import SERModelWrapper
+from utils.configuration import ExperimentConfig
+
+ONE_CYCLE_START = 1 / 25
+ONE_CYCLE_END = 1 / 25e4
+"""Learning rates at the start and end of one cycle, relative to the highest: the defaults of
+`torch.optim.lr_scheduler.OneCycleLR`, after L. Smith and N. Topin, "Super-Convergence", 2017."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The precision of the forward pass, and why it was chosen.
+
+    Attributes:
+        dtype: Of autocast; None for plain fp32.
+        reason: For the screen.
+    """
+
+    dtype: torch.dtype | None
+    reason: str
+
+    @property
+    def needs_scaler(self) -> bool:
+        """Whether gradients would underflow without scaling."""
+        return self.dtype is torch.float16
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Return the context of a forward pass."""
+        return torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype is not None)
+
+
+def choose_precision(amp: str, device: torch.device) -> Precision:
+    """Resolve the `amp` key for a device.
+
+    Raises:
+        ValueError: Where the device cannot do what is asked.
+    """
+    if amp == "off":
+        return Precision(None, 'fp32: amp = "off"')
+    if device.type == "cpu":
+        if amp == "fp16":
+            raise ValueError('amp = "fp16" needs a GPU; use "auto", "bf16" or "off" on the CPU')
+        return Precision(None, "fp32: mixed precision is off on the CPU") if amp == "auto" else _bf16("as asked")
+    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    if amp == "bf16" and not has_bf16:
+        raise ValueError(f'amp = "bf16" is not supported by {torch.cuda.get_device_name()}; use "auto" or "fp16"')
+    if amp == "fp16":
+        return Precision(torch.float16, "fp16 with a gradient scaler: as asked")
+    if has_bf16:
+        return _bf16("the GPU has it" if amp == "auto" else "as asked")
+    return Precision(torch.float16, "fp16 with a gradient scaler: the GPU has no bf16")
+
+
+def _bf16(why: str) -> Precision:
+    return Precision(torch.bfloat16, f"bf16: {why}")
+
+
+def build_optimiser(model: SERModelWrapper, config: ExperimentConfig) -> torch.optim.AdamW:
+    """Return one fused AdamW over the trained parameters: upstream and head, weight matrices decayed, the rest not."""
+    head = {id(parameter) for parameter in model.head_parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((id(parameter) in head, parameter.ndim > 1), []).append(parameter)
+    head_rate = config.head_learning_rate or config.learning_rate
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "lr": head_rate if is_head else config.learning_rate,
+                "weight_decay": config.weight_decay if is_matrix else 0.0,
+            }
+            for (is_head, is_matrix), parameters in groups.items()
+        ],
+        fused=True,
+    )
+
+
+def build_scheduler(optimiser: torch.optim.Optimizer, config: ExperimentConfig, total_steps: int) -> LambdaLR:
+    """Return the schedule of `config.scheduler` over all optimiser steps."""
+    default_ratio = 0.3 if config.scheduler == "one_cycle" else 0.0
+    ratio = default_ratio if config.warmup_ratio is None else config.warmup_ratio
+    warmup_steps = round(ratio * total_steps)
+    return LambdaLR(optimiser, lambda step: learning_rate_factor(config.scheduler, step, total_steps, warmup_steps))
+
+
+def learning_rate_factor(scheduler: str, step: int, total_steps: int, warmup_steps: int) -> float:
+    """Return the share of the highest learning rate at an optimiser step counted from 0.
+
+    `constant` and `cosine` rise linearly over the warm-up; `cosine` then falls to 0 along half a cosine. `one_cycle`
+    rises from 1/25 and falls to 1/250,000, both along half a cosine.
+    """
+    start, end = (ONE_CYCLE_START, ONE_CYCLE_END) if scheduler == "one_cycle" else (0.0, 0.0)
+    if step < warmup_steps:
+        rise = (step + 1) / (warmup_steps + 1)
+        return start + (1 - start) * (_half_cosine(rise) if scheduler == "one_cycle" else rise)
+    if scheduler == "constant":
+        return 1.0
+    fall = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return 1 - (1 - end) * _half_cosine(min(1.0, fall))
+
+
+def _half_cosine(share: float) -> float:
+    """Rise from 0 to 1 along half a cosine."""
+    return (1 - math.cos(math.pi * share)) / 2

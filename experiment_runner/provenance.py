@@ -1,0 +1,54 @@
+"""What a result depends on beside its configuration."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiment_runner.run import Run
+
+PACKAGES = (
+    "torch",
+    "torchaudio",
+    "transformers",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "soundfile",
+    "soxr",
+    "safetensors",
+)
+
+
+def describe_provenance(run: Run) -> dict[str, Any]:
+    """Return seed, data fingerprint, commit, package versions and machine."""
+    return {
+        "seed": run.seed,
+        "data_sha256": run.data.fingerprint(),
+        "git_commit": _git_commit(),
+        "python": sys.version.split()[0],
+        "packages": {name: version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _git_commit() -> str | None:
+    """Return the commit of this program, with `+changes` where files differ from it; None outside a git checkout."""
+    root = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,43 @@
+"""One experiment with one seed, on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from experiment_runner.experiment_data import ExperimentData
+from experiment_runner.optimisation import Precision, choose_precision
+from experiment_runner.run_folder import RunFolder
+from experiment_runner.screen import Screen
+from utils.configuration import ExperimentConfig
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training or an evaluation works with."""
+
+    config: ExperimentConfig
+    data: ExperimentData
+    folder: RunFolder
+    device: torch.device
+    screen: Screen
+
+    @property
+    def seed(self) -> int:
+        """Of everything that is drawn."""
+        return self.folder.seed
+
+    @property
+    def name(self) -> str:
+        """For the screen."""
+        return f"{self.config.name} seed {self.seed}"
+
+    @property
+    def precision(self) -> Precision:
+        """Of forward passes."""
+        return choose_precision(self.config.amp, self.device)
+
+    def with_data(self, data: ExperimentData) -> Run:
+        """Return the same run on other tables, such as measured ones."""
+        return replace(self, data=data)

@@ -1,0 +1,278 @@
+"""Training: fit, an epoch, a step, and the development pass that selects the model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
+from torch.utils.data import DataLoader
+
+from experiment_runner.early_stopping import Decision, HybridEarlyStopping
+from experiment_runner.inference import infer
+from experiment_runner.optimisation import Precision
+from experiment_runner.screen import EpochProgress, Screen
+from net.loss_modules import Loss, Targets, Terms
+from net.ser import Outputs
+from net.ser_model_wrapper import SERModelWrapper
+from utils.dataset.collation import Batch
+from utils.dataset.random_draws import step_seed
+from utils.dataset.sampling import EVALUATION, BatchItems, RandomBatches, Rows
+from utils.loss_manager import LossManager
+from utils.metrics import Figures
+
+MOST_REFUSED_STEPS = 10
+"""So many refused steps in a row end the experiment."""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Batches of a split: which ones, and the loader that decodes them."""
+
+    items: BatchItems
+    loader: DataLoader[Batch]
+
+    def serve(self, batches: list[Rows], epoch: int) -> Iterator[Batch]:
+        """Decode the batches in order."""
+        self.items.batches, self.items.epoch = batches, epoch
+        return iter(self.loader)
+
+
+@dataclass(frozen=True)
+class DevelopmentFigures:
+    """One development pass.
+
+    Attributes:
+        loss: The training criterion once over the whole split, in fp32.
+        terms: Its named parts.
+        score: What selects the model, see `selection_score`.
+        figures: Figures of the split, such as `macro_f1` and `mean_ccc`.
+        predictions: What they were computed from.
+    """
+
+    loss: float
+    terms: dict[str, float]
+    score: float
+    figures: Figures
+    predictions: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """Everything known after an epoch."""
+
+    epoch: int
+    step: int
+    train: dict[str, float]
+    development: DevelopmentFigures
+    decision: Decision
+    refused_steps: int
+    seconds: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class TrainerParts:
+    """The collaborators of a trainer.
+
+    Attributes:
+        model: In training mode, on the device.
+        loss: The criterion.
+        optimiser: Fused AdamW over the trained parameters.
+        scheduler: Stepped once an optimiser step.
+        precision: Of forward passes.
+        train_batches: Composition of the training batches.
+        train_feed: Training utterances.
+        development_feed: Development utterances.
+        development_batches: Their batches, the longest first.
+        judge: From development outputs to predictions and figures.
+        stopping: Decides what is saved and when to stop.
+        save: Called with the record of each epoch that is saved as best.
+        record: Called with every epoch's record.
+        screen: Where progress is shown.
+    """
+
+    model: SERModelWrapper
+    loss: Loss
+    optimiser: torch.optim.AdamW
+    scheduler: torch.optim.lr_scheduler.LambdaLR
+    precision: Precision
+    train_batches: RandomBatches
+    train_feed: Feed
+    development_feed: Feed
+    development_batches: list[Rows]
+    judge: Callable[[Outputs], tuple[pd.DataFrame, Figures]]
+    stopping: HybridEarlyStopping
+    save: Callable[[EpochRecord], None]
+    record: Callable[[EpochRecord], None]
+    screen: Screen
+
+
+class Trainer:
+    """Fits one model.
+
+    Args:
+        parts: Its collaborators.
+        device: Where the model is.
+        seed: Of everything drawn.
+        max_grad_norm: Gradients are scaled down to this norm.
+        log_every: Steps between two looks at the device.
+    """
+
+    def __init__(
+        self, parts: TrainerParts, device: torch.device, seed: int, max_grad_norm: float, log_every: int
+    ) -> None:
+        self.parts = parts
+        self.device = device
+        self.seed = seed
+        self.max_grad_norm = max_grad_norm
+        self.log_every = log_every
+        self.step = 0
+        self.scaler = GradScaler(device.type, enabled=parts.precision.needs_scaler)
+        self.trained = [p for group in parts.optimiser.param_groups for p in group["params"]]
+        self.refused = torch.zeros(3, device=device)  # in all, in a row now, most in a row
+
+    def fit(self, epochs: int) -> str:
+        """Train until early stopping or for so many epochs; return why training ended.
+
+        Raises:
+            FloatingPointError: Where losses or gradients stay non-finite.
+        """
+        self._rehearse_development()
+        for epoch in range(1, epochs + 1):
+            started = time.perf_counter()
+            train = self.train_epoch(epoch)
+            development = self.evaluate()
+            decision = self.parts.stopping.update(development.loss, development.score)
+            record = EpochRecord(
+                epoch,
+                self.step,
+                train,
+                development,
+                decision,
+                int(self.refused[0]),
+                time.perf_counter() - started,
+                float(self.parts.scheduler.get_last_lr()[0]),
+            )
+            if decision.improved:
+                self.parts.save(record)
+            self.parts.record(record)
+            if decision.stop is not None:
+                return decision.stop
+        return "epochs"
+
+    def train_epoch(self, epoch: int) -> dict[str, float]:
+        """Take every optimiser step of an epoch; return the mean of each loss term."""
+        self.parts.model.train()
+        steps = self.parts.train_batches.steps(epoch)
+        batches = self.parts.train_feed.serve([rows for step in steps for rows in step], epoch)
+        losses = LossManager()
+        with self.parts.screen.epoch_progress(epoch, sum(len(rows) for step in steps for rows in step)) as progress:
+            for index, step in enumerate(steps):
+                window = [next(batches).to(self.device) for _ in step]
+                losses.add(self.train_step(window))
+                progress.advance(sum(len(rows) for rows in step))
+                if (index + 1) % self.log_every == 0 or index + 1 == len(steps):
+                    self._look(progress, losses)
+        return losses.means()
+
+    def train_step(self, window: list[Batch]) -> Terms:
+        """Take one optimiser step over the micro-batches of an effective batch; return the loss terms of all of it."""
+        if len(window) == 1 or self.parts.loss.separable:
+            terms = self._differentiate_by_parts(window)
+        else:
+            terms = self._differentiate_in_two_passes(window)
+        self._update()
+        self.step += 1
+        return terms
+
+    def evaluate(self) -> DevelopmentFigures:
+        """Judge the model on the whole development split."""
+        batches = self.parts.development_feed.serve(self.parts.development_batches, EVALUATION)
+        outputs, targets = infer(self.parts.model, batches, self.device, self.parts.precision)
+        with torch.inference_mode():
+            terms = {name: float(term) for name, term in self.parts.loss(outputs, targets).items()}
+        predictions, figures = self.parts.judge(outputs)
+        return DevelopmentFigures(sum(terms.values()), terms, selection_score(figures), figures, predictions)
+
+    def _rehearse_development(self) -> None:
+        """Run the longest development batch before the first epoch: a broken evaluation shows in seconds."""
+        batches = self.parts.development_feed.serve(self.parts.development_batches[:1], EVALUATION)
+        infer(self.parts.model, batches, self.device, self.parts.precision)
+
+    def _forward(self, batch: Batch, part: int) -> Outputs:
+        """Run one micro-batch; dropout and masks depend on seed, step and part alone."""
+        torch.manual_seed(step_seed(self.seed, self.step, part))
+        with self.parts.precision.autocast(self.device):
+            outputs: Outputs = self.parts.model(batch.waveforms)
+        return outputs
+
+    def _differentiate_by_parts(self, window: list[Batch]) -> Terms:
+        """Sum the gradients of micro-batches, each divided by the weights of the whole effective batch."""
+        loss = self.parts.loss
+        terms: Terms = {}
+        totals = loss.totals(Targets.concatenate([b.targets for b in window])) if len(window) > 1 else None
+        for part, batch in enumerate(window):
+            share = loss(self._forward(batch, part), batch.targets, totals)
+            _backward([self.scaler.scale(_sum(share))])
+            terms = {name: terms[name] + term.detach() if part else term.detach() for name, term in share.items()}
+        return terms
+
+    def _differentiate_in_two_passes(self, window: list[Batch]) -> Terms:
+        """Differentiate a loss of all utterances at once, holding one micro-batch's graph at a time.
+
+        The first pass collects the outputs without a graph, the loss gives their gradient, and the second pass, with
+        the same draws, carries it back into the model.
+        """
+        with torch.no_grad():
+            parts = [self._forward(batch, part) for part, batch in enumerate(window)]
+        joined = Outputs.concatenate(parts)
+        leaves = [tensor.requires_grad_() for tensor in joined.tensors()]
+        terms: Terms = self.parts.loss(joined, Targets.concatenate([batch.targets for batch in window]))
+        _backward([self.scaler.scale(_sum(terms))])
+        sizes = [len(batch.rows) for batch in window]
+        gradients = zip(*(torch.split(leaf.grad, sizes) for leaf in leaves if leaf.grad is not None), strict=True)
+        for part, (batch, gradient) in enumerate(zip(window, gradients, strict=True)):
+            _backward(self._forward(batch, part).tensors(), list(gradient))
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _update(self) -> None:
+        """Step the optimiser; gradients that are not finite are refused on the device, without waiting for it."""
+        optimiser = self.parts.optimiser
+        self.scaler.unscale_(optimiser)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.max_grad_norm)
+        refused = (~torch.isfinite(norm)).float()
+        optimiser.found_inf = refused  # type: ignore[attr-defined] # the fused kernels leave the weights alone where 1
+        optimiser.step()
+        self.scaler.update()
+        optimiser.zero_grad(set_to_none=True)
+        self.parts.scheduler.step()
+        in_row = (self.refused[1] + 1) * refused
+        self.refused = torch.stack([self.refused[0] + refused, in_row, torch.maximum(self.refused[2], in_row)])
+
+    def _look(self, progress: EpochProgress, losses: LossManager) -> None:
+        """Wait for the device, show the loss, and end a run that goes nowhere."""
+        progress.show_loss(losses.means()["loss"])
+        if float(self.refused[2]) >= MOST_REFUSED_STEPS:
+            raise FloatingPointError(
+                f"{MOST_REFUSED_STEPS} optimiser steps in a row had gradients that are not finite (step {self.step}); "
+                'lower learning_rate, or set amp = "off"'
+            )
+
+
+def selection_score(figures: Figures) -> float:
+    """Return what selects the model: macro-F1, mean CCC, or the mean of both in multitask."""
+    scores = [float(figures[name]) for name in ("macro_f1", "mean_ccc") if name in figures]
+    return sum(scores) / len(scores)
+
+
+def _backward(tensors: list[Tensor], gradients: list[Tensor] | None = None) -> None:
+    torch.autograd.backward(tensors, gradients)
+
+
+def _sum(terms: Terms) -> Tensor:
+    return torch.stack(list(terms.values())).sum()

@@ -1,0 +1,283 @@
+"""Training criteria.
+
+One contract: a loss is built with the class priors of the training split, takes the outputs and targets of a whole
+effective batch, and returns named terms, of which the sum is trained. A loss that is a weighted mean over utterances is
+`separable`: micro-batches give its exact share when the weights of the whole effective batch are passed as `totals`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from net.ser import Outputs
+
+CCC_EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is known of a batch of utterances; what is not known is masked and never counts.
+
+    Attributes:
+        emotion: Class indices, (batch,) int64; any valid index where masked.
+        emotion_mask: (batch,) bool.
+        attributes: On the training scale [0, 1], (batch, attributes); any number where masked.
+        attribute_mask: (batch, attributes) bool.
+    """
+
+    emotion: Tensor
+    emotion_mask: Tensor
+    attributes: Tensor
+    attribute_mask: Tensor
+
+    def to(self, device: torch.device) -> Targets:
+        """Copy to a device, without waiting where the memory is pinned."""
+        return Targets(*(tensor.to(device, non_blocking=True) for tensor in self._tensors()))
+
+    @staticmethod
+    def concatenate(parts: list[Targets]) -> Targets:
+        """Join the targets of several batches."""
+        return Targets(*(torch.cat(column) for column in zip(*(part._tensors() for part in parts), strict=True)))
+
+    def select(self, rows: Tensor) -> Targets:
+        """Return the targets of some rows, in their order."""
+        return Targets(*(tensor[rows] for tensor in self._tensors()))
+
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.emotion, self.emotion_mask, self.attributes, self.attribute_mask
+
+
+@dataclass(frozen=True)
+class ClassPriors:
+    """Utterances of each class in the training split, (classes,)."""
+
+    counts: Tensor
+
+
+Terms = dict[str, Tensor]
+"""Scalars by log name."""
+
+
+class Loss(nn.Module):
+    """Base of all criteria."""
+
+    separable = True
+    """Whether micro-batches can be computed one by one."""
+
+    def totals(self, targets: Targets) -> Terms:
+        """Return the sum of the utterances' weights of each term: what a separable loss is divided by."""
+        raise NotImplementedError
+
+    def forward(self, outputs: Outputs, targets: Targets, totals: Terms | None = None) -> Terms:
+        """Return named terms, each a scalar in fp32.
+
+        Args:
+            outputs: The model's outputs.
+            targets: Their targets.
+            totals: `totals` of the whole effective batch, where this is a part of it.
+        """
+        raise NotImplementedError
+
+
+class CategoricalLoss(Loss):
+    """A weighted mean over labelled utterances of a function of logits and class.
+
+    Args:
+        priors: Class counts of the training split, each at least 1.
+    """
+
+    log_priors: Tensor
+    class_weights: Tensor
+
+    def __init__(self, priors: ClassPriors) -> None:
+        super().__init__()
+        counts = priors.counts.double()
+        self.register_buffer("log_priors", counts.log().float(), persistent=False)
+        self.register_buffer("class_weights", self.weigh_classes(counts).float(), persistent=False)
+
+    def weigh_classes(self, counts: Tensor) -> Tensor:
+        """Return the weight of each class, (classes,)."""
+        return torch.ones_like(counts)
+
+    def per_utterance(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Return the loss of each utterance before weighting, (batch,)."""
+        return F.cross_entropy(logits, classes, reduction="none")
+
+    def totals(self, targets: Targets) -> Terms:
+        """Return the summed class weights of the labelled utterances."""
+        return {"emotion_loss": self._weights(targets).sum()}
+
+    def forward(self, outputs: Outputs, targets: Targets, totals: Terms | None = None) -> Terms:
+        """Return `emotion_loss`."""
+        assert outputs.emotion is not None
+        losses = self.per_utterance(outputs.emotion.float(), targets.emotion)
+        total = (totals or self.totals(targets))["emotion_loss"]
+        weighted = torch.where(targets.emotion_mask, losses * self._weights(targets), 0.0).sum()
+        return {"emotion_loss": weighted / total.clamp(min=1e-12)}
+
+    def _weights(self, targets: Targets) -> Tensor:
+        return self.class_weights[targets.emotion] * targets.emotion_mask
+
+
+class CrossEntropy(CategoricalLoss):
+    """Plain cross-entropy."""
+
+
+class WeightedCrossEntropy(CategoricalLoss):
+    """Cross-entropy, each utterance weighted by N / (C · n_c); the mean divides by the sum of the weights."""
+
+    def weigh_classes(self, counts: Tensor) -> Tensor:
+        """Return N / (C · n_c)."""
+        return counts.sum() / (len(counts) * counts)
+
+
+class BalancedSoftmax(CategoricalLoss):
+    """Cross-entropy of softmax(logits + log n_c), for which plain logits are balanced.
+
+    Source: J. Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS 2020, equation 4.
+    """
+
+    def per_utterance(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Return the cross-entropy under the training prior."""
+        return F.cross_entropy(logits + self.log_priors, classes, reduction="none")
+
+
+class Focal(CategoricalLoss):
+    """(1 − p)^γ · −log p of the true class.
+
+    Source: T.-Y. Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4.
+    """
+
+    def __init__(self, priors: ClassPriors, gamma: float) -> None:
+        super().__init__(priors)
+        self.gamma = gamma
+
+    def per_utterance(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Return the focal loss."""
+        cross_entropy = F.cross_entropy(logits, classes, reduction="none")
+        return (-torch.expm1(-cross_entropy)).clamp(min=0.0) ** self.gamma * cross_entropy
+
+
+class AttributeLoss(Loss):
+    """Base of the attributes' criteria: one term an attribute, each divided by the number of attributes.
+
+    Args:
+        names: Attributes in output order.
+        weight: Factor of the whole criterion.
+    """
+
+    def __init__(self, names: tuple[str, ...], weight: float = 1.0) -> None:
+        super().__init__()
+        self.names = names
+        self.weight = weight
+
+    def _named(self, values: Tensor, prefix: str) -> Terms:
+        scaled = values * (self.weight / len(self.names))
+        return {f"{prefix}_{name}": scaled[index] for index, name in enumerate(self.names)}
+
+
+class CCCLoss(AttributeLoss):
+    """1 − CCC per attribute over the whole effective batch, in fp32.
+
+    CCC = 2 cov(x, y) / (var(x) + var(y) + (mean(x) − mean(y))² + 1e-8), with population moments over the utterances
+    whose attribute is known. An attribute known of no utterance has the constant loss 1.
+
+    Source: L. I-K. Lin, "A Concordance Correlation Coefficient to Evaluate Reproducibility", Biometrics 45(1), 1989.
+    """
+
+    separable = False
+
+    def forward(self, outputs: Outputs, targets: Targets, totals: Terms | None = None) -> Terms:
+        """Return `ccc_loss_<attribute>`."""
+        assert outputs.attributes is not None
+        predicted, known = outputs.attributes.float(), targets.attribute_mask
+        truth = torch.where(known, targets.attributes.float(), 0.0)
+        predicted = torch.where(known, predicted, 0.0)
+        count = known.sum(0).clamp(min=1)
+        mean_p, mean_t = predicted.sum(0) / count, truth.sum(0) / count
+        centred_p, centred_t = (predicted - mean_p) * known, (truth - mean_t) * known
+        covariance = (centred_p * centred_t).sum(0) / count
+        spread = (centred_p.square().sum(0) + centred_t.square().sum(0)) / count + (mean_p - mean_t).square()
+        return self._named(1 - 2 * covariance / (spread + CCC_EPSILON), "ccc_loss")
+
+
+class MSELoss(AttributeLoss):
+    """Mean squared error per attribute on the training scale."""
+
+    def totals(self, targets: Targets) -> Terms:
+        """Return how many utterances have each attribute."""
+        counts = targets.attribute_mask.sum(0).float()
+        return {f"mse_loss_{name}": counts[index] for index, name in enumerate(self.names)}
+
+    def forward(self, outputs: Outputs, targets: Targets, totals: Terms | None = None) -> Terms:
+        """Return `mse_loss_<attribute>`."""
+        assert outputs.attributes is not None
+        totals = totals or self.totals(targets)
+        counts = torch.stack([totals[f"mse_loss_{name}"] for name in self.names]).clamp(min=1)
+        errors = (outputs.attributes.float() - targets.attributes.float()).square()
+        return self._named(torch.where(targets.attribute_mask, errors, 0.0).sum(0) / counts, "mse_loss")
+
+
+class MultitaskLoss(Loss):
+    """The terms of an emotion loss and of an attribute loss."""
+
+    def __init__(self, emotion: CategoricalLoss, attributes: AttributeLoss) -> None:
+        super().__init__()
+        self.emotion = emotion
+        self.attributes = attributes
+        self.separable = emotion.separable and attributes.separable
+
+    def totals(self, targets: Targets) -> Terms:
+        """Return both losses' totals."""
+        return {**self.emotion.totals(targets), **self.attributes.totals(targets)}
+
+    def forward(self, outputs: Outputs, targets: Targets, totals: Terms | None = None) -> Terms:
+        """Return both losses' terms."""
+        return {**self.emotion(outputs, targets, totals), **self.attributes(outputs, targets, totals)}
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Which criterion, by the names of the experiment list."""
+
+    task: str
+    loss_type: str
+    attribute_loss_type: str
+    attribute_loss_weight: float
+    focal_gamma: float
+
+
+def get_loss_module(settings: LossSettings, priors: ClassPriors, attributes: tuple[str, ...]) -> Loss:
+    """Build the criterion of an experiment.
+
+    Args:
+        settings: Names and factors; `loss_type` is the attributes' criterion where the task is `dimensional`.
+        priors: Class counts of the training split; unused where no classes are trained.
+        attributes: Attributes in output order.
+
+    Raises:
+        KeyError: Where a name is not known.
+    """
+    by_attribute: dict[str, type[AttributeLoss]] = {"CCCLoss": CCCLoss, "MSELoss": MSELoss}
+    if settings.task == "dimensional":
+        return by_attribute[settings.loss_type](attributes)
+    emotion = _emotion_loss(settings, priors)
+    if settings.task == "categorical":
+        return emotion
+    attribute_loss = by_attribute[settings.attribute_loss_type](attributes, settings.attribute_loss_weight)
+    return MultitaskLoss(emotion, attribute_loss)
+
+
+def _emotion_loss(settings: LossSettings, priors: ClassPriors) -> CategoricalLoss:
+    if settings.loss_type == "Focal":
+        return Focal(priors, settings.focal_gamma)
+    plain: dict[str, type[CategoricalLoss]] = {
+        "CrossEntropy": CrossEntropy,
+        "WeightedCrossEntropy": WeightedCrossEntropy,
+        "BalancedSoftmax": BalancedSoftmax,
+    }
+    return plain[settings.loss_type](priors)

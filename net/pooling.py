@@ -1,0 +1,38 @@
+"""Attentive statistics pooling."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from net.frames import Frames
+
+SMALLEST_VARIANCE = 1e-5
+
+
+class AttentiveStatisticsPooling(nn.Module):
+    """Frames of an utterance → their attention-weighted mean and standard deviation.
+
+    For frames h_t of one utterance, with e_t = vᵀ tanh(W h_t + b) and α = softmax(e) over its frames:
+    μ = Σ α_t h_t and σ = sqrt(max(Σ α_t (h_t − μ)², 1e-5)), concatenated.
+
+    Source: K. Okabe, T. Koshinaka, K. Shinoda, "Attentive Statistics Pooling for Deep Speaker Embedding",
+    Interspeech 2018, equations 3 to 6 (the deviation here as the weighted second central moment, the same in exact
+    arithmetic and without their difference of large numbers).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(dim, dim)
+        self.attention = nn.Linear(dim, 1, bias=False)
+
+    def forward(self, frames: Frames) -> Tensor:
+        """Pool (total_frames, dim) to (batch, 2 · dim), in fp32 whatever the frames' precision."""
+        scores = self.attention(torch.tanh(self.projection(frames.values)))
+        with torch.autocast(frames.values.device.type, enabled=False):
+            values = frames.values.float()
+            weights = frames.softmax(scores.float())
+            mean = frames.sum(weights * values)
+            variance = frames.sum(weights * (values - frames.spread(mean)).square())
+            deviation = variance.clamp(min=SMALLEST_VARIANCE).sqrt()
+            return torch.cat([mean, deviation], dim=-1)

@@ -1,0 +1,72 @@
+"""Emotion heads, and what a model returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the model says of a batch of utterances.
+
+    Attributes:
+        emotion: Logits, (batch, classes); None where no classes are trained.
+        attributes: Emotional attributes on the training scale [0, 1], (batch, attributes); None where none are trained.
+        embedding: Pooled statistics of the upstream's frames, (batch, 2 · hidden).
+    """
+
+    emotion: Tensor | None
+    attributes: Tensor | None
+    embedding: Tensor
+
+    def tensors(self) -> list[Tensor]:
+        """Return the heads' outputs that are there, in a fixed order."""
+        return [tensor for tensor in (self.emotion, self.attributes) if tensor is not None]
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> Outputs:
+        """Return the same outputs with other tensors, in the order of `tensors`."""
+        queue = list(tensors)
+        emotion = queue.pop(0) if self.emotion is not None else None
+        attributes = queue.pop(0) if self.attributes is not None else None
+        return Outputs(emotion, attributes, self.embedding)
+
+    def select(self, rows: Tensor) -> Outputs:
+        """Return the outputs of some rows, in their order."""
+        selected = Outputs(self.emotion, self.attributes, self.embedding[rows])
+        return selected.with_tensors([tensor[rows] for tensor in self.tensors()])
+
+    @staticmethod
+    def concatenate(parts: Sequence[Outputs]) -> Outputs:
+        """Join the outputs of several batches."""
+        tensors = [torch.cat(column) for column in zip(*(part.tensors() for part in parts), strict=True)]
+        joined = Outputs(parts[0].emotion, parts[0].attributes, torch.cat([part.embedding for part in parts]))
+        return joined.with_tensors(tensors)
+
+
+class EmotionHead(nn.Sequential):
+    """Pooled statistics → emotion logits or attributes, in the shape of the Odyssey 2024 challenge baseline's head.
+
+    Source: L. Goncalves et al., "Odyssey 2024 - Speech Emotion Recognition Challenge", Odyssey 2024: dropout, linear,
+    layer norm, ReLU, dropout, linear.
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, dropout: float) -> None:
+        super().__init__(
+            nn.Dropout(dropout),
+            nn.Linear(input_dim, hidden_dim),
+            nn.LayerNorm(hidden_dim),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden_dim, output_dim),
+        )
+
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer."""
+        last = self[-1]
+        assert isinstance(last, nn.Linear)
+        return last

@@ -1,0 +1,41 @@
+"""What several tests need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.synthetic_podcast import SyntheticPodcast, write_podcast
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def emodb_folder() -> Path:
+    folder = SHARED_DATA / "emodb4" / "wav"
+    if not folder.is_dir():
+        pytest.skip(f"the EMO-DB recordings are not at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ravdess_folder() -> Path:
+    folder = SHARED_DATA / "ravdess"
+    if not folder.is_dir():
+        pytest.skip(f"the RAVDESS recordings are not at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def podcast(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPodcast:
+    return write_podcast(tmp_path_factory.mktemp("podcast"))
+
+
+@pytest.fixture
+def cuda() -> torch.device:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU")
+    return torch.device("cuda")

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from experiment_runner.experiment import assemble, build_trainer
+from experiment_runner.experiment_data import resolve_data
+from experiment_runner.inference import infer
+from experiment_runner.optimisation import (
+    build_optimiser,
+    choose_precision,
+    learning_rate_factor,
+)
+from experiment_runner.preparation import measure_training
+from experiment_runner.recorder import Recorder
+from experiment_runner.run import Run
+from experiment_runner.run_folder import RunFolder
+from experiment_runner.screen import Screen
+from experiment_runner.train import Trainer
+from tests.synthetic_podcast import SyntheticPodcast
+from utils.configuration import CorpusConfig, ExperimentConfig
+from utils.data import load_corpus
+
+CPU = torch.device("cpu")
+KEYS = {"name": "test", "corpus": "P", "upstream_model": "wavlm-tiny-random", "freeze": "none", "learning_rate": 1e-3}
+
+
+def make_trainer(
+    podcast: SyntheticPodcast, folder: Path, keys: Mapping[str, object], device: torch.device = CPU
+) -> Trainer:
+    config = ExperimentConfig.model_validate({**KEYS, **keys})
+    corpus = load_corpus("P", CorpusConfig(PATH_TO_LABEL=podcast.labels, PATH_TO_AUDIO=podcast.audio))
+    data = measure_training(resolve_data(config, {"P": corpus}))
+    run = Run(config, data, RunFolder(folder, config, 1), device, Screen())
+    assembly = assemble(run)
+    return build_trainer(run, assembly, Recorder(run, assembly.model, assembly.description))
+
+
+def weights_of(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten().cpu() for p in trainer.parts.model.parameters()])
+
+
+TASKS = {
+    "categorical": {"loss_type": "WeightedCrossEntropy"},
+    "dimensional": {"task": "dimensional", "loss_type": "CCCLoss"},
+    "multitask": {"task": "multitask", "loss_type": "BalancedSoftmax"},
+    "mean squared error": {"task": "dimensional", "loss_type": "MSELoss"},
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_accumulating_4_of_2_equals_a_batch_of_8(task: str, podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    plain = {"hidden_dropout": 0.0, "attention_dropout": 0.0, "feat_proj_dropout": 0.0, "head_dropout": 0.0}
+    keys = {**TASKS[task], **plain, "mask_time_prob": 0.0}
+    whole = make_trainer(podcast, tmp_path, {**keys, "batch_size": 8})
+    parts = make_trainer(podcast, tmp_path, {**keys, "batch_size": 2, "accumulation_steps": 4})
+    assert torch.equal(weights_of(whole), weights_of(parts))
+    gradients, losses = [], []
+    for trainer in (whole, parts):
+        rows = trainer.parts.train_batches.steps(1)[0]
+        window = list(trainer.parts.train_feed.serve(rows, 1))
+        trainer.parts.model.train()
+        differentiate = (
+            trainer._differentiate_by_parts
+            if len(window) == 1 or trainer.parts.loss.separable
+            else trainer._differentiate_in_two_passes
+        )
+        losses.append({name: float(term) for name, term in differentiate(window).items()})
+        gradients.append(torch.cat([p.grad.flatten() for p in trainer.trained if p.grad is not None]))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert (gradients[0] - gradients[1]).norm() <= 1e-5 * gradients[0].norm()
+
+
+def test_the_second_pass_has_the_same_dropout_draws(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    trainer = make_trainer(podcast, tmp_path, {"batch_size": 4, **TASKS["dimensional"]})
+    batch = next(trainer.parts.train_feed.serve(trainer.parts.train_batches.steps(1)[0], 1))
+    trainer.parts.model.train()
+    first, second, other = trainer._forward(batch, 0), trainer._forward(batch, 0), trainer._forward(batch, 1)
+    assert first.attributes is not None
+    assert second.attributes is not None
+    assert other.attributes is not None
+    assert torch.equal(first.attributes, second.attributes)
+    assert not torch.equal(first.attributes, other.attributes)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_same_seed_gives_the_same_losses_whatever_the_workers(
+    workers: int, podcast: SyntheticPodcast, tmp_path: Path
+) -> None:
+    keys = {"batch_size": 8, "max_seconds": 0.3}
+    one = make_trainer(podcast, tmp_path, {**keys, "num_workers": 0})
+    other = make_trainer(podcast, tmp_path, {**keys, "num_workers": workers})
+    torch.rand(3)  # what was drawn elsewhere does not matter
+    for epoch in (1, 2):
+        assert one.train_epoch(epoch) == other.train_epoch(epoch)
+    assert torch.equal(weights_of(one), weights_of(other))
+    assert one.evaluate().loss == other.evaluate().loss
+
+
+def test_a_step_that_is_not_finite_leaves_the_weights_alone(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    trainer = make_trainer(podcast, tmp_path, {"batch_size": 8})
+    steps = trainer.parts.train_batches.steps(1)
+    batches = [next(trainer.parts.train_feed.serve(rows, 1)) for rows in steps[:2]]
+    trainer.parts.model.train()
+    before = weights_of(trainer)
+    batches[0].waveforms.samples[5] = float("nan")
+    trainer.train_step([batches[0]])
+    assert torch.equal(weights_of(trainer), before)
+    assert trainer.refused.tolist() == [1, 1, 1]
+    trainer.train_step([batches[1]])
+    assert not torch.equal(weights_of(trainer), before)
+    assert torch.isfinite(weights_of(trainer)).all()
+    assert trainer.refused.tolist() == [1, 0, 1]
+
+
+def test_ten_refused_steps_in_a_row_end_the_experiment(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    trainer = make_trainer(podcast, tmp_path, {"batch_size": 1})
+    with torch.no_grad():
+        trainer.parts.model.pooling.attention.weight.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="10 optimiser steps in a row"):
+        trainer.train_epoch(1)
+
+
+def test_the_development_loss_is_one_over_the_whole_split(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    small = make_trainer(podcast, tmp_path, {**TASKS["multitask"], "eval_batch_size": 1}).evaluate()
+    large = make_trainer(podcast, tmp_path, {**TASKS["multitask"], "eval_batch_size": 64}).evaluate()
+    assert small.loss == pytest.approx(large.loss, abs=1e-5)
+    assert small.terms == pytest.approx(large.terms, abs=1e-5)
+    assert small.predictions["file"].tolist() == large.predictions["file"].tolist()
+    assert small.score == pytest.approx((small.figures["macro_f1"] + small.figures["mean_ccc"]) / 2)
+
+
+def test_outputs_come_back_in_the_order_of_the_table(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    trainer = make_trainer(podcast, tmp_path, {"eval_batch_size": 5})
+    table_order = list(trainer.parts.development_feed.serve([np.arange(24)], -1))
+    expected, _ = infer(trainer.parts.model, table_order, CPU, trainer.parts.precision)
+    sorted_order = trainer.parts.development_feed.serve(trainer.parts.development_batches, -1)
+    found, targets = infer(trainer.parts.model, sorted_order, CPU, trainer.parts.precision)
+    assert expected.emotion is not None
+    assert found.emotion is not None
+    assert torch.allclose(found.emotion, expected.emotion, atol=1e-5)
+    assert torch.equal(targets.emotion, table_order[0].targets.emotion)
+
+
+def test_parameter_groups(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    config = ExperimentConfig.model_validate({**KEYS, "head_learning_rate": 1e-2, "freeze": "cnn"})
+    model = make_trainer(podcast, tmp_path, {"freeze": "cnn"}).parts.model
+    groups = build_optimiser(model, config).param_groups
+    kinds = {(g["lr"], g["weight_decay"], g["params"][0].ndim > 1) for g in groups}
+    assert kinds == {(1e-3, 0.01, True), (1e-3, 0.0, False), (1e-2, 0.01, True), (1e-2, 0.0, False)}
+    in_groups = sum(p.numel() for g in groups for p in g["params"])
+    assert in_groups == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert in_groups < sum(p.numel() for p in model.parameters())
+
+
+def test_one_cycle_is_that_of_torch() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.AdamW([parameter], lr=1.0)
+    torch_scheduler = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=1.0, total_steps=200, pct_start=0.3)
+    for step in range(199):
+        expected = torch_scheduler.get_last_lr()[0]
+        assert learning_rate_factor("one_cycle", step, 200, 60) == pytest.approx(expected, abs=0.02)
+        optimiser.step()
+        torch_scheduler.step()
+
+
+def test_schedules_at_their_corners() -> None:
+    assert learning_rate_factor("constant", 0, 100, 0) == 1
+    assert learning_rate_factor("constant", 4, 100, 9) == 0.5
+    assert learning_rate_factor("cosine", 0, 100, 0) == 1
+    assert learning_rate_factor("cosine", 50, 100, 0) == pytest.approx(0.5)
+    assert learning_rate_factor("cosine", 100, 100, 0) == pytest.approx(0)
+    factors = [learning_rate_factor("cosine", step, 100, 10) for step in range(101)]
+    assert max(factors) == factors[10] == 1
+
+
+def test_precision_on_the_cpu() -> None:
+    assert choose_precision("auto", CPU).dtype is None
+    assert choose_precision("bf16", CPU).dtype is torch.bfloat16
+    with pytest.raises(ValueError, match="needs a GPU"):
+        choose_precision("fp16", CPU)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+@pytest.mark.parametrize("task", TASKS)
+def test_training_on_a_gpu(task: str, amp: str, podcast: SyntheticPodcast, tmp_path: Path, cuda: torch.device) -> None:
+    keys = {"batch_size": 4, "accumulation_steps": 2, "amp": amp, "max_seconds": 0.5, "num_workers": 2, **TASKS[task]}
+    trainer = make_trainer(podcast, tmp_path, keys, cuda)
+    first = trainer.train_epoch(1)["loss"]
+    for epoch in range(2, 16):
+        last = trainer.train_epoch(epoch)["loss"]
+    assert last < first
+    assert torch.isfinite(weights_of(trainer)).all()
+    assert np.isfinite(trainer.evaluate().loss)
+    before, skipped = weights_of(trainer), trainer.refused.clone()
+    batch = next(trainer.parts.train_feed.serve(trainer.parts.train_batches.steps(1)[0], 1))
+    batch.waveforms.samples[5] = float("nan")
+    trainer.train_step([batch.to(cuda)])
+    assert torch.equal(weights_of(trainer), before)
+    assert trainer.refused[0] == skipped[0] + 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("upstream", ["wavlm-tiny-random", "wavlm-tiny-group-random"])
+def test_a_gpu_computes_what_the_cpu_computes(
+    upstream: str, podcast: SyntheticPodcast, tmp_path: Path, cuda: torch.device
+) -> None:
+    keys = {"upstream_model": upstream, "amp": "off", **TASKS["multitask"]}
+    one = make_trainer(podcast, tmp_path, keys)
+    other = make_trainer(podcast, tmp_path, keys, cuda)
+    other.parts.model.load_state_dict(one.parts.model.state_dict())
+    assert one.evaluate().loss == pytest.approx(other.evaluate().loss, abs=1e-4)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from net.loss_modules import ClassPriors, Loss, LossSettings, Targets, get_loss_module
+from net.ser import Outputs
+
+COUNTS = torch.tensor([50, 10, 30, 5])
+ATTRIBUTES = ("arousal", "valence", "dominance")
+
+
+def make_batch(size: int = 12, seed: int = 0) -> tuple[Outputs, Targets]:
+    generator = torch.Generator().manual_seed(seed)
+    outputs = Outputs(
+        torch.randn(size, 4, generator=generator), torch.rand(size, 3, generator=generator), torch.zeros(size, 2)
+    )
+    targets = Targets(
+        torch.randint(0, 4, (size,), generator=generator),
+        torch.rand(size, generator=generator) > 0.2,
+        torch.rand(size, 3, generator=generator),
+        torch.rand(size, 3, generator=generator) > 0.2,
+    )
+    return outputs, targets
+
+
+def build(loss_type: str, task: str = "categorical", gamma: float = 2.0) -> Loss:
+    return get_loss_module(LossSettings(task, loss_type, "CCCLoss", 0.5, gamma), ClassPriors(COUNTS), ATTRIBUTES)
+
+
+def by_hand(loss_type: str, outputs: Outputs, targets: Targets) -> float:
+    """Float64, one utterance at a time."""
+    assert outputs.emotion is not None
+    total = weights = 0.0
+    counts = COUNTS.double().numpy()
+    for logits, label, known in zip(
+        outputs.emotion.double().numpy(), targets.emotion, targets.emotion_mask, strict=True
+    ):
+        if not known:
+            continue
+        scores = logits + np.log(counts) if loss_type == "BalancedSoftmax" else logits
+        p = np.exp(scores[label]) / np.exp(scores).sum()
+        weight = counts.sum() / (4 * counts[label]) if loss_type == "WeightedCrossEntropy" else 1.0
+        total += weight * -np.log(p) * ((1 - p) ** 2 if loss_type == "Focal" else 1)
+        weights += weight
+    return total / weights
+
+
+@pytest.mark.parametrize("loss_type", ["CrossEntropy", "WeightedCrossEntropy", "BalancedSoftmax", "Focal"])
+def test_categorical_losses_agree_with_a_float64_loop(loss_type: str) -> None:
+    outputs, targets = make_batch()
+    terms = build(loss_type)(outputs, targets)
+    assert list(terms) == ["emotion_loss"]
+    assert float(terms["emotion_loss"]) == pytest.approx(by_hand(loss_type, outputs, targets), abs=1e-6)
+
+
+def test_balanced_softmax_is_the_softmax_with_counts() -> None:
+    """Equation 4 of Ren et al. 2020: n_y exp(η_y) / Σ n_i exp(η_i)."""
+    outputs, targets = make_batch(size=1)
+    assert outputs.emotion is not None
+    targets = Targets(targets.emotion, torch.tensor([True]), targets.attributes, targets.attribute_mask)
+    shares = COUNTS * outputs.emotion[0].exp()
+    expected = -torch.log(shares[targets.emotion[0]] / shares.sum())
+    assert float(build("BalancedSoftmax")(outputs, targets)["emotion_loss"]) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_focal_without_focus_is_cross_entropy() -> None:
+    outputs, targets = make_batch()
+    one, other = build("Focal", gamma=0.0)(outputs, targets), build("CrossEntropy")(outputs, targets)
+    assert float(one["emotion_loss"]) == pytest.approx(float(other["emotion_loss"]), abs=1e-7)
+
+
+def test_ccc_loss_agrees_with_audmetric() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        audmetric = pytest.importorskip("audmetric")
+    outputs, targets = make_batch(size=40)
+    assert outputs.attributes is not None
+    terms = build("CCCLoss", task="dimensional")(outputs, targets)
+    for index, name in enumerate(ATTRIBUTES):
+        known = targets.attribute_mask[:, index].numpy()
+        truth, predicted = targets.attributes[:, index].numpy()[known], outputs.attributes[:, index].numpy()[known]
+        expected = (1 - audmetric.concordance_cc(truth.astype(float), predicted.astype(float))) / 3
+        assert float(terms[f"ccc_loss_{name}"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_constant_column_gives_a_finite_ccc_loss_and_gradient() -> None:
+    attributes = torch.full((4, 3), 0.5, requires_grad=True)
+    outputs = Outputs(None, attributes, torch.zeros(4, 2))
+    targets = Targets(torch.zeros(4).long(), torch.zeros(4) > 1, torch.full((4, 3), 0.5), torch.ones(4, 3) > 0)
+    loss = torch.stack(list(build("CCCLoss", task="dimensional")(outputs, targets).values())).sum()
+    torch.autograd.backward([loss])
+    assert torch.isfinite(loss)
+    assert attributes.grad is not None
+    assert torch.isfinite(attributes.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("loss_type", "task"),
+    [
+        ("CrossEntropy", "categorical"),
+        ("WeightedCrossEntropy", "categorical"),
+        ("BalancedSoftmax", "categorical"),
+        ("Focal", "categorical"),
+        ("CCCLoss", "dimensional"),
+        ("MSELoss", "dimensional"),
+        ("WeightedCrossEntropy", "multitask"),
+    ],
+)
+def test_masked_targets_change_nothing(loss_type: str, task: str) -> None:
+    outputs, targets = make_batch()
+    changed = Targets(
+        torch.where(targets.emotion_mask, targets.emotion, 3 - targets.emotion),
+        targets.emotion_mask,
+        torch.where(targets.attribute_mask, targets.attributes, 7.0),
+        targets.attribute_mask,
+    )
+    one, other = (build(loss_type, task)(outputs, t) for t in (targets, changed))
+    assert {name: float(term) for name, term in one.items()} == {name: float(term) for name, term in other.items()}
+
+
+@pytest.mark.parametrize(("loss_type", "task"), [("WeightedCrossEntropy", "categorical"), ("MSELoss", "dimensional")])
+def test_parts_of_a_separable_loss_add_up_to_the_whole(loss_type: str, task: str) -> None:
+    loss = build(loss_type, task)
+    outputs, targets = make_batch()
+    whole, totals = loss(outputs, targets), loss.totals(targets)
+    rows = torch.split(torch.arange(12), [5, 1, 6])
+    parts = [loss(outputs.select(part), targets.select(part), totals) for part in rows]
+    for name, value in whole.items():
+        assert float(sum(part[name] for part in parts)) == pytest.approx(float(value), abs=1e-6)
+
+
+def test_an_unlabelled_batch_has_loss_zero() -> None:
+    outputs, targets = make_batch()
+    unlabelled = Targets(targets.emotion, torch.zeros(12) > 1, targets.attributes, torch.zeros(12, 3) > 1)
+    assert float(build("WeightedCrossEntropy")(outputs, unlabelled)["emotion_loss"]) == 0
+    assert all(float(term) == 0 for term in build("MSELoss", "dimensional")(outputs, unlabelled).values())
+
+
+def test_multitask_terms_carry_their_weight() -> None:
+    outputs, targets = make_batch()
+    both = build("BalancedSoftmax", "multitask")(outputs, targets)
+    alone = build("CCCLoss", "dimensional")(outputs, targets)
+    assert set(both) == {"emotion_loss", "ccc_loss_arousal", "ccc_loss_valence", "ccc_loss_dominance"}
+    assert float(both["ccc_loss_valence"]) == pytest.approx(0.5 * float(alone["ccc_loss_valence"]))

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from net.frames import Frames
+from net.pooling import AttentiveStatisticsPooling
+
+
+def make_frames(lengths: list[int], dim: int, seed: int = 0) -> Frames:
+    generator = torch.Generator().manual_seed(seed)
+    return Frames(torch.randn(sum(lengths), dim, generator=generator), tuple(lengths))
+
+
+def pool_by_hand(pooling: AttentiveStatisticsPooling, frames: Frames) -> np.ndarray:
+    """Okabe et al. 2018 in a float64 loop, with the deviation as the paper writes it."""
+    weight, bias, vector = (
+        p.detach().double().numpy()
+        for p in (pooling.projection.weight, pooling.projection.bias, pooling.attention.weight)
+    )
+    pooled = []
+    for part in torch.split(frames.values, list(frames.lengths)):
+        values = part.double().numpy()
+        scores = [float(vector[0] @ np.tanh(weight @ frame + bias)) for frame in values]
+        alphas = np.exp(scores) / np.exp(scores).sum()
+        mean = sum(alpha * frame for alpha, frame in zip(alphas, values, strict=True))
+        second = sum(alpha * frame * frame for alpha, frame in zip(alphas, values, strict=True))
+        pooled.append(np.concatenate([mean, np.sqrt(np.maximum(second - mean * mean, 1e-5))]))
+    return np.stack(pooled)
+
+
+@pytest.mark.parametrize("lengths", [[1], [7], [3, 1, 12, 5], [200, 2]])
+def test_pooling_agrees_with_a_float64_loop(lengths: list[int]) -> None:
+    torch.manual_seed(1)
+    pooling = AttentiveStatisticsPooling(6)
+    frames = make_frames(lengths, 6)
+    assert np.abs(pooling(frames).detach().numpy() - pool_by_hand(pooling, frames)).max() < 1e-6
+
+
+def test_pooling_is_stable_far_from_zero() -> None:
+    torch.manual_seed(1)
+    pooling = AttentiveStatisticsPooling(4)
+    frames = make_frames([50], 4)
+    shifted = frames.with_values(frames.values + 300)
+    deviations = pooling(shifted)[:, 4:], torch.from_numpy(pool_by_hand(pooling, shifted))[:, 4:]
+    assert torch.allclose(deviations[0].double(), deviations[1], rtol=1e-3)
+
+
+def test_gradients_agree_with_finite_differences() -> None:
+    frames = Frames(torch.randn(6, 3, dtype=torch.double, requires_grad=True), (2, 1, 3))
+    inputs = frames.values
+
+    def statistics(values: torch.Tensor) -> torch.Tensor:
+        own = frames.with_values(values)
+        weights = own.softmax(values[:, :1])
+        mean = own.sum(weights * values)
+        return torch.cat([mean, own.sum(weights * (values - own.spread(mean)).square())])
+
+    assert torch.autograd.gradcheck(statistics, inputs)
+
+
+def test_padding_is_taken_out_exactly() -> None:
+    padded = torch.arange(12.0).view(2, 3, 2)
+    frames = Frames.from_padded(padded, (1, 3))
+    assert frames.values.tolist() == [[0, 1], [6, 7], [8, 9], [10, 11]]
+
+
+def test_lengths_must_describe_the_values() -> None:
+    for lengths in ((2, 2), (5, 0)):
+        with pytest.raises(ValueError, match="do not describe"):
+            Frames(torch.zeros(5, 1), lengths)

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
+
+from net.ser_model_wrapper import HeadShape, SERModelWrapper
+from net.spec_augment import SpecAugment, draw_spans
+from net.upstream import Upstream, Waveforms
+from utils.upstreams import (
+    UPSTREAMS,
+    UpstreamError,
+    build_encoder,
+    convert_to_safetensors,
+    find_upstream,
+    load_encoder,
+    load_upstream,
+)
+
+OFF = SpecAugment(0.0, 1, 0.0, 1)
+SMALL: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "conv_dim": [32] * 7,
+}
+MIXED_SECONDS = (0.1, 12.0, 1.0, 2.5, 0.4, 7.31, 3.0, 5.55)
+
+
+def make_waveforms(seconds: tuple[float, ...]) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(int(16_000 * s), generator=generator) for s in seconds]
+
+
+def together(waveforms: list[torch.Tensor]) -> Waveforms:
+    return Waveforms(torch.cat(waveforms), tuple(len(w) for w in waveforms))
+
+
+def tiny(name: str, **settings: float) -> Any:  # noqa: ANN401
+    torch.manual_seed(0)
+    return build_encoder({**UPSTREAMS["built_in"][name]["config"], **settings})
+
+
+FAMILIES = {
+    "wavlm, layer norm": lambda: tiny("wavlm-tiny-random"),
+    "wavlm, group norm": lambda: tiny("wavlm-tiny-group-random"),
+    "hubert, group norm": lambda: HubertModel(HubertConfig(**SMALL)),
+    "wav2vec2, group norm": lambda: Wav2Vec2Model(Wav2Vec2Config(**SMALL)),
+    "wav2vec2, layer norm": lambda: Wav2Vec2Model(
+        Wav2Vec2Config(**SMALL, feat_extract_norm="layer", do_stable_layer_norm=True)
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_utterance_does_not_depend_on_its_neighbours(family: str) -> None:
+    torch.manual_seed(0)
+    model = SERModelWrapper(Upstream(FAMILIES[family](), OFF, True, "cnn"), HeadShape(4, 3, 0.5)).eval()
+    waveforms = make_waveforms(MIXED_SECONDS)
+    with torch.inference_mode():
+        batch = model(together(waveforms))
+        for index, waveform in enumerate(waveforms):
+            alone = model(together([waveform]))
+            for one, other in zip(batch.select(torch.tensor([index])).tensors(), alone.tensors(), strict=True):
+                assert (one - other).abs().max() <= 1e-5
+            assert (batch.embedding[index] - alone.embedding[0]).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_single_utterances_equal_transformers_exactly(family: str) -> None:
+    torch.manual_seed(0)
+    encoder = FAMILIES[family]().eval()
+    waveform = make_waveforms((1.3,))[0]
+    with torch.inference_mode():
+        expected = encoder(waveform[None]).last_hidden_state[0]
+        frames = Upstream(encoder, OFF, False, "cnn").eval()(together([waveform]))
+    assert torch.equal(frames.values, expected)
+    assert frames.lengths == (len(expected),)
+
+
+def test_layer_weighting_starts_as_the_mean_of_all_layers() -> None:
+    encoder = tiny("wavlm-tiny-random").eval()
+    waveform = make_waveforms((0.5,))[0]
+    with torch.inference_mode():
+        layers = encoder(waveform[None], output_hidden_states=True).hidden_states
+        frames = Upstream(encoder, OFF, True, "cnn").eval()(together([waveform]))
+    assert len(layers) == 3
+    assert torch.allclose(frames.values, torch.stack(layers).mean(0)[0], atol=1e-6)
+
+
+def test_frame_counts_are_those_of_the_convolutions() -> None:
+    upstream = Upstream(tiny("wavlm-tiny-random"), OFF, False, "cnn").eval()
+    for samples in (400, 719, 720, 721, 16_000, 16_079, 16_080):
+        with torch.inference_mode():
+            assert (
+                upstream.frame_counts([samples])[0]
+                == upstream.encoder.feature_extractor(torch.zeros(1, samples)).shape[2]
+            )
+    with pytest.raises(ValueError, match="shorter than one frame"):
+        upstream.frame_counts([399])
+
+
+@pytest.mark.parametrize(
+    ("freeze", "trained", "not_trained"),
+    [
+        ("none", ["feature_extractor.conv_layers.0.conv.weight", "feature_projection.projection.weight"], []),
+        ("cnn", ["feature_projection.projection.weight"], ["feature_extractor.conv_layers.0.conv.weight"]),
+        (
+            1,
+            ["encoder.layers.1.attention.k_proj.weight", "encoder.layer_norm.weight"],
+            ["encoder.layers.0.attention.k_proj.weight", "feature_projection.projection.weight"],
+        ),
+        ("upstream", [], ["encoder.layers.1.attention.k_proj.weight", "feature_projection.projection.weight"]),
+    ],
+)
+def test_frozen_parts_get_no_gradient_and_stay_in_evaluation_mode(
+    freeze: str | int, trained: list[str], not_trained: list[str]
+) -> None:
+    encoder = tiny("wavlm-tiny-random", hidden_dropout=0.5)
+    model = SERModelWrapper(Upstream(encoder, OFF, False, freeze), HeadShape(4, 0, 0.0)).train()
+    emotion = model(together(make_waveforms((0.5, 0.3)))).emotion
+    assert emotion is not None
+    emotion.square().sum().backward()
+    gradients = {name: p.grad for name, p in encoder.named_parameters()}
+    for name in trained:
+        assert gradients[name] is not None
+        assert gradients[name].abs().sum() > 0
+    for name in not_trained:
+        assert gradients[name] is None
+    assert encoder.feature_extractor.training == (freeze == "none")
+    assert encoder.encoder.layers[0].training == (freeze in ("none", "cnn"))
+    assert encoder.encoder.layers[1].training == (freeze != "upstream")
+
+
+def test_freezing_more_layers_than_there_are_is_refused() -> None:
+    with pytest.raises(ValueError, match="the upstream has 2 layers"):
+        Upstream(tiny("wavlm-tiny-random"), OFF, False, 3)
+
+
+def test_an_encoder_of_another_family_is_refused() -> None:
+    from transformers import BertConfig, BertModel
+
+    bert = BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8))
+    with pytest.raises(ValueError, match='"bert" is no waveform encoder'):
+        Upstream(bert, OFF, False, "cnn")
+
+
+def test_spec_augment_masks_in_training_alone_and_repeats() -> None:
+    encoder = tiny("wavlm-tiny-random", hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
+    upstream = Upstream(encoder, SpecAugment(0.3, 4, 0.1, 4), False, "cnn")
+    waveforms = together(make_waveforms((0.5, 1.0)))
+
+    def run(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            values: torch.Tensor = upstream(waveforms).values
+        return values
+
+    upstream.train()
+    assert torch.equal(run(1), run(1))
+    assert not torch.equal(run(1), run(2))
+    upstream.eval()
+    assert torch.equal(run(1), run(2))
+
+
+def test_spans_stay_inside_and_cover_the_share_asked_for() -> None:
+    torch.manual_seed(0)
+    masks = torch.stack([draw_spans(100, 80, 0.1, 10) for _ in range(2000)])
+    assert not masks[:, 80:].any()
+    assert 0.08 < masks[:, :80].float().mean() < 0.1, "spans overlap now and then"
+    assert draw_spans(5, 3, 0.9, 10).sum() <= 3
+
+
+SHAPES = {
+    "base-plus": WavLMConfig(),
+    "large": WavLMConfig(
+        hidden_size=1024,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        intermediate_size=4096,
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        conv_bias=False,
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+def test_published_shapes_load_key_by_key_from_safetensors_and_bin(shape: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    original = WavLMModel(SHAPES[shape]).eval()
+    waveform = make_waveforms((1.0,))[0]
+    with torch.inference_mode():
+        expected = original(waveform[None]).last_hidden_state[0]
+    original.save_pretrained(tmp_path / "safetensors")
+    write_published_bin(original, tmp_path / "bin")
+    assert convert_to_safetensors(tmp_path / "bin")
+    assert not (tmp_path / "bin" / "pytorch_model.bin").exists()
+    for folder in ("safetensors", "bin"):
+        encoder = load_encoder(tmp_path / folder, {})
+        with torch.inference_mode():
+            frames = Upstream(encoder, OFF, False, "cnn").eval()(together([waveform]))
+        assert torch.equal(frames.values, expected)
+
+
+def write_published_bin(model: WavLMModel, folder: Path) -> None:
+    """Write weights as microsoft/wavlm-* publishes them: a pickle, with the weight norm's old names."""
+    folder.mkdir()
+    model.config.save_pretrained(folder)
+    weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    conv = "encoder.pos_conv_embed.conv."
+    weights[conv + "weight_g"] = weights.pop(conv + "parametrizations.weight.original0")
+    weights[conv + "weight_v"] = weights.pop(conv + "parametrizations.weight.original1")
+    torch.save(weights, folder / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected", "mismatched"])
+def test_weights_that_do_not_fit_are_refused(change: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tiny("wavlm-tiny-random").save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    key = "encoder.layers.1.attention.q_proj.weight"
+    if change == "missing":
+        del weights[key]
+    elif change == "unexpected":
+        weights["encoder.layers.1.attention.x_proj.weight"] = weights[key].clone()
+    else:
+        weights[key] = weights[key][:10].clone()
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UpstreamError, match="layers.1.attention"):
+        load_encoder(tmp_path, {})
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "executed",))
+
+    tiny("wavlm-tiny-random").config.save_pretrained(tmp_path)
+    torch.save({"payload": Payload()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UpstreamError):
+        convert_to_safetensors(tmp_path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_missing_upstream_names_the_command_that_fetches_it(tmp_path: Path) -> None:
+    with pytest.raises(UpstreamError, match="python download_model.py wavlm-base-plus"):
+        find_upstream("wavlm-base-plus", tmp_path)
+    with pytest.raises(UpstreamError, match='did you mean "wavlm-base-plus"'):
+        find_upstream("wavlm-base-plsu", tmp_path)
+
+
+def test_a_fetched_upstream_is_found_by_short_and_hub_name(tmp_path: Path) -> None:
+    folder = tmp_path / "microsoft--wavlm-base-plus"
+    tiny("wavlm-tiny-random").save_pretrained(folder)
+    assert find_upstream("wavlm-base-plus", tmp_path) == folder
+    assert find_upstream("microsoft/wavlm-base-plus", tmp_path) == folder
+    loaded = load_upstream(str(folder), {"hidden_dropout": 0.25})
+    assert loaded.do_normalize is None
+    assert loaded.encoder.config.hidden_dropout == 0.25

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import doctest
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
+
+import utils.metrics
+from utils.metrics import (
+    categorical_figures,
+    concordance,
+    dimensional_figures,
+    group_figures,
+    pearson,
+    split_head_mid_tail,
+)
+
+CLASSES = ["angry", "sad", "happy", "neutral"]
+
+
+def test_docstring_examples() -> None:
+    assert doctest.testmod(utils.metrics).failed == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_categorical_figures_agree_with_a_count_by_hand_and_scikit_learn(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    truth, prediction = generator.choice(CLASSES, 60), generator.choice(CLASSES, 60)
+    figures = categorical_figures(list(truth), list(prediction), CLASSES)
+    f1 = []
+    for name in CLASSES:
+        hits = sum(t == name and p == name for t, p in zip(truth, prediction, strict=True))
+        f1.append(2 * hits / ((truth == name).sum() + (prediction == name).sum()))
+        assert figures["per_class"][name]["support"] == (truth == name).sum()
+    assert figures["macro_f1"] == pytest.approx(np.mean(f1), abs=1e-12)
+    assert figures["weighted_f1"] == pytest.approx(f1_score(truth, prediction, average="weighted"), abs=1e-12)
+    assert figures["accuracy"] == pytest.approx(np.mean(truth == prediction), abs=1e-12)
+    assert figures["uar"] == pytest.approx(balanced_accuracy_score(truth, prediction), abs=1e-12)
+    assert np.sum(figures["confusion_matrix"]) == 60
+    assert figures["confusion_matrix"][1][2] == sum((truth == "sad") & (prediction == "happy"))
+
+
+def test_an_absent_class_counts_as_zero() -> None:
+    figures = categorical_figures(list("00113"), list("00103"), list("0123"))
+    assert figures["macro_f1"] == pytest.approx(0.6166666, abs=1e-6)
+    assert figures["absent_classes"] == ["2"]
+
+
+def test_no_utterance_and_unknown_classes_are_refused() -> None:
+    for truth, prediction in (([], []), (["angry"], ["bored"])):
+        with pytest.raises(ValueError, match="at least one utterance"):
+            categorical_figures(truth, prediction, CLASSES)
+
+
+def test_head_mid_and_tail() -> None:
+    groups = split_head_mid_tail({"neutral": 500, "happy": 250, "sad": 200, "fear": 10, "edge": 40})
+    assert groups == {"head": ["neutral", "happy", "sad"], "mid": ["edge"], "tail": ["fear"]}
+    truth, prediction = ["a", "a", "b", "b", "c"], ["a", "b", "b", "b", "c"]
+    figures = categorical_figures(truth, prediction, ["a", "b", "c"])
+    grouped = group_figures(figures["per_class"], {"head": ["a", "b"], "mid": [], "tail": ["c"]})
+    assert grouped["head"]["macro_f1"] == pytest.approx(f1_score(truth, prediction, labels=["a", "b"], average="macro"))
+    assert grouped["head"]["recall"] == pytest.approx(
+        recall_score(truth, prediction, labels=["a", "b"], average="macro")
+    )
+    assert grouped["mid"] == {"classes": [], "macro_f1": None, "recall": None}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_concordance_and_pearson_agree_with_audmetric(seed: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        audmetric = pytest.importorskip("audmetric")
+    generator = np.random.default_rng(seed)
+    truth = generator.normal(4, 1, 100)
+    prediction = truth * 0.7 + generator.normal(1, 0.5, 100)
+    assert concordance(truth, prediction) == pytest.approx(audmetric.concordance_cc(truth, prediction), abs=1e-9)
+    assert pearson(truth, prediction) == pytest.approx(audmetric.pearson_cc(truth, prediction), abs=1e-9)
+
+
+def test_concordance_at_its_edges() -> None:
+    values, constant = np.array([1.0, 2.0, 3.0]), np.full(3, 2.0)
+    assert concordance(values, values) == pytest.approx(1)
+    assert concordance(values, constant) == 0
+    assert np.isnan(concordance(constant, constant)), "not defined"
+    assert np.isnan(concordance(values[:1], values[:1]))
+    assert np.isnan(pearson(values, constant))
+
+
+def test_missing_attributes_are_left_out() -> None:
+    truth = {"arousal": np.array([1.0, np.nan, 3.0, 5.0]), "valence": np.array([2.0, 3.0, 4.0, 5.0])}
+    prediction = {"arousal": np.array([1.5, 9.0, 3.0, 4.0]), "valence": np.array([2.0, 3.5, 4.0, 5.0])}
+    figures = dimensional_figures(truth, prediction)
+    assert figures["rmse_arousal"] == pytest.approx(np.sqrt((0.25 + 0 + 1) / 3))
+    assert figures["ccc_arousal"] == concordance(truth["arousal"][[0, 2, 3]], prediction["arousal"][[0, 2, 3]])
+    assert figures["mean_ccc"] == pytest.approx((figures["ccc_arousal"] + figures["ccc_valence"]) / 2)

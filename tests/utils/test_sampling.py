@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils.dataset.random_draws import step_seed, utterance_generator
+from utils.dataset.sampling import RandomBatches, evaluation_batches
+
+
+@given(
+    utterances=st.integers(1, 200),
+    batch_size=st.integers(1, 17),
+    accumulation_steps=st.integers(1, 5),
+    ranks=st.integers(1, 4),
+    epoch=st.integers(1, 3),
+)
+def test_every_rank_has_equal_counts_and_every_utterance_is_seen_once(
+    utterances: int, batch_size: int, accumulation_steps: int, ranks: int, epoch: int
+) -> None:
+    if utterances < ranks:
+        with pytest.raises(ValueError, match="too few"):
+            RandomBatches(utterances, batch_size, accumulation_steps, 0, 0, ranks)
+        return
+    plans = [RandomBatches(utterances, batch_size, accumulation_steps, 0, r, ranks).steps(epoch) for r in range(ranks)]
+    seen = np.concatenate([rows for plan in plans for step in plan for rows in step])
+    assert sorted(seen) == list(range(utterances))
+    shapes = {tuple(len(step) for step in plan) for plan in plans}
+    assert len(shapes) == 1
+    sizes = [len(rows) for plan in plans for step in plan for rows in step]
+    assert min(sizes) >= 1
+    assert max(sizes) <= batch_size + (ranks > 1)
+    if len(plans[0]) > 1 or ranks == 1:
+        assert max(sizes) - min(sizes) <= 2
+
+
+def test_order_depends_on_seed_and_epoch_alone() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        return [int(row) for step in RandomBatches(50, 8, 1, seed).steps(epoch) for rows in step for row in rows]
+
+    assert order(1, 1) == order(1, 1)
+    assert order(1, 1) != order(1, 2)
+    assert order(1, 1) != order(2, 1)
+
+
+def test_accumulating_4_of_2_takes_the_steps_of_batches_of_8() -> None:
+    whole, parts = RandomBatches(61, 8, 1, 0).steps(3), RandomBatches(61, 2, 4, 0).steps(3)
+    for one, other in zip(whole, parts, strict=True):
+        assert np.array_equal(np.concatenate(one), np.concatenate(other))
+
+
+def test_evaluation_takes_the_longest_first_and_all_once() -> None:
+    seconds = np.array([1.0, 5.0, 3.0, 2.0, 4.0])
+    batches = evaluation_batches(seconds, 2)
+    assert [list(rows) for rows in batches] == [[1, 4], [2, 3], [0]]
+
+
+def test_draws_are_keyed() -> None:
+    assert utterance_generator(1, 2, "a").random() == utterance_generator(1, 2, "a").random()
+    draws = {utterance_generator(*key).random() for key in ((1, 2, "a"), (1, 2, "b"), (1, 3, "a"), (2, 2, "a"))}
+    assert len(draws) == 4
+    assert len({step_seed(1, 2, 3), step_seed(1, 3, 2), step_seed(2, 1, 3)}) == 3

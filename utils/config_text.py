@@ -1,0 +1,80 @@
+"""What a key allows, in words: for error messages and for `docs/configuration.md`."""
+
+from __future__ import annotations
+
+import types
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+PLAIN_TYPES: dict[object, str] = {str: "text in quotes", bool: "true or false", Path: "a path in quotes"}
+NUMBER_TYPES: dict[object, str] = {int: "a whole number", float: "a number"}
+
+
+def describe_allowed(field: FieldInfo) -> str:
+    """Say which values a field takes, such as `a whole number >= 1`."""
+    return _describe(field.annotation, tuple(field.metadata))
+
+
+def describe_value(value: object) -> str:
+    """Show a value as TOML writes it, with its kind where that is the mistake."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "[" + ", ".join(describe_value(item) for item in value) + "]"
+    return str(value)
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """Name the nearest known name, or all of them where none is near."""
+    by_case = {candidate.casefold(): candidate for candidate in known}
+    near = get_close_matches(name.casefold(), by_case, n=1, cutoff=0.6)
+    if near:
+        return f'did you mean "{by_case[near[0]]}"?'
+    return f"known: {', '.join(known) or 'none'}"
+
+
+def _describe(annotation: Any, metadata: tuple[Any, ...]) -> str:  # noqa: ANN401 - any annotation there is
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _describe(get_args(annotation)[0], metadata + get_args(annotation)[1:])
+    if origin in (Union, types.UnionType):
+        parts = [_describe(part, metadata) for part in get_args(annotation) if part is not type(None)]
+        return " or ".join(parts)
+    if origin is Literal:
+        return ", ".join(f'"{value}"' for value in get_args(annotation))
+    if origin is tuple:
+        return _describe_list(get_args(annotation))
+    if annotation in NUMBER_TYPES:
+        return NUMBER_TYPES[annotation] + _describe_bounds(metadata)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "a table with " + ", ".join(annotation.model_fields)
+    return PLAIN_TYPES.get(annotation, "a table")
+
+
+def _describe_list(items: tuple[Any, ...]) -> str:
+    inner = _describe(items[0], ())
+    return f"a list, each {inner}" if items[-1] is Ellipsis else f"a list of {len(items)}, each {inner}"
+
+
+def _describe_bounds(metadata: tuple[Any, ...]) -> str:
+    bounds = []
+    for item in metadata:
+        for part in [item, *getattr(item, "metadata", [])]:
+            if isinstance(part, annotated_types.Ge):
+                bounds.append(f">= {part.ge}")
+            elif isinstance(part, annotated_types.Gt):
+                bounds.append(f"> {part.gt}")
+            elif isinstance(part, annotated_types.Le):
+                bounds.append(f"<= {part.le}")
+            elif isinstance(part, annotated_types.Lt):
+                bounds.append(f"< {part.lt}")
+    return " " + " and ".join(bounds) if bounds else ""

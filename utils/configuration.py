@@ -1,0 +1,334 @@
+"""The keys of `config.toml` and of `experiments_config.toml`: types, defaults, ranges, and what each is for.
+
+`docs/configuration.md` is generated from this file. Nothing heavier than pydantic is imported here, so that a mistake
+in a file is answered before torch or pandas are loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, model_validator
+from pydantic_core import PydanticCustomError
+from typing_extensions import Self
+
+CATEGORICAL_LOSSES = ("WeightedCrossEntropy", "BalancedSoftmax", "CrossEntropy", "Focal")
+ATTRIBUTE_LOSSES = ("CCCLoss", "MSELoss")
+SPLIT_NAME = re.compile(r"train|development|test\d*")
+
+NO_EFFECT_ON_RESULTS = {"affects_result": False}
+"""Marks a key that may differ between training and evaluation of one run."""
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _canonical_loss(value: object) -> object:
+    """Accept `BalancedSoftmaxLoss` for `BalancedSoftmax`, and `CCC` for `CCCLoss`."""
+    if isinstance(value, str):
+        for name in CATEGORICAL_LOSSES + ATTRIBUTE_LOSSES:
+            if value.removesuffix("Loss") == name.removesuffix("Loss"):
+                return name
+    return value
+
+
+def _as_path(value: object) -> object:
+    return Path(value).expanduser() if isinstance(value, str) and value else value
+
+
+Names = Annotated[tuple[StrictStr, ...], BeforeValidator(_as_tuple)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Scale = Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
+PathKey = Annotated[Path, BeforeValidator(_as_path)]
+AnyLoss = Annotated[
+    Literal["WeightedCrossEntropy", "BalancedSoftmax", "CrossEntropy", "Focal", "CCCLoss", "MSELoss"],
+    BeforeValidator(_canonical_loss),
+]
+AttributeLoss = Annotated[Literal["CCCLoss", "MSELoss"], BeforeValidator(_canonical_loss)]
+
+
+class Section(BaseModel):
+    """A strict, frozen table of a TOML file whose keys know what they are for."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    def key_problems(self) -> list[tuple[str, str]]:
+        """Return what is wrong between keys, as `(key, sentence)` pairs."""
+        return []
+
+    @model_validator(mode="after")
+    def _check_keys_together(self) -> Self:
+        problems = self.key_problems()
+        if problems:
+            text = "; ".join(f"{key}: {sentence}" for key, sentence in problems)
+            raise PydanticCustomError("key_problems", "{text}", {"text": text, "problems": problems})
+        return self
+
+
+class CorpusConfig(Section):
+    """One corpus: a table of `config.toml`, named as experiments name the corpus."""
+
+    FORMAT: Literal["msp-podcast", "emodb", "ravdess", "csv"] = "msp-podcast"
+    """How the corpus is laid out on disk."""
+    PATH_TO_AUDIO: PathKey
+    """Folder of the recordings. A relative path starts at the folder of this file."""
+    PATH_TO_LABEL: PathKey | None = None
+    """`msp-podcast`: the label folder or the consensus CSV. `csv`: the table. The others read their file names."""
+    PATH_TO_DATASET: PathKey | None = None
+    """Folder of packed shards. The recordings of `PATH_TO_AUDIO` are read until packing is there."""
+    split_speakers: dict[str, Any] | None = None
+    """For a corpus without splits of its own: speakers by split, `{ development = ["13"], test1 = ["15"] }`, the rest
+    train; or shares of the speakers with a seed, `{ development = 0.2, test1 = 0.2, seed = 0 }`, the default."""
+    allow_speaker_overlap: bool | Names = False
+    """Speakers that may stand both in training and in development or test; `true` allows every one."""
+    attribute_scale: Scale | None = None
+    """Lowest and highest value of arousal, valence and dominance; `configs/config_dim.json` holds the default."""
+
+    def key_problems(self) -> list[tuple[str, str]]:
+        """Return what is wrong between the keys of a corpus."""
+        problems = []
+        needs_labels = self.FORMAT in ("msp-podcast", "csv")
+        if needs_labels and self.PATH_TO_LABEL is None:
+            problems.append(("PATH_TO_LABEL", f'missing; FORMAT = "{self.FORMAT}" needs it'))
+        if not needs_labels and self.PATH_TO_LABEL is not None:
+            problems.append(("PATH_TO_LABEL", f'FORMAT = "{self.FORMAT}" reads labels from file names; remove the key'))
+        if self.attribute_scale and self.attribute_scale[0] >= self.attribute_scale[1]:
+            problems.append(("attribute_scale", f"found {list(self.attribute_scale)}; allowed: [lowest, highest]"))
+        if self.split_speakers is not None:
+            problems += [("split_speakers", text) for text in _split_problems(self.split_speakers)]
+        return problems
+
+
+def _split_problems(splits: dict[str, Any]) -> list[str]:
+    names = [name for name in splits if name != "seed"]
+    problems = [
+        f"found the split {name!r}; allowed: development, test1, test2, …"
+        for name in names
+        if not SPLIT_NAME.fullmatch(name) or name == "train"
+    ]
+    missing = {"development"} - set(names)
+    problems += [f"no speakers for the split {name!r}; every experiment needs it" for name in missing]
+    values = [splits[name] for name in names]
+    by_list = all(isinstance(value, list) and value and all(isinstance(s, str) for s in value) for value in values)
+    by_share = all(isinstance(value, float) and 0 < value < 1 for value in values)
+    if not by_list and not by_share:
+        problems.append('give each split either a list of speakers in quotes, ["13", "14"], or a share such as 0.2')
+    elif by_list and "seed" in splits:
+        problems.append("lists of speakers take no seed; remove it")
+    elif by_list and len({s for value in values for s in value}) < sum(map(len, values)):
+        problems.append("a speaker is listed twice")
+    elif by_share and sum(values) >= 1:
+        problems.append(f"the shares add up to {sum(values):g}, which leaves no speaker to train on")
+    seed = splits.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        problems.append(f"found seed = {seed!r}; allowed: a whole number >= 0")
+    return problems
+
+
+class ClassGroups(Section):
+    """Named groups of classes for the head, mid and tail figures."""
+
+    head: Names
+    """Frequent classes."""
+    mid: Names = ()
+    """Classes in between."""
+    tail: Names = ()
+    """Rare classes."""
+
+
+class TrainingConfig(Section):
+    """The keys of a base config; any of them can stand in `config_update`."""
+
+    corpus: str
+    """The corpus to train on: a table of `config.toml`."""
+    test_corpora: Names = ()
+    """Other corpora whose test splits `--test` evaluates too, over the classes shared."""
+    task: Literal["categorical", "dimensional", "multitask"] = "categorical"
+    """Emotion classes, emotional attributes (arousal, valence, dominance), or both."""
+    classes: Names | None = None
+    """Emotion classes in output order. Default: the reader's classes that any split labels, in canonical order."""
+    class_groups: ClassGroups | None = None
+    """Head, mid and tail classes. Default: by share of the training split, head >= 1/C, tail < 1/(8 C)."""
+    seeds: Seeds = (42,)
+    """One run each; the table shows mean and standard deviation over them."""
+
+    upstream_model: Annotated[str, Field(min_length=1)] = "wavlm-base-plus"
+    """Speech encoder: short name, hub name, local folder, or a built-in shape with random weights."""
+    layer_weighting: bool = False
+    """Pool a learned weighted sum of all layers in place of the last layer."""
+    freeze: Literal["cnn", "upstream", "none"] | Count = "cnn"
+    """What stays as it was: the convolutions, the whole upstream, nothing, or all up to the first N layers."""
+    hidden_dropout: Fraction = 0.1
+    """Dropout of the upstream's residual branches."""
+    attention_dropout: Fraction = 0.1
+    """Dropout of the upstream's attention weights."""
+    activation_dropout: Fraction = 0.0
+    """Dropout inside the upstream's feed-forward layers."""
+    feat_proj_dropout: Fraction = 0.1
+    """Dropout after the projection of the convolutional features."""
+    layerdrop: Fraction = 0.0
+    """Probability of skipping an upstream layer in a step."""
+    mask_time_prob: Fraction = 0.05
+    """SpecAugment: share of frames masked in training; 0 turns it off."""
+    mask_time_length: Count = 10
+    """SpecAugment: length of a masked span in frames (20 ms each)."""
+    mask_feature_prob: Fraction = 0.0
+    """SpecAugment: share of feature channels masked in training; 0 turns it off."""
+    mask_feature_length: Count = 10
+    """SpecAugment: length of a masked span in channels."""
+    head_dropout: Fraction = 0.5
+    """Dropout of the emotion heads."""
+
+    loss_type: AnyLoss = "WeightedCrossEntropy"
+    """Training criterion; for `task = "dimensional"` that of the attributes."""
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    """Focusing parameter of `Focal`."""
+    attribute_loss_type: AttributeLoss = "CCCLoss"
+    """Criterion of the attributes in `task = "multitask"`."""
+    attribute_loss_weight: Positive = 1.0
+    """Weight of the attributes' criterion in `task = "multitask"`."""
+
+    epoch: Count = 30
+    """Most epochs to train."""
+    batch_size: Count = 16
+    """Utterances a forward pass."""
+    accumulation_steps: Count = 1
+    """Forward passes an optimiser step; 4 of 2 equal 1 of 8."""
+    learning_rate: Positive = 1e-5
+    """Highest learning rate of the upstream."""
+    head_learning_rate: Positive | None = None
+    """Highest learning rate of pooling and heads. Default: `learning_rate`."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's decoupled decay of weight matrices; biases and norms are not decayed."""
+    scheduler: Literal["constant", "cosine", "one_cycle"] = "constant"
+    """Course of the learning rate over all steps of all epochs."""
+    warmup_ratio: Fraction | None = None
+    """Share of all steps in which the learning rate rises. Default: 0.3 for `one_cycle`, 0 for the others."""
+    max_grad_norm: Positive = 1.0
+    """The gradient is scaled down to this norm."""
+    amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
+    """Mixed precision. `auto`: bf16 where the GPU has it, else fp16 with a scaler; off on the CPU."""
+
+    window: Count = 5
+    """Early stopping: the score is the mean of so many last development scores."""
+    min_epochs: Annotated[int, Field(ge=0)] = 0
+    """Early stopping: never before this epoch."""
+    loss_stop_ratio: Annotated[float, Field(ge=1)] = 1.05
+    """Early stopping: at once when the development loss exceeds its smallest value times this."""
+    patience: Annotated[int, Field(ge=0)] | None = None
+    """Deprecated. Early stopping: epochs without improvement that are forgiven."""
+
+    max_seconds: Positive = 12.0
+    """Longer training utterances are cropped at random to this; evaluation never crops."""
+    normalize: Literal["upstream", "corpus", "utterance", "none"] = "upstream"
+    """Waveform normalisation: as the upstream was trained, by the training split's mean and deviation, by each
+    utterance's own, or none."""
+    eval_batch_size: Annotated[Count, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = 16
+    """Utterances a forward pass in evaluation."""
+    num_workers: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=0)], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))
+    ] = "auto"
+    """Processes that decode audio. `auto`: by the machine's cores on a GPU, none on the CPU."""
+    log_every: Annotated[Count, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = 50
+    """Steps between two looks at the loss and at the count of refused steps."""
+
+    def key_problems(self) -> list[tuple[str, str]]:
+        """Return what is wrong between the keys of an experiment."""
+        problems = _loss_problems(self) + _class_problems(self) + _repetition_problems(self)
+        if self.layerdrop > 0 and (self.layer_weighting or isinstance(self.freeze, int)):
+            why = "a skipped layer has no output" if self.layer_weighting else "frozen layers are never skipped"
+            problems.append(("layerdrop", f"found {self.layerdrop:g}; allowed here: 0, because {why}"))
+        if self.min_epochs > self.epoch:
+            problems.append(("min_epochs", f"found {self.min_epochs}; allowed: at most epoch = {self.epoch}"))
+        return problems
+
+
+def _loss_problems(config: TrainingConfig) -> list[tuple[str, str]]:
+    allowed = ATTRIBUTE_LOSSES if config.task == "dimensional" else CATEGORICAL_LOSSES
+    if config.loss_type in allowed:
+        return []
+    return [("loss_type", f'found "{config.loss_type}"; allowed for task = "{config.task}": {", ".join(allowed)}')]
+
+
+def _class_problems(config: TrainingConfig) -> list[tuple[str, str]]:
+    problems = []
+    if config.classes is not None and len(config.classes) < 2:
+        problems.append(("classes", f"found {list(config.classes)}; allowed: two classes or more"))
+    if config.class_groups is not None and config.classes is not None:
+        groups = config.class_groups.head + config.class_groups.mid + config.class_groups.tail
+        if sorted(groups) != sorted(config.classes):
+            problems.append(("class_groups", "head, mid and tail together must hold every class of `classes` once"))
+    return problems
+
+
+def _repetition_problems(config: TrainingConfig) -> list[tuple[str, str]]:
+    problems = []
+    for key in ("classes", "seeds", "test_corpora"):
+        values = getattr(config, key) or ()
+        repeated = sorted({str(value) for value in values if values.count(value) > 1})
+        if repeated:
+            problems.append((key, f"listed more than once: {', '.join(repeated)}"))
+    if config.corpus in config.test_corpora:
+        problems.append(("test_corpora", f'"{config.corpus}" is the training corpus, evaluated anyway; remove it'))
+    return problems
+
+
+class ExperimentEntry(Section):
+    """One `[[experiments]]` table."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
+    """Names the run's folder: letters, digits, `.`, `_`, `+` and `-`."""
+    model_type: Literal["UpstreamFinetune"] = "UpstreamFinetune"
+    """What is trained: the upstream with attentive statistics pooling and emotion heads."""
+    config: str = "base_config"
+    """The table of this file to start from."""
+    config_update: dict[str, Any] = Field(default_factory=dict)
+    """Keys that differ from it."""
+
+
+class ExperimentConfig(TrainingConfig):
+    """One experiment, resolved: its base config with its own changes applied."""
+
+    name: str
+    """As in `[[experiments]]`."""
+    model_type: Literal["UpstreamFinetune"] = "UpstreamFinetune"
+    """As in `[[experiments]]`."""
+
+    @property
+    def is_categorical(self) -> bool:
+        """Whether emotion classes are trained."""
+        return self.task != "dimensional"
+
+    @property
+    def is_dimensional(self) -> bool:
+        """Whether emotional attributes are trained."""
+        return self.task != "categorical"
+
+    def run_identity(self) -> dict[str, Any]:
+        """Return the keys that decide what one run finds."""
+        return identity_of(self.model_dump(mode="json", exclude_none=True))
+
+
+def identity_of(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of an experiment that decide what one run finds: neither seeds nor machine nor other corpora."""
+    return {
+        key: value for key, value in experiment.items() if key not in ("seeds", "test_corpora") and affects_result(key)
+    }
+
+
+def affects_result(key: str) -> bool:
+    """Return whether an experiment key can change what a run finds."""
+    field = ExperimentConfig.model_fields.get(key)
+    extra = field.json_schema_extra if field is not None else None
+    return not (isinstance(extra, dict) and extra.get("affects_result") is False)

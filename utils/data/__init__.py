@@ -1,0 +1,115 @@
+"""Corpus readers: each turns a corpus on disk into the utterance table that everything else works on.
+
+A new corpus is one new module with `read` and `CLASSES`, registered in `READERS` under its `FORMAT` name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from utils.configuration import CorpusConfig
+
+READERS = {
+    "msp-podcast": "utils.data.podcast",
+    "emodb": "utils.data.emodb",
+    "ravdess": "utils.data.ravdess",
+    "csv": "utils.data.csv_table",
+}
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CATEGORICAL: dict[str, Any] = json.loads((CONFIGS / "config_cat.json").read_text(encoding="utf-8"))
+DIMENSIONAL: dict[str, Any] = json.loads((CONFIGS / "config_dim.json").read_text(encoding="utf-8"))
+CANONICAL_CLASSES: tuple[str, ...] = tuple(CATEGORICAL["classes"])
+ATTRIBUTES: tuple[str, ...] = tuple(DIMENSIONAL["attributes"])
+TEXT_COLUMNS = ("corpus", "file", "path", "split", "speaker", "gender", "emotion")
+TEXT = pd.StringDtype("pyarrow", na_value=np.nan)
+
+
+class DataError(Exception):
+    """A corpus cannot be used as it is; the text names the file, the row and the remedy."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus as read: its utterance table, its classes in canonical order, and its attributes' scale."""
+
+    name: str
+    table: pd.DataFrame
+    classes: tuple[str, ...]
+    attribute_scale: tuple[float, float]
+
+
+def load_corpus(name: str, config: CorpusConfig) -> Corpus:
+    """Read a corpus's labels, split it, and refuse speakers shared by training and evaluation.
+
+    The recordings themselves are not opened.
+
+    Raises:
+        DataError: With the file, row and remedy.
+    """
+    from utils.data.splits import assign_splits, check_speakers
+
+    if not config.PATH_TO_AUDIO.is_dir():
+        raise DataError(f"{name}: PATH_TO_AUDIO: there is no folder {config.PATH_TO_AUDIO}; correct the path")
+    reader = importlib.import_module(READERS[config.FORMAT])
+    table = as_utterance_table(name, reader.read(name, config))
+    if table.empty:
+        raise DataError(f"{name}: no utterance was found in {config.PATH_TO_AUDIO}; correct PATH_TO_AUDIO or FORMAT")
+    low, high = config.attribute_scale or tuple(DIMENSIONAL["scale"])
+    _check_rows(name, table, (low, high))
+    table = assign_splits(name, table, config.split_speakers)
+    check_speakers(name, table, config.allow_speaker_overlap)
+    return Corpus(name, table, _canonical_order(table, getattr(reader, "CLASSES", None)), (low, high))
+
+
+def as_utterance_table(name: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Give a reader's rows the columns and types of the utterance table; absent columns are missing values."""
+    table = pd.DataFrame(index=pd.RangeIndex(len(rows)))
+    for column in TEXT_COLUMNS:
+        values = rows[column].to_numpy(dtype=object) if column in rows else np.full(len(rows), np.nan, dtype=object)
+        table[column] = pd.array(values, dtype=TEXT)
+    table["corpus"] = pd.array([name] * len(rows), dtype=TEXT)
+    for column in ATTRIBUTES:
+        table[column] = rows[column].to_numpy(dtype=np.float64) if column in rows else np.nan
+    return table
+
+
+def _check_rows(name: str, table: pd.DataFrame, scale: tuple[float, float]) -> None:
+    repeated = table.loc[table["file"].duplicated(), "file"]
+    if len(repeated):
+        raise DataError(f"{name}: {repeated.iloc[0]} stands in {len(repeated)} rows too many; keep one row a file")
+    for attribute in ATTRIBUTES:
+        outside = table.loc[(table[attribute] < scale[0]) | (table[attribute] > scale[1])]
+        if len(outside):
+            row = outside.iloc[0]
+            raise DataError(
+                f"{name}: {row['file']}: {attribute} is {row[attribute]:g}, outside {scale[0]:g}..{scale[1]:g} "
+                f"({len(outside)} such rows); correct the labels or set attribute_scale in the corpus's section"
+            )
+
+
+def _canonical_order(table: pd.DataFrame, reader_classes: tuple[str, ...] | None) -> tuple[str, ...]:
+    labelled = set(table["emotion"].dropna())
+    canonical = reader_classes if reader_classes is not None else CANONICAL_CLASSES
+    further = () if reader_classes is not None else tuple(sorted(labelled - set(canonical)))
+    return tuple(name for name in canonical if name in labelled) + further
+
+
+def find_recordings(folder: Path) -> dict[str, Path]:
+    """Return the `.wav` and `.flac` files below a folder by stem, sorted.
+
+    Raises:
+        DataError: Where one stem stands for two files.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".wav", ".flac")):
+        if path.stem in found:
+            raise DataError(f"{path} and {found[path.stem]} have the same name; keep one of them")
+        found[path.stem] = path
+    return found

@@ -1,0 +1,91 @@
+"""`FORMAT = "csv"`: anyone's own table, with the columns of the utterance table.
+
+Only `file` (relative to `PATH_TO_AUDIO`) is required; `split`, `speaker`, `gender`, `emotion`, `arousal`, `valence`
+and `dominance` are read where they stand. Empty cells are missing values.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils.config_text import did_you_mean
+from utils.configuration import SPLIT_NAME, CorpusConfig
+from utils.data import ATTRIBUTES, DataError
+
+COLUMNS = ("file", "split", "speaker", "gender", "emotion", *ATTRIBUTES)
+
+
+def read(name: str, config: CorpusConfig) -> pd.DataFrame:
+    """Return one row a line of the table at `PATH_TO_LABEL`."""
+    assert config.PATH_TO_LABEL is not None
+    rows = read_text_table(name, config.PATH_TO_LABEL)
+    unknown = [column for column in rows.columns if column not in COLUMNS]
+    if "file" not in rows.columns or unknown:
+        fault = f'unknown column "{unknown[0]}"; {did_you_mean(unknown[0], list(COLUMNS))}' if unknown else 'no "file"'
+        raise DataError(f"{name}: {config.PATH_TO_LABEL}: {fault}; allowed columns: {', '.join(COLUMNS)}")
+    if rows["file"].isna().any():
+        raise DataError(f"{name}: {config.PATH_TO_LABEL}: line {first_line(rows['file'].isna())}: the file is missing")
+    for column in ("split", "gender", "emotion"):
+        if column in rows:
+            rows[column] = rows[column].str.lower()
+    _check_values(name, config.PATH_TO_LABEL, rows)
+    for attribute in ATTRIBUTES:
+        if attribute in rows:
+            rows[attribute] = numbers(name, config.PATH_TO_LABEL, rows[attribute])
+    rows["path"] = [str(config.PATH_TO_AUDIO / file) for file in rows["file"]]
+    return rows
+
+
+def _check_values(name: str, source: Path, rows: pd.DataFrame) -> None:
+    patterns = {
+        "gender": ("female|male", "female, male or empty"),
+        "split": (SPLIT_NAME.pattern, "train, development, test1, …"),
+    }
+    for column, (pattern, allowed) in patterns.items():
+        if column not in rows:
+            continue
+        wrong = rows[column].notna() & ~rows[column].fillna("").str.fullmatch(pattern)
+        if wrong.any():
+            found, line = rows.loc[wrong, column].iloc[0], first_line(wrong)
+            raise DataError(f'{name}: {source}: line {line}: {column} is "{found}"; allowed: {allowed}')
+
+
+def read_text_table(name: str, source: Path) -> pd.DataFrame:
+    """Read a CSV as text, cells stripped, empty cells missing.
+
+    Raises:
+        DataError: Where the file is missing or not a CSV.
+    """
+    try:
+        rows = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    except FileNotFoundError:
+        raise DataError(f"{name}: PATH_TO_LABEL: there is no file {source}; correct the path") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise DataError(f"{name}: {source} is not a CSV in UTF-8: {error}") from None
+    rows.columns = rows.columns.str.strip()
+    for column in rows:
+        stripped = rows[column].str.strip()
+        rows[column] = stripped.where(stripped != "")
+    return rows
+
+
+def first_line(wrong: pd.Series) -> int:
+    """Return the line, counted from 1 with the header, of the first row marked."""
+    return int(np.argmax(wrong.to_numpy())) + 2
+
+
+def numbers(name: str, source: Path, column: pd.Series) -> pd.Series:
+    """Turn text into numbers, missing cells into NaN.
+
+    Raises:
+        DataError: Names the first line that is no finite number.
+    """
+    values = pd.to_numeric(column, errors="coerce").astype(np.float64)
+    wrong = column.notna() & ~np.isfinite(values)
+    if wrong.any():
+        found = column[wrong].iloc[0]
+        raise DataError(f'{name}: {source}: line {first_line(wrong)}: {column.name} is "{found}"; give a number')
+    return values

@@ -1,0 +1,38 @@
+"""RAVDESS: labels from file names such as `03-01-06-01-02-01-12` (the third part is the emotion, the last the actor).
+
+Source: S. R. Livingstone and F. A. Russo, "The Ryerson Audio-Visual Database of Emotional Speech and Song", PLoS ONE
+13(5), 2018.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+
+from utils.configuration import CorpusConfig
+from utils.data import CATEGORICAL, DataError, find_recordings
+
+FILE_NAME = re.compile(r"03-01-(?P<emotion>0[1-8])-0[12]-0[12]-0[12]-(?P<actor>\d\d)")
+
+
+def read(name: str, config: CorpusConfig) -> pd.DataFrame:
+    """Return one row a recording of speech below `PATH_TO_AUDIO`; the corpus has no splits of its own."""
+    rows = []
+    for stem, path in find_recordings(config.PATH_TO_AUDIO).items():
+        match = FILE_NAME.fullmatch(stem)
+        if match is None:
+            raise DataError(
+                f"{name}: {path} is not named as RAVDESS names its audio-only speech (03-01-06-01-02-01-12.wav); "
+                "move it elsewhere"
+            )
+        rows.append(
+            {
+                "file": path.name,
+                "path": str(path),
+                "speaker": match["actor"],
+                "gender": "male" if int(match["actor"]) % 2 else "female",
+                "emotion": CATEGORICAL["ravdess"][match["emotion"]],
+            }
+        )
+    return pd.DataFrame(rows)

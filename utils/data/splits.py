@@ -1,0 +1,86 @@
+"""Speaker-disjoint splits, and the refusal of speakers that leak between them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from utils.config_text import did_you_mean
+from utils.data import TEXT, DataError
+
+DEFAULT_SHARES: Mapping[str, Any] = {"development": 0.2, "test1": 0.2, "seed": 0}
+
+
+def assign_splits(name: str, table: pd.DataFrame, split_speakers: Mapping[str, Any] | None) -> pd.DataFrame:
+    """Return the table with every utterance in a split.
+
+    A corpus that comes with splits keeps them. Otherwise whole speakers go to the splits of `split_speakers`, by name
+    or by share, and the others train.
+
+    Raises:
+        DataError: Where splits are given twice, are incomplete, or need speakers that are not known.
+    """
+    has_splits = table["split"].notna()
+    if has_splits.any():
+        if split_speakers is not None:
+            raise DataError(f"{name}: split_speakers: the corpus has splits of its own; remove the key")
+        if not has_splits.all():
+            raise DataError(f"{name}: {table.loc[~has_splits, 'file'].iloc[0]} has no split; give every row one")
+        return table
+    unknown = table.loc[table["speaker"].isna(), "file"]
+    if len(unknown):
+        raise DataError(
+            f"{name}: {unknown.iloc[0]} has no speaker ({len(unknown)} such rows), so that no speaker-disjoint split "
+            "can be made; add the speakers or a split column"
+        )
+    speakers = sorted(set(table["speaker"]))
+    split_of = _speakers_by_split(name, split_speakers or DEFAULT_SHARES, speakers)
+    splits = [split_of.get(speaker, "train") for speaker in table["speaker"]]
+    if "train" not in splits:
+        raise DataError(f"{name}: split_speakers: no speaker is left to train on; name fewer")
+    return table.assign(split=pd.array(splits, dtype=TEXT))
+
+
+def _speakers_by_split(name: str, wanted: Mapping[str, Any], speakers: list[str]) -> dict[str, str]:
+    split_of: dict[str, str] = {}
+    seed = int(wanted.get("seed", 0))
+    queue = sorted(speakers, key=lambda speaker: hashlib.sha256(f"{seed}:{speaker}".encode()).hexdigest())
+    for split, value in wanted.items():
+        if split == "seed":
+            continue
+        if isinstance(value, list):
+            chosen = value
+        else:
+            count = max(1, math.floor(value * len(speakers) + 0.5))
+            chosen, queue = queue[:count], queue[count:]
+            if not chosen:
+                raise DataError(f"{name}: {len(speakers)} speakers are too few for these splits; use lists of speakers")
+        for speaker in chosen:
+            if speaker not in speakers:
+                known = did_you_mean(speaker, speakers)
+                raise DataError(f'{name}: split_speakers.{split}: found "{speaker}"; no such speaker; {known}')
+            split_of[speaker] = split
+    return split_of
+
+
+def check_speakers(name: str, table: pd.DataFrame, allowed: bool | tuple[str, ...]) -> None:
+    """Refuse a speaker of the training split in development or test; test splits may share speakers.
+
+    Raises:
+        DataError: Names the speakers and how to allow them.
+    """
+    if allowed is True:
+        return
+    training = set(table.loc[table["split"] == "train", "speaker"].dropna())
+    for split in sorted(set(table["split"]) - {"train"}):
+        shared = training & set(table.loc[table["split"] == split, "speaker"].dropna()) - set(allowed or ())
+        if shared:
+            some = ", ".join(sorted(shared)[:10]) + (", …" if len(shared) > 10 else "")
+            raise DataError(
+                f"{name}: {len(shared)} speakers are in both train and {split}: {some}; correct the splits, or allow "
+                f'them by name with allow_speaker_overlap = ["{min(shared)}", …] in the corpus\'s section'
+            )

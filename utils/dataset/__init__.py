@@ -1,0 +1,1 @@
+"""From utterances to batches: draws, normalisation, sampling, collation."""

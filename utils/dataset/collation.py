@@ -1,0 +1,72 @@
+"""Utterances → a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from net.loss_modules import Targets
+from net.upstream import Waveforms
+from utils.data.wav import Waveform
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One decoded utterance with its targets.
+
+    Attributes:
+        row: Its position in the split's table.
+        samples: (samples,) float32, 16 kHz mono, normalised.
+        emotion: Class index, -1 where missing.
+        attributes: (attributes,) on [0, 1], NaN where missing.
+    """
+
+    row: int
+    samples: Waveform
+    emotion: int
+    attributes: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Waveforms, targets and the rows they come from."""
+
+    waveforms: Waveforms
+    targets: Targets
+    rows: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """Copy to a device, without waiting where the memory is pinned; the rows stay on the host."""
+        return Batch(self.waveforms.to(device), self.targets.to(device), self.rows)
+
+    def pin_memory(self) -> Batch:
+        """Move to page-locked memory; called by the data loader."""
+        waveforms = Waveforms(self.waveforms.samples.pin_memory(), self.waveforms.counts)
+        targets = self.targets
+        pinned = Targets(
+            targets.emotion.pin_memory(),
+            targets.emotion_mask.pin_memory(),
+            targets.attributes.pin_memory(),
+            targets.attribute_mask.pin_memory(),
+        )
+        return Batch(waveforms, pinned, self.rows)
+
+
+def collate(utterances: Sequence[Utterance]) -> Batch:
+    """Join utterances end to end; nothing is padded here."""
+    samples = torch.from_numpy(np.concatenate([utterance.samples for utterance in utterances]))
+    emotion = torch.tensor([utterance.emotion for utterance in utterances])
+    attributes = torch.from_numpy(np.stack([utterance.attributes for utterance in utterances]))
+    targets = Targets(
+        emotion=emotion.clamp(min=0),
+        emotion_mask=emotion >= 0,
+        attributes=attributes.nan_to_num(),
+        attribute_mask=~attributes.isnan(),
+    )
+    counts = tuple(len(utterance.samples) for utterance in utterances)
+    return Batch(Waveforms(samples, counts), targets, torch.tensor([utterance.row for utterance in utterances]))

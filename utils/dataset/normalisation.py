@@ -1,0 +1,55 @@
+"""Waveform normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.data.wav import Waveform, read_waveform
+
+SMALLEST_VARIANCE = 1e-7
+"""Added to the variance, as transformers' `Wav2Vec2FeatureExtractor` adds it."""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How a waveform is scaled before the upstream; kept in the checkpoint.
+
+    Attributes:
+        kind: `utterance` (zero mean, unit variance each), `corpus` (by the constants below) or `none`.
+        mean: Mean of the training split's samples, for `corpus`.
+        deviation: Their standard deviation, for `corpus`.
+    """
+
+    kind: str
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    def __call__(self, samples: Waveform) -> Waveform:
+        """Return normalised samples, shape (samples,)."""
+        if self.kind == "none":
+            return samples
+        if self.kind == "corpus":
+            mean, deviation = self.mean, self.deviation
+        else:
+            mean = float(samples.mean(dtype=np.float64))
+            deviation = float(np.sqrt(samples.var(dtype=np.float64) + SMALLEST_VARIANCE))
+        normalised: Waveform = ((samples - mean) / deviation).astype(np.float32)
+        return normalised
+
+
+def measure_corpus(paths: Iterable[str]) -> Normalisation:
+    """Return the mean and standard deviation over all samples of the recordings, in float64."""
+
+    def moments(path: str) -> tuple[int, float, float]:
+        samples = read_waveform(path).astype(np.float64)
+        return len(samples), float(samples.sum()), float(np.square(samples).sum())
+
+    with ThreadPoolExecutor() as pool:
+        parts = np.array(list(pool.map(moments, paths)))
+    count, total, squares = parts.sum(axis=0)
+    mean = total / count
+    return Normalisation("corpus", float(mean), float(np.sqrt(max(squares / count - mean**2, SMALLEST_VARIANCE))))

@@ -1,0 +1,142 @@
+"""The figures that are reported, each over a whole split at once and over the full class list.
+
+A class that is absent from truth and prediction counts as 0 in every mean over classes (scikit-learn's
+`zero_division=0` over all labels): leaving it out would let the class list vary with the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+Numbers = npt.NDArray[np.float64]
+Figures = dict[str, Any]
+
+
+def categorical_figures(truth: Sequence[str], prediction: Sequence[str], classes: Sequence[str]) -> Figures:
+    """Return macro and weighted F1, accuracy, UAR, per-class figures and the confusion matrix.
+
+    Args:
+        truth: Class name of each utterance.
+        prediction: Predicted class name of each utterance.
+        classes: The full class list, in output order.
+
+    Returns:
+        `macro_f1`, `weighted_f1`, `accuracy`, `uar` (the mean of recalls over the class list), `per_class` (by name:
+        precision, recall, f1, support), `confusion_matrix` (rows are truth, columns prediction, in class order),
+        `absent_classes` (without support), `utterances`.
+
+    Raises:
+        ValueError: Where there is no utterance, or one of an unknown class.
+
+    Examples:
+        >>> figures = categorical_figures(["a", "a", "b", "b", "d"], ["a", "a", "b", "a", "d"], ["a", "b", "c", "d"])
+        >>> round(figures["macro_f1"], 3)
+        0.617
+    """
+    names = list(classes)
+    if len(truth) == 0 or not set(truth) | set(prediction) <= set(names):
+        raise ValueError(f"need at least one utterance, all of the classes {names}")
+    precision, recall, f1, support = precision_recall_fscore_support(
+        list(truth), list(prediction), labels=names, zero_division=0
+    )
+    confusion = confusion_matrix(list(truth), list(prediction), labels=names)
+    rows = zip(precision, recall, f1, support, strict=True)
+    return {
+        "utterances": len(truth),
+        "macro_f1": float(np.mean(f1)),
+        "weighted_f1": float(np.average(f1, weights=support)),
+        "accuracy": float(np.trace(confusion) / confusion.sum()),
+        "uar": float(np.mean(recall)),
+        "per_class": {
+            name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
+            for name, (p, r, f, s) in zip(names, rows, strict=True)
+        },
+        "absent_classes": [name for name, count in zip(names, support, strict=True) if count == 0],
+        "confusion_matrix": confusion.tolist(),
+    }
+
+
+def split_head_mid_tail(counts: Mapping[str, int]) -> dict[str, list[str]]:
+    """Group classes by their share of the training split: head >= 1/C, tail < 1/(8 C), mid between."""
+    total, number = sum(counts.values()), len(counts)
+    groups: dict[str, list[str]] = {"head": [], "mid": [], "tail": []}
+    for name, count in counts.items():
+        share = count / total
+        groups["head" if share >= 1 / number else "tail" if share < 1 / (8 * number) else "mid"].append(name)
+    return groups
+
+
+def group_figures(per_class: Mapping[str, Mapping[str, float]], groups: Mapping[str, Sequence[str]]) -> Figures:
+    """Return mean F1 and recall over the classes of each group; a group without classes has None.
+
+    Args:
+        per_class: As `categorical_figures` returns it.
+        groups: Class names by group.
+
+    Returns:
+        By group: `classes`, `macro_f1`, `recall`.
+    """
+    figures: Figures = {}
+    for group, members in groups.items():
+        present = [name for name in members if name in per_class]
+        figures[group] = {
+            "classes": present,
+            "macro_f1": float(np.mean([per_class[name]["f1"] for name in present])) if present else None,
+            "recall": float(np.mean([per_class[name]["recall"] for name in present])) if present else None,
+        }
+    return figures
+
+
+def concordance(truth: Numbers, prediction: Numbers) -> float:
+    """Return the concordance correlation coefficient, with population moments.
+
+    CCC = 2 cov(x, y) / (var(x) + var(y) + (mean(x) − mean(y))²). NaN for fewer than two values, and where truth and
+    prediction are the same constant, for which it is not defined.
+
+    Source: L. I-K. Lin, "A Concordance Correlation Coefficient to Evaluate Reproducibility", Biometrics 45(1), 1989.
+
+    Examples:
+        >>> round(concordance(np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0, 1.0])), 6)
+        0.666667
+    """
+    if len(truth) < 2:
+        return float("nan")
+    centred_truth, centred_prediction = truth - truth.mean(), prediction - prediction.mean()
+    spread = np.square(centred_truth).sum() + np.square(centred_prediction).sum()
+    spread += len(truth) * (truth.mean() - prediction.mean()) ** 2
+    return float(2 * (centred_truth @ centred_prediction) / spread) if spread > 0 else float("nan")
+
+
+def pearson(truth: Numbers, prediction: Numbers) -> float:
+    """Return Pearson's correlation; NaN for fewer than two values or where either is constant."""
+    if len(truth) < 2 or np.ptp(truth) == 0 or np.ptp(prediction) == 0:
+        return float("nan")
+    centred_truth, centred_prediction = truth - truth.mean(), prediction - prediction.mean()
+    spread = np.sqrt(np.square(centred_truth).sum() * np.square(centred_prediction).sum())
+    return float(centred_truth @ centred_prediction / spread)
+
+
+def dimensional_figures(truth: Mapping[str, Numbers], prediction: Mapping[str, Numbers]) -> Figures:
+    """Return CCC, Pearson's r and RMSE of each attribute over the utterances whose attribute is known.
+
+    Args:
+        truth: By attribute, (utterances,), NaN where missing.
+        prediction: By attribute, (utterances,), on the same scale.
+
+    Returns:
+        `ccc_<attribute>`, `pearson_<attribute>`, `rmse_<attribute>` and `mean_ccc` over all attributes.
+    """
+    figures: Figures = {}
+    for name, values in truth.items():
+        known = ~np.isnan(values)
+        figures[f"ccc_{name}"] = concordance(values[known], prediction[name][known])
+        figures[f"pearson_{name}"] = pearson(values[known], prediction[name][known])
+        errors = np.square(values[known] - prediction[name][known])
+        figures[f"rmse_{name}"] = float(np.sqrt(errors.mean())) if len(errors) else float("nan")
+    figures["mean_ccc"] = float(np.mean([figures[f"ccc_{name}"] for name in truth]))
+    return figures
