@@ -46,7 +46,7 @@ def infer(
     """Run the model over batches in evaluation mode.
 
     Returns:
-        Outputs and targets of all utterances on the device, fp32, ordered by row.
+        Outputs without embeddings, and targets, of all utterances on the device, fp32, ordered by row.
     """
     was_training = model.training
     model.eval()
@@ -54,7 +54,7 @@ def infer(
     with torch.inference_mode(), precision.autocast(device):
         for batch in batches:
             on_device = batch.to(device)
-            outputs.append(model(on_device.waveforms))
+            outputs.append(model(on_device.waveforms).without_embedding())
             targets.append(on_device.targets)
             rows.append(batch.rows)
     model.train(was_training)

@@ -54,13 +54,12 @@ class Recorder:
 
     def record(self, record: EpochRecord) -> None:
         """Write an epoch's line, to `metrics.jsonl` and to the screen."""
+        refused = record.refused_steps - self.last.get("refused_steps", 0)
         self.last = flatten(record)
         self.run.folder.append_metrics(self.last)
         self.run.screen.line(epoch_line(record, self.run.config.epoch, len(self.run.data.train)))
-        if record.refused_steps:
-            self.run.screen.warn(
-                f"{record.refused_steps} optimiser steps so far had gradients that are not finite; they were skipped"
-            )
+        if refused:
+            self.run.screen.warn(f"{refused} steps of this epoch had gradients that are not finite; they were skipped")
 
     def result(self, stop: str, seconds: float) -> dict[str, Any]:
         """Return what `result.json` holds."""

@@ -171,12 +171,13 @@ class Trainer:
         steps = self.parts.train_batches.steps(epoch)
         batches = self.parts.train_feed.serve([rows for step in steps for rows in step], epoch)
         losses = LossManager()
+        look_every = 1 if self.device.type == "cpu" else self.log_every  # on the CPU a look waits for nothing
         with self.parts.screen.epoch_progress(epoch, sum(len(rows) for step in steps for rows in step)) as progress:
             for index, step in enumerate(steps):
                 window = [next(batches).to(self.device) for _ in step]
                 losses.add(self.train_step(window))
                 progress.advance(sum(len(rows) for rows in step))
-                if (index + 1) % self.log_every == 0 or index + 1 == len(steps):
+                if (index + 1) % look_every == 0 or index + 1 == len(steps):
                     self._look(progress, losses)
         return losses.means()
 

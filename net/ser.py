@@ -34,6 +34,10 @@ class Outputs:
         attributes = queue.pop(0) if self.attributes is not None else None
         return Outputs(emotion, attributes, self.embedding)
 
+    def without_embedding(self) -> Outputs:
+        """Return the same outputs with an empty embedding, (batch, 0): a whole split's would fill the memory."""
+        return Outputs(self.emotion, self.attributes, self.embedding[:, :0])
+
     def select(self, rows: Tensor) -> Outputs:
         """Return the outputs of some rows, in their order."""
         selected = Outputs(self.emotion, self.attributes, self.embedding[rows])

@@ -111,10 +111,10 @@ def load_encoder(folder: Path, settings: dict[str, float]) -> Any:  # noqa: ANN4
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # keys that do not fit are an error here, and told below
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    for key, value in settings.items():
-        setattr(config, key, value)
     try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        for key, value in settings.items():
+            setattr(config, key, value)
         encoder, info = AutoModel.from_pretrained(
             folder,
             config=config,

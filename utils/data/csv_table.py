@@ -6,6 +6,7 @@ and `dominance` are read where they stand. Empty cells are missing values.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def read(name: str, config: CorpusConfig) -> pd.DataFrame:
     for attribute in ATTRIBUTES:
         if attribute in rows:
             rows[attribute] = numbers(name, config.PATH_TO_LABEL, rows[attribute])
-    rows["path"] = [str(config.PATH_TO_AUDIO / file) for file in rows["file"]]
+    rows["path"] = [os.path.join(config.PATH_TO_AUDIO, file) for file in rows["file"]]
     return rows
 
 

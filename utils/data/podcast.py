@@ -7,6 +7,7 @@ each release. Columns are addressed by name: their order differs between tools.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -35,7 +36,7 @@ def read(name: str, config: CorpusConfig) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "file": rows["FileName"],
-            "path": [str(config.PATH_TO_AUDIO / file) for file in rows["FileName"]],
+            "path": [os.path.join(config.PATH_TO_AUDIO, file) for file in rows["FileName"]],
             "split": _splits(name, source, rows["Split_Set"]),
             "speaker": rows["SpkrID"].where(rows["SpkrID"].str.lower() != "unknown"),
             "gender": rows["Gender"].str.lower().map({"male": "male", "female": "female"}),
