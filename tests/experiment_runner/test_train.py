@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from experiment_runner.checkpoints import CheckpointStore, read_checkpoint
 from experiment_runner.experiment import assemble, build_trainer
 from experiment_runner.experiment_data import resolve_data
 from experiment_runner.inference import infer
@@ -21,9 +25,12 @@ from experiment_runner.run import Run
 from experiment_runner.run_folder import RunFolder
 from experiment_runner.screen import Screen
 from experiment_runner.train import Trainer
+from net.loss_modules import Targets
+from net.ser import Outputs
 from tests.synthetic_podcast import SyntheticPodcast
 from utils.configuration import CorpusConfig, ExperimentConfig
 from utils.data import load_corpus
+from utils.metrics import Figures
 
 CPU = torch.device("cpu")
 KEYS = {"name": "test", "corpus": "P", "upstream_model": "wavlm-tiny-random", "freeze": "none", "learning_rate": 1e-3}
@@ -144,6 +151,64 @@ def test_outputs_come_back_in_the_order_of_the_table(podcast: SyntheticPodcast, 
     assert found.emotion is not None
     assert torch.allclose(found.emotion, expected.emotion, atol=1e-5)
     assert torch.equal(targets.emotion, table_order[0].targets.emotion)
+
+
+def test_two_passes_give_the_gradient_of_one_graph_with_the_same_draws(
+    podcast: SyntheticPodcast, tmp_path: Path
+) -> None:
+    keys = {"batch_size": 2, "accumulation_steps": 3, "head_dropout": 0.5, **TASKS["multitask"]}
+    trainer = make_trainer(podcast, tmp_path, keys)
+    window = list(trainer.parts.train_feed.serve(trainer.parts.train_batches.steps(1)[0], 1))
+    assert len(window) == 3
+    trainer.parts.model.train()
+    trainer._differentiate_in_two_passes(window)
+    in_two_passes = [p.grad.clone() for p in trainer.trained if p.grad is not None]
+    trainer.parts.optimiser.zero_grad()
+    joined = Outputs.concatenate([trainer._forward(batch, part) for part, batch in enumerate(window)])
+    terms = trainer.parts.loss(joined, Targets.concatenate([batch.targets for batch in window]))
+    torch.autograd.backward([torch.stack(list(terms.values())).sum()])
+    in_one_graph = [p.grad for p in trainer.trained if p.grad is not None]
+    for one, other in zip(in_two_passes, in_one_graph, strict=True):
+        assert torch.allclose(one, other, atol=1e-7, rtol=1e-4)
+
+
+def test_gradients_are_clipped_and_the_rate_follows_its_schedule(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    keys = {"batch_size": 8, "max_grad_norm": 1e-3, "scheduler": "cosine", "epoch": 3}
+    trainer = make_trainer(podcast, tmp_path, keys)
+    norms, rates = [], []
+
+    def look(optimiser: torch.optim.Optimizer, *_: object) -> None:
+        norms.append(float(torch.cat([p.grad.flatten() for p in trainer.trained if p.grad is not None]).norm()))
+        rates.append(optimiser.param_groups[0]["lr"])
+
+    trainer.parts.optimiser.register_step_pre_hook(look)
+    for epoch in (1, 2, 3):
+        trainer.train_epoch(epoch)
+    assert max(norms) == pytest.approx(1e-3, rel=1e-3)
+    expected = [1e-3 * learning_rate_factor("cosine", step, len(rates), 0) for step in range(len(rates))]
+    assert len(rates) == 9
+    assert rates == pytest.approx(expected)
+
+
+def test_the_saved_model_is_the_one_with_the_best_score(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    keys = {"batch_size": 8, "window": 1, "min_epochs": 4, "epoch": 4, "loss_stop_ratio": 100.0}
+    trainer = make_trainer(podcast, tmp_path, keys)
+    scores, after_epoch = iter([0.3, 0.6, 0.5, 0.4]), []
+
+    def judge(outputs: Outputs) -> tuple[pd.DataFrame, Figures]:
+        after_epoch.append({name: value.clone() for name, value in trainer.parts.model.state_dict().items()})
+        return pd.DataFrame({"file": []}), {"macro_f1": next(scores)}
+
+    trainer.parts = replace(trainer.parts, judge=judge)
+    (tmp_path / "test" / "seed-1").mkdir(parents=True)
+    assert trainer.fit(4) == "sma_f1"
+    store = CheckpointStore(tmp_path / "test" / "seed-1" / "checkpoints")
+    assert store.find("best").name == "epoch-2-step-6"
+    assert json.loads((store.find("best") / "metrics.json").read_text())["development_score"] == 0.6
+    _, weights = read_checkpoint(store.find("best"))
+    for name, value in after_epoch[1].items():
+        assert torch.equal(weights[name], value)
+    assert any(not torch.equal(weights[name], value) for name, value in after_epoch[3].items())
 
 
 def test_parameter_groups(podcast: SyntheticPodcast, tmp_path: Path) -> None:

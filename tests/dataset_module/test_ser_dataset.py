@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+from dataset_module.ser_dataset import Labels, SERDataset
+from experiment_runner.evaluate import figures_from_predictions, tabulate_predictions
+from net.ser import Outputs
+from utils.dataset.collation import collate
+from utils.dataset.normalisation import Normalisation
+from utils.dataset.sampling import EVALUATION
+
+LABELS = Labels(("angry", "sad"), ("arousal", "valence"), (1.0, 7.0))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> pd.DataFrame:
+    ramp = np.arange(16_000) / 20_000
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, ramp, 16_000, subtype="FLOAT")
+    return pd.DataFrame(
+        {
+            "corpus": "C",
+            "file": ["a.wav", "b.wav"],
+            "path": [str(tmp_path / "a.wav"), str(tmp_path / "b.wav")],
+            "emotion": ["sad", "other"],
+            "arousal": [1.0, 7.0],
+            "valence": [2.5, np.nan],
+        }
+    )
+
+
+def test_targets_are_on_the_training_scale_and_missing_ones_masked(table: pd.DataFrame) -> None:
+    dataset = SERDataset(table, LABELS, Normalisation("none"), 12.0, seed=0)
+    targets = collate([dataset[EVALUATION, 0], dataset[EVALUATION, 1]]).targets
+    assert targets.emotion_mask.tolist() == [True, False]
+    assert targets.emotion[0] == 1
+    assert targets.attributes[:, 0].tolist() == [0.0, 1.0]
+    assert targets.attributes[0, 1] == 0.25
+    assert targets.attribute_mask.tolist() == [[True, True], [True, False]]
+
+
+def test_training_crops_by_seed_epoch_and_utterance_and_evaluation_never(table: pd.DataFrame) -> None:
+    dataset = SERDataset(table, LABELS, Normalisation("none"), 0.25, seed=1)
+    other_seed = SERDataset(table, LABELS, Normalisation("none"), 0.25, seed=2)
+    assert len(dataset[EVALUATION, 0].samples) == 16_000
+    crops = [dataset[1, 0], dataset[2, 0], dataset[1, 1], other_seed[1, 0]]
+    assert {len(crop.samples) for crop in crops} == {4_000}
+    assert len({float(crop.samples[0]) for crop in crops}) == 4
+    assert np.array_equal(dataset[1, 0].samples, crops[0].samples)
+
+
+def test_predictions_are_on_the_corpus_scale_clipped_and_in_class_order(table: pd.DataFrame) -> None:
+    outputs = Outputs(
+        torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.25, -0.1], [1.0, 1.2]]), torch.zeros(2, 0)
+    )
+    predictions = tabulate_predictions(table, outputs, LABELS)
+    assert list(predictions) == [
+        "file", "label", "prediction", "prob_angry", "prob_sad", "arousal", "pred_arousal", "valence", "pred_valence",
+    ]  # fmt: skip
+    assert predictions["prediction"].tolist() == ["angry", "sad"]
+    assert predictions["prob_angry"][0] == pytest.approx(1 / (1 + np.exp(-2)))
+    assert predictions["label"].isna().tolist() == [False, True]
+    assert predictions["pred_arousal"].tolist() == [2.5, 7.0]
+    assert predictions["pred_valence"].tolist() == [1.0, 7.0]
+    assert figures_from_predictions(predictions, {})["rmse_arousal"] == pytest.approx(np.sqrt(1.5**2 / 2))
+
+
+def test_another_corpus_chooses_among_the_shared_classes_on_its_own_scale(table: pd.DataFrame) -> None:
+    labels = Labels(("angry", "happy", "sad"), ("arousal",), (0.0, 1.0))
+    outputs = Outputs(
+        torch.tensor([[1.0, 9.0, 0.0], [0.0, 9.0, 1.0]]), torch.tensor([[0.5], [0.75]]), torch.zeros(2, 0)
+    )
+    predictions = tabulate_predictions(table, outputs, labels, ("angry", "sad"))
+    assert predictions["prediction"].tolist() == ["angry", "sad"]
+    assert "prob_happy" not in predictions
+    assert predictions[["prob_angry", "prob_sad"]].sum(axis=1).tolist() == pytest.approx([1, 1])
+    assert predictions["pred_arousal"].tolist() == [0.5, 0.75]
