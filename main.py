@@ -70,7 +70,7 @@ def run(plan: Plan, options: argparse.Namespace) -> int:
     from experiment_runner import session
     from experiment_runner.preparation import prepare, show_plan
 
-    experiments = prepare(plan)
+    experiments = prepare(plan, for_training=not options.test)
     show_plan(experiments, screen)
     if options.test:
         outcomes = session.each_run(experiments, options.output, device, screen, session.evaluate_run)

@@ -141,7 +141,7 @@ def _check_counts(
                     f"{config.name}: fewer than two {split} rows of {config.corpus} have {attribute}; add labels"
                 )
     groups = config.class_groups
-    if groups is not None and sorted(groups.head + groups.mid + groups.tail) != sorted(classes):
+    if groups is not None and classes and sorted(groups.head + groups.mid + groups.tail) != sorted(classes):
         raise DataError(
             f"{config.name}: class_groups: head, mid and tail together must hold each of {', '.join(classes)} once"
         )

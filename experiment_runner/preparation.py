@@ -26,8 +26,8 @@ class PreparedExperiment:
     data: ExperimentData
 
 
-def prepare(plan: Plan) -> list[PreparedExperiment]:
-    """Read corpora, choose classes and rows, and look for upstreams.
+def prepare(plan: Plan, for_training: bool = True) -> list[PreparedExperiment]:
+    """Read corpora, choose classes and rows, and, where training is to come, look for upstreams.
 
     Raises:
         ConfigurationError: With the problems of all corpora and experiments.
@@ -41,7 +41,8 @@ def prepare(plan: Plan) -> list[PreparedExperiment]:
             corpora[name] = corpus
     prepared = []
     for config in plan.experiments:
-        _collect(problems, find_upstream, config.upstream_model, MODELS_FOLDER)
+        if for_training:
+            _collect(problems, find_upstream, config.upstream_model, MODELS_FOLDER)
         if {config.corpus, *config.test_corpora} <= set(corpora):
             data = _collect(problems, resolve_data, config, corpora)
             if data is not None:

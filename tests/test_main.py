@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import main as program
 from experiment_runner.evaluate import figures_from_predictions
 from tests.conftest import ROOT
 from tests.synthetic_podcast import SyntheticPodcast
+from utils.upstreams import load_upstream
 
 BASE = """
 [base_config]
@@ -227,3 +229,24 @@ def test_patience_is_deprecated_aloud(
 ) -> None:
     assert program.main([*write_files(tmp_path, podcast, ONE, BASE + "patience = 2\n"), "--check"]) == 0
     assert "WARNING: one: patience is deprecated" in capsys.readouterr().out
+
+
+def test_evaluation_needs_the_checkpoint_and_not_the_upstream(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    load_upstream("wavlm-tiny-random", {}).encoder.save_pretrained(tmp_path / "upstream")
+    (tmp_path / "upstream" / "preprocessor_config.json").write_text('{"do_normalize": true}')
+    changes = f'config_update = {{ upstream_model = "{tmp_path / "upstream"}", epoch = 1, min_epochs = 1 }}\n'
+    arguments = write_files(tmp_path, podcast, '[[experiments]]\nname = "local"\n' + changes)
+    assert program.main(arguments) == 0
+    shutil.rmtree(tmp_path / "upstream")
+    assert program.main([*arguments, "--test"]) == 0
+    assert (tmp_path / "runs" / "local" / "seed-42" / "evaluation" / "test2.json").is_file()
+
+
+def test_class_groups_of_a_base_config_leave_dimensional_experiments_alone(
+    podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    groups = 'class_groups = { head = ["neutral", "happy", "angry", "sad"], mid = ["surprise", "fear"], tail = [] }\n'
+    task = '[[experiments]]\nname = "d"\nconfig_update = { task = "dimensional", loss_type = "CCCLoss" }\n'
+    assert program.main([*write_files(tmp_path, podcast, task, BASE + groups), "--check"]) == 0
+    assert program.main([*write_files(tmp_path, podcast, ONE, BASE + groups), "--check"]) == 2
+    assert "class_groups: head, mid and tail together must hold each of" in capsys.readouterr().err
