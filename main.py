@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
+import traceback
 from functools import partial
 from pathlib import Path
 
@@ -39,8 +41,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return WRONG_CONFIGURATION
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        print("interrupted; the same command keeps finished runs and starts this one over", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
+        print(f"{type(error).__name__}: {error}; the traceback is in {keep_traceback(error)}", file=sys.stderr)
+        return FAILED
+
+
+def keep_traceback(error: Exception) -> str:
+    """Write what was not foreseen to a file, for a bug report."""
+    with tempfile.NamedTemporaryFile("w", prefix="traceback-", suffix=".txt", delete=False) as file:
+        file.write("".join(traceback.format_exception(error)))
+    return file.name
 
 
 def check(plan: Plan) -> int:
@@ -71,6 +83,7 @@ def run(plan: Plan, options: argparse.Namespace) -> int:
     from experiment_runner.preparation import prepare, show_plan
 
     experiments = prepare(plan, for_training=not options.test)
+    session.check_precision(experiments, device)
     show_plan(experiments, screen)
     if options.test:
         outcomes = session.each_run(experiments, options.output, device, screen, session.evaluate_run)

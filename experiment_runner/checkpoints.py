@@ -90,7 +90,7 @@ class CheckpointStore:
         """
         path = self.folder / link
         if not (path / MANIFEST).is_file():
-            raise CheckpointError(f"there is no checkpoint at {path}; train the experiment first")
+            raise CheckpointError(f"there is no checkpoint at {path}; train again with --retrain")
         return path.resolve()
 
     def _point(self, link: str, target: Path) -> None:
@@ -117,10 +117,10 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for name, fingerprint in manifest.items():
             if _fingerprint(folder / name) != fingerprint:
-                raise CheckpointError(f"{folder / name} is damaged: it differs from the manifest; train again")
+                raise CheckpointError(f"{folder / name} differs from its manifest; train again with --retrain")
         return json.loads((folder / "config.json").read_text(encoding="utf-8")), load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"the checkpoint {folder} cannot be read: {error}; train again") from error
+        raise CheckpointError(f"the checkpoint {folder} cannot be read: {error}; train again with --retrain") from error
 
 
 def _fingerprint(path: Path) -> dict[str, object]:

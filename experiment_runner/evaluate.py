@@ -12,7 +12,7 @@ import torch
 from dataset_module.ser_dataset import Labels, SERDataset
 from experiment_runner.checkpoints import CheckpointError, read_checkpoint, write_json
 from experiment_runner.experiment_data import EvaluationSplit
-from experiment_runner.inference import choose_workers, infer, make_loader
+from experiment_runner.inference import choose_workers, decoded, infer, make_loader
 from experiment_runner.model_description import ModelDescription
 from experiment_runner.run import Run
 from experiment_runner.run_folder import RunError, RunFolder
@@ -73,8 +73,11 @@ def figures_from_predictions(predictions: pd.DataFrame, groups: Mapping[str, Seq
     classes = [name.removeprefix("prob_") for name in predictions.columns if name.startswith("prob_")]
     if classes:
         labelled = predictions[predictions["label"].notna()]
-        figures |= categorical_figures(list(labelled["label"]), list(labelled["prediction"]), classes)
-        figures["groups"] = group_figures(figures["per_class"], groups)
+        if labelled.empty:
+            figures |= dict.fromkeys(("macro_f1", "weighted_f1", "accuracy", "uar"))  # a split without emotions
+        else:
+            figures |= categorical_figures(list(labelled["label"]), list(labelled["prediction"]), classes)
+            figures["groups"] = group_figures(figures["per_class"], groups)
     attributes = [name.removeprefix("pred_") for name in predictions.columns if name.startswith("pred_")]
     if attributes:
         figures |= dimensional_figures(
@@ -125,7 +128,9 @@ def run_evaluate(run: Run) -> dict[str, Figures]:
     data, folder = run.data, run.folder
     if not folder.is_finished:
         raise RunError(f"{folder.path} holds no finished training; run `python main.py` without --test first")
-    folder.check_unchanged()
+    folder.check_unchanged(data)
+    if not data.tests:
+        raise RunError(f"{run.config.corpus} has no test split with labels in use; there is nothing to evaluate")
     checkpoint = folder.checkpoints.find("best")
     model, description = load_model(checkpoint, run.device)
     if description.classes != data.classes or description.attributes != data.attributes:
@@ -153,7 +158,7 @@ def _predict_split(
     dataset = SERDataset(table, labels, description.normalisation, config.max_seconds, run.seed)
     items = BatchItems(evaluation_batches(table["seconds"].to_numpy(np.float64), config.eval_batch_size), EVALUATION)
     loader = make_loader(dataset, items, choose_workers(config.num_workers, device), device)
-    outputs, _ = infer(model, loader, device, run.precision)
+    outputs, _ = infer(model, decoded(loader), device, run.precision)
     return tabulate_predictions(table, outputs, labels, test.classes)
 
 

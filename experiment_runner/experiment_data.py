@@ -61,10 +61,10 @@ class ExperimentData:
         return replace(self, **tables)  # type: ignore[arg-type]
 
     def fingerprint(self) -> str:
-        """Return a hash of what is trained and selected on: files, splits and labels in order."""
-        columns = ["corpus", "file", "split", "emotion", *ATTRIBUTES]
-        joined = pd.concat([self.train[columns], self.development[columns]])
-        return hashlib.sha256(joined.to_csv(index=False).encode()).hexdigest()
+        """Return a hash of what is trained and selected on: files, splits, speakers and labels in order, and scale."""
+        columns = ["corpus", "file", "split", "speaker", "emotion", *ATTRIBUTES]
+        rows = pd.concat([self.train[columns], self.development[columns]]).to_csv(index=False)
+        return hashlib.sha256(f"{self.attribute_scale}\n{rows}".encode()).hexdigest()
 
 
 def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> ExperimentData:

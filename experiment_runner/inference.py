@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from dataset_module.ser_dataset import SERDataset
 from experiment_runner.optimisation import Precision
 from net.loss_modules import Targets
 from net.ser import Outputs
 from net.ser_model_wrapper import SERModelWrapper
-from utils.dataset.collation import Batch, collate
-from utils.dataset.sampling import BatchItems
+from utils.data import DataError
+from utils.dataset.collation import Batch, Utterance, collate
+from utils.dataset.sampling import BatchItems, Item
 
 MOST_WORKERS = 16
 
@@ -30,14 +31,48 @@ def choose_workers(num_workers: int | str, device: torch.device) -> int:
 def make_loader(dataset: SERDataset, items: BatchItems, num_workers: int, device: torch.device) -> DataLoader[Batch]:
     """Return a loader whose workers live as long as it does; `items` says what each pass serves."""
     return DataLoader(
-        dataset,  # type: ignore[arg-type] # what comes out is collated
+        _GuardedDataset(dataset),  # type: ignore[arg-type] # what comes out is collated
         batch_sampler=items,
-        collate_fn=collate,
+        collate_fn=_collate_guarded,  # `decoded` takes the errors out
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),
     )
+
+
+def decoded(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """Serve a loader's batches.
+
+    Raises:
+        DataError: Where a recording cannot be used; as a worker met it, without the worker's traceback.
+    """
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
+
+
+class _GuardedDataset(Dataset[Utterance | DataError]):
+    """Hands errors over as values: raised in a worker, they would arrive as the text of a traceback."""
+
+    def __init__(self, dataset: SERDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, item: Item) -> Utterance | DataError:
+        try:
+            return self.dataset[item]
+        except DataError as error:
+            return error
+
+
+def _collate_guarded(items: Sequence[Utterance | DataError]) -> Batch | DataError:
+    utterances = [item for item in items if not isinstance(item, DataError)]
+    errors = [item for item in items if isinstance(item, DataError)]
+    return errors[0] if errors else collate(utterances)
 
 
 def infer(

@@ -72,6 +72,8 @@ class ModelDescription:
         version = values.pop("format_version", None)
         if version != FORMAT_VERSION:
             raise ValueError(f"format_version is {version}, this program reads {FORMAT_VERSION}; use another release")
+        if values["sample_rate_hz"] != SAMPLE_RATE_HZ:
+            raise ValueError(f"sample_rate_hz is {values['sample_rate_hz']}, this program reads {SAMPLE_RATE_HZ}")
         for key in ("classes", "attributes", "attribute_scale", "class_counts"):
             values[key] = tuple(values[key])
         values["normalisation"] = Normalisation(**values["normalisation"])

@@ -36,15 +36,16 @@ def prepare(plan: Plan, for_training: bool = True) -> list[PreparedExperiment]:
     needed = dict.fromkeys(name for e in plan.experiments for name in (e.corpus, *e.test_corpora))
     corpora: dict[str, Corpus] = {}
     for name in needed:
-        corpus = _collect(problems, load_corpus, name, plan.corpora[name])
+        corpus = _collect(problems, f"{plan.corpora_file}: ", load_corpus, name, plan.corpora[name])
         if corpus is not None:
             corpora[name] = corpus
     prepared = []
     for config in plan.experiments:
         if for_training:
-            _collect(problems, find_upstream, config.upstream_model, MODELS_FOLDER)
+            place = f"{plan.experiments_file}: {config.name}: "
+            _collect(problems, place, find_upstream, config.upstream_model, MODELS_FOLDER)
         if {config.corpus, *config.test_corpora} <= set(corpora):
-            data = _collect(problems, resolve_data, config, corpora)
+            data = _collect(problems, f"{plan.experiments_file}: ", resolve_data, config, corpora)
             if data is not None:
                 prepared.append(PreparedExperiment(config, data))
     if problems:
@@ -53,13 +54,17 @@ def prepare(plan: Plan, for_training: bool = True) -> list[PreparedExperiment]:
 
 
 def _collect(
-    problems: list[str], action: Callable[Arguments, Found], *arguments: Arguments.args, **named: Arguments.kwargs
+    problems: list[str],
+    place: str,
+    action: Callable[Arguments, Found],
+    *arguments: Arguments.args,
+    **named: Arguments.kwargs,
 ) -> Found | None:
     """Return what an action finds; where it fails, keep why and go on."""
     try:
         return action(*arguments, **named)
     except (DataError, UpstreamError) as error:
-        problems.append(str(error))
+        problems.append(place + str(error))
         return None
 
 
@@ -107,13 +112,23 @@ def show_plan(experiments: Iterable[PreparedExperiment], screen: Screen) -> None
 
 def _notes(config: ExperimentConfig, data: ExperimentData) -> list[str]:
     notes = []
+    notes.append(f"{config.name}: {_settings(config)}")
     if data.classes:
         counts = ", ".join(f"{name} {count:,}" for name, count in zip(data.classes, data.class_counts, strict=True))
-        notes.append(f"{config.corpus}: training classes: {counts}")
+        notes.append(f"{config.name}: training classes: {counts}")
     if any(data.left_out.values()):
         counts = ", ".join(f"{split} {count:,}" for split, count in data.left_out.items() if count)
-        notes.append(f"{config.corpus}, {config.task}: rows left out for want of a label in use: {counts}")
+        notes.append(f"{config.name}: rows of {config.corpus} left out for want of a label in use: {counts}")
     return notes
+
+
+def _settings(config: ExperimentConfig) -> str:
+    batch = f"batches of {config.batch_size}" + (f" x {config.accumulation_steps}" * (config.accumulation_steps > 1))
+    rate = f"learning rate {config.learning_rate:g}"
+    if config.head_learning_rate is not None:
+        rate += f", {config.head_learning_rate:g} for the heads"
+    stopping = f"window {config.window}, min_epochs {config.min_epochs}, loss_stop_ratio {config.loss_stop_ratio:g}"
+    return f"{config.epoch} epochs at most, {batch}, {rate} ({config.scheduler}); {stopping}; freeze {config.freeze}"
 
 
 def check_recordings(experiments: Iterable[PreparedExperiment], screen: Screen) -> None:
@@ -129,7 +144,7 @@ def check_recordings(experiments: Iterable[PreparedExperiment], screen: Screen) 
         splits = [(name, "train", data.train), (name, "development", data.development)]
         splits += [(test.corpus, test.split, test.table) for test in data.tests]
         for corpus, split, table in splits:
-            measured = _collect(problems, measure_seconds, table)
+            measured = _collect(problems, "", measure_seconds, table)
             if measured is not None:
                 seconds = measured["seconds"]
                 rows[corpus, split] = (

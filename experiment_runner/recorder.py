@@ -107,5 +107,5 @@ def epoch_line(record: EpochRecord, epochs: int, utterances: int) -> str:
     return (
         f"epoch {record.epoch}/{epochs}  train loss {record.train['loss']:.4f}  dev loss {development.loss:.4f}  "
         f"{scores}  smoothed {record.decision.smoothed:.4f}  {record.decision.explanation}  "
-        f"({record.seconds:.1f} s, {utterances / record.seconds:.0f} utterances/s)"
+        f"({record.seconds:.1f} s, trained {utterances / record.train_seconds:.0f} utterances/s)"
     )

@@ -11,6 +11,7 @@ from typing import Any
 import tomli_w
 
 from experiment_runner.checkpoints import CheckpointStore, write_json
+from experiment_runner.experiment_data import ExperimentData
 from utils.config_text import describe_value
 from utils.configuration import ExperimentConfig, identity_of
 
@@ -55,27 +56,46 @@ class RunFolder:
         document: dict[str, Any] = json.loads((self.path / RESULT).read_text(encoding="utf-8"))
         return document
 
-    def check_unchanged(self) -> None:
-        """Refuse a run whose result-deciding keys have changed since it was trained.
+    def check_unchanged(self, data: ExperimentData) -> None:
+        """Refuse a run that was trained with other result-deciding keys or on other data.
 
         Raises:
             RunError: Shows every difference.
         """
+        changed = self._changes(self.path, data)
+        if changed:
+            raise RunError(
+                f"what {self.path} was trained with has changed since: {'; '.join(changed)}; give the experiment "
+                "another name, change it back, or train again with --retrain"
+            )
+
+    def recover(self, data: ExperimentData) -> bool:
+        """Bring back a finished run whose replacement was interrupted, if it is still what is asked for.
+
+        Returns:
+            Whether it was brought back.
+        """
+        if self.is_finished or not (self._replaced / RESULT).is_file() or self._changes(self._replaced, data):
+            return False
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._replaced.rename(self.path)
+        return True
+
+    def _changes(self, folder: Path, data: ExperimentData) -> list[str]:
         try:
-            stored = tomllib.loads((self.path / EXPERIMENT).read_text(encoding="utf-8"))["experiment"]
+            document = tomllib.loads((folder / EXPERIMENT).read_text(encoding="utf-8"))
+            stored, fingerprint = document["experiment"], document["resolved"]["data_sha256"]
         except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
-            raise RunError(f"{self.path / EXPERIMENT} cannot be read ({error}); train again with --retrain") from error
+            return [f"{folder / EXPERIMENT} cannot be read ({error})"]
         before, now = identity_of(stored), self.config.run_identity()
         changed = [
             f"{key} {_show(before, key)} -> {_show(now, key)}"
             for key in sorted({*now, *before})
             if now.get(key) != before.get(key)
         ]
-        if changed:
-            raise RunError(
-                f"the configuration has changed since {self.path} was trained: {'; '.join(changed)}; give the "
-                "experiment another name, change it back, or train again with --retrain"
-            )
+        if fingerprint != data.fingerprint():
+            changed.append("training or development data (files, splits, speakers, labels or scale)")
+        return changed
 
     def start(self, resolved: dict[str, Any]) -> None:
         """Begin afresh; an earlier run is kept aside until this one has finished.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -15,26 +16,42 @@ from rich.table import Table
 from rich.text import Text
 
 PLAIN_WIDTH = 160
+SECONDS_BETWEEN_LINES = 60.0
 
 
 class EpochProgress:
-    """The progress bar of one epoch; nothing is drawn where the output is not a terminal."""
+    """The progress of one epoch: a bar on a terminal, else a plain line a minute.
 
-    def __init__(self, bar: Progress | None, epoch: int, utterances: int) -> None:
-        self._bar = bar
+    Args:
+        epoch: Counted from 1.
+        utterances: In the epoch.
+        bar: Of the terminal, if there is one.
+        say: Prints a plain line.
+    """
+
+    def __init__(self, epoch: int, utterances: int, bar: Progress | None, say: Callable[[str], None]) -> None:
+        self._epoch, self._utterances, self._bar, self._say = epoch, utterances, bar, say
         self._task = bar.add_task(f"epoch {epoch}", total=utterances, loss="", rate="") if bar else None
+        self._done = 0
+        self._loss = ""
+        self._started = self._said = time.monotonic()
 
     def advance(self, utterances: int) -> None:
         """Count utterances that were trained on."""
+        self._done += utterances
+        now = time.monotonic()
+        rate = self._done / max(now - self._started, 1e-9)
         if self._bar is not None and self._task is not None:
-            self._bar.advance(self._task, utterances)
-            speed = self._bar.tasks[0].speed
-            self._bar.update(self._task, rate=f"{speed:.1f} utterances/s" if speed else "")
+            self._bar.update(self._task, advance=utterances, loss=self._loss, rate=f"{rate:.1f} utterances/s")
+        elif now - self._said >= SECONDS_BETWEEN_LINES:
+            self._said = now
+            minutes = (self._utterances - self._done) / rate / 60
+            done = f"{self._done:,} of {self._utterances:,} utterances"
+            self._say(f"epoch {self._epoch}  {done}  {self._loss}  {rate:.1f} utterances/s  {minutes:.1f} min left")
 
     def show_loss(self, loss: float) -> None:
-        """Show the mean loss of the epoch so far."""
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, loss=f"loss {loss:.4f}")
+        """Show the mean loss of the epoch so far from now on."""
+        self._loss = f"loss {loss:.4f}"
 
 
 class Screen:
@@ -71,9 +88,9 @@ class Screen:
 
     @contextmanager
     def epoch_progress(self, epoch: int, utterances: int) -> Iterator[EpochProgress]:
-        """Show a bar with loss, utterances a second and time left while an epoch runs."""
+        """Show loss, utterances a second and time left while an epoch runs."""
         if not self.console.is_terminal:
-            yield EpochProgress(None, epoch, utterances)
+            yield EpochProgress(epoch, utterances, None, self.line)
             return
         columns = [
             TextColumn("{task.description}"),
@@ -83,7 +100,7 @@ class Screen:
             TimeRemainingColumn(),
         ]
         with Progress(*columns, console=self.console, transient=True) as bar:
-            yield EpochProgress(bar, epoch, utterances)
+            yield EpochProgress(epoch, utterances, bar, self.line)
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numeric: range) -> None:
         """Print a table; the columns of `numeric` are aligned right."""

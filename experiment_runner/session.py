@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import math
 import statistics
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,12 @@ import torch
 from experiment_runner.checkpoints import CheckpointError
 from experiment_runner.evaluate import run_evaluate
 from experiment_runner.experiment import run_train
+from experiment_runner.optimisation import choose_precision
 from experiment_runner.preparation import PreparedExperiment
 from experiment_runner.run import Run
-from experiment_runner.run_folder import RunError, RunFolder
+from experiment_runner.run_folder import LOG, RunError, RunFolder
 from experiment_runner.screen import Screen
+from utils.config_loading import ConfigurationError
 from utils.data import DataError
 from utils.upstreams import UpstreamError
 
@@ -53,16 +58,35 @@ class Outcome:
     failed: bool = False
 
 
+def check_precision(experiments: Iterable[PreparedExperiment], device: torch.device) -> None:
+    """Refuse an `amp` that the device does not have.
+
+    Raises:
+        ConfigurationError: With every experiment that asks for it.
+    """
+    problems = []
+    for experiment in experiments:
+        try:
+            choose_precision(experiment.config.amp, device)
+        except ValueError as error:
+            problems.append(f"{experiment.config.name}: {error}")
+    if problems:
+        raise ConfigurationError(problems)
+
+
 def train_run(run: Run, retrain: bool) -> Outcome:
     """Train a run that is not finished, or any where `retrain` asks for it."""
+    if not retrain and run.folder.recover(run.data):
+        run.screen.line(f"{run.name}: an interrupted --retrain is dropped, the finished run is back")
     if run.folder.is_finished and not retrain:
-        run.folder.check_unchanged()
+        run.folder.check_unchanged(run.data)
         return Outcome(run.config.name, run.seed, run.folder.result(), "finished before")
     return Outcome(run.config.name, run.seed, run_train(run), "trained")
 
 
 def evaluate_run(run: Run) -> Outcome:
     """Evaluate a trained run on the test splits."""
+    run.folder.recover(run.data)
     return Outcome(run.config.name, run.seed, run_evaluate(run), "evaluated")
 
 
@@ -82,10 +106,18 @@ def each_run(
             try:
                 outcomes.append(action(run))
             except Exception as error:  # noqa: BLE001 - whatever breaks one run must not take the others with it
-                reason = _explain(error, folder.path)
-                screen.error(f"{run.name}: {reason}")
-                outcomes.append(Outcome(run.config.name, seed, {}, f"failed: {reason}", failed=True))
+                outcomes.append(_report_failure(run, error))
+            finally:
+                gc.collect()  # optimiser and scheduler refer to each other and would hold the model
+                torch.cuda.empty_cache()
     return outcomes
+
+
+def _report_failure(run: Run, error: Exception) -> Outcome:
+    reason = _explain(error, run.folder.path)
+    with run.screen.log_to(run.folder.path / LOG) if run.folder.path.is_dir() else nullcontext():
+        run.screen.error(f"{run.name}: {reason}")
+    return Outcome(run.config.name, run.seed, {}, f"failed: {reason}", failed=True)
 
 
 def _explain(error: Exception, folder: Path) -> str:
@@ -147,7 +179,7 @@ def _summary(
         return []
     cells = []
     for key, _ in used:
-        values = [figures[key] for figures in found if figures.get(key) is not None]
+        values = [figures[key] for figures in found if _number(figures.get(key))]
         both = f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
         cells.append(both)
     label = [name] if split is None else [name, split]
@@ -166,4 +198,4 @@ def _has(outcomes: list[Outcome], key: str) -> bool:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    return "" if value is None or math.isnan(value) else f"{value:.4f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.utils.data import DataLoader
 
 from experiment_runner.early_stopping import Decision, HybridEarlyStopping
-from experiment_runner.inference import infer
+from experiment_runner.inference import decoded, infer
 from experiment_runner.optimisation import Precision
 from experiment_runner.screen import EpochProgress, Screen
 from net.loss_modules import Loss, Targets, Terms
@@ -39,7 +40,7 @@ class Feed:
     def serve(self, batches: list[Rows], epoch: int) -> Iterator[Batch]:
         """Decode the batches in order."""
         self.items.batches, self.items.epoch = batches, epoch
-        return iter(self.loader)
+        return decoded(self.loader)
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class DevelopmentFigures:
     """One development pass.
 
     Attributes:
-        loss: The training criterion once over the whole split, in fp32.
+        loss: The training criterion once over the whole split, in fp32, on outputs of the training's precision.
         terms: Its named parts.
         score: What selects the model, see `selection_score`.
         figures: Figures of the split, such as `macro_f1` and `mean_ccc`.
@@ -71,6 +72,7 @@ class EpochRecord:
     development: DevelopmentFigures
     decision: Decision
     refused_steps: int
+    train_seconds: float
     seconds: float
     learning_rate: float
 
@@ -146,6 +148,7 @@ class Trainer:
         for epoch in range(1, epochs + 1):
             started = time.perf_counter()
             train = self.train_epoch(epoch)
+            train_seconds = time.perf_counter() - started
             development = self.evaluate()
             decision = self.parts.stopping.update(development.loss, development.score)
             record = EpochRecord(
@@ -155,6 +158,7 @@ class Trainer:
                 development,
                 decision,
                 int(self.refused[0]),
+                train_seconds,
                 time.perf_counter() - started,
                 float(self.parts.scheduler.get_last_lr()[0]),
             )
@@ -179,7 +183,12 @@ class Trainer:
                 progress.advance(sum(len(rows) for rows in step))
                 if (index + 1) % look_every == 0 or index + 1 == len(steps):
                     self._look(progress, losses)
-        return losses.means()
+        means = losses.means()
+        if not math.isfinite(means["loss"]):
+            raise FloatingPointError(
+                f'no step of epoch {epoch} had a loss that is finite; lower learning_rate, or set amp = "off"'
+            )
+        return means
 
     def train_step(self, window: list[Batch]) -> Terms:
         """Take one optimiser step over the micro-batches of an effective batch; return the loss terms of all of it."""

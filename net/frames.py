@@ -38,12 +38,12 @@ class Frames:
         flat = padded.flatten(0, 1)
         if all(length == time for length in lengths):
             return cls(flat, tuple(lengths))
-        rows = torch.cat([torch.arange(length) + i * time for i, length in enumerate(lengths)])
-        return cls(flat.index_select(0, rows.to(flat.device, non_blocking=True)), tuple(lengths))
-
-    def with_values(self, values: Tensor) -> Frames:
-        """Return frames of the same utterances with other values, (total_frames, other_dim)."""
-        return Frames(values, self.lengths)
+        total = sum(lengths)
+        counts = torch.tensor(lengths).to(flat.device, non_blocking=True)
+        padding_before = torch.arange(len(lengths), device=flat.device) * time - (counts.cumsum(0) - counts)
+        rows = torch.arange(total, device=flat.device)
+        rows += torch.repeat_interleave(padding_before, counts, output_size=total)
+        return cls(flat.index_select(0, rows), tuple(lengths))
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum (total_frames, dim) over each utterance's frames: (batch, dim)."""
@@ -58,7 +58,7 @@ class Frames:
     def softmax(self, scores: Tensor) -> Tensor:
         """Softmax of (total_frames, dim) over each utterance's frames: (total_frames, dim)."""
         with torch.no_grad():
-            highest = torch.segment_reduce(scores.detach(), "max", lengths=self._lengths, axis=0)
+            highest = _reduce(scores.detach(), "max", self._lengths)
             highest = highest.index_select(0, self._utterance)
         weights = torch.exp(scores - highest)
         return weights / self.spread(self.sum(weights))
@@ -70,8 +70,13 @@ class Frames:
     @cached_property
     def _utterance(self) -> Tensor:
         """The utterance of every frame, (total_frames,)."""
-        index = torch.repeat_interleave(torch.arange(len(self.lengths)), torch.tensor(self.lengths))
-        return index.to(self.values.device, non_blocking=True)
+        utterances = torch.arange(len(self.lengths), device=self.values.device)
+        return torch.repeat_interleave(utterances, self._lengths, output_size=self.values.shape[0])
+
+
+def _reduce(values: Tensor, how: str, lengths: Tensor) -> Tensor:
+    """Reduce over each utterance; unsafe only skips checks of the lengths that would wait for the device."""
+    return torch.segment_reduce(values.contiguous(), how, lengths=lengths, axis=0, unsafe=True)
 
 
 class _SumPerUtterance(torch.autograd.Function):
@@ -80,7 +85,7 @@ class _SumPerUtterance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, lengths: Tensor, utterance: Tensor) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(utterance)
-        return torch.segment_reduce(values.contiguous(), "sum", lengths=lengths, axis=0)
+        return _reduce(values, "sum", lengths)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
@@ -99,4 +104,4 @@ class _SpreadOverFrames(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
         (lengths,) = ctx.saved_tensors
-        return torch.segment_reduce(gradients[0].contiguous(), "sum", lengths=lengths, axis=0), None, None
+        return _reduce(gradients[0], "sum", lengths), None, None

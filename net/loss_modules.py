@@ -159,7 +159,7 @@ class Focal(CategoricalLoss):
     def per_utterance(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Return the focal loss."""
         cross_entropy = F.cross_entropy(logits, classes, reduction="none")
-        return (-torch.expm1(-cross_entropy)).clamp(min=0.0) ** self.gamma * cross_entropy
+        return (-torch.expm1(-cross_entropy)).clamp(min=1e-7) ** self.gamma * cross_entropy
 
 
 class AttributeLoss(Loss):

@@ -76,6 +76,8 @@ class Upstream(nn.Module):
         self._frozen = _frozen_modules(encoder, freeze)
         for module in self._frozen:
             module.requires_grad_(False)
+        if isinstance(freeze, int) and hasattr(encoder, "masked_spec_embed"):
+            encoder.masked_spec_embed.requires_grad_(False)  # it lies below the frozen layers
 
     @property
     def is_frozen(self) -> bool:
@@ -120,7 +122,10 @@ class Upstream(nn.Module):
             last: Tensor = output.last_hidden_state
             return last
         weights = self.layer_weights.softmax(0)
-        return torch.stack([w * h for w, h in zip(weights, output.hidden_states, strict=True)]).sum(0)
+        combined: Tensor = weights[0] * output.hidden_states[0]
+        for weight, hidden in zip(weights[1:], output.hidden_states[1:], strict=True):
+            combined = combined + weight * hidden
+        return combined
 
     def _through_convolutions(self, samples: int) -> list[int]:
         """Return the length after each convolution."""

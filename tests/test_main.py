@@ -60,7 +60,7 @@ def test_a_podcast_folder_trains_and_evaluates_every_task(
     trained = capsys.readouterr().out
     assert "wavlm-tiny-random has RANDOM weights" in trained
     assert "other" not in trained.split("training classes:")[1].splitlines()[0]
-    assert "rows left out for want of a label in use: development 4, test1 4, test2 4, train 4" in trained
+    assert "left out for want of a label in use: development 4, test1 4, test2 4, train 4" in trained
     assert program.main([*arguments, "--test"]) == 0
     for task in ("categorical", "dimensional", "multitask"):
         run = tmp_path / "runs" / task / "seed-42"
@@ -250,3 +250,86 @@ def test_class_groups_of_a_base_config_leave_dimensional_experiments_alone(
     assert program.main([*write_files(tmp_path, podcast, task, BASE + groups), "--check"]) == 0
     assert program.main([*write_files(tmp_path, podcast, ONE, BASE + groups), "--check"]) == 2
     assert "class_groups: head, mid and tail together must hold each of" in capsys.readouterr().err
+
+
+def test_a_run_on_other_data_is_refused(
+    podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program.main(write_files(tmp_path, podcast, ONE)) == 0
+    rows = podcast.rows.assign(Split_Set=podcast.rows["Split_Set"].replace({"Test2": "Train", "Train": "Test2"}))
+    rows = rows.assign(SpkrID="Unknown")
+    rows.to_csv(tmp_path / "labels_consensus.csv", index=False)
+    swapped = write_files(tmp_path, SyntheticPodcast(tmp_path, podcast.audio, rows), ONE)
+    for command in (swapped, [*swapped, "--test"]):
+        assert program.main(command) == 1
+        assert "training or development data" in capsys.readouterr().out
+
+
+def test_an_interrupted_retraining_loses_nothing(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    arguments = write_files(tmp_path, podcast, ONE)
+    assert program.main(arguments) == 0
+    run = tmp_path / "runs" / "one" / "seed-1"
+    before = (run / "result.json").read_bytes()
+    run.rename(run.with_name("seed-1.replaced"))  # as a killed --retrain leaves it
+    run.mkdir()
+    (run / "metrics.jsonl").write_text("{}")
+    assert program.main([*arguments, "--test"]) == 0
+    assert (run / "result.json").read_bytes() == before
+    assert not run.with_name("seed-1.replaced").exists()
+
+
+def test_a_corpus_without_test_splits_is_not_evaluated_in_silence(
+    podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    podcast.rows[~podcast.rows["Split_Set"].str.startswith("Test")].to_csv(tmp_path / "labels_consensus.csv")
+    arguments = write_files(tmp_path, SyntheticPodcast(tmp_path, podcast.audio, podcast.rows), ONE)
+    assert program.main(arguments) == 0
+    assert program.main([*arguments, "--test"]) == 1
+    assert "has no test split with labels in use" in capsys.readouterr().out
+
+
+def test_fp16_on_the_cpu_is_a_mistake_of_the_configuration(
+    podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program.main(write_files(tmp_path, podcast, ONE, BASE + 'amp = "fp16"\n')) == 2
+    assert 'one: amp = "fp16" needs a GPU' in capsys.readouterr().err
+
+
+REAL = """
+[base_config]
+corpus = "EMO-DB"
+upstream_model = "wavlm-tiny-random"
+freeze = "none"
+epoch = 1
+max_seconds = 1.0
+test_corpora = ["RAVDESS"]
+[[experiments]]
+name = "one"
+[[experiments]]
+name = "other"
+config_update = { corpus = "RAVDESS", test_corpora = ["EMO-DB"] }
+"""
+
+
+@pytest.mark.slow
+def test_real_corpora_are_trained_on_and_evaluated_on_each_other(
+    emodb_folder: Path, ravdess_folder: Path, tmp_path: Path
+) -> None:
+    corpora, experiments = tmp_path / "config.toml", tmp_path / "experiments.toml"
+    corpora.write_text(
+        f"[EMO-DB]\nFORMAT = 'emodb'\nPATH_TO_AUDIO = '{emodb_folder}'\n"
+        f"[RAVDESS]\nFORMAT = 'ravdess'\nPATH_TO_AUDIO = '{ravdess_folder}'\n"
+    )
+    experiments.write_text(REAL)
+    arguments = ["--config", str(corpora), "--experiments", str(experiments), "--output", str(tmp_path / "runs")]
+    assert program.main([*arguments, "--device", "cpu"]) == 0
+    assert program.main([*arguments, "--device", "cpu", "--test"]) == 0
+    shared = ["angry", "sad", "happy", "neutral"]
+    for name, split in (("one", "RAVDESS-test1"), ("other", "EMO-DB-test1")):
+        run = tmp_path / "runs" / name / "seed-42"
+        predictions = pd.read_csv(run / "predictions" / f"{split}.csv")
+        figures = json.loads((run / "evaluation" / f"{split}.json").read_text())
+        assert [c.removeprefix("prob_") for c in predictions.columns if c.startswith("prob_")] == shared
+        assert set(predictions["label"]) == set(shared)
+        expected = f1_score(predictions["label"], predictions["prediction"], average="macro", labels=shared)
+        assert figures["macro_f1"] == pytest.approx(expected, abs=1e-9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,13 +13,15 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from utils.config_text import describe_allowed, describe_value, did_you_mean
-from utils.configuration import CorpusConfig, ExperimentConfig, ExperimentEntry, Section, TrainingConfig
+from utils.configuration import NAME_PATTERN, CorpusConfig, ExperimentConfig, ExperimentEntry, Section, TrainingConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+NAME = re.compile(NAME_PATTERN)
+NAME_RULE = "letters, digits, '.', '_', '+' and '-', 100 at most, beginning with a letter or digit"
 Table = dict[str, Any]
 Locate = Callable[[str], str]
 """From a key to its path in the TOML file."""
@@ -51,6 +54,8 @@ class Plan:
 
     corpora: Mapping[str, CorpusConfig]
     experiments: tuple[ExperimentConfig, ...]
+    corpora_file: Path
+    experiments_file: Path
 
 
 def load_plan(corpora_file: Path, experiments_file: Path, only: list[str] | None = None) -> Plan:
@@ -75,7 +80,8 @@ def load_plan(corpora_file: Path, experiments_file: Path, only: list[str] | None
         problems += _unknown_names(experiments_file, experiment_tables, only or [])
     if problems:
         raise ConfigurationError(problems)
-    return Plan(corpora, tuple(e for e in experiments if not only or e.name in only))
+    chosen = tuple(e for e in experiments if not only or e.name in only)
+    return Plan(corpora, chosen, corpora_file, experiments_file)
 
 
 def _read_toml(file: Path, option: str, problems: list[Problem]) -> Table | None:
@@ -98,6 +104,9 @@ def _parse_corpora(file: Path, tables: Table, problems: list[Problem]) -> dict[s
         if not isinstance(table, dict):
             problems.append(Problem(file, name, f"found {describe_value(table)}; allowed: a table, [{name}]"))
             continue
+        if not NAME.fullmatch(name):
+            problems.append(Problem(file, f'"{name}"', f"not a corpus name; allowed: {NAME_RULE}"))
+            continue
         corpus = _validate(CorpusConfig, table, partial("{}.{}".format, name), file, problems)
         if corpus is not None:
             corpora[name] = _anchored(corpus, file.parent)
@@ -113,7 +122,8 @@ def _anchored(corpus: CorpusConfig, folder: Path) -> CorpusConfig:
 
 def _unknown_names(file: Path, tables: Table, only: list[str]) -> list[Problem]:
     entries = tables.get("experiments")
-    names = [e["name"] for e in entries if isinstance(e, dict) and "name" in e] if isinstance(entries, list) else []
+    listed = [e.get("name") for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+    names = [name for name in listed if isinstance(name, str)]
     return [
         Problem(file, "experiments", f'--only names "{name}", which is not in the list; {did_you_mean(name, names)}')
         for name in only
@@ -166,8 +176,10 @@ class _ExperimentList:
     def _parse_entry(self, index: int, table: Table) -> ExperimentConfig | None:
         path = f"experiments[{index}]"
         entry = _validate(ExperimentEntry, table, lambda key: f"{path}.{key}", self.file, self.problems)
-        if entry is None:
-            return None
+        if entry is None:  # go on with what can be judged, so that all problems are told at once
+            update, base_name = table.get("config_update"), table.get("config", "base_config")
+            update = update if isinstance(update, dict) else {}
+            entry = ExperimentEntry(name="unnamed", config=str(base_name), config_update=update)
         bases = {name: value for name, value in self.tables.items() if name != "experiments"}
         base = bases.get(entry.config)
         if not isinstance(base, dict):
@@ -209,9 +221,23 @@ def _validate(
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        for key, sentence in _sentences(model, table, error, keys_together):
+        told = dict(_sentences(model, table, error, keys_together))
+        if keys_together and not any(item["type"] == "key_problems" for item in error.errors()):
+            told = {**_problems_between_keys(model, {k: v for k, v in table.items() if k not in told}), **told}
+        for key, sentence in told.items():
             problems.append(Problem(file, locate(key), sentence))
         return None
+
+
+def _problems_between_keys(model: type[Section], table: Table) -> dict[str, str]:
+    """Judge together the keys that are well by themselves."""
+    try:
+        model.model_validate(table)
+    except ValidationError as error:
+        for item in error.errors():
+            if item["type"] == "key_problems":
+                return {key: sentence for key, sentence in item["ctx"]["problems"] if key in table}
+    return {}
 
 
 def _sentences(
@@ -239,9 +265,9 @@ def _field_sentence(model: type[Section], key: str, table: Table) -> str:
 
 def _wrong_value(key: str, value: object, allowed: str, annotation: object) -> str:
     if key == "name":
-        allowed = "letters, digits, '.', '_', '+' and '-', 100 at most, beginning with a letter or digit"
+        allowed = NAME_RULE
     sentence = f"found {describe_value(value)}; allowed: {allowed}"
-    choices = [choice for choice in allowed.replace('"', "").split(", ")] if "Literal" in str(annotation) else []
+    choices = re.findall(r'"([^"]+)"', allowed) if "Literal" in str(annotation) else []
     if isinstance(value, str) and choices:
         near = did_you_mean(value, choices)
         sentence += f"; {near}" if near.startswith("did") else ""

@@ -39,7 +39,8 @@ def did_you_mean(name: str, known: list[str]) -> str:
     near = get_close_matches(name.casefold(), by_case, n=1, cutoff=0.6)
     if near:
         return f'did you mean "{by_case[near[0]]}"?'
-    return f"known: {', '.join(known) or 'none'}"
+    some = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
+    return f"known: {some or 'none'}"
 
 
 def _describe(annotation: Any, metadata: tuple[Any, ...]) -> str:  # noqa: ANN401 - any annotation there is
@@ -52,7 +53,8 @@ def _describe(annotation: Any, metadata: tuple[Any, ...]) -> str:  # noqa: ANN40
     if origin is Literal:
         return ", ".join(f'"{value}"' for value in get_args(annotation))
     if origin is tuple:
-        return _describe_list(get_args(annotation))
+        is_filled = any(isinstance(item, annotated_types.MinLen) for item in metadata)
+        return _describe_list(get_args(annotation)) + (", at least one" if is_filled else "")
     if annotation in NUMBER_TYPES:
         return NUMBER_TYPES[annotation] + _describe_bounds(metadata)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

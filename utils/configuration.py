@@ -6,6 +6,7 @@ in a file is answered before torch or pandas are loaded.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +18,13 @@ from typing_extensions import Self
 
 CATEGORICAL_LOSSES = ("WeightedCrossEntropy", "BalancedSoftmax", "CrossEntropy", "Focal")
 ATTRIBUTE_LOSSES = ("CCCLoss", "MSELoss")
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$"
 SPLIT_NAME = re.compile(r"train|development|test\d*")
 
 NO_EFFECT_ON_RESULTS = {"affects_result": False}
 """Marks a key that may differ between training and evaluation of one run."""
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -42,7 +43,7 @@ def _canonical_loss(value: object) -> object:
 
 
 def _as_path(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str) and value else value
+    return Path(os.path.expanduser(value)) if isinstance(value, str) and value else value
 
 
 Names = Annotated[tuple[StrictStr, ...], BeforeValidator(_as_tuple)]
@@ -229,7 +230,7 @@ class TrainingConfig(Section):
     patience: Annotated[int, Field(ge=0)] | None = None
     """Deprecated. Early stopping: epochs without improvement that are forgiven."""
 
-    max_seconds: Positive = 12.0
+    max_seconds: Annotated[float, Field(ge=0.025)] = 12.0
     """Longer training utterances are cropped at random to this; evaluation never crops."""
     normalize: Literal["upstream", "corpus", "utterance", "none"] = "upstream"
     """Waveform normalisation: as the upstream was trained, by the training split's mean and deviation, by each
@@ -287,7 +288,7 @@ def _repetition_problems(config: TrainingConfig) -> list[tuple[str, str]]:
 class ExperimentEntry(Section):
     """One `[[experiments]]` table."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
     """Names the run's folder: letters, digits, `.`, `_`, `+` and `-`."""
     model_type: Literal["UpstreamFinetune"] = "UpstreamFinetune"
     """What is trained: the upstream with attentive statistics pooling and emotion heads."""

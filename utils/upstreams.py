@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def find_upstream(name: str, models: Path = MODELS_FOLDER) -> Path | None:
     if name in UPSTREAMS["built_in"]:
         return None
     for folder in (models / hub_id(name).replace("/", "--"), Path(name)):
-        if (folder / "config.json").is_file():
+        if os.path.isfile(folder / "config.json"):
             return folder
     known = [*UPSTREAMS["short_names"], *UPSTREAMS["built_in"]]
     hint = "" if "/" in hub_id(name) else f" ({did_you_mean(name, known)})"
@@ -139,9 +140,12 @@ def fetch_upstream(name: str, models: Path = MODELS_FOLDER, token: str | None = 
     Raises:
         UpstreamError: Where it cannot be downloaded or does not load whole.
     """
+    import httpx
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    if name in UPSTREAMS["built_in"]:
+        raise UpstreamError(f'"{name}" is built in and has random weights; there is nothing to fetch')
     target = models / hub_id(name).replace("/", "--")
     if (target / "config.json").is_file():
         return target
@@ -150,7 +154,7 @@ def fetch_upstream(name: str, models: Path = MODELS_FOLDER, token: str | None = 
         published = HfApi(token=token).list_repo_files(hub_id(name))
         weights = "model.safetensors" if "model.safetensors" in published else "pytorch_model.bin"
         snapshot_download(hub_id(name), local_dir=partial, allow_patterns=[*NEEDED_FILES, weights], token=token)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
         raise UpstreamError(f'"{hub_id(name)}" cannot be downloaded: {error}') from error
     convert_to_safetensors(partial)
     shutil.rmtree(partial / ".cache", ignore_errors=True)

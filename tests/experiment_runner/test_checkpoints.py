@@ -43,7 +43,7 @@ def test_damage_is_noticed(damage: str, tmp_path: Path) -> None:
 
 
 def test_no_checkpoint_names_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="train the experiment first"):
+    with pytest.raises(CheckpointError, match="train again with --retrain"):
         CheckpointStore(tmp_path).find("best")
 
 

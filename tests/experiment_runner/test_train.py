@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from net.loss_modules import Targets
 from net.ser import Outputs
 from tests.synthetic_podcast import SyntheticPodcast
 from utils.configuration import CorpusConfig, ExperimentConfig
-from utils.data import load_corpus
+from utils.data import DataError, load_corpus
 from utils.metrics import Figures
 
 CPU = torch.device("cpu")
@@ -248,6 +249,47 @@ def test_precision_on_the_cpu() -> None:
     assert choose_precision("bf16", CPU).dtype is torch.bfloat16
     with pytest.raises(ValueError, match="needs a GPU"):
         choose_precision("fp16", CPU)
+
+
+def test_an_epoch_without_a_finite_loss_ends_the_experiment(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    trainer = make_trainer(podcast, tmp_path, {"batch_size": 16})
+    with torch.no_grad():
+        trainer.parts.model.pooling.attention.weight.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="no step of epoch 1 had a loss that is finite"):
+        trainer.train_epoch(1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_recording_that_breaks_is_named_in_one_sentence(
+    workers: int, podcast: SyntheticPodcast, tmp_path: Path
+) -> None:
+    trainer = make_trainer(podcast, tmp_path, {"num_workers": workers})
+    gone = tmp_path / "gone.wav"
+    trainer.parts.train_feed.loader.dataset.dataset.paths[3] = str(gone)  # type: ignore[attr-defined]
+    with pytest.raises(DataError) as caught:
+        trainer.train_epoch(1)
+    assert str(caught.value).startswith(f"{gone} cannot be decoded")
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("task", TASKS)
+def test_a_step_never_waits_for_the_gpu(
+    task: str, podcast: SyntheticPodcast, tmp_path: Path, cuda: torch.device
+) -> None:
+    keys = {"batch_size": 4, "accumulation_steps": 2, "amp": "bf16", **TASKS[task]}
+    trainer = make_trainer(podcast, tmp_path, keys, cuda)
+    trainer.train_epoch(1)
+    rows = trainer.parts.train_batches.steps(2)[0]
+    window = [batch.to(cuda) for batch in trainer.parts.train_feed.serve(rows, 2)]
+    trainer.parts.model.train()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        trainer.train_step(window)
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [f"{w.filename}:{w.lineno}" for w in caught if "called a synchronizing CUDA operation" in str(w.message)]
+    assert not [place for place in waits if "transformers" not in place], "stock WavLM itself waits for its bias table"
 
 
 @pytest.mark.gpu

@@ -42,7 +42,7 @@ def test_pooling_is_stable_far_from_zero() -> None:
     torch.manual_seed(1)
     pooling = AttentiveStatisticsPooling(4)
     frames = make_frames([50], 4)
-    shifted = frames.with_values(frames.values + 300)
+    shifted = Frames(frames.values + 300, frames.lengths)
     deviations = pooling(shifted)[:, 4:], torch.from_numpy(pool_by_hand(pooling, shifted))[:, 4:]
     assert torch.allclose(deviations[0].double(), deviations[1], rtol=1e-3)
 
@@ -52,7 +52,7 @@ def test_gradients_agree_with_finite_differences() -> None:
     inputs = frames.values
 
     def statistics(values: torch.Tensor) -> torch.Tensor:
-        own = frames.with_values(values)
+        own = Frames(values, frames.lengths)
         weights = own.softmax(values[:, :1])
         mean = own.sum(weights * values)
         return torch.cat([mean, own.sum(weights * (values - own.spread(mean)).square())])

@@ -136,6 +136,25 @@ def test_frozen_parts_get_no_gradient_and_stay_in_evaluation_mode(
     assert encoder.encoder.layers[1].training == (freeze != "upstream")
 
 
+def test_nothing_is_differentiated_below_frozen_layers() -> None:
+    encoder = tiny("wavlm-tiny-random")
+    upstream = Upstream(encoder, SpecAugment(0.3, 4, 0.0, 1), False, 1).train()
+    needs_gradient: list[bool] = []
+    encoder.encoder.layers[0].register_forward_hook(lambda *call: needs_gradient.append(call[2][0].requires_grad))
+    assert upstream(together(make_waveforms((0.5,)))).values.requires_grad
+    assert needs_gradient == [False]
+
+
+def test_masked_frames_are_the_learned_embedding() -> None:
+    torch.manual_seed(0)
+    hidden, embedding = torch.zeros(2, 50, 3), torch.tensor([1.0, 2.0, 3.0])
+    masked = SpecAugment(0.5, 5, 0.0, 1)(hidden, (50, 20), embedding)
+    changed = (masked != 0).any(-1)
+    assert changed.any()
+    assert not changed[1, 20:].any()
+    assert torch.equal(masked[changed], embedding.expand(int(changed.sum()), 3))
+
+
 def test_freezing_more_layers_than_there_are_is_refused() -> None:
     with pytest.raises(ValueError, match="the upstream has 2 layers"):
         Upstream(tiny("wavlm-tiny-random"), OFF, False, 3)

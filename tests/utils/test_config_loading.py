@@ -137,6 +137,15 @@ def test_all_mistakes_of_both_files_are_told_at_once(tmp_path: Path) -> None:
         assert any(key in problem for problem in caught.value.problems)
 
 
+def test_a_wrong_key_hides_no_other_problem_of_its_table(tmp_path: Path) -> None:
+    text = BASE + '[[experiments]]\nname = 3\nconfig_update = { windw = 1, loss_type = "CCCLoss" }\n'
+    with pytest.raises(ConfigurationError) as caught:
+        load_plan(*write(tmp_path, CORPORA + '["../x"]\nFORMAT = "emodb"\nPATH_TO_AUDIO = "a"\n', text), only=["3"])
+    told = "\n".join(caught.value.problems)
+    for part in ("name: found 3", "windw: unknown key", 'loss_type: found "CCCLoss"', "not a corpus name", "--only"):
+        assert part in told
+
+
 def test_a_missing_file_names_the_option(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_plan(tmp_path / "a.toml", tmp_path / "b.toml")

@@ -101,6 +101,8 @@ def test_speakers_are_allowed_by_name(podcast: SyntheticPodcast, tmp_path: Path)
         load_corpus("P", CorpusConfig.model_validate({**config, "allow_speaker_overlap": allowed}))
     with pytest.raises(DataError, match="both train and development: 1;"):
         load_corpus("P", CorpusConfig.model_validate({**config, "allow_speaker_overlap": ["2"]}))
+    with pytest.raises(DataError, match='allow_speaker_overlap: found "99"; no such speaker'):
+        load_corpus("P", CorpusConfig.model_validate({**config, "allow_speaker_overlap": ["99"]}))
 
 
 def test_a_table_of_ones_own(tmp_path: Path) -> None:
@@ -117,11 +119,15 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("name\na.wav\n", 'unknown column "name"'),
+        ("name\na.wav\n", 'no column "file"'),
         ("file,emotoin\na.wav,angry\n", 'did you mean "emotion"?'),
         ("file,split\na.wav,dev\n", 'line 2: split is "dev"'),
         ("file,gender\na.wav,f\n", 'line 2: gender is "f"'),
         ("file,emotion\na.wav,angry\n", "a.wav has no speaker"),
+        ("file,split\na.wav,train,\nb.wav,train,\n", "a row has more cells than the header"),
+        ("file,split\n\n\na.wav,dev\n", 'line 4: split is "dev"'),
+        ("file,split\n", "no utterance was found"),
+        ("file,split\na.wav,train\na.wav,train\n", "a.wav stands in 2 rows"),
         ("file,split\na.wav,train\nb.wav,\n", "b.wav has no split"),
     ],
 )
@@ -129,6 +135,19 @@ def test_faulty_tables_are_refused(text: str, expected: str, tmp_path: Path) -> 
     with pytest.raises(DataError) as caught:
         csv_corpus(tmp_path, text)
     assert expected in str(caught.value)
+
+
+def test_further_columns_and_unknown_speakers_of_ones_own_table(tmp_path: Path) -> None:
+    text = "file,split,speaker,gender,duration\na.wav,train,Unknown,unknown,3\nb.wav,development,unknown,female,4\n"
+    table = csv_corpus(tmp_path, text).table
+    assert table["speaker"].isna().all()
+    assert table["gender"].isna().tolist() == [True, False]
+
+
+def test_a_folder_for_a_table_is_refused(tmp_path: Path) -> None:
+    config = CorpusConfig(FORMAT="csv", PATH_TO_LABEL=tmp_path, PATH_TO_AUDIO=tmp_path)
+    with pytest.raises(DataError, match="Is a directory; correct the path"):
+        load_corpus("C", config)
 
 
 def table_of(speakers: list[str]) -> pd.DataFrame:

@@ -3,11 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
 from utils.data import DataError
-from utils.data.wav import Crop, read_waveform
+from utils.data.wav import Crop, measure_seconds, read_waveform
 from utils.dataset.normalisation import Normalisation, measure_corpus
 
 
@@ -63,6 +64,18 @@ def test_a_truncated_flac_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(DataError, match=str(path)):
         read_waveform(str(path))
+
+
+def test_a_truncated_wav_is_noticed_in_its_header(tmp_path: Path) -> None:
+    """libsndfile reads what is there of a truncated WAV without a word."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(16_000), 16_000)
+    table = pd.DataFrame({"corpus": ["C"], "path": [str(path)]})
+    assert measure_seconds(table)["seconds"].tolist() == [1.0]
+    path.write_bytes(path.read_bytes()[:16_000])
+    assert len(soundfile.read(path)[0]) < 16_000
+    with pytest.raises(DataError, match="is truncated"):
+        measure_seconds(table)
 
 
 def test_utterance_normalisation_is_that_of_transformers() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,12 @@ def load_corpus(name: str, config: CorpusConfig) -> Corpus:
     """
     from utils.data.splits import assign_splits, check_speakers
 
-    if not config.PATH_TO_AUDIO.is_dir():
+    if not os.path.isdir(config.PATH_TO_AUDIO):
         raise DataError(f"{name}: PATH_TO_AUDIO: there is no folder {config.PATH_TO_AUDIO}; correct the path")
     reader = importlib.import_module(READERS[config.FORMAT])
     table = as_utterance_table(name, reader.read(name, config))
     if table.empty:
-        raise DataError(f"{name}: no utterance was found in {config.PATH_TO_AUDIO}; correct PATH_TO_AUDIO or FORMAT")
+        raise DataError(f"{name}: no utterance was found; correct PATH_TO_AUDIO, PATH_TO_LABEL or FORMAT")
     low, high = config.attribute_scale or tuple(DIMENSIONAL["scale"])
     _check_rows(name, table, (low, high))
     table = assign_splits(name, table, config.split_speakers)
@@ -74,6 +75,7 @@ def as_utterance_table(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     for column in TEXT_COLUMNS:
         values = rows[column].to_numpy(dtype=object) if column in rows else np.full(len(rows), np.nan, dtype=object)
         table[column] = pd.array(values, dtype=TEXT)
+    table["speaker"] = table["speaker"].where(table["speaker"].str.lower() != "unknown")
     table["corpus"] = pd.array([name] * len(rows), dtype=TEXT)
     for column in ATTRIBUTES:
         table[column] = rows[column].to_numpy(dtype=np.float64) if column in rows else np.nan
@@ -83,7 +85,8 @@ def as_utterance_table(name: str, rows: pd.DataFrame) -> pd.DataFrame:
 def _check_rows(name: str, table: pd.DataFrame, scale: tuple[float, float]) -> None:
     repeated = table.loc[table["file"].duplicated(), "file"]
     if len(repeated):
-        raise DataError(f"{name}: {repeated.iloc[0]} stands in {len(repeated)} rows too many; keep one row a file")
+        count = int((table["file"] == repeated.iloc[0]).sum())
+        raise DataError(f"{name}: {repeated.iloc[0]} stands in {count} rows; keep one row a file")
     for attribute in ATTRIBUTES:
         outside = table.loc[(table[attribute] < scale[0]) | (table[attribute] > scale[1])]
         if len(outside):

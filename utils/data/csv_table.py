@@ -7,15 +7,25 @@ and `dominance` are read where they stand. Empty cells are missing values.
 from __future__ import annotations
 
 import os
+import warnings
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from utils.config_text import did_you_mean
 from utils.configuration import SPLIT_NAME, CorpusConfig
 from utils.data import ATTRIBUTES, DataError
 
+CSV_DIALECT: dict[str, Any] = {
+    "dtype": str,
+    "keep_default_na": False,
+    "encoding": "utf-8-sig",
+    "skipinitialspace": True,
+    "index_col": False,  # else a comma at the end of every row shifts all columns
+    "skip_blank_lines": False,  # so that a row's position is its line
+}
 COLUMNS = ("file", "split", "speaker", "gender", "emotion", *ATTRIBUTES)
 
 
@@ -23,16 +33,21 @@ def read(name: str, config: CorpusConfig) -> pd.DataFrame:
     """Return one row a line of the table at `PATH_TO_LABEL`."""
     assert config.PATH_TO_LABEL is not None
     rows = read_text_table(name, config.PATH_TO_LABEL)
-    unknown = [column for column in rows.columns if column not in COLUMNS]
-    if "file" not in rows.columns or unknown:
-        fault = f'unknown column "{unknown[0]}"; {did_you_mean(unknown[0], list(COLUMNS))}' if unknown else 'no "file"'
-        raise DataError(f"{name}: {config.PATH_TO_LABEL}: {fault}; allowed columns: {', '.join(COLUMNS)}")
+    further = [column for column in rows.columns if column not in COLUMNS]
+    misspelt = [(column, near) for column in further for near in get_close_matches(column.lower(), COLUMNS, 1, 0.75)]
+    if misspelt:
+        column, near = misspelt[0]
+        raise DataError(f'{name}: {config.PATH_TO_LABEL}: column "{column}"; did you mean "{near}"?')
+    if "file" not in rows.columns:
+        raise DataError(f'{name}: {config.PATH_TO_LABEL}: no column "file"; columns read: {", ".join(COLUMNS)}')
     if rows["file"].isna().any():
         raise DataError(f"{name}: {config.PATH_TO_LABEL}: line {first_line(rows['file'].isna())}: the file is missing")
     for column in ("split", "gender", "emotion"):
         if column in rows:
             rows[column] = rows[column].str.lower()
     _check_values(name, config.PATH_TO_LABEL, rows)
+    if "gender" in rows:
+        rows["gender"] = rows["gender"].where(rows["gender"] != "unknown")
     for attribute in ATTRIBUTES:
         if attribute in rows:
             rows[attribute] = numbers(name, config.PATH_TO_LABEL, rows[attribute])
@@ -42,7 +57,7 @@ def read(name: str, config: CorpusConfig) -> pd.DataFrame:
 
 def _check_values(name: str, source: Path, rows: pd.DataFrame) -> None:
     patterns = {
-        "gender": ("female|male", "female, male or empty"),
+        "gender": ("female|male|unknown", "female, male, unknown or empty"),
         "split": (SPLIT_NAME.pattern, "train, development, test1, …"),
     }
     for column, (pattern, allowed) in patterns.items():
@@ -61,21 +76,28 @@ def read_text_table(name: str, source: Path) -> pd.DataFrame:
         DataError: Where the file is missing or not a CSV.
     """
     try:
-        rows = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            rows = pd.read_csv(source, **CSV_DIALECT)
     except FileNotFoundError:
         raise DataError(f"{name}: PATH_TO_LABEL: there is no file {source}; correct the path") from None
+    except OSError as error:
+        raise DataError(f"{name}: PATH_TO_LABEL: {source}: {error.strerror}; correct the path") from None
+    except pd.errors.ParserWarning:
+        raise DataError(f"{name}: {source}: a row has more cells than the header; correct the row") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DataError(f"{name}: {source} is not a CSV in UTF-8: {error}") from None
     rows.columns = rows.columns.str.strip()
     for column in rows:
         stripped = rows[column].str.strip()
         rows[column] = stripped.where(stripped != "")
-    return rows
+    filled: pd.DataFrame = rows.dropna(how="all")
+    return filled
 
 
 def first_line(wrong: pd.Series) -> int:
     """Return the line, counted from 1 with the header, of the first row marked."""
-    return int(np.argmax(wrong.to_numpy())) + 2
+    return int(wrong.index[int(np.argmax(wrong.to_numpy()))]) + 2
 
 
 def numbers(name: str, source: Path, column: pd.Series) -> pd.Series:

@@ -38,7 +38,7 @@ def read(name: str, config: CorpusConfig) -> pd.DataFrame:
             "file": rows["FileName"],
             "path": [os.path.join(config.PATH_TO_AUDIO, file) for file in rows["FileName"]],
             "split": _splits(name, source, rows["Split_Set"]),
-            "speaker": rows["SpkrID"].where(rows["SpkrID"].str.lower() != "unknown"),
+            "speaker": rows["SpkrID"],
             "gender": rows["Gender"].str.lower().map({"male": "male", "female": "female"}),
             "emotion": _emotions(name, source, rows["EmoClass"]),
         }

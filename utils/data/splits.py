@@ -41,7 +41,10 @@ def assign_splits(name: str, table: pd.DataFrame, split_speakers: Mapping[str, A
     split_of = _speakers_by_split(name, split_speakers or DEFAULT_SHARES, speakers)
     splits = [split_of.get(speaker, "train") for speaker in table["speaker"]]
     if "train" not in splits:
-        raise DataError(f"{name}: split_speakers: no speaker is left to train on; name fewer")
+        raise DataError(
+            f"{name}: {len(speakers)} speakers leave none to train on; name fewer under split_speakers, or give "
+            "the rows splits of their own"
+        )
     return table.assign(split=pd.array(splits, dtype=TEXT))
 
 
@@ -75,6 +78,11 @@ def check_speakers(name: str, table: pd.DataFrame, allowed: bool | tuple[str, ..
     """
     if allowed is True:
         return
+    known = sorted(set(table["speaker"].dropna()))
+    for speaker in allowed or ():
+        if speaker not in known:
+            near = did_you_mean(speaker, known)
+            raise DataError(f'{name}: allow_speaker_overlap: found "{speaker}"; no such speaker; {near}')
     training = set(table.loc[table["split"] == "train", "speaker"].dropna())
     for split in sorted(set(table["split"]) - {"train"}):
         shared = training & set(table.loc[table["split"] == split, "speaker"].dropna()) - set(allowed or ())

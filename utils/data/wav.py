@@ -72,7 +72,7 @@ def measure_seconds(table: pd.DataFrame) -> pd.DataFrame:
         DataError: Names the recordings that are missing, unreadable or too short for a speech encoder.
     """
     with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
-        found = list(pool.map(_header_seconds, table["path"].to_numpy(dtype=object), chunksize=64))
+        found = list(pool.map(_header_seconds, table["path"].to_numpy(dtype=object)))
     problems = [text for text in found if isinstance(text, str)]
     if problems:
         more = f"; {len(problems) - 5} more" if len(problems) > 5 else ""
@@ -101,7 +101,18 @@ def _read_header(path: str, size: int, modified_ns: int) -> float | str:
         info = soundfile.info(path)
     except (OSError, soundfile.SoundFileError) as error:
         return f"{path} cannot be read ({error})"
+    if _is_truncated_riff(path, size):
+        return f"{path} is truncated: its header promises more than the {size:,} bytes there are; copy it again"
     seconds = info.frames / info.samplerate
     if seconds < SHORTEST_SECONDS:
         return f"{path} lasts {seconds:g} s, less than {SHORTEST_SECONDS:g} s"
     return float(seconds)
+
+
+def _is_truncated_riff(path: str, size: int) -> bool:
+    """Compare a WAV's stated size with its own: libsndfile reads what is there and says nothing."""
+    with open(path, "rb") as file:
+        header = file.read(12)
+    stated = int.from_bytes(header[4:8], "little")
+    is_streamed = stated in (0, 0xFFFFFFFF)
+    return header[:4] == b"RIFF" and header[8:] == b"WAVE" and not is_streamed and size < stated + 8 - stated % 2
