@@ -50,6 +50,8 @@ def run_train(run: Run) -> dict[str, Any]:
     """
     started = time.perf_counter()
     run = run.with_data(measure_training(run.data))
+    if run.config.normalize == "corpus":
+        run.screen.line(f"{run.name}: measuring mean and deviation of {len(run.data.train):,} recordings")
     assembly = assemble(run)
     run.folder.start(
         {

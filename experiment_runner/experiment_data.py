@@ -127,7 +127,7 @@ def _check_counts(
 ) -> None:
     empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
     if empty or (config.is_categorical and not classes):
-        what = f"the class {empty[0]} has" if empty else "no class has"
+        what = f"{', '.join(empty)} {'has' if len(empty) == 1 else 'have'}" if empty else "no class has"
         raise DataError(
             f"{config.name}: {what} no training example in {config.corpus}; list the others under classes = [...], or "
             "correct the labels"

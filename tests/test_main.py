@@ -221,7 +221,7 @@ def test_a_class_without_training_examples_is_named(
     rows.to_csv(tmp_path / "labels_consensus.csv", index=False)
     arguments = write_files(tmp_path, SyntheticPodcast(tmp_path, podcast.audio, rows), ONE)
     assert program.main(arguments) == 2
-    assert "the class fear has no training example in P" in capsys.readouterr().err
+    assert "one: fear has no training example in P" in capsys.readouterr().err
 
 
 def test_patience_is_deprecated_aloud(

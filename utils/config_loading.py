@@ -13,7 +13,15 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from utils.config_text import describe_allowed, describe_value, did_you_mean
-from utils.configuration import NAME_PATTERN, CorpusConfig, ExperimentConfig, ExperimentEntry, Section, TrainingConfig
+from utils.configuration import (
+    NAME_PATTERN,
+    ClassGroups,
+    CorpusConfig,
+    ExperimentConfig,
+    ExperimentEntry,
+    Section,
+    TrainingConfig,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -249,7 +257,11 @@ def _sentences(
             yield from item["ctx"]["problems"] if keys_together else ()
             continue
         key = str(item["loc"][0])
-        if key not in told:
+        if item["type"] == "extra_forbidden" and len(item["loc"]) > 1:  # a key of a table inside the table
+            told.add(key)
+            known = [*ClassGroups.model_fields]
+            yield f"{key}.{item['loc'][-1]}", f"unknown key; {did_you_mean(str(item['loc'][-1]), known)}"
+        elif key not in told:
             told.add(key)
             yield key, _field_sentence(model, key, table)
 

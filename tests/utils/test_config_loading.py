@@ -104,6 +104,11 @@ BROKEN = {
         BASE + "layer_weighting = true\nlayerdrop = 0.1\n" + ONE,
         "base_config.layerdrop: found 0.1; allowed here: 0",
     ),
+    "unknown key of a table inside": (
+        CORPORA,
+        BASE + 'class_groups = { head = ["a"], tial = ["b"] }\n' + ONE,
+        'base_config.class_groups.tial: unknown key; did you mean "tail"?',
+    ),
     "min_epochs beyond epoch": (
         CORPORA,
         BASE + "epoch = 3\nmin_epochs = 4\n" + ONE,
