@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in names:
         try:
             print(f"{name}: {fetch_upstream(name, MODELS_FOLDER, hub_token())}")
-        except UpstreamError as error:
+        except (UpstreamError, OSError) as error:
             failed = True
             print(f"{name}: {error}", file=sys.stderr)
     if not names:

@@ -86,7 +86,6 @@ def train_run(run: Run, retrain: bool) -> Outcome:
 
 def evaluate_run(run: Run) -> Outcome:
     """Evaluate a trained run on the test splits."""
-    run.folder.recover(run.data)
     return Outcome(run.config.name, run.seed, run_evaluate(run), "evaluated")
 
 

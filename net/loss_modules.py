@@ -7,6 +7,7 @@ effective batch, and returns named terms, of which the sum is trained. A loss th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -62,16 +63,20 @@ Terms = dict[str, Tensor]
 """Scalars by log name."""
 
 
-class Loss(nn.Module):
+class Loss(nn.Module, ABC):
     """Base of all criteria."""
 
     separable = True
     """Whether micro-batches can be computed one by one."""
 
     def totals(self, targets: Targets) -> Terms:
-        """Return the sum of the utterances' weights of each term: what a separable loss is divided by."""
-        raise NotImplementedError
+        """Return the sum of the utterances' weights of each term: what a separable loss is divided by.
 
+        Empty for a loss that is not separable.
+        """
+        return {}
+
+    @abstractmethod
     def forward(self, outputs: Outputs, targets: Targets, totals: Terms | None = None) -> Terms:
         """Return named terms, each a scalar in fp32.
 
@@ -80,7 +85,6 @@ class Loss(nn.Module):
             targets: Their targets.
             totals: `totals` of the whole effective batch, where this is a part of it.
         """
-        raise NotImplementedError
 
 
 class CategoricalLoss(Loss):

@@ -61,6 +61,13 @@ def test_every_upstream_of_the_list_is_fetched_and_converted_once(tmp_path: Path
         assert torch.equal(tensor, model.state_dict()[key]), key
 
 
+def test_no_network_is_one_sentence(tmp_path: Path) -> None:
+    done = download(tmp_path, "http://127.0.0.1:9", "wavlm-base")
+    assert done.returncode == 1
+    assert '"microsoft/wavlm-base" cannot be downloaded' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_what_cannot_be_had_is_said_and_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "published").mkdir()
     with serve_repository("microsoft/wavlm-large", tmp_path / "published") as (endpoint, _):

@@ -273,7 +273,9 @@ def test_an_interrupted_retraining_loses_nothing(podcast: SyntheticPodcast, tmp_
     run.rename(run.with_name("seed-1.replaced"))  # as a killed --retrain leaves it
     run.mkdir()
     (run / "metrics.jsonl").write_text("{}")
-    assert program.main([*arguments, "--test"]) == 0
+    assert program.main([*arguments, "--test"]) == 1
+    assert (run / "metrics.jsonl").is_file(), "evaluation touches no training, which may still be running"
+    assert program.main(arguments) == 0
     assert (run / "result.json").read_bytes() == before
     assert not run.with_name("seed-1.replaced").exists()
 

@@ -149,6 +149,7 @@ class _ExperimentList:
         self.problems = problems
 
     def parse(self) -> list[ExperimentConfig]:
+        """Return the experiments that are well; problems of the others are added to the list."""
         entries = self.tables.get("experiments")
         for name, table in self.tables.items():
             if name != "experiments":

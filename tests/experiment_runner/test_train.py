@@ -240,6 +240,9 @@ def test_schedules_at_their_corners() -> None:
     assert learning_rate_factor("cosine", 0, 100, 0) == 1
     assert learning_rate_factor("cosine", 50, 100, 0) == pytest.approx(0.5)
     assert learning_rate_factor("cosine", 100, 100, 0) == pytest.approx(0)
+    assert learning_rate_factor("one_cycle", 0, 1000, 300) == pytest.approx(1 / 25, rel=1e-3)
+    assert learning_rate_factor("one_cycle", 300, 1000, 300) == 1
+    assert learning_rate_factor("one_cycle", 1000, 1000, 300) == pytest.approx(1 / 25e4)
     factors = [learning_rate_factor("cosine", step, 100, 10) for step in range(101)]
     assert max(factors) == factors[10] == 1
 
