@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from utils import ConfigurationError, hub_token, load_plan
+from utils import ConfigurationError, load_plan, print_error, read_token
 from utils.upstreams import MODELS_FOLDER, UPSTREAMS, UpstreamError, fetch_upstream
 
 
@@ -27,15 +27,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         names = options.names or needed_upstreams(options.config, options.experiments)
     except ConfigurationError as error:
-        print(error, file=sys.stderr)
+        print_error(error)
         return 2
-    failed = False
+    failed, token = False, read_token("HUGGINGFACE_TOKEN")
     for name in names:
         try:
-            print(f"{name}: {fetch_upstream(name, MODELS_FOLDER, hub_token())}")
+            print(f"{name}: {fetch_upstream(name, MODELS_FOLDER, token)}")
         except (UpstreamError, OSError) as error:
             failed = True
-            print(f"{name}: {error}", file=sys.stderr)
+            print_error(f"{name}: {error}")
     if not names:
         print("every upstream of the experiment list is built in or a local folder; nothing to fetch")
     return 1 if failed else 0

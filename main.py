@@ -6,52 +6,62 @@ import argparse
 import sys
 import tempfile
 import traceback
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from utils import ConfigurationError, Plan, load_plan
+from utils import ConfigurationError, Plan, Redaction, load_plan, print_error
 
+if TYPE_CHECKING:
+    import torch
+
+    from experiment_runner.screen import Screen
+
+CORPORA, EXPERIMENTS = Path("config.toml"), Path("experiments_config.toml")
 ALL_WELL, FAILED, WRONG_CONFIGURATION, INTERRUPTED = 0, 1, 2, 130
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, default=Path("config.toml"), metavar="FILE", help="corpora")
-    parser.add_argument(
-        "--experiments", type=Path, default=Path("experiments_config.toml"), metavar="FILE", help="experiment list"
-    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"corpora; default: {CORPORA}")
+    parser.add_argument("--experiments", type=Path, metavar="FILE", help=f"experiment list; default: {EXPERIMENTS}")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="run these experiments of the list alone")
-    parser.add_argument("--device", choices=["cuda", "cpu", "auto"], default="cuda", help="default: cuda")
+    parser.add_argument("--device", choices=["cuda", "cpu", "auto"], help="default: cuda, and auto for --demo")
     parser.add_argument("--output", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--test", action="store_true", help="evaluate trained runs on the test splits; never trains")
     action.add_argument("--check", action="store_true", help="validate files, corpora and recordings; trains nothing")
     action.add_argument("--retrain", action="store_true", help="train finished runs again")
-    return parser.parse_args(arguments)
+    action.add_argument("--demo", action="store_true", help="make a small synthetic corpus, train on it, and evaluate")
+    options = parser.parse_args(arguments)
+    if options.demo and (options.config or options.experiments):
+        parser.error("--demo brings its own corpus and experiments; leave --config and --experiments out")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 where all is well, 1 where an experiment failed, 2 where the configuration is wrong."""
     options = parse_arguments(arguments)
     try:
-        plan = load_plan(options.config, options.experiments, options.only)
-        return check(plan) if options.check else run(plan, options)
+        if options.demo:
+            return demo(options)
+        plan = load_plan(options.config or CORPORA, options.experiments or EXPERIMENTS, options.only)
+        return check(plan) if options.check else run(plan, options, *open_device(options))
     except ConfigurationError as error:
-        print(error, file=sys.stderr)
+        print_error(error)
         return WRONG_CONFIGURATION
     except KeyboardInterrupt:
-        print("interrupted; the same command keeps finished runs and starts this one over", file=sys.stderr)
+        print_error("interrupted; the same command keeps finished runs and starts this one over")
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
-        print(f"{type(error).__name__}: {error}; the traceback is in {keep_traceback(error)}", file=sys.stderr)
+        print_error(f"{type(error).__name__}: {error}; the traceback is in {keep_traceback(error)}")
         return FAILED
 
 
 def keep_traceback(error: Exception) -> str:
     """Write what was not foreseen to a file, for a bug report."""
     with tempfile.NamedTemporaryFile("w", prefix="traceback-", suffix=".txt", delete=False) as file:
-        file.write("".join(traceback.format_exception(error)))
+        file.write(Redaction()("".join(traceback.format_exception(error))))
     return file.name
 
 
@@ -68,30 +78,40 @@ def check(plan: Plan) -> int:
     return ALL_WELL
 
 
-def run(plan: Plan, options: argparse.Namespace) -> int:
-    """Train or evaluate every experiment of the plan."""
+def demo(options: argparse.Namespace) -> int:
+    """Make a synthetic corpus, train on it, evaluate, and say where the results are."""
+    from experiment_runner.demo import EXPERIMENTS, make_corpus, show_results
+
+    device, screen = open_device(options)
+    plan = load_plan(make_corpus(options.output, screen), EXPERIMENTS, options.only)
+    status = run(plan, options, device, screen)
+    show_results(plan, options.output, screen)
+    return status
+
+
+def open_device(options: argparse.Namespace) -> tuple[torch.device, Screen]:
+    """Choose the device before any data is read."""
     from experiment_runner.device import DeviceError, choose_device
     from experiment_runner.screen import Screen
 
     screen = Screen()
     try:
-        device = choose_device(options.device, screen)
+        return choose_device(options.device or ("auto" if options.demo else "cuda"), screen), screen
     except DeviceError as error:
         raise ConfigurationError([error]) from error
 
-    from experiment_runner import session
+
+def run(plan: Plan, options: argparse.Namespace, device: torch.device, screen: Screen) -> int:
+    """Train every experiment of the plan, or evaluate it, or, for the demo, both."""
     from experiment_runner.preparation import prepare, show_plan
+    from experiment_runner.session import Session, check_precision
 
     experiments = prepare(plan, for_training=not options.test)
-    session.check_precision(experiments, device)
+    check_precision(experiments, device)
     show_plan(experiments, screen)
-    if options.test:
-        outcomes = session.each_run(experiments, options.output, device, screen, session.evaluate_run)
-        session.show_evaluation(outcomes, screen)
-    else:
-        train = partial(session.train_run, retrain=options.retrain)
-        outcomes = session.each_run(experiments, options.output, device, screen, train)
-        session.show_training(outcomes, screen)
+    with Session(experiments, options.output, device, screen) as session:
+        outcomes = [] if options.test else session.train(options.retrain)
+        outcomes += session.evaluate() if options.test or options.demo else []
     return FAILED if any(outcome.failed for outcome in outcomes) else ALL_WELL
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from torch.utils.data import Dataset
 
@@ -23,11 +24,13 @@ class Labels:
         classes: Emotion classes in output order; empty where none are trained.
         attributes: Attribute columns in output order; empty where none are trained.
         attribute_scale: Lowest and highest value in the table, mapped to 0 and 1.
+        genders: Genders in output order; empty where none are trained.
     """
 
     classes: tuple[str, ...]
     attributes: tuple[str, ...]
     attribute_scale: tuple[float, float]
+    genders: tuple[str, ...] = ()
 
 
 class SERDataset(Dataset[Utterance]):
@@ -48,8 +51,8 @@ class SERDataset(Dataset[Utterance]):
     ) -> None:
         self.paths = table["path"].array
         self.names = (table["corpus"] + "/" + table["file"]).array
-        index_of = {name: index for index, name in enumerate(labels.classes)}
-        self.emotions = table["emotion"].map(index_of).fillna(-1).to_numpy(dtype=np.int64)
+        self.emotions = _indices(table["emotion"], labels.classes)
+        self.genders = _indices(table["gender"], labels.genders)
         low, high = labels.attribute_scale
         values = table[list(labels.attributes)].to_numpy(dtype=np.float64)
         self.attributes = ((values - low) / (high - low)).astype(np.float32)
@@ -75,4 +78,10 @@ class SERDataset(Dataset[Utterance]):
             draw = utterance_generator(self.seed, epoch, self.names[row])
             crop = Crop(self.max_seconds, float(draw.random()))
         samples = self.normalisation(read_waveform(self.paths[row], crop))
-        return Utterance(row, samples, int(self.emotions[row]), self.attributes[row])
+        return Utterance(row, samples, int(self.emotions[row]), self.attributes[row], int(self.genders[row]))
+
+
+def _indices(column: pd.Series, names: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """Return the position of each name, (rows,), -1 where it is missing or none of them."""
+    position = {name: index for index, name in enumerate(names)}
+    return np.asarray(column.map(position).fillna(-1), dtype=np.int64)

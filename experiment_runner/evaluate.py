@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,19 @@ from utils.metrics import (
     split_head_mid_tail,
 )
 
+FIGURES = (
+    ("macro_f1", "macro-F1"),
+    ("uar", "UAR"),
+    ("accuracy", "accuracy"),
+    ("weighted_f1", "weighted F1"),
+    ("ccc_arousal", "CCC arousal"),
+    ("ccc_valence", "CCC valence"),
+    ("ccc_dominance", "CCC dominance"),
+    ("mean_ccc", "mean CCC"),
+    ("gender_accuracy", "gender accuracy"),
+)
+"""The figures of a split that tables show, with their titles."""
+
 
 def tabulate_predictions(
     table: pd.DataFrame, outputs: Outputs, labels: Labels, shared_classes: Sequence[str] | None = None
@@ -43,7 +58,8 @@ def tabulate_predictions(
 
     Returns:
         `file`, then `label`, `prediction` and `prob_<class>` where classes were trained, then `<attribute>` and
-        `pred_<attribute>` on the scale of the table, clipped to it.
+        `pred_<attribute>` on the scale of the table, clipped to it, then `gender` where any is known and
+        `gender_prediction` where it was trained.
     """
     columns: dict[str, object] = {"file": table["file"].to_numpy(dtype=object)}
     if outputs.emotion is not None:
@@ -59,6 +75,10 @@ def tabulate_predictions(
         for index, name in enumerate(labels.attributes):
             columns[name] = table[name].to_numpy(dtype=np.float64)
             columns[f"pred_{name}"] = values[:, index]
+    if table["gender"].notna().any():
+        columns["gender"] = table["gender"].to_numpy(dtype=object)
+    if outputs.gender is not None:
+        columns["gender_prediction"] = np.array(labels.genders, dtype=object)[outputs.gender.argmax(-1).cpu().numpy()]
     return pd.DataFrame(columns)
 
 
@@ -68,7 +88,24 @@ def figures_from_predictions(predictions: pd.DataFrame, groups: Mapping[str, Seq
     Args:
         predictions: As `tabulate_predictions` returns it, or as read back from `predictions/<split>.csv`.
         groups: Head, mid and tail classes.
+
+    Returns:
+        The figures of `utils.metrics` over all rows, with `groups`; where genders are known, the same `by_gender`, with
+        the number of `utterances`; where they were predicted, `gender_accuracy`.
     """
+    figures = _emotion_figures(predictions, groups)
+    if "gender" in predictions:
+        known = predictions[predictions["gender"].notna()]
+        figures["by_gender"] = {
+            gender: {"utterances": len(rows), **_emotion_figures(rows, groups)}
+            for gender, rows in known.groupby("gender")
+        }
+        if "gender_prediction" in predictions and len(known):
+            figures["gender_accuracy"] = float((known["gender"] == known["gender_prediction"]).mean())
+    return figures
+
+
+def _emotion_figures(predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> Figures:
     figures: Figures = {}
     classes = [name.removeprefix("prob_") for name in predictions.columns if name.startswith("prob_")]
     if classes:
@@ -154,7 +191,7 @@ def _predict_split(
 ) -> pd.DataFrame:
     config, device = run.config, run.device
     table = measure_seconds(test.table)
-    labels = Labels(description.classes, description.attributes, test.attribute_scale)
+    labels = replace(description.labels, attribute_scale=test.attribute_scale)
     dataset = SERDataset(table, labels, description.normalisation, config.max_seconds, run.seed)
     items = BatchItems(evaluation_batches(table["seconds"].to_numpy(np.float64), config.eval_batch_size), EVALUATION)
     loader = make_loader(dataset, items, choose_workers(config.num_workers, device), device)
@@ -171,6 +208,8 @@ def _write_split(folder: RunFolder, label: str, predictions: pd.DataFrame, figur
 
 
 def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
-    """Write predictions so that reading them back gives the same numbers."""
+    """Write predictions, whole or not at all, so that reading them back gives the same numbers."""
     path.parent.mkdir(exist_ok=True)
-    predictions.to_csv(path, index=False)
+    partial = path.with_name(path.name + ".tmp")
+    predictions.to_csv(partial, index=False)
+    os.replace(partial, path)

@@ -57,12 +57,14 @@ def run_train(run: Run) -> dict[str, Any]:
         {
             "classes": list(run.data.classes),
             "attributes": list(run.data.attributes),
+            "synthetic_corpora": list(run.data.synthetic_corpora),
             "upstream": assembly.upstream.description,
             "device": str(run.device),
             "precision": run.precision.reason,
             "data_sha256": run.data.fingerprint(),
         }
     )
+    run.tracking.follow(config=run.config, folder=run.folder.path)
     with run.screen.log_to(run.folder.path / LOG):
         _introduce(run, assembly)
         recorder = Recorder(run, assembly.model, assembly.description)
@@ -88,6 +90,7 @@ def assemble(run: Run) -> Assembly:
         attributes=data.attributes,
         attribute_scale=data.attribute_scale,
         class_counts=tuple(int(count) for count in data.class_counts),
+        genders=data.genders,
         normalisation=_choose_normalisation(run, loaded),
         layer_weighting=config.layer_weighting,
         head_dropout=config.head_dropout,
@@ -149,6 +152,7 @@ def _build_loss(run: Run) -> Loss:
         config.attribute_loss_type,
         config.attribute_loss_weight,
         config.focal_gamma,
+        config.gender_loss_weight if config.has_gender_head else None,
     )
     return get_loss_module(settings, ClassPriors(torch.from_numpy(run.data.class_counts)), run.data.attributes)
 
@@ -165,7 +169,8 @@ def _introduce(run: Run, assembly: Assembly) -> None:
     config, train, development = run.config, run.data.train, run.data.development
     trained = sum(p.numel() for p in assembly.model.parameters() if p.requires_grad)
     in_all = sum(p.numel() for p in assembly.model.parameters())
-    run.screen.line(f"{run.name}: {config.task} on {config.corpus}", style="bold")
+    kind = "SYNTHETIC " if config.corpus in run.data.synthetic_corpora else ""
+    run.screen.line(f"{run.name}: {config.task} on {kind}{config.corpus}", style="bold")
     show = run.screen.warn if assembly.upstream.has_random_weights else run.screen.line
     show(f"upstream: {assembly.upstream.description}")
     run.screen.line(

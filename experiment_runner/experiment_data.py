@@ -12,7 +12,7 @@ import pandas as pd
 
 from utils.config_text import did_you_mean
 from utils.configuration import ExperimentConfig
-from utils.data import ATTRIBUTES, Corpus, DataError
+from utils.data import ATTRIBUTES, GENDERS, Corpus, DataError
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class ExperimentData:
         development: Rows that select the model.
         tests: Test splits of the training corpus and of `test_corpora`.
         left_out: By split, rows of the training corpus that carry none of the wanted labels.
+        genders: Genders in output order; empty where there is no gender head.
+        synthetic_corpora: Those of the corpora whose recordings are synthetic.
     """
 
     classes: tuple[str, ...]
@@ -55,6 +57,8 @@ class ExperimentData:
     development: pd.DataFrame
     tests: tuple[EvaluationSplit, ...]
     left_out: Mapping[str, int]
+    genders: tuple[str, ...] = ()
+    synthetic_corpora: tuple[str, ...] = ()
 
     def with_tables(self, **tables: object) -> ExperimentData:
         """Return the same data with other tables, such as measured ones."""
@@ -62,7 +66,7 @@ class ExperimentData:
 
     def fingerprint(self) -> str:
         """Return a hash of what is trained and selected on: files, splits, speakers and labels in order, and scale."""
-        columns = ["corpus", "file", "split", "speaker", "emotion", *ATTRIBUTES]
+        columns = ["corpus", "file", "split", "speaker", "emotion", *ATTRIBUTES, *["gender"] * bool(self.genders)]
         rows = pd.concat([self.train[columns], self.development[columns]]).to_csv(index=False)
         return hashlib.sha256(f"{self.attribute_scale}\n{rows}".encode()).hexdigest()
 
@@ -89,6 +93,8 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
     train = by_split["train"]
     counts = np.array([(train["emotion"] == name).sum() for name in classes], dtype=np.int64)
     _check_counts(config, classes, attributes, counts, by_split)
+    if config.has_gender_head:
+        _check_genders(config, train)
     tests = [
         EvaluationSplit(corpus.name, split, table, classes, corpus.attribute_scale, is_own_corpus=True)
         for split, table in by_split.items()
@@ -98,7 +104,16 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
         tests += _foreign_tests(config, corpora[name], classes, attributes)
     left_out = {split: int((~wanted & (splits == split)).sum()) for split in by_split}
     return ExperimentData(
-        classes, attributes, corpus.attribute_scale, counts, train, by_split["development"], tuple(tests), left_out
+        classes=classes,
+        attributes=attributes,
+        attribute_scale=corpus.attribute_scale,
+        class_counts=counts,
+        train=train,
+        development=by_split["development"],
+        tests=tuple(tests),
+        left_out=left_out,
+        genders=GENDERS if config.has_gender_head else (),
+        synthetic_corpora=tuple(n for n in (config.corpus, *config.test_corpora) if corpora[n].is_synthetic),
     )
 
 
@@ -144,6 +159,15 @@ def _check_counts(
     if groups is not None and classes and sorted(groups.head + groups.mid + groups.tail) != sorted(classes):
         raise DataError(
             f"{config.name}: class_groups: head, mid and tail together must hold each of {', '.join(classes)} once"
+        )
+
+
+def _check_genders(config: ExperimentConfig, train: pd.DataFrame) -> None:
+    missing = [gender for gender in GENDERS if not (train["gender"] == gender).any()]
+    if missing:
+        raise DataError(
+            f"{config.name}: no training row of {config.corpus} is {' or '.join(missing)}; model_type = "
+            '"UpstreamGender" needs both: add the genders, or use "UpstreamFinetune"'
         )
 
 

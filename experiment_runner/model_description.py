@@ -34,6 +34,7 @@ class ModelDescription:
         head_dropout: Dropout of the heads.
         upstream: The encoder's transformers config.
         sample_rate_hz: Of the waveforms.
+        genders: Genders in output order; empty where there is no gender head.
     """
 
     model_type: str
@@ -46,16 +47,17 @@ class ModelDescription:
     head_dropout: float
     upstream: dict[str, Any]
     sample_rate_hz: int = SAMPLE_RATE_HZ
+    genders: tuple[str, ...] = ()
 
     @property
     def labels(self) -> Labels:
         """What the model's outputs are called."""
-        return Labels(self.classes, self.attributes, self.attribute_scale)
+        return Labels(self.classes, self.attributes, self.attribute_scale, self.genders)
 
     @property
     def heads(self) -> HeadShape:
         """Sizes of the model's heads."""
-        return HeadShape(len(self.classes), len(self.attributes), self.head_dropout)
+        return HeadShape(len(self.classes), len(self.attributes), self.head_dropout, len(self.genders))
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads."""
@@ -68,13 +70,13 @@ class ModelDescription:
         Raises:
             ValueError: Where the document has another format version.
         """
-        values = dict(document)
+        values = {"genders": (), **document}  # checkpoints written before gender heads existed have none
         version = values.pop("format_version", None)
         if version != FORMAT_VERSION:
             raise ValueError(f"format_version is {version}, this program reads {FORMAT_VERSION}; use another release")
         if values["sample_rate_hz"] != SAMPLE_RATE_HZ:
             raise ValueError(f"sample_rate_hz is {values['sample_rate_hz']}, this program reads {SAMPLE_RATE_HZ}")
-        for key in ("classes", "attributes", "attribute_scale", "class_counts"):
+        for key in ("classes", "attributes", "attribute_scale", "class_counts", "genders"):
             values[key] = tuple(values[key])
         values["normalisation"] = Normalisation(**values["normalisation"])
         return cls(**values)

@@ -100,14 +100,22 @@ def show_plan(experiments: Iterable[PreparedExperiment], screen: Screen) -> None
             warnings.append(
                 f"{config.name}: patience is deprecated and will be removed; use window, min_epochs and loss_stop_ratio"
             )
+        if data.train["speaker"].isna().all():
+            warnings.append(f"{config.corpus} names no speakers: that none is in two splits cannot be checked")
         if config.upstream_model in UPSTREAMS["built_in"]:
             warnings.append(f"{config.name}: {config.upstream_model} has RANDOM weights: nothing was pre-trained")
     columns = ("experiment", "task", "upstream", "loss", "corpus", "train / development", "test", "seeds")
-    screen.table("Plan", columns, rows, numeric=range(0))
+    screen.table("Plan", columns, rows, numeric=range(0), note=synthetic_note(experiments))
     for note in dict.fromkeys(notes):
         screen.line(note)
     for warning in dict.fromkeys(warnings):
         screen.warn(warning)
+
+
+def synthetic_note(experiments: Iterable[PreparedExperiment]) -> str:
+    """Say which corpora are synthetic; empty where none is."""
+    names = dict.fromkeys(name for experiment in experiments for name in experiment.data.synthetic_corpora)
+    return f"{', '.join(names)}: SYNTHETIC recordings, no figure says anything about speech" if names else ""
 
 
 def _notes(config: ExperimentConfig, data: ExperimentData) -> list[str]:

@@ -58,6 +58,7 @@ class Recorder:
         self.last = flatten(record)
         self.run.folder.append_metrics(self.last)
         self.run.screen.line(epoch_line(record, self.run.config.epoch, len(self.run.data.train)))
+        self.run.tracking.look()
         if refused:
             self.run.screen.warn(f"{refused} steps of this epoch had gradients that are not finite; they were skipped")
 

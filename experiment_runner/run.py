@@ -10,6 +10,7 @@ from experiment_runner.experiment_data import ExperimentData
 from experiment_runner.optimisation import Precision, choose_precision
 from experiment_runner.run_folder import RunFolder
 from experiment_runner.screen import Screen
+from experiment_runner.tracking import Tracking
 from utils.configuration import ExperimentConfig
 
 
@@ -22,6 +23,7 @@ class Run:
     folder: RunFolder
     device: torch.device
     screen: Screen
+    tracking: Tracking
 
     @property
     def seed(self) -> int:

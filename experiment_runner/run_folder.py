@@ -13,7 +13,7 @@ import tomli_w
 from experiment_runner.checkpoints import CheckpointStore, write_json
 from experiment_runner.experiment_data import ExperimentData
 from utils.config_text import describe_value
-from utils.configuration import ExperimentConfig, identity_of
+from utils.configuration import ExperimentConfig, identity_of, with_defaults
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -87,7 +87,7 @@ class RunFolder:
             stored, fingerprint = document["experiment"], document["resolved"]["data_sha256"]
         except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
             return [f"{folder / EXPERIMENT} cannot be read ({error})"]
-        before, now = identity_of(stored), self.config.run_identity()
+        before, now = identity_of(with_defaults(stored)), self.config.run_identity()
         changed = [
             f"{key} {_show(before, key)} -> {_show(now, key)}"
             for key in sorted({*now, *before})

@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from utils.secrets import Redaction
+
 PLAIN_WIDTH = 160
 SECONDS_BETWEEN_LINES = 60.0
 
@@ -61,6 +63,7 @@ class Screen:
         is_terminal = sys.stdout.isatty()
         self.console = Console(highlight=False, soft_wrap=True, width=None if is_terminal else PLAIN_WIDTH)
         self._log: Path | None = None
+        self._redact = Redaction()
 
     @contextmanager
     def log_to(self, path: Path) -> Iterator[None]:
@@ -72,7 +75,8 @@ class Screen:
             self._log = None
 
     def line(self, text: str, style: str = "") -> None:
-        """Print one line."""
+        """Print one line, without any token."""
+        text = self._redact(text)
         self.console.print(escape(text), style=style or None)
         if self._log is not None:
             with self._log.open("a", encoding="utf-8") as file:
@@ -102,11 +106,14 @@ class Screen:
         with Progress(*columns, console=self.console, transient=True) as bar:
             yield EpochProgress(epoch, utterances, bar, self.line)
 
-    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numeric: range) -> None:
-        """Print a table; the columns of `numeric` are aligned right."""
+    def table(
+        self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numeric: range, note: str = ""
+    ) -> None:
+        """Print a table; the columns of `numeric` are aligned right, and a note stands below."""
         table = Table(title=title, title_justify="left", title_style="bold")
+        table.caption, table.caption_justify, table.caption_style = note or None, "left", "bold yellow"
         for index, column in enumerate(columns):
             table.add_column(column, justify="right" if index in numeric else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(self._redact(cell)) for cell in row))
         self.console.print(table)

@@ -8,7 +8,8 @@ effective batch, and returns named terms, of which the sum is trained. A loss th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -28,16 +29,24 @@ class Targets:
         emotion_mask: (batch,) bool.
         attributes: On the training scale [0, 1], (batch, attributes); any number where masked.
         attribute_mask: (batch, attributes) bool.
+        gender: Gender indices, (batch,) int64; any valid index where masked.
+        gender_mask: (batch,) bool.
     """
 
     emotion: Tensor
     emotion_mask: Tensor
     attributes: Tensor
     attribute_mask: Tensor
+    gender: Tensor
+    gender_mask: Tensor
 
     def to(self, device: torch.device) -> Targets:
         """Copy to a device, without waiting where the memory is pinned."""
         return Targets(*(tensor.to(device, non_blocking=True) for tensor in self._tensors()))
+
+    def pin_memory(self) -> Targets:
+        """Copy to page-locked memory."""
+        return Targets(*(tensor.pin_memory() for tensor in self._tensors()))
 
     @staticmethod
     def concatenate(parts: list[Targets]) -> Targets:
@@ -48,8 +57,8 @@ class Targets:
         """Return the targets of some rows, in their order."""
         return Targets(*(tensor[rows] for tensor in self._tensors()))
 
-    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.emotion, self.emotion_mask, self.attributes, self.attribute_mask
+    def _tensors(self) -> list[Tensor]:
+        return [getattr(self, field.name) for field in fields(self)]
 
 
 @dataclass(frozen=True)
@@ -226,22 +235,46 @@ class MSELoss(AttributeLoss):
         return self._named(torch.where(targets.attribute_mask, errors, 0.0).sum(0) / counts, "mse_loss")
 
 
-class MultitaskLoss(Loss):
-    """The terms of an emotion loss and of an attribute loss."""
+class GenderLoss(Loss):
+    """Cross-entropy of the gender head, the mean over the utterances whose gender is known.
 
-    def __init__(self, emotion: CategoricalLoss, attributes: AttributeLoss) -> None:
+    Args:
+        weight: Factor of the term.
+    """
+
+    def __init__(self, weight: float) -> None:
         super().__init__()
-        self.emotion = emotion
-        self.attributes = attributes
-        self.separable = emotion.separable and attributes.separable
+        self.weight = weight
 
     def totals(self, targets: Targets) -> Terms:
-        """Return both losses' totals."""
-        return {**self.emotion.totals(targets), **self.attributes.totals(targets)}
+        """Return how many utterances have a gender."""
+        return {"gender_loss": targets.gender_mask.sum().float()}
 
     def forward(self, outputs: Outputs, targets: Targets, totals: Terms | None = None) -> Terms:
-        """Return both losses' terms."""
-        return {**self.emotion(outputs, targets, totals), **self.attributes(outputs, targets, totals)}
+        """Return `gender_loss`."""
+        assert outputs.gender is not None
+        losses = F.cross_entropy(outputs.gender.float(), targets.gender, reduction="none")
+        known = torch.where(targets.gender_mask, losses, 0.0).sum()
+        count = (totals or self.totals(targets))["gender_loss"].clamp(min=1)
+        return {"gender_loss": self.weight * known / count}
+
+
+class JointLoss(Loss):
+    """The terms of several losses together."""
+
+    def __init__(self, parts: Sequence[Loss]) -> None:
+        super().__init__()
+        self.parts = list(parts)
+        self.registered = nn.ModuleList(parts)  # so that their buffers move with this module
+        self.separable = all(part.separable for part in parts)
+
+    def totals(self, targets: Targets) -> Terms:
+        """Return every part's totals."""
+        return {name: total for part in self.parts for name, total in part.totals(targets).items()}
+
+    def forward(self, outputs: Outputs, targets: Targets, totals: Terms | None = None) -> Terms:
+        """Return every part's terms."""
+        return {name: term for part in self.parts for name, term in part(outputs, targets, totals).items()}
 
 
 @dataclass(frozen=True)
@@ -253,6 +286,8 @@ class LossSettings:
     attribute_loss_type: str
     attribute_loss_weight: float
     focal_gamma: float
+    gender_loss_weight: float | None = None
+    """None where there is no gender head."""
 
 
 def get_loss_module(settings: LossSettings, priors: ClassPriors, attributes: tuple[str, ...]) -> Loss:
@@ -267,13 +302,16 @@ def get_loss_module(settings: LossSettings, priors: ClassPriors, attributes: tup
         KeyError: Where a name is not known.
     """
     by_attribute: dict[str, type[AttributeLoss]] = {"CCCLoss": CCCLoss, "MSELoss": MSELoss}
+    parts: list[Loss] = []
+    if settings.task != "dimensional":
+        parts.append(_emotion_loss(settings, priors))
     if settings.task == "dimensional":
-        return by_attribute[settings.loss_type](attributes)
-    emotion = _emotion_loss(settings, priors)
-    if settings.task == "categorical":
-        return emotion
-    attribute_loss = by_attribute[settings.attribute_loss_type](attributes, settings.attribute_loss_weight)
-    return MultitaskLoss(emotion, attribute_loss)
+        parts.append(by_attribute[settings.loss_type](attributes))
+    elif settings.task == "multitask":
+        parts.append(by_attribute[settings.attribute_loss_type](attributes, settings.attribute_loss_weight))
+    if settings.gender_loss_weight is not None:
+        parts.append(GenderLoss(settings.gender_loss_weight))
+    return parts[0] if len(parts) == 1 else JointLoss(parts)
 
 
 def _emotion_loss(settings: LossSettings, priors: ClassPriors) -> CategoricalLoss:

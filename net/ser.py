@@ -1,12 +1,15 @@
-"""Emotion heads, and what a model returns."""
+"""Heads, and what a model returns."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+
+HEADS = ("emotion", "attributes", "gender")
+"""The outputs that a head makes, in a fixed order."""
 
 
 @dataclass(frozen=True)
@@ -14,45 +17,45 @@ class Outputs:
     """What the model says of a batch of utterances.
 
     Attributes:
+        embedding: Pooled statistics of the upstream's frames, (batch, 2 · hidden).
         emotion: Logits, (batch, classes); None where no classes are trained.
         attributes: Emotional attributes on the training scale [0, 1], (batch, attributes); None where none are trained.
-        embedding: Pooled statistics of the upstream's frames, (batch, 2 · hidden).
+        gender: Logits, (batch, genders); None where the model type has no gender head.
     """
 
-    emotion: Tensor | None
-    attributes: Tensor | None
     embedding: Tensor
+    emotion: Tensor | None = None
+    attributes: Tensor | None = None
+    gender: Tensor | None = None
 
     def tensors(self) -> list[Tensor]:
-        """Return the heads' outputs that are there, in a fixed order."""
-        return [tensor for tensor in (self.emotion, self.attributes) if tensor is not None]
+        """Return the heads' outputs that are there, in the order of `HEADS`."""
+        return [tensor for tensor in (self.emotion, self.attributes, self.gender) if tensor is not None]
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> Outputs:
         """Return the same outputs with other tensors, in the order of `tensors`."""
-        queue = list(tensors)
-        emotion = queue.pop(0) if self.emotion is not None else None
-        attributes = queue.pop(0) if self.attributes is not None else None
-        return Outputs(emotion, attributes, self.embedding)
+        there = [name for name in HEADS if getattr(self, name) is not None]
+        return replace(self, **dict(zip(there, tensors, strict=True)))
 
     def without_embedding(self) -> Outputs:
         """Return the same outputs with an empty embedding, (batch, 0): a whole split's would fill the memory."""
-        return Outputs(self.emotion, self.attributes, self.embedding[:, :0])
+        return replace(self, embedding=self.embedding[:, :0])
 
     def select(self, rows: Tensor) -> Outputs:
         """Return the outputs of some rows, in their order."""
-        selected = Outputs(self.emotion, self.attributes, self.embedding[rows])
+        selected = replace(self, embedding=self.embedding[rows])
         return selected.with_tensors([tensor[rows] for tensor in self.tensors()])
 
     @staticmethod
     def concatenate(parts: Sequence[Outputs]) -> Outputs:
         """Join the outputs of several batches."""
         tensors = [torch.cat(column) for column in zip(*(part.tensors() for part in parts), strict=True)]
-        joined = Outputs(parts[0].emotion, parts[0].attributes, torch.cat([part.embedding for part in parts]))
+        joined = replace(parts[0], embedding=torch.cat([part.embedding for part in parts]))
         return joined.with_tensors(tensors)
 
 
-class EmotionHead(nn.Sequential):
-    """Pooled statistics → emotion logits or attributes, in the shape of the Odyssey 2024 challenge baseline's head.
+class UtteranceHead(nn.Sequential):
+    """Pooled statistics → logits or attributes, in the shape of the Odyssey 2024 challenge baseline's head.
 
     Source: L. Goncalves et al., "Odyssey 2024 - Speech Emotion Recognition Challenge", Odyssey 2024: dropout, linear,
     layer norm, ReLU, dropout, linear.

@@ -1,4 +1,4 @@
-"""The model that experiments train: upstream, attentive statistics pooling, emotion heads."""
+"""The model that experiments train: upstream, attentive statistics pooling, heads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from net.pooling import AttentiveStatisticsPooling
-from net.ser import EmotionHead, Outputs
+from net.ser import Outputs, UtteranceHead
 from net.upstream import Upstream, Waveforms
 
 
@@ -18,10 +18,11 @@ class HeadShape:
     classes: int
     attributes: int
     dropout: float
+    genders: int = 0
 
 
 class SERModelWrapper(nn.Module):
-    """Waveforms → emotion logits and emotional attributes.
+    """Waveforms → emotion logits, emotional attributes and gender logits.
 
     Args:
         upstream: The speech encoder.
@@ -33,22 +34,24 @@ class SERModelWrapper(nn.Module):
         hidden = upstream.hidden_size
         self.upstream = upstream
         self.pooling = AttentiveStatisticsPooling(hidden)
-        self.emotion_head = EmotionHead(2 * hidden, hidden, heads.classes, heads.dropout) if heads.classes else None
-        self.attribute_head = (
-            EmotionHead(2 * hidden, hidden, heads.attributes, heads.dropout) if heads.attributes else None
-        )
+
+        def make_head(outputs: int) -> UtteranceHead | None:
+            return UtteranceHead(2 * hidden, hidden, outputs, heads.dropout) if outputs else None
+
+        self.emotion_head = make_head(heads.classes)
+        self.attribute_head = make_head(heads.attributes)
+        self.gender_head = make_head(heads.genders)
         if self.attribute_head is not None:
             nn.init.constant_(self.attribute_head.output.bias, 0.5)  # the middle of the training scale
 
     def forward(self, waveforms: Waveforms) -> Outputs:
-        """Return logits (batch, classes), attributes in [0, 1] (batch, attributes) and embeddings (batch, 2 · hidden).
+        """Return what each head says, as `Outputs` describes it, and embeddings (batch, 2 · hidden).
 
         Heads run on the pooled statistics in the precision that autocast chooses; all outputs are fp32.
         """
         embedding = self.pooling(self.upstream(waveforms))
-        emotion = self.emotion_head(embedding).float() if self.emotion_head is not None else None
-        attributes = self.attribute_head(embedding).float() if self.attribute_head is not None else None
-        return Outputs(emotion, attributes, embedding)
+        heads = (self.emotion_head, self.attribute_head, self.gender_head)
+        return Outputs(embedding, *(None if head is None else head(embedding).float() for head in heads))
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that are new in this model: all but the upstream's own."""

@@ -29,6 +29,7 @@ min_epochs = 2
 batch_size = 8
 learning_rate = 1e-3
 head_dropout = 0.1
+tracking = "none"
 """
 
 

@@ -54,6 +54,7 @@ AnyLoss = Annotated[
     Literal["WeightedCrossEntropy", "BalancedSoftmax", "CrossEntropy", "Focal", "CCCLoss", "MSELoss"],
     BeforeValidator(_canonical_loss),
 ]
+ModelType = Literal["UpstreamFinetune", "UpstreamGender"]
 AttributeLoss = Annotated[Literal["CCCLoss", "MSELoss"], BeforeValidator(_canonical_loss)]
 
 
@@ -95,6 +96,8 @@ class CorpusConfig(Section):
     """Speakers that may stand both in training and in development or test; `true` allows every one."""
     attribute_scale: Scale | None = None
     """Lowest and highest value of arousal, valence and dominance; `configs/config_dim.json` holds the default."""
+    synthetic: bool = False
+    """Whether the recordings are synthetic, as those of `--demo`; every screen and report then says so."""
 
     def key_problems(self) -> list[tuple[str, str]]:
         """Return what is wrong between the keys of a corpus."""
@@ -199,6 +202,8 @@ class TrainingConfig(Section):
     """Criterion of the attributes in `task = "multitask"`."""
     attribute_loss_weight: Positive = 1.0
     """Weight of the attributes' criterion in `task = "multitask"`."""
+    gender_loss_weight: Positive = 1.0
+    """Weight of the gender criterion in `model_type = "UpstreamGender"`; utterances of unknown gender have none."""
 
     epoch: Count = 30
     """Most epochs to train."""
@@ -243,6 +248,13 @@ class TrainingConfig(Section):
     """Processes that decode audio. `auto`: by the machine's cores on a GPU, none on the CPU."""
     log_every: Annotated[Count, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = 50
     """Steps between two looks at the loss and at the count of refused steps."""
+    tracking: Annotated[Literal["wandb", "none"], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = "wandb"
+    """Where the run folder's figures are copied to: Weights & Biases (offline where there is no `WANDB_TOKEN`), or
+    nowhere."""
+    wandb_project: Annotated[str, Field(min_length=1, json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = "200AI"
+    """Project of Weights & Biases; `name` or `entity/name`."""
+    tags: Annotated[Names, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = ()
+    """Tags beside those that tracking sets itself: corpus, task, model type, loss and upstream."""
 
     def key_problems(self) -> list[tuple[str, str]]:
         """Return what is wrong between the keys of an experiment."""
@@ -275,7 +287,7 @@ def _class_problems(config: TrainingConfig) -> list[tuple[str, str]]:
 
 def _repetition_problems(config: TrainingConfig) -> list[tuple[str, str]]:
     problems = []
-    for key in ("classes", "seeds", "test_corpora"):
+    for key in ("classes", "seeds", "test_corpora", "tags"):
         values = getattr(config, key) or ()
         repeated = sorted({str(value) for value in values if values.count(value) > 1})
         if repeated:
@@ -290,8 +302,9 @@ class ExperimentEntry(Section):
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     """Names the run's folder: letters, digits, `.`, `_`, `+` and `-`."""
-    model_type: Literal["UpstreamFinetune"] = "UpstreamFinetune"
-    """What is trained: the upstream with attentive statistics pooling and emotion heads."""
+    model_type: ModelType = "UpstreamFinetune"
+    """`UpstreamFinetune`: the upstream with attentive statistics pooling and emotion heads. `UpstreamGender`: with a
+    gender head beside them, trained jointly."""
     config: str = "base_config"
     """The table of this file to start from."""
     config_update: dict[str, Any] = Field(default_factory=dict)
@@ -303,7 +316,7 @@ class ExperimentConfig(TrainingConfig):
 
     name: str
     """As in `[[experiments]]`."""
-    model_type: Literal["UpstreamFinetune"] = "UpstreamFinetune"
+    model_type: ModelType = "UpstreamFinetune"
     """As in `[[experiments]]`."""
 
     @property
@@ -316,6 +329,11 @@ class ExperimentConfig(TrainingConfig):
         """Whether emotional attributes are trained."""
         return self.task != "categorical"
 
+    @property
+    def has_gender_head(self) -> bool:
+        """Whether gender is trained as an auxiliary task."""
+        return self.model_type == "UpstreamGender"
+
     def run_identity(self) -> dict[str, Any]:
         """Return the keys that decide what one run finds."""
         return identity_of(self.model_dump(mode="json", exclude_none=True))
@@ -326,6 +344,12 @@ def identity_of(experiment: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value for key, value in experiment.items() if key not in ("seeds", "test_corpora") and affects_result(key)
     }
+
+
+def with_defaults(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete a stored experiment with the defaults of keys that are younger than it."""
+    defaults = {name: field.default for name, field in ExperimentConfig.model_fields.items() if not field.is_required()}
+    return {**{name: value for name, value in defaults.items() if value is not None}, **experiment}
 
 
 def affects_result(key: str) -> bool:

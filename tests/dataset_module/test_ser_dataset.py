@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from dataset_module.ser_dataset import Labels, SERDataset
 from experiment_runner.evaluate import figures_from_predictions, tabulate_predictions
 from net.ser import Outputs
+from utils.data import GENDERS
 from utils.dataset.collation import collate
 from utils.dataset.normalisation import Normalisation
 from utils.dataset.sampling import EVALUATION
@@ -31,6 +33,7 @@ def table(tmp_path: Path) -> pd.DataFrame:
             "emotion": ["sad", "other"],
             "arousal": [1.0, 7.0],
             "valence": [2.5, np.nan],
+            "gender": ["male", np.nan],
         }
     )
 
@@ -43,6 +46,14 @@ def test_targets_are_on_the_training_scale_and_missing_ones_masked(table: pd.Dat
     assert targets.attributes[:, 0].tolist() == [0.0, 1.0]
     assert targets.attributes[0, 1] == 0.25
     assert targets.attribute_mask.tolist() == [[True, True], [True, False]]
+    assert not targets.gender_mask.any(), "no gender is trained"
+
+
+def test_an_unknown_gender_is_masked(table: pd.DataFrame) -> None:
+    dataset = SERDataset(table, replace(LABELS, genders=GENDERS), Normalisation("none"), 12.0, seed=0)
+    targets = collate([dataset[EVALUATION, 0], dataset[EVALUATION, 1]]).targets
+    assert targets.gender_mask.tolist() == [True, False]
+    assert GENDERS[int(targets.gender[0])] == "male"
 
 
 def test_training_crops_by_seed_epoch_and_utterance_and_evaluation_never(table: pd.DataFrame) -> None:
@@ -57,11 +68,14 @@ def test_training_crops_by_seed_epoch_and_utterance_and_evaluation_never(table: 
 
 def test_predictions_are_on_the_corpus_scale_clipped_and_in_class_order(table: pd.DataFrame) -> None:
     outputs = Outputs(
-        torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.25, -0.1], [1.0, 1.2]]), torch.zeros(2, 0)
+        torch.zeros(2, 0),
+        emotion=torch.tensor([[2.0, 0.0], [0.0, 1.0]]),
+        attributes=torch.tensor([[0.25, -0.1], [1.0, 1.2]]),
     )
     predictions = tabulate_predictions(table, outputs, LABELS)
     assert list(predictions) == [
         "file", "label", "prediction", "prob_angry", "prob_sad", "arousal", "pred_arousal", "valence", "pred_valence",
+        "gender",
     ]  # fmt: skip
     assert predictions["prediction"].tolist() == ["angry", "sad"]
     assert predictions["prob_angry"][0] == pytest.approx(1 / (1 + np.exp(-2)))
@@ -71,10 +85,36 @@ def test_predictions_are_on_the_corpus_scale_clipped_and_in_class_order(table: p
     assert figures_from_predictions(predictions, {})["rmse_arousal"] == pytest.approx(np.sqrt(1.5**2 / 2))
 
 
+def test_figures_by_gender_are_those_of_its_rows_over_the_full_class_list() -> None:
+    """The truth is written down by hand; scikit-learn computes each figure from the rows of one gender."""
+    predictions = pd.DataFrame(
+        {
+            "file": list("abcdef"),
+            "label": ["angry", "sad", "sad", np.nan, "angry", "angry"],
+            "prediction": ["angry", "angry", "sad", "sad", "angry", "sad"],
+            "prob_angry": 0.5, "prob_sad": 0.5,
+            "valence": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "pred_valence": [1.0, 2.5, 3.0, 4.5, 5.0, 5.0],
+            "gender": ["female", "female", "female", "male", "male", np.nan],
+            "gender_prediction": ["female", "male", "female", "male", "female", "female"],
+        }
+    )  # fmt: skip
+    figures = figures_from_predictions(predictions, {"head": ["sad"]})
+    assert figures["gender_accuracy"] == pytest.approx(3 / 5), "the row without a gender does not count"
+    female, male = figures["by_gender"]["female"], figures["by_gender"]["male"]
+    assert (female["utterances"], male["utterances"]) == (3, 1), "of the labelled"
+    assert female["macro_f1"] == pytest.approx(2 / 3)
+    assert male["macro_f1"] == pytest.approx(1 / 2), "no man is sad, and sad stays in the class list"
+    assert male["rmse_valence"] == pytest.approx(np.sqrt(0.5**2 / 2))
+    assert female["groups"]["head"]["macro_f1"] == pytest.approx(2 / 3)
+    assert "by_gender" not in figures_from_predictions(predictions.drop(columns="gender"), {})
+
+
 def test_another_corpus_chooses_among_the_shared_classes_on_its_own_scale(table: pd.DataFrame) -> None:
     labels = Labels(("angry", "happy", "sad"), ("arousal",), (0.0, 1.0))
     outputs = Outputs(
-        torch.tensor([[1.0, 9.0, 0.0], [0.0, 9.0, 1.0]]), torch.tensor([[0.5], [0.75]]), torch.zeros(2, 0)
+        torch.zeros(2, 0),
+        emotion=torch.tensor([[1.0, 9.0, 0.0], [0.0, 9.0, 1.0]]),
+        attributes=torch.tensor([[0.5], [0.75]]),
     )
     predictions = tabulate_predictions(table, outputs, labels, ("angry", "sad"))
     assert predictions["prediction"].tolist() == ["angry", "sad"]

@@ -25,6 +25,7 @@ from experiment_runner.recorder import Recorder
 from experiment_runner.run import Run
 from experiment_runner.run_folder import RunFolder
 from experiment_runner.screen import Screen
+from experiment_runner.tracking import Tracking
 from experiment_runner.train import Trainer
 from net.loss_modules import Targets
 from net.ser import Outputs
@@ -43,7 +44,8 @@ def make_trainer(
     config = ExperimentConfig.model_validate({**KEYS, **keys})
     corpus = load_corpus("P", CorpusConfig(PATH_TO_LABEL=podcast.labels, PATH_TO_AUDIO=podcast.audio))
     data = measure_training(resolve_data(config, {"P": corpus}))
-    run = Run(config, data, RunFolder(folder, config, 1), device, Screen())
+    screen = Screen()
+    run = Run(config, data, RunFolder(folder, config, 1), device, screen, Tracking(screen))
     assembly = assemble(run)
     return build_trainer(run, assembly, Recorder(run, assembly.model, assembly.description))
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,19 +17,24 @@ ATTRIBUTES = ("arousal", "valence", "dominance")
 def make_batch(size: int = 12, seed: int = 0) -> tuple[Outputs, Targets]:
     generator = torch.Generator().manual_seed(seed)
     outputs = Outputs(
-        torch.randn(size, 4, generator=generator), torch.rand(size, 3, generator=generator), torch.zeros(size, 2)
+        torch.zeros(size, 2),
+        emotion=torch.randn(size, 4, generator=generator),
+        attributes=torch.rand(size, 3, generator=generator),
     )
     targets = Targets(
         torch.randint(0, 4, (size,), generator=generator),
         torch.rand(size, generator=generator) > 0.2,
         torch.rand(size, 3, generator=generator),
         torch.rand(size, 3, generator=generator) > 0.2,
+        torch.randint(0, 2, (size,), generator=generator),
+        torch.rand(size, generator=generator) > 0.2,
     )
-    return outputs, targets
+    return replace(outputs, gender=torch.randn(size, 2, generator=generator)), targets
 
 
-def build(loss_type: str, task: str = "categorical", gamma: float = 2.0) -> Loss:
-    return get_loss_module(LossSettings(task, loss_type, "CCCLoss", 0.5, gamma), ClassPriors(COUNTS), ATTRIBUTES)
+def build(loss_type: str, task: str = "categorical", gamma: float = 2.0, gender: float | None = None) -> Loss:
+    settings = LossSettings(task, loss_type, "CCCLoss", 0.5, gamma, gender)
+    return get_loss_module(settings, ClassPriors(COUNTS), ATTRIBUTES)
 
 
 def by_hand(loss_type: str, outputs: Outputs, targets: Targets) -> float:
@@ -61,7 +67,7 @@ def test_balanced_softmax_is_the_softmax_with_counts() -> None:
     """Equation 4 of Ren et al. 2020: n_y exp(η_y) / Σ n_i exp(η_i)."""
     outputs, targets = make_batch(size=1)
     assert outputs.emotion is not None
-    targets = Targets(targets.emotion, torch.tensor([True]), targets.attributes, targets.attribute_mask)
+    targets = replace(targets, emotion_mask=torch.tensor([True]))
     shares = COUNTS * outputs.emotion[0].exp()
     expected = -torch.log(shares[targets.emotion[0]] / shares.sum())
     assert float(build("BalancedSoftmax")(outputs, targets)["emotion_loss"]) == pytest.approx(float(expected), abs=1e-6)
@@ -89,8 +95,8 @@ def test_ccc_loss_agrees_with_audmetric() -> None:
 
 def test_a_constant_column_gives_a_finite_ccc_loss_and_gradient() -> None:
     attributes = torch.full((4, 3), 0.5, requires_grad=True)
-    outputs = Outputs(None, attributes, torch.zeros(4, 2))
-    targets = Targets(torch.zeros(4).long(), torch.zeros(4) > 1, torch.full((4, 3), 0.5), torch.ones(4, 3) > 0)
+    outputs = Outputs(torch.zeros(4, 2), attributes=attributes)
+    targets = replace(make_batch(size=4)[1], attributes=torch.full((4, 3), 0.5), attribute_mask=torch.ones(4, 3) > 0)
     loss = torch.stack(list(build("CCCLoss", task="dimensional")(outputs, targets).values())).sum()
     torch.autograd.backward([loss])
     assert torch.isfinite(loss)
@@ -112,19 +118,19 @@ def test_a_constant_column_gives_a_finite_ccc_loss_and_gradient() -> None:
 )
 def test_masked_targets_change_nothing(loss_type: str, task: str) -> None:
     outputs, targets = make_batch()
-    changed = Targets(
-        torch.where(targets.emotion_mask, targets.emotion, 3 - targets.emotion),
-        targets.emotion_mask,
-        torch.where(targets.attribute_mask, targets.attributes, 7.0),
-        targets.attribute_mask,
+    changed = replace(
+        targets,
+        emotion=torch.where(targets.emotion_mask, targets.emotion, 3 - targets.emotion),
+        attributes=torch.where(targets.attribute_mask, targets.attributes, 7.0),
+        gender=torch.where(targets.gender_mask, targets.gender, 1 - targets.gender),
     )
-    one, other = (build(loss_type, task)(outputs, t) for t in (targets, changed))
+    one, other = (build(loss_type, task, gender=0.3)(outputs, t) for t in (targets, changed))
     assert {name: float(term) for name, term in one.items()} == {name: float(term) for name, term in other.items()}
 
 
 @pytest.mark.parametrize(("loss_type", "task"), [("WeightedCrossEntropy", "categorical"), ("MSELoss", "dimensional")])
 def test_parts_of_a_separable_loss_add_up_to_the_whole(loss_type: str, task: str) -> None:
-    loss = build(loss_type, task)
+    loss = build(loss_type, task, gender=0.3)
     outputs, targets = make_batch()
     whole, totals = loss(outputs, targets), loss.totals(targets)
     rows = torch.split(torch.arange(12), [5, 1, 6])
@@ -135,8 +141,14 @@ def test_parts_of_a_separable_loss_add_up_to_the_whole(loss_type: str, task: str
 
 def test_an_unlabelled_batch_has_loss_zero() -> None:
     outputs, targets = make_batch()
-    unlabelled = Targets(targets.emotion, torch.zeros(12) > 1, targets.attributes, torch.zeros(12, 3) > 1)
-    assert float(build("WeightedCrossEntropy")(outputs, unlabelled)["emotion_loss"]) == 0
+    unlabelled = replace(
+        targets,
+        emotion_mask=torch.zeros(12) > 1,
+        attribute_mask=torch.zeros(12, 3) > 1,
+        gender_mask=torch.zeros(12) > 1,
+    )
+    terms = build("WeightedCrossEntropy", gender=0.3)(outputs, unlabelled)
+    assert {name: float(term) for name, term in terms.items()} == {"emotion_loss": 0, "gender_loss": 0}
     assert all(float(term) == 0 for term in build("MSELoss", "dimensional")(outputs, unlabelled).values())
 
 
@@ -146,3 +158,18 @@ def test_multitask_terms_carry_their_weight() -> None:
     alone = build("CCCLoss", "dimensional")(outputs, targets)
     assert set(both) == {"emotion_loss", "ccc_loss_arousal", "ccc_loss_valence", "ccc_loss_dominance"}
     assert float(both["ccc_loss_valence"]) == pytest.approx(0.5 * float(alone["ccc_loss_valence"]))
+
+
+@pytest.mark.parametrize(("loss_type", "task"), [("CrossEntropy", "categorical"), ("CCCLoss", "dimensional")])
+def test_gender_is_one_more_weighted_term_over_the_known_genders(loss_type: str, task: str) -> None:
+    outputs, targets = make_batch()
+    assert outputs.gender is not None
+    terms = build(loss_type, task, gender=0.3)(outputs, targets)
+    losses = []
+    for logits, gender, known in zip(outputs.gender.double(), targets.gender, targets.gender_mask, strict=True):
+        p = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum()
+        losses += [-np.log(p[gender])] * bool(known)
+    assert 0 < len(losses) < 12
+    assert float(terms.pop("gender_loss")) == pytest.approx(0.3 * np.mean(losses), abs=1e-6)
+    alone = build(loss_type, task)(outputs, targets)
+    assert {name: float(term) for name, term in terms.items()} == {name: float(term) for name, term in alone.items()}

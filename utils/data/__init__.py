@@ -28,6 +28,7 @@ CATEGORICAL: dict[str, Any] = json.loads((CONFIGS / "config_cat.json").read_text
 DIMENSIONAL: dict[str, Any] = json.loads((CONFIGS / "config_dim.json").read_text(encoding="utf-8"))
 CANONICAL_CLASSES: tuple[str, ...] = tuple(CATEGORICAL["classes"])
 ATTRIBUTES: tuple[str, ...] = tuple(DIMENSIONAL["attributes"])
+GENDERS = ("female", "male")
 TEXT_COLUMNS = ("corpus", "file", "path", "split", "speaker", "gender", "emotion")
 TEXT = pd.StringDtype("pyarrow", na_value=np.nan)
 
@@ -44,6 +45,7 @@ class Corpus:
     table: pd.DataFrame
     classes: tuple[str, ...]
     attribute_scale: tuple[float, float]
+    is_synthetic: bool = False
 
 
 def load_corpus(name: str, config: CorpusConfig) -> Corpus:
@@ -66,7 +68,8 @@ def load_corpus(name: str, config: CorpusConfig) -> Corpus:
     _check_rows(name, table, (low, high))
     table = assign_splits(name, table, config.split_speakers)
     check_speakers(name, table, config.allow_speaker_overlap)
-    return Corpus(name, table, _canonical_order(table, getattr(reader, "CLASSES", None)), (low, high))
+    classes = _canonical_order(table, getattr(reader, "CLASSES", None))
+    return Corpus(name, table, classes, (low, high), config.synthetic)
 
 
 def as_utterance_table(name: str, rows: pd.DataFrame) -> pd.DataFrame:

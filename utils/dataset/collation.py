@@ -24,12 +24,14 @@ class Utterance:
         samples: (samples,) float32, 16 kHz mono, normalised.
         emotion: Class index, -1 where missing.
         attributes: (attributes,) on [0, 1], NaN where missing.
+        gender: Gender index, -1 where missing.
     """
 
     row: int
     samples: Waveform
     emotion: int
     attributes: npt.NDArray[np.float32]
+    gender: int
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,7 @@ class Batch:
     def pin_memory(self) -> Batch:
         """Move to page-locked memory; called by the data loader."""
         waveforms = Waveforms(self.waveforms.samples.pin_memory(), self.waveforms.counts)
-        targets = self.targets
-        pinned = Targets(
-            targets.emotion.pin_memory(),
-            targets.emotion_mask.pin_memory(),
-            targets.attributes.pin_memory(),
-            targets.attribute_mask.pin_memory(),
-        )
-        return Batch(waveforms, pinned, self.rows)
+        return Batch(waveforms, self.targets.pin_memory(), self.rows)
 
 
 def collate(utterances: Sequence[Utterance]) -> Batch:
@@ -62,11 +57,14 @@ def collate(utterances: Sequence[Utterance]) -> Batch:
     samples = torch.from_numpy(np.concatenate([utterance.samples for utterance in utterances]))
     emotion = torch.tensor([utterance.emotion for utterance in utterances])
     attributes = torch.from_numpy(np.stack([utterance.attributes for utterance in utterances]))
+    gender = torch.tensor([utterance.gender for utterance in utterances])
     targets = Targets(
         emotion=emotion.clamp(min=0),
         emotion_mask=emotion >= 0,
         attributes=attributes.nan_to_num(),
         attribute_mask=~attributes.isnan(),
+        gender=gender.clamp(min=0),
+        gender_mask=gender >= 0,
     )
     counts = tuple(len(utterance.samples) for utterance in utterances)
     return Batch(Waveforms(samples, counts), targets, torch.tensor([utterance.row for utterance in utterances]))

@@ -1,0 +1,383 @@
+"""The pictures and the one-page report of a run, from its folder alone: `python -m experiment_runner.report FOLDER`.
+
+Nothing is asked of a model or a corpus, so both can be made again at any time, also for a run of long ago.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+from pydantic import ValidationError
+
+from experiment_runner.evaluate import FIGURES, class_groups, figures_from_predictions
+from experiment_runner.pictures import (
+    STYLE,
+    Course,
+    attribute_scatter_picture,
+    attributes_of,
+    class_shares_picture,
+    classes_of,
+    confusion_matrix_picture,
+    training_curves_picture,
+)
+from experiment_runner.run_folder import EXPERIMENT, METRICS, RESULT, RunError
+from utils.config_text import describe_value
+from utils.configuration import ExperimentConfig
+from utils.metrics import Figures
+from utils.upstreams import UPSTREAMS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+REPORT = "report.html"
+PICTURES = "pictures"
+TEMPLATE = "report.html.jinja"
+DOTS_PER_INCH = 300
+OWN_SPLIT = re.compile(r"development|test\d*")
+CAPTIONS = {
+    "training": "Losses and development scores by epoch: the star is the saved epoch, the triangle the end.",
+    "classes": "Share of each class in the training split (bar, with its count) and in the other splits (markers).",
+    "confusion": "Confusion matrix of {split}: rows are the truth, columns the prediction, colour is the row's share.",
+    "attributes": "Truth against prediction in {split}, one point an utterance; on the dashed line both are equal.",
+}
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """One split that has predictions.
+
+    Attributes:
+        label: The name of its files.
+        predictions: `predictions/<label>.csv`.
+        figures: Computed from the predictions, as those of `evaluation/<label>.json` were.
+    """
+
+    label: str
+    predictions: pd.DataFrame
+    figures: Figures
+
+    @property
+    def is_own_corpus(self) -> bool:
+        """Whether it is a split of the training corpus."""
+        return OWN_SPLIT.fullmatch(self.label) is not None
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What a run's folder holds.
+
+    Attributes:
+        folder: The folder.
+        experiment: The configuration as it was written, with keys that this release may not know.
+        resolved: What was decided beyond it.
+        config: The configuration, of the keys known.
+        course: Epochs and result.
+        description: `config.json` of the best checkpoint; empty before the first.
+        provenance: `provenance.json` of the best checkpoint; empty before the first.
+        groups: Head, mid and tail classes.
+        splits: Development first, then the test splits.
+        problems: Sentences on what could not be read.
+    """
+
+    folder: Path
+    experiment: dict[str, Any]
+    resolved: dict[str, Any]
+    config: ExperimentConfig
+    course: Course
+    description: dict[str, Any]
+    provenance: dict[str, Any]
+    groups: dict[str, list[str]]
+    splits: tuple[SplitReport, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def tested(self) -> tuple[SplitReport, ...]:
+        """The test splits."""
+        return tuple(split for split in self.splits if split.label != "development")
+
+
+def read_run(folder: Path) -> StoredRun:
+    """Read a run's folder, finished or not.
+
+    Raises:
+        RunError: Where the folder is no run.
+    """
+    problems: list[str] = []
+    experiment, resolved, config = _read_experiment(folder)
+    epochs = _read_epochs(folder / METRICS, problems)
+    result = _read_json(folder / RESULT, problems)
+    best = folder / "checkpoints" / "best"
+    description = _read_json(best / "config.json", problems) or {}
+    groups = class_groups(config, description.get("classes", ()), description.get("class_counts", ()))
+    return StoredRun(
+        folder=folder,
+        experiment=experiment,
+        resolved=resolved,
+        config=config,
+        course=Course(epochs, result, config.loss_stop_ratio),
+        description=description,
+        provenance=_read_json(best / "provenance.json", problems) or {},
+        groups=groups,
+        splits=tuple(_read_splits(folder, groups, problems)),
+        problems=tuple(problems),
+    )
+
+
+def _read_experiment(folder: Path) -> tuple[dict[str, Any], dict[str, Any], ExperimentConfig]:
+    """Return the configuration as written, what was resolved, and the configuration of the keys still known."""
+    try:
+        document = tomllib.loads((folder / EXPERIMENT).read_text(encoding="utf-8"))
+        experiment, resolved = document["experiment"], document["resolved"]
+        known = {key: value for key, value in experiment.items() if key in ExperimentConfig.model_fields}
+        return experiment, resolved, ExperimentConfig.model_validate(known)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RunError(
+            f"{folder} is no run: it has no {EXPERIMENT}; name a folder such as runs/<experiment>/seed-<n>"
+        ) from error
+    except (OSError, KeyError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{folder / EXPERIMENT} cannot be read ({reason}); restore it or train again") from error
+
+
+def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
+    """Return a JSON document; None where there is none, with a sentence where there is one that cannot be read."""
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        problems.append(f"{path.name} cannot be read: {error}")
+        return None
+    return document
+
+
+def _read_epochs(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """Return the epochs of `metrics.jsonl`; a line that is still being written is left out."""
+    epochs = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            epochs.append({**record, "epoch": int(record["epoch"])})
+        except (ValueError, KeyError, TypeError):
+            problems.append(f"line {number} of {path.name} cannot be read and is left out")
+    return epochs
+
+
+def _read_splits(folder: Path, groups: dict[str, list[str]], problems: list[str]) -> Iterator[SplitReport]:
+    for path in sorted((folder / "predictions").glob("*.csv"), key=_split_order):
+        try:
+            predictions = read_predictions(path)
+            computed = figures_from_predictions(predictions, groups)
+        except (OSError, ValueError, KeyError) as error:
+            problems.append(f"predictions/{path.name} cannot be used: {error}")
+            continue
+        yield SplitReport(path.stem, predictions, {"utterances": len(predictions), **computed})
+
+
+def _split_order(path: Path) -> tuple[bool, bool, int, str]:
+    """Put development first, then the corpus's own tests in order, then those of other corpora."""
+    return path.stem != "development", OWN_SPLIT.fullmatch(path.stem) is None, len(path.stem), path.stem
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read `predictions/<split>.csv`; only an empty field is a missing value, whatever a class is called."""
+    text = dict.fromkeys(("file", "label", "prediction"), str)
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+
+
+def draw_pictures(folder: Path) -> list[Path]:
+    """Write the pictures of a run into `pictures/`, each as PNG and as PDF.
+
+    Raises:
+        RunError: Where the folder is no run.
+    """
+    written = []
+    for name, figure in _figures(read_run(folder)):
+        for suffix in ("png", "pdf"):
+            written.append(folder / PICTURES / f"{name}.{suffix}")
+            _save(figure, written[-1])
+    return written
+
+
+def _figures(run: StoredRun) -> Iterator[tuple[str, Figure]]:
+    if run.course.epochs:
+        course = run.course
+        yield "training", training_curves_picture(course.epochs, course.result, course.loss_stop_ratio)
+    if run.groups:
+        yield "classes", class_shares_picture(_class_counts(run), run.groups)
+    for split in run.splits:
+        classes = classes_of(split.predictions)
+        if classes and split.figures.get("macro_f1") is not None:
+            title = f"{split.label}: macro-F1 {number(split.figures['macro_f1'])}, UAR {number(split.figures['uar'])}"
+            yield f"confusion-{split.label}", confusion_matrix_picture(split.predictions, classes, title)
+    for split in run.splits:
+        attributes = attributes_of(split.predictions)
+        if attributes and split.predictions[attributes].notna().any(axis=None):
+            title = f"{split.label}: {len(split.predictions):,} utterances"
+            scale = _scale(run, split, attributes)
+            yield f"attributes-{split.label}", attribute_scatter_picture(split.predictions, scale, title)
+
+
+def _class_counts(run: StoredRun) -> dict[str, dict[str, int]]:
+    """Return utterances by class and split; other corpora have other classes and are left out."""
+    counts = {"train": dict(zip(run.description["classes"], run.description["class_counts"], strict=True))}
+    for split in run.splits:
+        if split.is_own_corpus and "per_class" in split.figures:
+            counts[split.label] = {name: row["support"] for name, row in split.figures["per_class"].items()}
+    return counts
+
+
+def _scale(run: StoredRun, split: SplitReport, attributes: Sequence[str]) -> tuple[float, float]:
+    """Return the scale of a split's corpus; that of another corpus is in no file, so its values stand for it."""
+    values = split.predictions[[*attributes, *(f"pred_{name}" for name in attributes)]]
+    low, high = float(values.min().min()), float(values.max().max())
+    if split.is_own_corpus and "attribute_scale" in run.description:
+        own_low, own_high = run.description["attribute_scale"]
+        return min(low, own_low), max(high, own_high)
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write a figure that appears whole or not at all, the same bytes each time."""
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_name(path.name + ".tmp")
+    undated = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}[path.suffix]
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(partial, format=path.suffix[1:], dpi=DOTS_PER_INCH, metadata=undated)
+    os.replace(partial, path)
+
+
+def write_report(folder: Path, pictures: Sequence[Path] | None = None) -> Path:
+    """Write `report.html` into a run's folder, one page that needs nothing beside it.
+
+    Args:
+        folder: The run's folder.
+        pictures: What `draw_pictures` returned; drawn now where it is left out.
+
+    Raises:
+        RunError: Where the folder is no run.
+    """
+    page = _render(read_run(folder), draw_pictures(folder) if pictures is None else pictures)
+    target, partial = folder / REPORT, folder / f"{REPORT}.tmp"
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, target)
+    return target
+
+
+def _render(run: StoredRun, pictures: Sequence[Path]) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "shown": shown}
+    return environment.get_template(TEMPLATE).render(
+        run=run,
+        seed=run.resolved.get("seed", "?"),
+        warnings=_warnings(run),
+        ending=_ending(run),
+        figures=[(key, title) for key, title in FIGURES if any(key in split.figures for split in run.splits)],
+        detailed=[split for split in run.tested or run.splits if "per_class" in split.figures],
+        gendered=[split for split in run.splits if split.figures.get("by_gender")],
+        group_of={name: group for group, members in run.groups.items() for name in members},
+        pictures=[_embedded(path) for path in pictures if path.suffix == ".png"],
+    )
+
+
+def _embedded(path: Path) -> dict[str, str]:
+    kind, _, split = path.stem.partition("-")
+    caption = CAPTIONS[kind].format(split=split)
+    return {"kind": kind, "caption": caption, "data": base64.b64encode(path.read_bytes()).decode("ascii")}
+
+
+def _warnings(run: StoredRun) -> list[str]:
+    """Return what nobody who reads a figure of this run may overlook."""
+    warnings = []
+    synthetic = run.resolved.get("synthetic_corpora")
+    if synthetic:
+        warnings.append(f"SYNTHETIC data: {', '.join(map(str, synthetic))}. These figures say nothing about speech.")
+    upstream = str(run.resolved.get("upstream", ""))
+    if "RANDOM weights" in upstream or run.config.upstream_model in UPSTREAMS["built_in"]:
+        warnings.append(f"RANDOM weights: the upstream {run.config.upstream_model} was not pre-trained.")
+    return warnings + list(run.problems)
+
+
+def _ending(run: StoredRun) -> str:
+    """Say how training ended, in sentences."""
+    course, most = run.course, run.config.epoch
+    if course.result is None:
+        return f"Training has not finished: {course.ending} (at most {most})."
+    result = course.result
+    sentences = [
+        f"Training ended after {result.get('epochs', '?')} of at most {most} epochs "
+        f"and {_duration(result.get('seconds'))}: {course.ending}.",
+        f"The model of epoch {result.get('best_epoch', '?')} is kept, with a smoothed development score of "
+        f"{number(result.get('best_score'))}.",
+    ]
+    if course.epochs and course.epochs[-1].get("stop"):
+        sentences.append(f"The last decision: {course.epochs[-1].get('decision', '?')}.")
+    if result.get("refused_steps"):
+        sentences.append(f"Steps skipped because gradients were not finite: {result['refused_steps']}.")
+    return " ".join(sentences)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "an unknown time"
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def number(value: float | None) -> str:
+    """Show a figure with three decimals, a count whole, and what is not there as a dash."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def shown(value: object) -> str:
+    """Show a setting as TOML writes it."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {shown(item)}" for key, item in value.items()) + " }"
+    return describe_value(value)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw and write again for each folder; return 1 where one of them is no run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiment_runner.report", description="Draw a run's pictures and write its report again."
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER", help="such as runs/Mine/seed-42")
+    status = 0
+    for folder in parser.parse_args(arguments).folders:
+        try:
+            pictures = draw_pictures(folder)
+            for path in (*pictures, write_report(folder, pictures)):
+                print(path)
+        except RunError as error:
+            print(error, file=sys.stderr)
+            status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

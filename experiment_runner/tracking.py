@@ -1,0 +1,148 @@
+"""Tracking: processes that copy run folders to Weights & Biases, and what is said of them.
+
+Training only starts them, glances at them after an epoch, and closes their standard input. One that fails or hangs
+costs a sentence.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from experiment_runner.screen import Screen
+from experiment_runner.wandb_copy import read_state
+from utils.configuration import ExperimentConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+LONGEST_START = 60.0
+"""Seconds after which a copy that has not begun is mentioned."""
+LONGEST_END = 30.0
+"""Seconds that the end of the program waits for all copies together."""
+MOST_PATHS = 4
+"""Longer lists are shown as a pattern."""
+QUIET_END = 3.0
+"""Seconds of it that pass without a word."""
+
+
+@dataclass
+class _Copy:
+    """One copying process."""
+
+    folder: Path
+    process: subprocess.Popen[bytes]
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with it, as far as can be told without waiting."""
+        state, status = read_state(self.folder), self.process.poll()
+        if status:
+            return state.get("error") or f"the copying process ended with status {status}"
+        is_waiting = status is None and not state.get("started")
+        is_late = time.monotonic() - self.began > LONGEST_START
+        return f"no answer for {LONGEST_START:.0f} s" if is_waiting and is_late else None
+
+
+class Tracking:
+    """The copies of one session.
+
+    Args:
+        screen: Where the first failure is told; of the others, what was not copied.
+    """
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._copies: list[_Copy] = []
+        self._has_told = False
+
+    def follow(self, config: ExperimentConfig, folder: Path) -> None:
+        """Copy a run from now on, where the experiment wants it; an earlier copy of it ends first."""
+        if config.tracking == "wandb":
+            self._end([copy for copy in self._copies if copy.folder == folder])
+            self._copies = [copy for copy in self._copies if copy.folder != folder]
+            self._copies.append(_Copy(folder, _start(folder)))
+
+    def look(self) -> None:
+        """Mention copies that failed or have not begun; never waits."""
+        for copy in self._copies:
+            if copy.problem:
+                self._tell(copy.problem)
+
+    def release(self, folder: Path) -> None:
+        """Let the copy of a run send the rest and end by itself."""
+        for copy in self._copies:
+            if copy.folder == folder and copy.process.stdin is not None:
+                copy.process.stdin.close()
+
+    def close(self) -> None:
+        """Wait a bounded time for all copies, and print where they are or how to make them again."""
+        self._end(self._copies)
+        self._show()
+        self._copies.clear()
+
+    def _end(self, copies: list[_Copy]) -> None:
+        """Let copies send the rest, and stop those that take too long."""
+        for copy in copies:
+            self.release(copy.folder)
+        if _wait(copies, QUIET_END):
+            self._screen.line(f"tracking: waiting for W&B, {LONGEST_END:.0f} s at most")
+        late = _wait(copies, LONGEST_END)
+        self.look()
+        for copy in late:
+            copy.process.kill()
+            copy.process.wait()
+            self._tell(f"not done {LONGEST_END:.0f} s after its run")
+
+    def _tell(self, what: str) -> None:
+        if not self._has_told:
+            self._has_told = True
+            self._screen.warn(f"tracking: W&B: {what.rstrip('.')}; nothing is lost, metrics.jsonl has every figure")
+
+    def _show(self) -> None:
+        states = {copy.folder: read_state(copy.folder) for copy in self._copies}
+        for folder, state in states.items():
+            if state.get("finished") and state["mode"] == "online":
+                self._screen.line(f"tracking: {folder}: {state['url']}")
+        offline = [Path(s["folder"]) for s in states.values() if s.get("finished") and s["mode"] == "offline"]
+        if offline:
+            paths = _as_arguments(offline, "wandb/offline-run-*")
+            self._screen.line(f"tracking: W&B was offline (there is no WANDB_TOKEN); to send it: wandb sync {paths}")
+        missing = [folder for folder, state in states.items() if not state.get("finished")]
+        if missing:
+            command = f"python -m experiment_runner.wandb_copy {_as_arguments(missing, '')}"
+            self._screen.line(f"tracking: not copied; to copy it later: {command}")
+
+
+def _wait(copies: list[_Copy], seconds: float) -> list[_Copy]:
+    """Return the copies that have not ended after so long."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and any(copy.process.poll() is None for copy in copies):
+        time.sleep(0.05)
+    return [copy for copy in copies if copy.process.poll() is None]
+
+
+def _start(folder: Path) -> subprocess.Popen[bytes]:
+    """Start the copying process in a session of its own, so that an interrupt of the training leaves it alone."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiment_runner.wandb_copy", str(folder.resolve()), "--follow"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _as_arguments(paths: list[Path], below: str) -> str:
+    """Return paths as a shell takes them; many of them as a pattern, where `below` is what follows a run folder."""
+    here = Path.cwd()
+    shown = [path.relative_to(here) if path.is_relative_to(here) else path for path in paths]
+    if len(shown) <= MOST_PATHS:
+        return " ".join(shlex.quote(str(path)) for path in shown)
+    output = shown[0].parents[1 + len(Path(below).parts)]
+    return f"{shlex.quote(str(output))}/{Path('*', 'seed-*', below)}"

@@ -1,0 +1,212 @@
+"""Copies a run folder to Weights & Biases: `python -m experiment_runner.wandb_copy RUN_FOLDER…`.
+
+`metrics.jsonl` and `evaluation/*.json` are the truth; this process only reads them, so that training never waits for a
+tracker. It sends all that is there, whatever was sent before: a run can be copied again at any time. With `--follow` it
+goes on until its standard input closes, which it does when training ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import shutil
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+from utils.secrets import Redaction, read_token
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+STATE = "tracking.json"
+SECONDS_BETWEEN_LOOKS = 1.0
+LONGEST_TAG = 64
+RESULTS = ("stop", "best_epoch", "best_score")
+SECTIONS = ("train_", "development_")
+"""Prefixes of `metrics.jsonl` that become sections of the page."""
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return what is known of a run's copy: `id`, `mode`, `url`, `folder`, `error`; empty before the first."""
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state
+
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """Replace what is known of a run's copy."""
+    partial = folder / f"{STATE}.tmp"
+    partial.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, folder / STATE)
+
+
+class WandbCopy:
+    """One run of Weights & Biases, online with a token, else in `<run folder>/wandb/` for `wandb sync`.
+
+    Args:
+        folder: The run folder.
+        token: `WANDB_TOKEN`.
+    """
+
+    def __init__(self, folder: Path, token: str | None) -> None:
+        self.folder = folder
+        before = read_state(folder)
+        self.epochs_sent = 0
+        document = tomllib.loads((folder / "experiment.toml").read_text(encoding="utf-8"))
+        identity = before.get("id") or uuid.uuid4().hex[:12]
+        write_state(folder, {**before, "id": identity, "error": "", "started": False, "finished": False})
+        self.run = _begin(folder, document, identity, token)
+        self.state = {
+            "id": identity,
+            "mode": "online" if token else "offline",
+            "url": self.run.url or "",
+            "folder": self.run.settings.sync_dir,
+            "error": "",
+            "started": True,
+            "finished": False,
+        }
+        self._note()
+
+    def send_epochs(self) -> None:
+        """Send the lines of `metrics.jsonl` that were not sent yet; a line still being written waits."""
+        path = self.folder / "metrics.jsonl"
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        lines = text[: text.rfind("\n") + 1].splitlines()
+        for line in lines[self.epochs_sent :]:
+            record = json.loads(line)
+            self.run.log({section(name): value for name, value in record.items()}, step=record["epoch"])
+        self.epochs_sent = len(lines)
+
+    def send_results(self) -> None:
+        """Send figures of test splits, the result, and the pictures."""
+        import wandb
+
+        for path in sorted((self.folder / "evaluation").glob("*.json")):
+            figures = json.loads(path.read_text(encoding="utf-8"))
+            self.run.summary.update({f"{path.stem}/{name}": value for name, value in numbers(figures).items()})
+        result = self.folder / "result.json"
+        if result.is_file():
+            found = json.loads(result.read_text(encoding="utf-8"))
+            self.run.summary.update({name: found[name] for name in RESULTS})
+        pictures = sorted((self.folder / "pictures").glob("*.png"))
+        if pictures:
+            self.run.log({f"pictures/{path.stem}": wandb.Image(str(path)) for path in pictures})
+
+    def finish(self) -> None:
+        """Send the rest and let go; an earlier offline copy that was never synced is replaced by this one."""
+        self.send_epochs()
+        self.send_results()
+        self.run.finish(exit_code=0 if (self.folder / "result.json").is_file() else 1)
+        for earlier in (self.folder / "wandb").glob(f"offline-run-*-{self.state['id']}"):
+            if str(earlier) != self.state["folder"] and not list(earlier.glob("*.synced")):
+                shutil.rmtree(earlier, ignore_errors=True)
+        self.state["finished"] = True
+        self._note()
+
+    def _note(self) -> None:
+        """Write the state, unless another run has taken the folder over since."""
+        if read_state(self.folder).get("id") == self.state["id"]:
+            write_state(self.folder, self.state)
+
+
+def _begin(folder: Path, document: dict[str, Any], identity: str, token: str | None) -> Any:  # noqa: ANN401
+    """Return the `wandb.Run` of a run folder."""
+    if token:
+        os.environ["WANDB_API_KEY"] = token  # `wandb.login(key=...)` would write it to ~/.netrc
+    import wandb
+
+    if token:
+        wandb.login(prompt=False)
+    experiment = document["experiment"]
+    entity, _, project = experiment["wandb_project"].rpartition("/")
+    run = wandb.init(
+        project=project,
+        entity=entity or None,
+        id=identity,
+        name=f"{experiment['name']}/{folder.name}",
+        group=experiment["name"],
+        config={**experiment, "resolved": document["resolved"]},
+        tags=tags(experiment, document["resolved"]),
+        dir=str(folder),
+        mode="online" if token else "offline",
+        resume="allow",
+        settings=wandb.Settings(
+            console="off",
+            silent=True,
+            disable_git=True,  # the remote's address can hold a token
+            save_code=False,
+            x_stats_pid=os.getppid(),  # the training's use of the machine, not this process's
+        ),
+    )
+    run.define_metric("epoch")
+    run.define_metric("*", step_metric="epoch")
+    return run
+
+
+def tags(experiment: dict[str, Any], resolved: dict[str, Any]) -> list[str]:
+    """Return corpus, task, model type, loss, upstream, `synthetic` where that is so, and the experiment's own tags."""
+    names = [experiment[key] for key in ("corpus", "task", "model_type", "loss_type")]
+    names += [Path(experiment["upstream_model"]).name, *experiment.get("tags", ())]
+    names += ["synthetic"] * bool(resolved.get("synthetic_corpora"))
+    return [name[:LONGEST_TAG] for name in dict.fromkeys(names) if name]
+
+
+def section(name: str) -> str:
+    """Turn `development_macro_f1` into `development/macro_f1`, which groups the charts."""
+    for prefix in SECTIONS:
+        if name.startswith(prefix):
+            return f"{prefix[:-1]}/{name.removeprefix(prefix)}"
+    return name
+
+
+def numbers(figures: dict[str, Any], path: str = "") -> dict[str, float]:
+    """Return every number of nested figures by its path, such as `groups/tail/macro_f1`."""
+    found: dict[str, float] = {}
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            found |= numbers(value, f"{path}{name}/")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[path + name] = value
+    return found
+
+
+def copy_run(folder: Path, token: str | None, follow: bool) -> None:
+    """Copy one run folder, once or until standard input closes."""
+    copy = WandbCopy(folder, token)
+    while follow:
+        copy.send_epochs()
+        closed, _, _ = select.select([sys.stdin], [], [], SECONDS_BETWEEN_LOOKS)
+        follow = not closed
+    copy.finish()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Return 0 where every run was copied, 1 where one was not."""
+    parser = argparse.ArgumentParser(description="Copy run folders to Weights & Biases.")
+    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN_FOLDER", help="such as runs/NAME/seed-42")
+    parser.add_argument("--follow", action="store_true", help="go on until standard input closes")
+    options = parser.parse_args(arguments)
+    token, redact = read_token("WANDB_TOKEN"), Redaction()
+    failed = False
+    for folder in options.folders:
+        try:
+            copy_run(folder.resolve(), token, options.follow)
+        except Exception as error:  # noqa: BLE001 - whatever a tracker does, the run goes on and the others are copied
+            failed = True
+            sentence = redact(" ".join(f"{type(error).__name__}: {error}".split()))
+            print(f"{folder}: {sentence}", file=sys.stderr)
+            if folder.is_dir():
+                write_state(folder, {**read_state(folder), "error": sentence})
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""Tracking with the real wandb: offline files read back, faults, and tokens that must not get out."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.synthetic_podcast import SyntheticPodcast
+from tests.test_main import BASE, write_files
+from tests.wandb_files import read_offline_run
+
+TOKENS = {
+    "HUGGINGFACE_TOKEN": "hf_" + "planted0" * 4,
+    "WANDB_TOKEN": "c0ffee42" * 5,
+    "GIT_AUTH_TOKEN": "ghp_" + "secret77" * 4,
+}
+ONE = '[[experiments]]\nname = "one"\nconfig_update = { tags = ["pilot"], seeds = [1, 2] }\n'
+TRACKED = BASE.replace('tracking = "none"', 'tracking = "wandb"')
+RUNS = ("seed-1", "seed-2")
+
+
+def run_program(arguments: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `main.py` with a home of its own, so that nothing of this machine's accounts is seen or changed."""
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
+    kept = {name: value for name, value in os.environ.items() if name not in TOKENS and not name.startswith("WANDB")}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), *arguments],
+        cwd=folder,
+        env={**kept, "HOME": str(home), "PYTHONPATH": "", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+
+
+@pytest.mark.slow
+def test_offline_files_hold_every_epoch_the_config_the_tags_and_the_test_figures(
+    podcast: SyntheticPodcast, tmp_path: Path
+) -> None:
+    arguments = write_files(tmp_path, podcast, ONE, TRACKED)
+    trained = run_program(arguments, tmp_path)
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    assert trained.stdout.count("wandb sync ") == 1
+    identities = {}
+    for seed in RUNS:
+        run = tmp_path / "runs" / "one" / seed
+        (file,) = (run / "wandb").glob("offline-run-*/*.wandb")
+        assert str(file.parent.relative_to(tmp_path)) in trained.stdout
+        found = read_offline_run(file)
+        identities[seed] = found.identity
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert len(lines) == 2
+        for line, sent in zip(lines, found.history, strict=False):
+            for name, value in line.items():
+                key = name.replace("train_", "train/", 1).replace("development_", "development/", 1)
+                assert sent[key] == value, name
+        assert (found.name, found.project, found.exit_code) == (f"one/{seed}", "200AI", 0)
+        expected = ["P", "categorical", "UpstreamFinetune", "WeightedCrossEntropy", "wavlm-tiny-random", "pilot"]
+        assert sorted(found.tags) == sorted(expected)
+        assert found.config["learning_rate"] == 1e-3
+        assert found.config["resolved"]["seed"] == int(seed[-1])
+        assert found.summary["best_epoch"] == json.loads((run / "result.json").read_text())["best_epoch"]
+
+    tested = run_program([*arguments, "--test"], tmp_path)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    for seed in RUNS:
+        run = tmp_path / "runs" / "one" / seed
+        (file,) = (run / "wandb").glob("offline-run-*/*.wandb")
+        found = read_offline_run(file)
+        assert found.identity == identities[seed], "the test's figures go to the run of the training"
+        assert len([sent for sent in found.history if "train/loss" in sent]) == 2, "the copy is whole by itself"
+        figures = json.loads((run / "evaluation" / "test1.json").read_text())
+        assert found.summary["test1/macro_f1"] == figures["macro_f1"]
+        assert found.summary["test1/per_class/fear/recall"] == figures["per_class"]["fear"]["recall"]
+
+
+FAKE = {
+    "raises": "raise RuntimeError('the tracker is broken')",
+    "hangs": "import time; time.sleep(60)",
+}
+
+
+@pytest.mark.parametrize("fault", ["raises", pytest.param("hangs", marks=pytest.mark.slow)])
+def test_a_tracker_that_raises_or_hangs_costs_one_sentence(
+    podcast: SyntheticPodcast, tmp_path: Path, fault: str
+) -> None:
+    """A stand-in for wandb whose `init` fails; the training, its process and its files are real."""
+    package = tmp_path / "fault" / "wandb"
+    package.mkdir(parents=True)
+    text = f"class Settings:\n    def __init__(self, **_): pass\ndef init(**_):\n    {FAKE[fault]}\n"
+    (package / "__init__.py").write_text(text)
+    arguments = write_files(tmp_path, podcast, ONE, TRACKED)
+    started = time.monotonic()
+    done = run_program(arguments, tmp_path, PYTHONPATH=str(package.parent))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - started < 100
+    reason = "RuntimeError: the tracker is broken" if fault == "raises" else "not done 30 s after its run"
+    warnings = [line for line in done.stdout.splitlines() if "WARNING: tracking" in line]
+    assert warnings == [f"WARNING: tracking: W&B: {reason}; nothing is lost, metrics.jsonl has every figure"]
+    assert done.stdout.count("python -m experiment_runner.wandb_copy runs/one/seed-1 runs/one/seed-2") == 1
+    for seed in RUNS:
+        assert len((tmp_path / "runs" / "one" / seed / "metrics.jsonl").read_text().splitlines()) == 2
+        assert (tmp_path / "runs" / "one" / seed / "result.json").is_file()
+
+    again = subprocess.run(
+        [sys.executable, "-m", "experiment_runner.wandb_copy", str(tmp_path / "runs" / "one" / "seed-1")],
+        cwd=ROOT, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    (file,) = (tmp_path / "runs" / "one" / "seed-1" / "wandb").glob("offline-run-*/*.wandb")
+    assert [sent["epoch"] for sent in read_offline_run(file).history if "epoch" in sent] == [1, 2]
+
+
+def test_without_tracking_nothing_of_it_is_imported(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    package = tmp_path / "trap" / "wandb"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()\n")
+    done = run_program(write_files(tmp_path, podcast, ONE), tmp_path, PYTHONPATH=str(package.parent))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not (tmp_path / "imported").exists()
+    assert "tracking:" not in done.stdout
+    assert not list((tmp_path / "runs").rglob("tracking.json"))
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """A server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def refused_address() -> str:
+    """An address where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    return f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_tokens_get_nowhere_even_when_the_real_tracker_fails_online(
+    podcast: SyntheticPodcast, tmp_path: Path, refused_address: str, place: str
+) -> None:
+    """One experiment fails as well, with the tokens in its message, so that errors and tracebacks are covered."""
+    listed = ONE + f'[[experiments]]\nname = "broken"\nconfig_update = {{ upstream_model = "{tmp_path}/broken" }}\n'
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text(json.dumps({"model_type": " ".join(TOKENS.values())}))
+    environment = TOKENS if place == "environment" else {}
+    if place == ".env":
+        (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in TOKENS.items()))
+    arguments = write_files(tmp_path, podcast, listed, TRACKED)
+    done = run_program(arguments, tmp_path, WANDB_BASE_URL=refused_address, **environment)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "<GIT_AUTH_TOKEN>" in done.stdout, "the message that held the tokens was printed without them"
+    assert done.stdout.count("WARNING: tracking: W&B:") == 1
+    assert leaks(tmp_path, done.stdout + done.stderr) == []
+    assert (tmp_path / "runs" / "one" / "seed-2" / "result.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_server_that_never_answers_does_not_hold_training_up(
+    podcast: SyntheticPodcast, tmp_path: Path, silent_server: str
+) -> None:
+    arguments = write_files(tmp_path, podcast, ONE, TRACKED)
+    done = run_program(arguments, tmp_path, WANDB_BASE_URL=silent_server, **TOKENS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("WARNING: tracking: W&B:") == 1
+    assert done.stdout.count("tracking: not copied") == 1
+    assert leaks(tmp_path, done.stdout + done.stderr) == []
+
+
+def leaks(folder: Path, shown: str) -> list[str]:
+    """Return where a token stands: on the screen, in a file (but for `.env` and the planted model) or in its name."""
+    planted = {folder / ".env", folder / "broken" / "config.json"}
+    found = [f"screen: {name}" for name, value in TOKENS.items() if value in shown]
+    for path in folder.rglob("*"):
+        content = path.read_bytes() if path.is_file() and path not in planted else b""
+        found += [
+            f"{path}: {name}" for name, value in TOKENS.items() if value.encode() in content or value in str(path)
+        ]
+    return found

@@ -1,0 +1,61 @@
+"""`model_type = "UpstreamGender"` as a person runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+from sklearn.metrics import accuracy_score, f1_score
+
+import main as program
+from tests.synthetic_podcast import SyntheticPodcast
+from tests.test_main import write_files
+
+GENDER = """
+[[experiments]]
+name = "gender"
+model_type = "UpstreamGender"
+config_update = { task = "multitask", gender_loss_weight = 0.5, accumulation_steps = 2, batch_size = 8, epoch = 1, min_epochs = 1 }
+"""  # noqa: E501
+
+
+def test_gender_is_trained_beside_the_emotions_and_every_figure_told_by_gender(
+    podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = write_files(tmp_path, podcast, GENDER)
+    assert program.main(arguments) == 0
+    run = tmp_path / "runs" / "gender" / "seed-42"
+    epoch = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert epoch["train_gender_loss"] == pytest.approx(0.5 * 0.69, rel=0.3), "half the entropy of a coin"
+    assert {"development_gender_loss", "development_gender_accuracy"} <= set(epoch)
+    assert load_file(run / "checkpoints/best/model.safetensors")["gender_head.5.weight"].shape == (2, 64)
+
+    assert program.main([*arguments, "--test"]) == 0
+    predictions = pd.read_csv(run / "predictions" / "test1.csv")
+    figures = json.loads((run / "evaluation" / "test1.json").read_text())
+    expected = accuracy_score(predictions["gender"], predictions["gender_prediction"])
+    assert figures["gender_accuracy"] == pytest.approx(expected)
+    classes = [name.removeprefix("prob_") for name in predictions.columns if name.startswith("prob_")]
+    for gender, rows in predictions.groupby("gender"):
+        known = rows[rows["label"].notna()]
+        expected = f1_score(known["label"], known["prediction"], labels=classes, average="macro", zero_division=0)
+        assert figures["by_gender"][gender]["macro_f1"] == pytest.approx(expected)
+        assert figures["by_gender"][gender]["utterances"] == len(known)
+        assert {"ccc_arousal", "mean_ccc"} <= set(figures["by_gender"][gender])
+    shown = capsys.readouterr().out
+    assert f"{figures['by_gender']['female']['macro_f1']:.4f}" in shown.split("Test by gender")[1]
+
+
+def test_a_corpus_without_women_is_refused_by_name(
+    podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "labels_consensus.csv"
+    podcast.rows.assign(Gender=podcast.rows["Gender"].replace("Female", "Unknown")).to_csv(labels, index=False)
+    arguments = write_files(tmp_path, SyntheticPodcast(labels, podcast.audio, podcast.rows), GENDER)
+    assert program.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert 'gender: no training row of P is female; model_type = "UpstreamGender" needs both' in told
+    assert not (tmp_path / "runs").exists()

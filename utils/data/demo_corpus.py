@@ -1,0 +1,235 @@
+"""The demo's corpus: SYNTHETIC voices in the layout of MSP-PODCAST 2.0, the same bytes wherever it is written.
+
+Nothing in it was spoken. A clip begins with its prosody, drawn around the means of its emotion code;
+`utils.data.demo_voices` makes it audible, and simulated raters answer to that prosody, so that whatever the labels say
+can be heard.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+import wave
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils.data import DataError
+from utils.data.demo_voices import MEANS, VERSION, Prosody, Samples, draw_prosody, draw_speaker, speak
+from utils.data.podcast import COLUMNS
+from utils.data.wav import SAMPLE_RATE_HZ
+
+OWNER_LINE = "SYNTHETIC DEMO CORPUS: NOTHING IN THIS FOLDER WAS SPOKEN BY ANYONE."
+MARKER = "complete.json"
+"""Written last, with version and size: its presence means that everything else is there."""
+
+README = f"""{OWNER_LINE}
+
+THE CLIPS ARE SYNTHETIC. THE SPEAKERS, THE RATERS AND EVERY LABEL ARE SYNTHETIC. Results on this corpus say that the
+machinery works; they say nothing about emotion in speech.
+
+The folder has the layout of MSP-PODCAST 2.0. utils/data/demo_corpus.py and utils/data/demo_voices.py made it: glottal
+pulses and breath (a voice source with jitter, shimmer and effort) pass vowel formants of a speaker's vocal tract, with
+syllables, pauses, an intonation contour and background noise. Pitch, intonation, tempo, effort and smile are drawn
+around the means of an emotion code; arousal, valence and dominance are the mean answers of simulated raters to what was
+drawn. O and X are mixtures of two other codes. Test3 has no labels.
+
+Running the demo again writes the same bytes. This folder may be deleted at any time.
+"""
+
+CONFIG = """# SYNTHETIC voices, made by utils/data/demo_corpus.py. Paths start at this file's folder.
+
+[DEMO]
+FORMAT = "msp-podcast"
+PATH_TO_LABEL = "Labels"
+PATH_TO_AUDIO = "Audios"
+synthetic = true
+"""
+
+TRAINING_COUNTS: Mapping[str, int] = {
+    "N": 51_149, "H": 37_048, "X": 30_279, "A": 22_609, "S": 18_256,
+    "U": 3_220, "C": 2_765, "O": 1_746, "D": 1_324, "F": 794,
+}  # fmt: skip
+"""Utterances a code in MSP-PODCAST 2.0 Train."""
+
+SPEAKERS: Mapping[str, tuple[int, ...]] = {
+    "Train": tuple(range(1, 25)),
+    "Development": tuple(range(31, 37)),
+    "Test1": tuple(range(41, 49)),
+    "Test2": tuple(range(45, 51)),
+    "Test3": tuple(range(51, 55)),
+}
+"""Odd numbers are men. As in MSP-PODCAST, test splits share speakers with each other alone."""
+UNKNOWN_EVERY = 17
+"""Every so manieth training clip comes from a voice of its own, whose speaker is `Unknown`."""
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How many clips each split holds. Codes have the shares of MSP-PODCAST 2.0 Train; Test3 has eight codes evenly.
+
+    Attributes:
+        at_least: Clips of every code in every labelled split, even where its share asks for fewer.
+    """
+
+    train: int = 440
+    development: int = 120
+    test1: int = 180
+    test2: int = 140
+    test3: int = 16
+    at_least: int = 2
+
+    def clips(self, split: str) -> dict[str, int]:
+        """Return the number of clips of each code in `Train`, `Development`, `Test1`, `Test2` or `Test3`."""
+        total: int = getattr(self, split.lower())
+        if split == "Test3":
+            return {code: total // len(MEANS) for code in MEANS}
+        everyone = sum(TRAINING_COUNTS.values())
+        return {code: max(self.at_least, round(total * n / everyone)) for code, n in TRAINING_COUNTS.items()}
+
+
+DEFAULT = DemoSize()
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip as planned: its file, where it belongs, and the key of its random numbers."""
+
+    file: str
+    split: str
+    code: str
+    speaker: int
+    is_unknown: bool
+    key: tuple[int, ...]
+
+
+def write_demo_corpus(root: Path, size: DemoSize = DEFAULT, say: Callable[[str], None] = print) -> Path:
+    """Write the corpus where it does not lie complete already.
+
+    Args:
+        root: Folder of the corpus: a new or empty one, or one written by this function.
+        size: How many clips.
+        say: Told in a line what is done.
+
+    Returns:
+        The corpus's own `config.toml`, whose table is called `DEMO`.
+
+    Raises:
+        DataError: Where the folder holds something else; nothing is changed then.
+    """
+    _refuse_foreign(root)
+    config, marker = root / "config.toml", root / MARKER
+    state = json.dumps({"version": VERSION, "size": asdict(size)}, indent=1)
+    if marker.is_file() and marker.read_text(encoding="utf-8") == state:
+        return config
+    began, clips = time.perf_counter(), plan_clips(size)
+    say(f"writing {len(clips)} clips of SYNTHETIC voices to {root}")
+    _begin(root, clips)
+    seconds, rows = _write_clips(root / "Audios", clips)
+    _write(root / "Labels" / "labels_consensus.csv", pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False))
+    _write(root / "Partitions.txt", "".join(f"{clip.split}; {clip.file}\n" for clip in clips))
+    _write(config, CONFIG)
+    _write(marker, state)
+    say(f"{seconds / 60:.1f} minutes of synthetic audio in {time.perf_counter() - began:.1f} s")
+    return config
+
+
+def _refuse_foreign(root: Path) -> None:
+    sign = root / "README.txt"
+    is_own = sign.is_file() and sign.read_text(encoding="utf-8", errors="replace").startswith(OWNER_LINE)
+    if not is_own and os.path.lexists(root) and not (root.is_dir() and not any(root.iterdir())):
+        raise DataError(f"{root} is there already and holds no demo corpus; move it away or name another folder")
+
+
+def _begin(root: Path, clips: list[Clip]) -> None:
+    """Sign the folder, then remove what an earlier corpus left; other people's files in it stay."""
+    root.mkdir(parents=True, exist_ok=True)
+    _write(root / "README.txt", README)
+    for folder in ("Audios", "Labels"):
+        (root / folder).mkdir(exist_ok=True)
+    (root / MARKER).unlink(missing_ok=True)
+    wanted = {clip.file for clip in clips}
+    for path in (root / "Audios").glob("MSP-PODCAST_*.wav*"):
+        if path.name not in wanted:
+            path.unlink()
+
+
+def _write_clips(folder: Path, clips: list[Clip]) -> tuple[float, list[tuple[object, ...]]]:
+    """Write every recording; return their seconds together and the labels' rows."""
+    count = 0
+    rows: list[tuple[object, ...]] = []
+    for clip in clips:
+        generator = np.random.default_rng(clip.key)
+        prosody = draw_prosody(clip.code, generator)
+        attributes = rate(prosody, generator)
+        samples = speak(prosody, draw_speaker(clip.speaker), generator)
+        _write(folder / clip.file, as_wav(samples))
+        count += len(samples)
+        if clip.split != "Test3":
+            rows.append((clip.file, clip.code, *attributes, *_name_and_gender(clip), clip.split))
+    return count / SAMPLE_RATE_HZ, rows
+
+
+def _name_and_gender(clip: Clip) -> tuple[str, str]:
+    gender = "Male" if clip.speaker % 2 else "Female"
+    if not clip.is_unknown:
+        return str(clip.speaker), gender
+    return "Unknown", gender if clip.speaker % 3 else "Unknown"
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    """Write a whole file or none."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    partial.replace(path)
+
+
+def as_wav(samples: Samples) -> bytes:
+    """Return samples in [-1, 1], shape (samples,), as a 16 kHz mono PCM_16 file."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE_HZ)
+        file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
+    return buffer.getvalue()
+
+
+def plan_clips(size: DemoSize) -> list[Clip]:
+    """Return every clip, split by split in the order of the files' last numbers."""
+    return [clip for split in SPEAKERS for clip in _plan_split(split, size)]
+
+
+def _plan_split(split: str, size: DemoSize) -> Iterator[Clip]:
+    """Shuffle a split's clips; those of one code take turns among its speakers."""
+    splits, codes, speakers = list(SPEAKERS), list(TRAINING_COUNTS), SPEAKERS[split]
+    number = splits.index(split)
+    wanted = [(codes.index(code), turn) for code, count in size.clips(split).items() for turn in range(count)]
+    np.random.default_rng([VERSION, number]).shuffle(wanted)
+    before = sum(sum(size.clips(earlier).values()) for earlier in splits[:number])
+    for position, (code, turn) in enumerate(wanted, start=1):
+        is_unknown = split == "Train" and position % UNKNOWN_EVERY == 0
+        speaker = 1000 + position if is_unknown else speakers[(turn + code) % len(speakers)]
+        name = f"test3_{position:04d}" if split == "Test3" else f"{speaker:04d}_{before + position:04d}"
+        yield Clip(f"MSP-PODCAST_{name}.wav", split, codes[code], speaker, is_unknown, (VERSION, number, code, turn))
+
+
+def rate(prosody: Prosody, generator: np.random.Generator) -> tuple[float, float, float]:
+    """Return mean arousal, valence and dominance, 1..7, as five to nine simulated raters answer to a prosody.
+
+    Each rater hears a value of their own and gives a whole number. Dominance shares effort with arousal, but sinks
+    with a raised or trembling pitch; valence is in smile and intonation.
+    """
+    p = prosody
+    arousal = 4 + 0.22 * (p.level - 1) + 0.55 * (p.rate - 4.3) + 2.0 * (p.effort - 0.5) + 0.25 * (p.swing - 1.7)
+    valence = 4 + 1.7 * p.smile + 0.22 * (p.rise + 1)
+    dominance = 4 + 5.5 * (p.effort - 0.5) - 0.12 * (p.level - 1) - 1.0 * p.tremor + 0.1 * p.loudness
+    raters = int(generator.integers(5, 10))
+    heard = np.array([[arousal], [valence], [dominance]]) + 0.7 * generator.standard_normal((3, raters))
+    means = np.clip(np.round(heard), 1, 7).mean(axis=1).round(4)
+    return float(means[0]), float(means[1]), float(means[2])
