@@ -25,11 +25,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Return 0 where every upstream lies in models/, 1 where one could not be had, 2 for a wrong configuration."""
     options = parse_arguments(arguments)
     try:
+        token = read_token("HUGGINGFACE_TOKEN")
         names = options.names or needed_upstreams(options.config, options.experiments)
     except ConfigurationError as error:
         print_error(error)
         return 2
-    failed, token = False, read_token("HUGGINGFACE_TOKEN")
+    failed = False
     for name in names:
         try:
             print(f"{name}: {fetch_upstream(name, MODELS_FOLDER, token)}")

@@ -9,12 +9,13 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils import ConfigurationError, Plan, Redaction, load_plan, print_error
+from utils import ConfigurationError, Plan, Redaction, load_plan, print_error, read_token
 
 if TYPE_CHECKING:
     import torch
 
     from experiment_runner.screen import Screen
+    from experiment_runner.tables import Outcome
 
 CORPORA, EXPERIMENTS = Path("config.toml"), Path("experiments_config.toml")
 ALL_WELL, FAILED, WRONG_CONFIGURATION, INTERRUPTED = 0, 1, 2, 130
@@ -31,11 +32,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--test", action="store_true", help="evaluate trained runs on the test splits; never trains")
     action.add_argument("--check", action="store_true", help="validate files, corpora and recordings; trains nothing")
-    action.add_argument("--retrain", action="store_true", help="train finished runs again")
+    parser.add_argument("--retrain", action="store_true", help="train finished runs again")
     action.add_argument("--demo", action="store_true", help="make a small synthetic corpus, train on it, and evaluate")
     options = parser.parse_args(arguments)
     if options.demo and (options.config or options.experiments):
         parser.error("--demo brings its own corpus and experiments; leave --config and --experiments out")
+    if options.retrain and (options.test or options.check):
+        parser.error("--retrain trains; leave --test and --check out")
     return options
 
 
@@ -43,10 +46,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Return 0 where all is well, 1 where an experiment failed, 2 where the configuration is wrong."""
     options = parse_arguments(arguments)
     try:
+        read_token("WANDB_TOKEN")  # an .env that cannot be read is told before anything else
         if options.demo:
             return demo(options)
         plan = load_plan(options.config or CORPORA, options.experiments or EXPERIMENTS, options.only)
-        return check(plan) if options.check else run(plan, options, *open_device(options))
+        if options.check:
+            return check(plan)
+        return status_of(run(plan, options, *open_device(options)))
     except ConfigurationError as error:
         print_error(error)
         return WRONG_CONFIGURATION
@@ -84,9 +90,9 @@ def demo(options: argparse.Namespace) -> int:
 
     device, screen = open_device(options)
     plan = load_plan(make_corpus(options.output, screen), EXPERIMENTS, options.only)
-    status = run(plan, options, device, screen)
-    show_results(plan, options.output, screen)
-    return status
+    outcomes = run(plan, options, device, screen)
+    show_results(outcomes, options.output, screen)
+    return status_of(outcomes)
 
 
 def open_device(options: argparse.Namespace) -> tuple[torch.device, Screen]:
@@ -101,7 +107,12 @@ def open_device(options: argparse.Namespace) -> tuple[torch.device, Screen]:
         raise ConfigurationError([error]) from error
 
 
-def run(plan: Plan, options: argparse.Namespace, device: torch.device, screen: Screen) -> int:
+def status_of(outcomes: list[Outcome]) -> int:
+    """Return the exit status."""
+    return FAILED if any(outcome.failed for outcome in outcomes) else ALL_WELL
+
+
+def run(plan: Plan, options: argparse.Namespace, device: torch.device, screen: Screen) -> list[Outcome]:
     """Train every experiment of the plan, or evaluate it, or, for the demo, both."""
     from experiment_runner.preparation import prepare, show_plan
     from experiment_runner.session import Session, check_precision
@@ -112,7 +123,7 @@ def run(plan: Plan, options: argparse.Namespace, device: torch.device, screen: S
     with Session(experiments, options.output, device, screen) as session:
         outcomes = [] if options.test else session.train(options.retrain)
         outcomes += session.evaluate() if options.test or options.demo else []
-    return FAILED if any(outcome.failed for outcome in outcomes) else ALL_WELL
+    return outcomes
 
 
 if __name__ == "__main__":

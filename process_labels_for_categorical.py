@@ -28,28 +28,32 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         source = find_labels("LABELS", options.labels)
         consensus = read_consensus("LABELS", source)
-        write(one_hot_labels(consensus), options.output, source)
+        write(one_hot_labels(consensus), options.output)
     except DataError as error:
         print_error(error)
         return WRONG_INPUT
     show(consensus, screen)
-    screen.line(f"{options.output}: name it as PATH_TO_LABEL of a corpus, or use it in other tools")
+    screen.line(
+        f"{options.output}: for other tools. It can be a corpus's PATH_TO_LABEL too, but without speakers, genders and "
+        "attributes: whether a speaker is in two splits is not checked then"
+    )
     return ALL_WELL
 
 
-def write(table: pd.DataFrame, output: Path, source: Path) -> None:
+def write(table: pd.DataFrame, output: Path) -> None:
     """Write the table so that it appears whole or not at all.
 
     Raises:
-        DataError: Where it would replace the labels that it is made from, or cannot be written.
+        DataError: Where there is something already, or it cannot be written.
     """
-    if output.exists() and output.samefile(source):
-        raise DataError(f"{output} holds the labels to read; give another --output")
+    if output.exists():
+        raise DataError(f"{output} is there already; remove it, or give another --output")
     partial = output.with_name(output.name + ".tmp")
     try:
         table.to_csv(partial, index=False)
         partial.replace(output)
     except OSError as error:
+        partial.unlink(missing_ok=True)
         raise DataError(f"{output} cannot be written: {error.strerror}; give another --output") from error
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from experiment_runner.screen import Screen
-from utils.config_loading import ConfigurationError, Plan
+from experiment_runner.tables import Outcome
+from utils.config_loading import ConfigurationError
 from utils.data import DataError
 from utils.data.demo_corpus import write_demo_corpus
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "configs" / "demo_experiments.toml"
 CORPUS = "demo-corpus"
-NOTICE = "SYNTHETIC: nobody spoke these recordings; the figures say that the machinery works, nothing about speech"
 
 
 def make_corpus(output: Path, screen: Screen) -> Path:
@@ -26,14 +27,13 @@ def make_corpus(output: Path, screen: Screen) -> Path:
         raise ConfigurationError([error]) from error
 
 
-def show_results(plan: Plan, output: Path, screen: Screen) -> None:
+def show_results(outcomes: Iterable[Outcome], output: Path, screen: Screen) -> None:
     """Say where the results are, and how to go on."""
-    for experiment in plan.experiments:
-        for seed in experiment.seeds:
-            report = output / experiment.name / f"seed-{seed}" / "report.html"
-            if report.is_file():
-                screen.line(f"{experiment.name}: open {report} in a browser; its pictures lie beside it")
-    screen.line(f"The demo's recordings are {NOTICE}.")
+    for outcome in outcomes:
+        report = output / outcome.experiment / f"seed-{outcome.seed}" / "report.html"
+        if outcome.status == "evaluated" and report.is_file():
+            screen.line(f"{outcome.experiment}: open {report} in a browser; its pictures lie beside it")
+    screen.line("The recordings are SYNTHETIC, nobody spoke them: the figures say that the machinery works, no more.")
     screen.line(
-        "Your own corpus: two paths in config.toml and an experiment in experiments_config.toml, see README.md."
+        "Your own corpus takes two paths in config.toml and an experiment in experiments_config.toml: README.md."
     )

@@ -90,23 +90,20 @@ def figures_from_predictions(predictions: pd.DataFrame, groups: Mapping[str, Seq
         groups: Head, mid and tail classes.
 
     Returns:
-        The figures of `utils.metrics` over all rows, with `groups`; where genders are known, the same `by_gender`, with
-        the number of `utterances`; where they were predicted, `gender_accuracy`.
+        `utterances` (rows), the figures of `utils.metrics` over them, with `groups`; where genders are known, the same
+        `by_gender`; where they were predicted, `gender_accuracy`.
     """
     figures = _emotion_figures(predictions, groups)
     if "gender" in predictions:
         known = predictions[predictions["gender"].notna()]
-        figures["by_gender"] = {
-            gender: {"utterances": len(rows), **_emotion_figures(rows, groups)}
-            for gender, rows in known.groupby("gender")
-        }
+        figures["by_gender"] = {gender: _emotion_figures(rows, groups) for gender, rows in known.groupby("gender")}
         if "gender_prediction" in predictions and len(known):
             figures["gender_accuracy"] = float((known["gender"] == known["gender_prediction"]).mean())
     return figures
 
 
 def _emotion_figures(predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> Figures:
-    figures: Figures = {}
+    figures: Figures = {"utterances": len(predictions)}
     classes = [name.removeprefix("prob_") for name in predictions.columns if name.startswith("prob_")]
     if classes:
         labelled = predictions[predictions["label"].notna()]

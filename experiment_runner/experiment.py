@@ -177,6 +177,11 @@ def _introduce(run: Run, assembly: Assembly) -> None:
         f"{trained:,} of {in_all:,} parameters are trained (freeze = {config.freeze}); normalisation: "
         f"{assembly.description.normalisation.kind}; precision: {run.precision.reason}"
     )
+    if run.data.genders:
+        unknown = int(train["gender"].isna().sum())
+        run.screen.line(
+            f"gender head: weight {config.gender_loss_weight:g}; {unknown:,} training utterances of unknown gender"
+        )
     run.screen.line(
         f"{len(train):,} training utterances ({train['seconds'].sum() / 3600:.2f} h) in "
         f"{training_batches(run).steps_per_epoch:,} steps an epoch, {config.epoch} epochs at most; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -95,13 +95,6 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
     _check_counts(config, classes, attributes, counts, by_split)
     if config.has_gender_head:
         _check_genders(config, train)
-    tests = [
-        EvaluationSplit(corpus.name, split, table, classes, corpus.attribute_scale, is_own_corpus=True)
-        for split, table in by_split.items()
-        if split.startswith("test") and len(table)
-    ]
-    for name in config.test_corpora:
-        tests += _foreign_tests(config, corpora[name], classes, attributes)
     left_out = {split: int((~wanted & (splits == split)).sum()) for split in by_split}
     return ExperimentData(
         classes=classes,
@@ -110,11 +103,27 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
         class_counts=counts,
         train=train,
         development=by_split["development"],
-        tests=tuple(tests),
+        tests=tuple(_tests(config, corpora, by_split, classes, attributes)),
         left_out=left_out,
         genders=GENDERS if config.has_gender_head else (),
         synthetic_corpora=tuple(n for n in (config.corpus, *config.test_corpora) if corpora[n].is_synthetic),
     )
+
+
+def _tests(
+    config: ExperimentConfig,
+    corpora: Mapping[str, Corpus],
+    by_split: Mapping[str, pd.DataFrame],
+    classes: tuple[str, ...],
+    attributes: tuple[str, ...],
+) -> Iterator[EvaluationSplit]:
+    """Yield the test splits of the training corpus, then those of `test_corpora`."""
+    corpus = corpora[config.corpus]
+    for split, table in by_split.items():
+        if split.startswith("test") and len(table):
+            yield EvaluationSplit(corpus.name, split, table, classes, corpus.attribute_scale, is_own_corpus=True)
+    for name in config.test_corpora:
+        yield from _foreign_tests(config, corpora[name], classes, attributes)
 
 
 def _choose_classes(config: ExperimentConfig, corpus: Corpus) -> tuple[str, ...]:

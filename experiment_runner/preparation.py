@@ -86,6 +86,7 @@ def show_plan(experiments: Iterable[PreparedExperiment], screen: Screen) -> None
         rows.append(
             (
                 config.name,
+                config.model_type,
                 config.task,
                 config.upstream_model,
                 config.loss_type,
@@ -104,8 +105,8 @@ def show_plan(experiments: Iterable[PreparedExperiment], screen: Screen) -> None
             warnings.append(f"{config.corpus} names no speakers: that none is in two splits cannot be checked")
         if config.upstream_model in UPSTREAMS["built_in"]:
             warnings.append(f"{config.name}: {config.upstream_model} has RANDOM weights: nothing was pre-trained")
-    columns = ("experiment", "task", "upstream", "loss", "corpus", "train / development", "test", "seeds")
-    screen.table("Plan", columns, rows, numeric=range(0), note=synthetic_note(experiments))
+    columns = ("experiment", "model", "task", "upstream", "loss", "corpus", "train / development", "test", "seeds")
+    screen.table("Plan", columns, rows, numeric=range(0), notes=[synthetic_note(experiments)])
     for note in dict.fromkeys(notes):
         screen.line(note)
     for warning in dict.fromkeys(warnings):

@@ -103,7 +103,7 @@ def flatten(record: EpochRecord) -> dict[str, Any]:
 def epoch_line(record: EpochRecord, epochs: int, utterances: int) -> str:
     """Return an epoch's line for the screen."""
     development = record.development
-    names = (("macro_f1", "macro-F1"), ("mean_ccc", "mean CCC"))
+    names = (("macro_f1", "macro-F1"), ("mean_ccc", "mean CCC"), ("gender_accuracy", "gender accuracy"))
     scores = "  ".join(f"{label} {development.figures[key]:.4f}" for key, label in names if key in development.figures)
     return (
         f"epoch {record.epoch}/{epochs}  train loss {record.train['loss']:.4f}  dev loss {development.loss:.4f}  "

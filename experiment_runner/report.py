@@ -188,7 +188,7 @@ def _read_splits(folder: Path, groups: dict[str, list[str]], problems: list[str]
         except (OSError, ValueError, KeyError) as error:
             problems.append(f"predictions/{path.name} cannot be used: {error}")
             continue
-        yield SplitReport(path.stem, predictions, {"utterances": len(predictions), **computed})
+        yield SplitReport(path.stem, predictions, computed)
 
 
 def _split_order(path: Path) -> tuple[bool, bool, int, str]:

@@ -107,13 +107,22 @@ class Screen:
             yield EpochProgress(epoch, utterances, bar, self.line)
 
     def table(
-        self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numeric: range, note: str = ""
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        numeric: range,
+        notes: Iterable[str] = (),
     ) -> None:
-        """Print a table; the columns of `numeric` are aligned right, and a note stands below."""
+        """Print a table, with notes below; the columns of `numeric` are aligned right and their cells stay whole."""
         table = Table(title=title, title_justify="left", title_style="bold")
-        table.caption, table.caption_justify, table.caption_style = note or None, "left", "bold yellow"
+        table.caption = "\n".join(note for note in notes if note) or None
+        table.caption_justify, table.caption_style = "left", "bold yellow"
         for index, column in enumerate(columns):
-            table.add_column(column, justify="right" if index in numeric else "left", overflow="fold")
+            if index in numeric:
+                table.add_column(column.replace(" ", "\n"), justify="right", no_wrap=True)
+            else:
+                table.add_column(column, overflow="fold")
         for row in rows:
             table.add_row(*(Text(self._redact(cell)) for cell in row))
         self.console.print(table)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import gc
-import math
-import statistics
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from experiment_runner.checkpoints import CheckpointError
-from experiment_runner.evaluate import FIGURES, run_evaluate
+from experiment_runner.commands import python_command
+from experiment_runner.evaluate import run_evaluate
 from experiment_runner.experiment import run_train
 from experiment_runner.optimisation import choose_precision
 from experiment_runner.preparation import PreparedExperiment, synthetic_note
@@ -24,31 +21,13 @@ from experiment_runner.report import write_report
 from experiment_runner.run import Run
 from experiment_runner.run_folder import LOG, RunError, RunFolder
 from experiment_runner.screen import Screen
+from experiment_runner.tables import Outcome, show_evaluation, show_training
 from experiment_runner.tracking import Tracking
 from utils import ConfigurationError, Redaction
 from utils.data import DataError
 from utils.upstreams import UpstreamError
 
 EXPECTED_FAILURES = (DataError, UpstreamError, CheckpointError, RunError, FloatingPointError)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one run.
-
-    Attributes:
-        experiment: Its name.
-        seed: Its seed.
-        found: `result.json` after training; figures by split after evaluation.
-        status: `trained`, `finished before`, `evaluated`, or why it failed.
-        failed: Whether it failed.
-    """
-
-    experiment: str
-    seed: int
-    found: dict[str, Any]
-    status: str
-    failed: bool = False
 
 
 def check_precision(experiments: Iterable[PreparedExperiment], device: torch.device) -> None:
@@ -133,7 +112,7 @@ def _report(run: Run) -> None:
     try:
         run.screen.line(f"{run.name}: report: {write_report(run.folder.path)}")
     except Exception as error:  # noqa: BLE001 - whatever keeps a picture from being drawn, the run is done
-        again = f"python -m experiment_runner.report {run.folder.path}"
+        again = python_command("experiment_runner.report", [run.folder.path])
         run.screen.warn(f"{run.name}: no report ({type(error).__name__}: {error}); to write it later: {again}")
 
 
@@ -152,7 +131,7 @@ def _report_failure(run: Run, error: Exception) -> Outcome:
     reason = _explain(error, run.folder.path)
     with run.screen.log_to(run.folder.path / LOG) if run.folder.path.is_dir() else nullcontext():
         run.screen.error(f"{run.name}: {reason}")
-    return Outcome(run.config.name, run.seed, {}, f"failed: {reason}", failed=True)
+    return Outcome(run.config.name, run.seed, {}, "failed")
 
 
 def _explain(error: Exception, folder: Path) -> str:
@@ -170,87 +149,3 @@ def _explain(error: Exception, folder: Path) -> str:
     except OSError:
         return f"{type(error).__name__}: {error}"
     return f"{type(error).__name__}: {error} (the traceback is in {folder / 'traceback.txt'})"
-
-
-def show_training(outcomes: list[Outcome], screen: Screen, note: str) -> None:
-    """Print one row a run, and the mean and deviation over seeds."""
-    figures = [("macro_f1", "dev macro-F1"), ("mean_ccc", "dev mean CCC")]
-    used = [(f"development_{key}", title) for key, title in figures if _has(outcomes, f"development_{key}")]
-    rows = []
-    for name, group in _by_experiment(outcomes).items():
-        for outcome in group:
-            found = outcome.found
-            development = found.get("development", {})
-            epochs = f"{found['best_epoch']} of {found['epochs']}" if found else ""
-            cells = [_number(development.get(key)) for key, _ in used]
-            rows.append([name, str(outcome.seed), *cells, epochs, str(found.get("stop", "")), outcome.status])
-        rows += _summary(name, [o.found.get("development", {}) for o in group if not o.failed], used, 3)
-    columns = ["experiment", "seed", *(title for _, title in used), "best epoch", "stopped by", "status"]
-    screen.table("Training", columns, rows, numeric=range(2, len(columns) - 2), note=note)
-
-
-def show_evaluation(outcomes: list[Outcome], screen: Screen, note: str) -> None:
-    """Print one row a run and test split, and the mean and deviation over seeds."""
-    every = [figures for outcome in outcomes for figures in outcome.found.values()]
-    used = [(key, title) for key, title in FIGURES if any(key in figures for figures in every)]
-    rows = []
-    for name, group in _by_experiment(outcomes).items():
-        for split in dict.fromkeys(split for outcome in group for split in outcome.found):
-            evaluated = [outcome for outcome in group if split in outcome.found]
-            for outcome in evaluated:
-                cells = [_number(outcome.found[split].get(key)) for key, _ in used]
-                rows.append([name, split, str(outcome.seed), *cells, outcome.status])
-            rows += _summary(name, [outcome.found[split] for outcome in evaluated], used, 1, split)
-        rows += [[name, "", str(o.seed), *("" for _ in used), o.status] for o in group if o.failed]
-    columns = ["experiment", "split", "seed", *(title for _, title in used), "status"]
-    screen.table("Test", columns, rows, numeric=range(3, 3 + len(used)), note=note)
-    _show_genders(outcomes, [(key, title) for key, title in used if key != "gender_accuracy"], screen, note)
-
-
-def _show_genders(outcomes: list[Outcome], used: list[tuple[str, str]], screen: Screen, note: str) -> None:
-    """Print one row an experiment, test split and gender: the mean over seeds."""
-    rows = []
-    for name, group in _by_experiment(outcomes).items():
-        for split in dict.fromkeys(split for outcome in group for split in outcome.found):
-            found = [outcome.found[split].get("by_gender", {}) for outcome in group if split in outcome.found]
-            for gender in sorted({gender for by_gender in found for gender in by_gender}):
-                figures = [by_gender[gender] for by_gender in found if gender in by_gender]
-                rows.append([name, split, gender, f"{figures[0]['utterances']:,}", *_means(figures, used)])
-    columns = ["experiment", "split", "gender", "utterances", *(title for _, title in used)]
-    if rows:
-        screen.table("Test by gender, mean over seeds", columns, rows, numeric=range(3, 4 + len(used)), note=note)
-
-
-def _summary(
-    name: str, found: list[dict[str, Any]], used: list[tuple[str, str]], empty: int, split: str | None = None
-) -> list[list[str]]:
-    """Return the row of means and sample standard deviations, where there are several seeds."""
-    if len(found) < 2:
-        return []
-    label = [name] if split is None else [name, split]
-    return [[*label, f"mean of {len(found)}", *_means(found, used), *[""] * empty]]
-
-
-def _means(found: list[dict[str, Any]], used: list[tuple[str, str]]) -> list[str]:
-    """Return mean and, of several, sample standard deviation of each figure; empty where it is not known."""
-    cells = []
-    for key, _ in used:
-        values = [figures[key] for figures in found if _number(figures.get(key))]
-        deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-        cells.append(f"{statistics.mean(values):.4f}{deviation}" if values else "")
-    return cells
-
-
-def _by_experiment(outcomes: list[Outcome]) -> dict[str, list[Outcome]]:
-    groups: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        groups.setdefault(outcome.experiment, []).append(outcome)
-    return groups
-
-
-def _has(outcomes: list[Outcome], key: str) -> bool:
-    return any(key in outcome.found.get("development", {}) for outcome in outcomes)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:.4f}"

@@ -7,24 +7,22 @@ costs a sentence.
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from experiment_runner.commands import ROOT, python_command
 from experiment_runner.screen import Screen
-from experiment_runner.wandb_copy import read_state
+from experiment_runner.wandb_copy import change_state, read_state
 from utils.configuration import ExperimentConfig
 
-ROOT = Path(__file__).resolve().parents[1]
 LONGEST_START = 60.0
 """Seconds after which a copy that has not begun is mentioned."""
 LONGEST_END = 30.0
 """Seconds that the end of the program waits for all copies together."""
-MOST_PATHS = 4
-"""Longer lists are shown as a pattern."""
 QUIET_END = 3.0
 """Seconds of it that pass without a word."""
 
@@ -65,7 +63,10 @@ class Tracking:
         if config.tracking == "wandb":
             self._end([copy for copy in self._copies if copy.folder == folder])
             self._copies = [copy for copy in self._copies if copy.folder != folder]
-            self._copies.append(_Copy(folder, _start(folder)))
+            try:
+                self._copies.append(_Copy(folder, _start(folder)))
+            except OSError as error:
+                self._tell(f"the copying process cannot be started ({error})")
 
     def look(self) -> None:
         """Mention copies that failed or have not begun; never waits."""
@@ -76,8 +77,12 @@ class Tracking:
     def release(self, folder: Path) -> None:
         """Let the copy of a run send the rest and end by itself."""
         for copy in self._copies:
-            if copy.folder == folder and copy.process.stdin is not None:
-                copy.process.stdin.close()
+            if copy.folder == folder and copy.process.stdin is not None and not copy.process.stdin.closed:
+                with suppress(OSError):  # it has ended before
+                    copy.process.stdin.write(
+                        b"\n"
+                    )  # decoding processes hold the pipe open too: closing alone is no sign
+                    copy.process.stdin.close()
 
     def close(self) -> None:
         """Wait a bounded time for all copies, and print where they are or how to make them again."""
@@ -108,13 +113,17 @@ class Tracking:
         for folder, state in states.items():
             if state.get("finished") and state["mode"] == "online":
                 self._screen.line(f"tracking: {folder}: {state['url']}")
-        offline = [Path(s["folder"]) for s in states.values() if s.get("finished") and s["mode"] == "offline"]
+        offline = [
+            folder.resolve() / "wandb" / state["files"]
+            for folder, state in states.items()
+            if state.get("finished") and state["mode"] == "offline"
+        ]
         if offline:
-            paths = _as_arguments(offline, "wandb/offline-run-*")
-            self._screen.line(f"tracking: W&B was offline (there is no WANDB_TOKEN); to send it: wandb sync {paths}")
+            command = python_command("wandb", ["sync", *offline])
+            self._screen.line(f"tracking: W&B was offline (there is no WANDB_TOKEN); to send it: {command}")
         missing = [folder for folder, state in states.items() if not state.get("finished")]
         if missing:
-            command = f"python -m experiment_runner.wandb_copy {_as_arguments(missing, '')}"
+            command = python_command("experiment_runner.wandb_copy", missing)
             self._screen.line(f"tracking: not copied; to copy it later: {command}")
 
 
@@ -128,6 +137,8 @@ def _wait(copies: list[_Copy], seconds: float) -> list[_Copy]:
 
 def _start(folder: Path) -> subprocess.Popen[bytes]:
     """Start the copying process in a session of its own, so that an interrupt of the training leaves it alone."""
+    if read_state(folder):
+        change_state(folder, started=False, finished=False, error="")
     return subprocess.Popen(
         [sys.executable, "-m", "experiment_runner.wandb_copy", str(folder.resolve()), "--follow"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])},
@@ -136,13 +147,3 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-
-
-def _as_arguments(paths: list[Path], below: str) -> str:
-    """Return paths as a shell takes them; many of them as a pattern, where `below` is what follows a run folder."""
-    here = Path.cwd()
-    shown = [path.relative_to(here) if path.is_relative_to(here) else path for path in paths]
-    if len(shown) <= MOST_PATHS:
-        return " ".join(shlex.quote(str(path)) for path in shown)
-    output = shown[0].parents[1 + len(Path(below).parts)]
-    return f"{shlex.quote(str(output))}/{Path('*', 'seed-*', below)}"

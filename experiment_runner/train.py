@@ -17,7 +17,7 @@ from experiment_runner.early_stopping import Decision, HybridEarlyStopping
 from experiment_runner.inference import decoded, infer
 from experiment_runner.optimisation import Precision
 from experiment_runner.screen import EpochProgress, Screen
-from net.loss_modules import Loss, Targets, Terms
+from net.loss_modules import AUXILIARY_TERMS, Loss, Targets, Terms
 from net.ser import Outputs
 from net.ser_model_wrapper import SERModelWrapper
 from utils.dataset.collation import Batch
@@ -48,7 +48,8 @@ class DevelopmentFigures:
     """One development pass.
 
     Attributes:
-        loss: The training criterion once over the whole split, in fp32, on outputs of the training's precision.
+        loss: The training criterion, without auxiliary terms, once over the whole split, in fp32, on outputs of the
+            training's precision.
         terms: Its named parts.
         score: What selects the model, see `selection_score`.
         figures: Figures of the split, such as `macro_f1` and `mean_ccc`.
@@ -207,7 +208,8 @@ class Trainer:
         with torch.inference_mode():
             terms = {name: float(term) for name, term in self.parts.loss(outputs, targets).items()}
         predictions, figures = self.parts.judge(outputs)
-        return DevelopmentFigures(sum(terms.values()), terms, selection_score(figures), figures, predictions)
+        loss = sum(term for name, term in terms.items() if name not in AUXILIARY_TERMS)
+        return DevelopmentFigures(loss, terms, selection_score(figures), figures, predictions)
 
     def _rehearse_development(self) -> None:
         """Run the longest development batch before the first epoch: a broken evaluation shows in seconds."""

@@ -2,22 +2,26 @@
 
 `metrics.jsonl` and `evaluation/*.json` are the truth; this process only reads them, so that training never waits for a
 tracker. It sends all that is there, whatever was sent before: a run can be copied again at any time. With `--follow` it
-goes on until its standard input closes, which it does when training ends, however it ends.
+goes on until something comes over its standard input or that closes, which it does when training ends, however it ends.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import select
 import shutil
 import sys
+import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from utils.secrets import Redaction, read_token
+from utils.secrets import Redaction, print_error, read_token
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,6 +29,9 @@ else:
     import tomli as tomllib
 
 STATE = "tracking.json"
+LOCK = "tracking.lock"
+LONGEST_LOCK = 30.0
+"""Seconds to wait for another copy of the same run."""
 SECONDS_BETWEEN_LOOKS = 1.0
 LONGEST_TAG = 64
 RESULTS = ("stop", "best_epoch", "best_score")
@@ -32,8 +39,12 @@ SECTIONS = ("train_", "development_")
 """Prefixes of `metrics.jsonl` that become sections of the page."""
 
 
+class CopyError(Exception):
+    """A run cannot be copied; the text says why."""
+
+
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return what is known of a run's copy: `id`, `mode`, `url`, `folder`, `error`; empty before the first."""
+    """Return what is known of a run's copy: `id`, `mode`, `url`, `files`, `error`, `started`, `finished`."""
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -41,11 +52,31 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def write_state(folder: Path, state: dict[str, Any]) -> None:
-    """Replace what is known of a run's copy."""
+def change_state(folder: Path, **changes: object) -> None:
+    """Change what is known of a run's copy; the file appears whole or not at all."""
     partial = folder / f"{STATE}.tmp"
-    partial.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps({**read_state(folder), **changes}, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, folder / STATE)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other copies of the same run away; the lock of a process that died is free.
+
+    Raises:
+        CopyError: Where another one goes on for too long.
+    """
+    with (folder / LOCK).open("w") as file:
+        deadline = time.monotonic() + LONGEST_LOCK
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise CopyError("another process is copying this run") from None
+                time.sleep(0.1)
+        yield
 
 
 class WandbCopy:
@@ -58,22 +89,16 @@ class WandbCopy:
 
     def __init__(self, folder: Path, token: str | None) -> None:
         self.folder = folder
-        before = read_state(folder)
         self.epochs_sent = 0
         document = tomllib.loads((folder / "experiment.toml").read_text(encoding="utf-8"))
+        before = read_state(folder)
+        self.superseded = before.get("files") if before.get("mode") == "offline" else None
         identity = before.get("id") or uuid.uuid4().hex[:12]
-        write_state(folder, {**before, "id": identity, "error": "", "started": False, "finished": False})
+        change_state(folder, id=identity, error="", started=False, finished=False)
         self.run = _begin(folder, document, identity, token)
-        self.state = {
-            "id": identity,
-            "mode": "online" if token else "offline",
-            "url": self.run.url or "",
-            "folder": self.run.settings.sync_dir,
-            "error": "",
-            "started": True,
-            "finished": False,
-        }
-        self._note()
+        self.files = Path(self.run.settings.sync_dir)
+        mode = "online" if token else "offline"
+        change_state(folder, mode=mode, url=self.run.url or "", files=self.files.name, started=True)
 
     def send_epochs(self) -> None:
         """Send the lines of `metrics.jsonl` that were not sent yet; a line still being written waits."""
@@ -101,20 +126,16 @@ class WandbCopy:
             self.run.log({f"pictures/{path.stem}": wandb.Image(str(path)) for path in pictures})
 
     def finish(self) -> None:
-        """Send the rest and let go; an earlier offline copy that was never synced is replaced by this one."""
+        """Send the rest and let go; the earlier offline copy, if it was never synced, is replaced by this one."""
         self.send_epochs()
         self.send_results()
         self.run.finish(exit_code=0 if (self.folder / "result.json").is_file() else 1)
-        for earlier in (self.folder / "wandb").glob(f"offline-run-*-{self.state['id']}"):
-            if str(earlier) != self.state["folder"] and not list(earlier.glob("*.synced")):
-                shutil.rmtree(earlier, ignore_errors=True)
-        self.state["finished"] = True
-        self._note()
-
-    def _note(self) -> None:
-        """Write the state, unless another run has taken the folder over since."""
-        if read_state(self.folder).get("id") == self.state["id"]:
-            write_state(self.folder, self.state)
+        if not list(self.files.glob("*.wandb")):
+            raise CopyError(f"{self.files} holds no copy")
+        earlier = self.folder / "wandb" / (self.superseded or "none")
+        if earlier != self.files and not list(earlier.glob("*.synced")):
+            shutil.rmtree(earlier, ignore_errors=True)
+        change_state(self.folder, finished=True)
 
 
 def _begin(folder: Path, document: dict[str, Any], identity: str, token: str | None) -> Any:  # noqa: ANN401
@@ -179,13 +200,23 @@ def numbers(figures: dict[str, Any], path: str = "") -> dict[str, float]:
 
 
 def copy_run(folder: Path, token: str | None, follow: bool) -> None:
-    """Copy one run folder, once or until standard input closes."""
-    copy = WandbCopy(folder, token)
-    while follow:
-        copy.send_epochs()
-        closed, _, _ = select.select([sys.stdin], [], [], SECONDS_BETWEEN_LOOKS)
-        follow = not closed
-    copy.finish()
+    """Copy one run folder, once or until it is told to end.
+
+    Raises:
+        CopyError: Where another process copies it, or another run has taken its place.
+    """
+    identity = os.stat(folder).st_ino
+    with locked(folder):
+        copy = WandbCopy(folder, token)
+        while True:
+            if os.stat(folder).st_ino != identity:
+                raise CopyError("another run has taken its place")
+            if not follow:
+                break
+            copy.send_epochs()
+            told, _, _ = select.select([sys.stdin], [], [], SECONDS_BETWEEN_LOOKS)
+            follow = not told
+        copy.finish()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -194,17 +225,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folders", type=Path, nargs="+", metavar="RUN_FOLDER", help="such as runs/NAME/seed-42")
     parser.add_argument("--follow", action="store_true", help="go on until standard input closes")
     options = parser.parse_args(arguments)
-    token, redact = read_token("WANDB_TOKEN"), Redaction()
     failed = False
     for folder in options.folders:
         try:
-            copy_run(folder.resolve(), token, options.follow)
+            copy_run(folder.resolve(), read_token("WANDB_TOKEN"), options.follow)
         except Exception as error:  # noqa: BLE001 - whatever a tracker does, the run goes on and the others are copied
             failed = True
-            sentence = redact(" ".join(f"{type(error).__name__}: {error}".split()))
-            print(f"{folder}: {sentence}", file=sys.stderr)
-            if folder.is_dir():
-                write_state(folder, {**read_state(folder), "error": sentence})
+            kind = "" if isinstance(error, CopyError) else f"{type(error).__name__}: "
+            sentence = Redaction()(kind + " ".join(str(error).split()))
+            print_error(f"{folder}: {sentence}")
+            if not isinstance(error, CopyError) and folder.is_dir():
+                change_state(folder, error=sentence)
     return 1 if failed else 0
 
 

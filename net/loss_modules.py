@@ -70,6 +70,8 @@ class ClassPriors:
 
 Terms = dict[str, Tensor]
 """Scalars by log name."""
+AUXILIARY_TERMS = frozenset({"gender_loss"})
+"""Terms that are trained and neither select a model nor stop its training."""
 
 
 class Loss(nn.Module, ABC):
@@ -264,9 +266,13 @@ class JointLoss(Loss):
 
     def __init__(self, parts: Sequence[Loss]) -> None:
         super().__init__()
-        self.parts = list(parts)
-        self.registered = nn.ModuleList(parts)  # so that their buffers move with this module
+        self._parts = nn.ModuleList(parts)
         self.separable = all(part.separable for part in parts)
+
+    @property
+    def parts(self) -> list[Loss]:
+        """The losses, in the order of their terms."""
+        return [part for part in self._parts if isinstance(part, Loss)]
 
     def totals(self, targets: Targets) -> Terms:
         """Return every part's totals."""

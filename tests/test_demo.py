@@ -21,7 +21,6 @@ RUNS = ("Demo-Categorical", "Demo-Multitask")
 def test_the_demo_ends_in_tables_pictures_and_good_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four minutes are promised on two cores; a machine that does other work besides gets ten."""
     monkeypatch.delenv("WANDB_TOKEN", raising=False)
     monkeypatch.chdir(tmp_path)
     started = time.monotonic()
@@ -33,6 +32,7 @@ def test_the_demo_ends_in_tables_pictures_and_good_figures(
         for name in RUNS
     }
     print(f"{seconds:.0f} s; " + "; ".join(f"{n} {f['macro_f1']:.3f} {f.get('mean_ccc')}" for n, f in found.items()))
+    assert seconds < 240
     assert found["Demo-Categorical"]["macro_f1"] >= 0.80
     assert found["Demo-Multitask"]["macro_f1"] >= 0.80
     assert found["Demo-Multitask"]["mean_ccc"] >= 0.60
@@ -69,10 +69,10 @@ def check_screen(shown: str) -> None:
         assert "DEMO: SYNTHETIC recordings, no figure says anything about speech" in table.split("┘")[1].split("\n")[1]
     assert "Demo-Categorical seed 42: categorical on SYNTHETIC DEMO" in shown
     assert "Demo-Multitask seed 42: multitask on SYNTHETIC DEMO" in shown
-    assert shown.count("wandb sync runs/Demo-Categorical/seed-42/wandb/offline-run-") == 1
+    assert shown.count("-m wandb sync runs/Demo-Categorical/seed-42/wandb/offline-run-") == 1
     end = shown[shown.index("Demo-Categorical: open runs/Demo-Categorical/seed-42/report.html in a browser") :]
     assert "Demo-Multitask: open runs/Demo-Multitask/seed-42/report.html in a browser" in end
-    assert "nobody spoke" in end
+    assert "SYNTHETIC, nobody spoke them" in end
 
 
 def test_the_demo_takes_neither_corpora_nor_experiments(capsys: pytest.CaptureFixture[str]) -> None:

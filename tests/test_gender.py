@@ -43,10 +43,23 @@ def test_gender_is_trained_beside_the_emotions_and_every_figure_told_by_gender(
         known = rows[rows["label"].notna()]
         expected = f1_score(known["label"], known["prediction"], labels=classes, average="macro", zero_division=0)
         assert figures["by_gender"][gender]["macro_f1"] == pytest.approx(expected)
-        assert figures["by_gender"][gender]["utterances"] == len(known)
+        assert figures["by_gender"][gender]["labelled"] == len(known)
+        assert figures["by_gender"][gender]["utterances"] == len(rows) > len(known)
         assert {"ccc_arousal", "mean_ccc"} <= set(figures["by_gender"][gender])
+    assert figures["utterances"] == len(predictions)
     shown = capsys.readouterr().out
-    assert f"{figures['by_gender']['female']['macro_f1']:.4f}" in shown.split("Test by gender")[1]
+    assert f"{figures['by_gender']['female']['macro_f1']:.3f}" in shown.split("Test by gender")[1]
+    assert "UpstreamGender" in shown.split("WARNING")[0], "the plan says what is trained"
+
+
+def test_the_gender_head_does_not_stop_the_emotions(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    assert program.main(write_files(tmp_path, podcast, GENDER)) == 0
+    (line,) = (tmp_path / "runs" / "gender" / "seed-42" / "metrics.jsonl").read_text().splitlines()
+    epoch = json.loads(line)
+    terms = {name: value for name, value in epoch.items() if name.startswith("development_") and "_loss" in name}
+    emotions = [v for name, v in terms.items() if name not in ("development_loss", "development_gender_loss")]
+    assert len(emotions) == 4
+    assert epoch["development_loss"] == pytest.approx(sum(emotions))
 
 
 def test_a_corpus_without_women_is_refused_by_name(

@@ -69,7 +69,8 @@ def test_what_is_not_one_hot_is_named_by_line(podcast: SyntheticPodcast, tmp_pat
     ("labels", "output", "sentence"),
     [
         ("nowhere", "x.csv", "nowhere is no file"),
-        ("labels_consensus.csv", "labels_consensus.csv", "holds the labels to read; give another --output"),
+        ("labels_consensus.csv", "labels_consensus.csv", "is there already; remove it, or give another --output"),
+        ("labels_consensus.csv", ".", "is there already"),
         ("labels_consensus.csv", "missing/x.csv", "cannot be written"),
     ],
 )
@@ -82,3 +83,4 @@ def test_bad_input_is_one_sentence_and_loses_nothing(
     assert sentence in told
     assert len(told.splitlines()) == 1
     assert (podcast.labels / "labels_consensus.csv").read_bytes() == before
+    assert [path.name for path in podcast.labels.iterdir()] == ["labels_consensus.csv"]

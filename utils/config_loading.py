@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from utils.config_text import describe_allowed, describe_value, did_you_mean
 from utils.configuration import (
     NAME_PATTERN,
+    PATTERN_RULES,
     ClassGroups,
     CorpusConfig,
     ExperimentConfig,
@@ -29,7 +30,6 @@ else:
     import tomli as tomllib
 
 NAME = re.compile(NAME_PATTERN)
-NAME_RULE = "letters, digits, '.', '_', '+' and '-', 100 at most, beginning with a letter or digit"
 Table = dict[str, Any]
 Locate = Callable[[str], str]
 """From a key to its path in the TOML file."""
@@ -113,7 +113,7 @@ def _parse_corpora(file: Path, tables: Table, problems: list[Problem]) -> dict[s
             problems.append(Problem(file, name, f"found {describe_value(table)}; allowed: a table, [{name}]"))
             continue
         if not NAME.fullmatch(name):
-            problems.append(Problem(file, f'"{name}"', f"not a corpus name; allowed: {NAME_RULE}"))
+            problems.append(Problem(file, f'"{name}"', f"not a corpus name; allowed: {PATTERN_RULES[NAME_PATTERN]}"))
             continue
         corpus = _validate(CorpusConfig, table, partial("{}.{}".format, name), file, problems)
         if corpus is not None:
@@ -277,8 +277,6 @@ def _field_sentence(model: type[Section], key: str, table: Table) -> str:
 
 
 def _wrong_value(key: str, value: object, allowed: str, annotation: object) -> str:
-    if key == "name":
-        allowed = NAME_RULE
     sentence = f"found {describe_value(value)}; allowed: {allowed}"
     choices = re.findall(r'"([^"]+)"', allowed) if "Literal" in str(annotation) else []
     if isinstance(value, str) and choices:

@@ -11,7 +11,9 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-PLAIN_TYPES: dict[object, str] = {str: "text in quotes", bool: "true or false", Path: "a path in quotes"}
+from utils.configuration import PATTERN_RULES
+
+PLAIN_TYPES: dict[object, str] = {bool: "true or false", Path: "a path in quotes"}
 NUMBER_TYPES: dict[object, str] = {int: "a whole number", float: "a number"}
 
 
@@ -59,7 +61,14 @@ def _describe(annotation: Any, metadata: tuple[Any, ...]) -> str:  # noqa: ANN40
         return NUMBER_TYPES[annotation] + _describe_bounds(metadata)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "a table with " + ", ".join(annotation.model_fields)
-    return PLAIN_TYPES.get(annotation, "a table")
+    return _describe_text(metadata) if annotation is str else PLAIN_TYPES.get(annotation, "a table")
+
+
+def _describe_text(metadata: tuple[Any, ...]) -> str:
+    parts = [part for item in metadata for part in [item, *getattr(item, "metadata", [])]]
+    rules = [PATTERN_RULES[part.pattern] for part in parts if getattr(part, "pattern", None) in PATTERN_RULES]
+    longest = [f" of 1 to {part.max_length} characters" for part in parts if isinstance(part, annotated_types.MaxLen)]
+    return rules[0] if rules else "text in quotes" + "".join(longest)
 
 
 def _describe_list(items: tuple[Any, ...]) -> str:

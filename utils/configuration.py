@@ -19,6 +19,12 @@ from typing_extensions import Self
 CATEGORICAL_LOSSES = ("WeightedCrossEntropy", "BalancedSoftmax", "CrossEntropy", "Focal")
 ATTRIBUTE_LOSSES = ("CCCLoss", "MSELoss")
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$"
+PROJECT_PATTERN = r"^([A-Za-z0-9._-]+/)?[A-Za-z0-9._-]{1,128}$"
+PATTERN_RULES = {
+    NAME_PATTERN: "letters, digits, '.', '_', '+' and '-', 100 at most, beginning with a letter or digit",
+    PROJECT_PATTERN: "name or entity/name, of letters, digits, '.', '_' and '-'",
+}
+"""What a text of a pattern is, in words."""
 SPLIT_NAME = re.compile(r"train|development|test\d*")
 
 NO_EFFECT_ON_RESULTS = {"affects_result": False}
@@ -46,6 +52,7 @@ def _as_path(value: object) -> object:
     return Path(os.path.expanduser(value)) if isinstance(value, str) and value else value
 
 
+Tags = Annotated[tuple[Annotated[StrictStr, Field(min_length=1, max_length=64)], ...], BeforeValidator(_as_tuple)]
 Names = Annotated[tuple[StrictStr, ...], BeforeValidator(_as_tuple)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 Scale = Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
@@ -251,9 +258,11 @@ class TrainingConfig(Section):
     tracking: Annotated[Literal["wandb", "none"], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = "wandb"
     """Where the run folder's figures are copied to: Weights & Biases (offline where there is no `WANDB_TOKEN`), or
     nowhere."""
-    wandb_project: Annotated[str, Field(min_length=1, json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = "200AI"
-    """Project of Weights & Biases; `name` or `entity/name`."""
-    tags: Annotated[Names, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = ()
+    wandb_project: Annotated[str, Field(pattern=PROJECT_PATTERN, json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = (
+        "200AI"
+    )
+    """Project of Weights & Biases."""
+    tags: Annotated[Tags, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = ()
     """Tags beside those that tracking sets itself: corpus, task, model type, loss and upstream."""
 
     def key_problems(self) -> list[tuple[str, str]]:

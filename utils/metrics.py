@@ -28,7 +28,7 @@ def categorical_figures(truth: Sequence[str], prediction: Sequence[str], classes
     Returns:
         `macro_f1`, `weighted_f1`, `accuracy`, `uar` (the mean of recalls over the class list), `per_class` (by name:
         precision, recall, f1, support), `confusion_matrix` (rows are truth, columns prediction, in class order),
-        `absent_classes` (without support), `utterances`.
+        `absent_classes` (without support), `labelled` (utterances with a class).
 
     Raises:
         ValueError: Where there is no utterance, or one of an unknown class.
@@ -47,7 +47,7 @@ def categorical_figures(truth: Sequence[str], prediction: Sequence[str], classes
     confusion = confusion_matrix(list(truth), list(prediction), labels=names)
     rows = zip(precision, recall, f1, support, strict=True)
     return {
-        "utterances": len(truth),
+        "labelled": len(truth),
         "macro_f1": float(np.mean(f1)),
         "weighted_f1": float(np.average(f1, weights=support)),
         "accuracy": float(np.trace(confusion) / confusion.sum()),

@@ -101,7 +101,8 @@ def test_figures_by_gender_are_those_of_its_rows_over_the_full_class_list() -> N
     figures = figures_from_predictions(predictions, {"head": ["sad"]})
     assert figures["gender_accuracy"] == pytest.approx(3 / 5), "the row without a gender does not count"
     female, male = figures["by_gender"]["female"], figures["by_gender"]["male"]
-    assert (female["utterances"], male["utterances"]) == (3, 1), "of the labelled"
+    assert (female["utterances"], male["utterances"]) == (3, 2)
+    assert (female["labelled"], male["labelled"]) == (3, 1)
     assert female["macro_f1"] == pytest.approx(2 / 3)
     assert male["macro_f1"] == pytest.approx(1 / 2), "no man is sad, and sad stays in the class list"
     assert male["rmse_valence"] == pytest.approx(np.sqrt(0.5**2 / 2))

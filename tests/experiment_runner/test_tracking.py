@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from experiment_runner.screen import Screen
+from experiment_runner.tracking import Tracking
+from experiment_runner.wandb_copy import read_state
 from tests.conftest import ROOT
 from tests.synthetic_podcast import SyntheticPodcast
 from tests.test_main import BASE, write_files
 from tests.wandb_files import read_offline_run
+from utils.configuration import ExperimentConfig
 
 TOKENS = {
     "HUGGINGFACE_TOKEN": "hf_" + "planted0" * 4,
@@ -51,7 +57,7 @@ def test_offline_files_hold_every_epoch_the_config_the_tags_and_the_test_figures
     arguments = write_files(tmp_path, podcast, ONE, TRACKED)
     trained = run_program(arguments, tmp_path)
     assert trained.returncode == 0, trained.stdout + trained.stderr
-    assert trained.stdout.count("wandb sync ") == 1
+    assert trained.stdout.count("-m wandb sync ") == 1
     identities = {}
     for seed in RUNS:
         run = tmp_path / "runs" / "one" / seed
@@ -61,7 +67,8 @@ def test_offline_files_hold_every_epoch_the_config_the_tags_and_the_test_figures
         identities[seed] = found.identity
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         assert len(lines) == 2
-        for line, sent in zip(lines, found.history, strict=False):
+        epochs = [sent for sent in found.history if "epoch" in sent]
+        for line, sent in zip(lines, epochs, strict=True):
             for name, value in line.items():
                 key = name.replace("train_", "train/", 1).replace("development_", "development/", 1)
                 assert sent[key] == value, name
@@ -83,6 +90,26 @@ def test_offline_files_hold_every_epoch_the_config_the_tags_and_the_test_figures
         figures = json.loads((run / "evaluation" / "test1.json").read_text())
         assert found.summary["test1/macro_f1"] == figures["macro_f1"]
         assert found.summary["test1/per_class/fear/recall"] == figures["per_class"]["fear"]["recall"]
+
+
+@contextmanager
+def start_program(arguments: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
+    environment = {**os.environ, "HOME": str(folder), "PYTHONPATH": ""}
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "main.py"), *arguments],
+        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 FAKE = {
@@ -108,18 +135,71 @@ def test_a_tracker_that_raises_or_hangs_costs_one_sentence(
     reason = "RuntimeError: the tracker is broken" if fault == "raises" else "not done 30 s after its run"
     warnings = [line for line in done.stdout.splitlines() if "WARNING: tracking" in line]
     assert warnings == [f"WARNING: tracking: W&B: {reason}; nothing is lost, metrics.jsonl has every figure"]
-    assert done.stdout.count("python -m experiment_runner.wandb_copy runs/one/seed-1 runs/one/seed-2") == 1
+    assert done.stdout.count("-m experiment_runner.wandb_copy runs/one/seed-1 runs/one/seed-2") == 1
+    (command,) = [line.split("later: ")[1] for line in done.stdout.splitlines() if "not copied" in line]
     for seed in RUNS:
         assert len((tmp_path / "runs" / "one" / seed / "metrics.jsonl").read_text().splitlines()) == 2
         assert (tmp_path / "runs" / "one" / seed / "result.json").is_file()
 
+    environment = {**os.environ, "HOME": str(tmp_path)}
     again = subprocess.run(
-        [sys.executable, "-m", "experiment_runner.wandb_copy", str(tmp_path / "runs" / "one" / "seed-1")],
-        cwd=ROOT, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert again.returncode == 0, again.stderr
     (file,) = (tmp_path / "runs" / "one" / "seed-1" / "wandb").glob("offline-run-*/*.wandb")
     assert [sent["epoch"] for sent in read_offline_run(file).history if "epoch" in sent] == [1, 2]
+
+
+@pytest.mark.slow
+def test_an_interrupt_with_decoding_processes_leaves_a_whole_copy(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    """Workers hold the pipe to the copying process open as well; the interrupt must reach it all the same."""
+    listed = ONE.replace("seeds = [1, 2]", "seeds = [1], epoch = 50, min_epochs = 50, num_workers = 2")
+    arguments = write_files(tmp_path, podcast, listed, TRACKED)
+    run = tmp_path / "runs" / "one" / "seed-1"
+    with start_program(arguments, tmp_path) as process:
+        wait_for(lambda: (run / "metrics.jsonl").is_file() and read_state(run).get("started"))
+        interrupted = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert time.monotonic() - interrupted < 20
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    (file,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    found = read_offline_run(file)
+    assert [sent["epoch"] for sent in found.history if "epoch" in sent] == [json.loads(line)["epoch"] for line in lines]
+    assert found.exit_code == 1, "the training did not finish"
+
+
+@pytest.mark.slow
+def test_two_copies_of_one_run_take_turns(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    arguments = write_files(tmp_path, podcast, ONE.replace("[1, 2]", "[1]"))
+    assert run_program(arguments, tmp_path).returncode == 0
+    run = tmp_path / "runs" / "one" / "seed-1"
+    command = [sys.executable, "-m", "experiment_runner.wandb_copy", str(run)]
+    following = subprocess.Popen([*command, "--follow"], cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: read_state(run).get("started"))
+    by_hand = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+    time.sleep(2)
+    assert by_hand.poll() is None, "the second waits for the first"
+    following.communicate(b"", timeout=60)
+    by_hand.communicate(timeout=60)
+    assert (following.returncode, by_hand.returncode) == (0, 0)
+    (file,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    assert [sent["epoch"] for sent in read_offline_run(file).history if "epoch" in sent] == [1, 2]
+    assert read_state(run)["finished"]
+
+
+def test_a_copy_that_cannot_be_started_costs_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No interpreter stands where the copying process is started with."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "missing" / "python"))
+    tracking = Tracking(Screen())
+    tracking.follow(ExperimentConfig.model_validate({"name": "one", "corpus": "P"}), tmp_path)
+    tracking.close()
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 1
+    assert "WARNING: tracking: W&B: the copying process cannot be started" in told[0]
 
 
 def test_without_tracking_nothing_of_it_is_imported(podcast: SyntheticPodcast, tmp_path: Path) -> None:

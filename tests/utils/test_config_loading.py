@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from utils import ConfigurationError, load_plan
-from utils.configuration import ExperimentConfig
+from utils.configuration import ExperimentConfig, identity_of, with_defaults
 
 CORPORA = '[MSP-PODCAST]\nPATH_TO_LABEL = "labels"\nPATH_TO_AUDIO = "audio"\n'
 BASE = '[base_config]\ncorpus = "MSP-PODCAST"\n'
@@ -207,3 +208,23 @@ def test_the_generated_documentation_is_up_to_date() -> None:
 
     assert TARGET.read_text(encoding="utf-8") == render(), "run `python -m utils.configuration_docs`"
     assert all(field.description for field in ExperimentConfig.model_fields.values())
+
+
+def test_a_run_stored_before_a_key_existed_is_the_same_run() -> None:
+    stored = ExperimentConfig(name="a", corpus="c", epoch=3).model_dump(mode="json", exclude_none=True)
+    for key in ("gender_loss_weight", "tracking", "tags", "model_type"):
+        del stored[key]
+    assert identity_of(with_defaults(stored)) == ExperimentConfig(name="a", corpus="c", epoch=3).run_identity()
+    assert identity_of(with_defaults(stored)) != ExperimentConfig(name="a", corpus="c", epoch=4).run_identity()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("wandb_project", "a/b/c"), ("wandb_project", "entity/"), ("tags", [""]), ("tags", ["x" * 65])]
+)
+def test_what_the_tracker_would_refuse_is_refused_here(tmp_path: Path, key: str, value: object) -> None:
+    (tmp_path / "config.toml").write_text('[P]\nPATH_TO_AUDIO = "a"\nPATH_TO_LABEL = "b"\n')
+    (tmp_path / "experiments.toml").write_text(
+        f'[base_config]\ncorpus = "P"\n{key} = {json.dumps(value)}\n[[experiments]]\nname = "one"\n'
+    )
+    with pytest.raises(ConfigurationError, match=f"base_config.{key}: found"):
+        load_plan(tmp_path / "config.toml", tmp_path / "experiments.toml")
