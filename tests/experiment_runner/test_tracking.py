@@ -98,6 +98,7 @@ def start_program(arguments: list[str], folder: Path) -> Iterator[subprocess.Pop
     with subprocess.Popen(
         [sys.executable, str(ROOT / "main.py"), *arguments],
         cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it, and so would this
     ) as process:  # fmt: skip
         try:
             yield process
