@@ -1,4 +1,4 @@
-"""Turn MSP-PODCAST's consensus labels into one-hot labels of the eight emotion classes."""
+"""Turn MSP-PODCAST's labels into one-hot or soft labels of the emotion classes."""
 
 from __future__ import annotations
 
@@ -11,33 +11,57 @@ import pandas as pd
 from experiment_runner.screen import Screen
 from utils import print_error
 from utils.data import DataError
-from utils.data.podcast import find_labels, one_hot_labels, read_consensus
+from utils.data.podcast import CLASSES, one_hot_labels, read_labels, soft_labels
+from utils.data.podcast_files import Release, find_release
+from utils.data.podcast_ratings import read_ratings
 
 NAME = "processed_labels.csv"
-OTHER, NO_AGREEMENT = "other (O), left out", "no agreement (X), left out"
+OTHER, NO_AGREEMENT = "other (O)", "no agreement (X)"
 ALL_WELL, WRONG_INPUT = 0, 2
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("labels", type=Path, metavar="LABELS", help="the release's label folder or its consensus CSV")
+    parser.add_argument("--output", type=Path, default=Path(NAME), metavar="FILE", help=f"default: {NAME}")
+    parser.add_argument("--soft", action="store_true", help="shares of the raters' primary votes in place of one-hot")
+    parser.add_argument("--keep-other", action="store_true", help="a ninth class, Other")
+    return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 where the labels are written, 2 where they cannot be."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("labels", type=Path, metavar="LABELS", help="the release's label folder or its consensus CSV")
-    parser.add_argument("--output", type=Path, default=Path(NAME), metavar="FILE", help=f"default: {NAME}")
-    options = parser.parse_args(arguments)
+    options = parse_arguments(arguments)
     screen = Screen()
+    classes = (*CLASSES, "other") if options.keep_other else CLASSES
     try:
-        source = find_labels("LABELS", options.labels)
-        consensus = read_consensus("LABELS", source)
-        write(one_hot_labels(consensus), options.output)
+        release = find_release("LABELS", options.labels, options.labels)
+        screen.line(release.describe())
+        labels, _ = read_labels("LABELS", release)
+        table = process(release, labels, classes, options.soft)
+        write(table, options.output)
     except DataError as error:
         print_error(error)
         return WRONG_INPUT
-    show(consensus, screen)
-    screen.line(
-        f"{options.output}: for other tools. It can be a corpus's PATH_TO_LABEL too, but without speakers, genders and "
-        "attributes: whether a speaker is in two splits is not checked then"
-    )
+    show(labels, set(table["FileName"]), screen)
+    screen.line(f"{options.output}: {len(table):,} of {len(labels):,} recordings")
+    if not options.soft:
+        screen.line("It can be a corpus's PATH_TO_LABEL too, but names no speakers, genders and attributes.")
     return ALL_WELL
+
+
+def process(release: Release, labels: pd.DataFrame, classes: tuple[str, ...], is_soft: bool) -> pd.DataFrame:
+    """Return the table to write.
+
+    Raises:
+        DataError: Where soft labels are asked of a release without ratings.
+    """
+    if not is_soft:
+        return one_hot_labels(labels, classes)
+    if release.ratings is None:
+        raise DataError(f"{release.consensus.parent} holds no votes, which --soft needs; add labels_detailed.csv")
+    return soft_labels(labels, read_ratings("LABELS", release.ratings), classes)
 
 
 def write(table: pd.DataFrame, output: Path) -> None:
@@ -57,15 +81,17 @@ def write(table: pd.DataFrame, output: Path) -> None:
         raise DataError(f"{output} cannot be written: {error.strerror}; give another --output") from error
 
 
-def show(consensus: pd.DataFrame, screen: Screen) -> None:
-    """Print how many rows of each class each split has, and what is left out of the one-hot labels."""
-    emotions = consensus["emotion"].astype(object)
+def show(labels: pd.DataFrame, kept: set[str], screen: Screen) -> None:
+    """Print how many rows of each consensus class each split has, and how many of them are left out."""
+    emotions = labels["emotion"].astype(object)
     names = emotions.where(emotions.notna(), NO_AGREEMENT).replace("other", OTHER)
-    counts = pd.crosstab(names, consensus["Split_Set"])
+    counts = pd.crosstab(names, labels["split"])
+    left_out = pd.crosstab(names, ~labels["FileName"].isin(kept)).get(True)
     order = sorted(counts.index, key=lambda name: (name in (OTHER, NO_AGREEMENT), -counts.loc[name].sum()))
-    rows = [[name, *(f"{count:,}" for count in counts.loc[name])] for name in order]
-    splits = [str(split) for split in counts.columns]
-    screen.table("Rows", ["class", *splits], rows, numeric=range(1, 1 + len(splits)))
+    lost = {name: 0 if left_out is None else left_out[name] for name in order}
+    rows = [[name, *(f"{count:,}" for count in counts.loc[name]), f"{lost[name]:,}"] for name in order]
+    columns = ["consensus", *map(str, counts.columns), "left out"]
+    screen.table("Rows", columns, rows, numeric=range(1, len(columns)))
 
 
 if __name__ == "__main__":

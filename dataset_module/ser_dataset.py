@@ -14,6 +14,7 @@ from utils.dataset.collation import Utterance
 from utils.dataset.normalisation import Normalisation
 from utils.dataset.random_draws import utterance_generator
 from utils.dataset.sampling import EVALUATION, Item
+from utils.dataset.vote_shares import VoteSettings, vote_shares
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class Labels:
         attributes: Attribute columns in output order; empty where none are trained.
         attribute_scale: Lowest and highest value in the table, mapped to 0 and 1.
         genders: Genders in output order; empty where none are trained.
+        votes: How raters' votes are counted, where classes are learnt from them.
     """
 
     classes: tuple[str, ...]
     attributes: tuple[str, ...]
     attribute_scale: tuple[float, float]
     genders: tuple[str, ...] = ()
+    votes: VoteSettings | None = None
 
 
 class SERDataset(Dataset[Utterance]):
@@ -53,6 +56,8 @@ class SERDataset(Dataset[Utterance]):
         self.names = (table["corpus"] + "/" + table["file"]).array
         self.emotions = _indices(table["emotion"], labels.classes)
         self.genders = _indices(table["gender"], labels.genders)
+        shares = np.empty((len(table), 0)) if labels.votes is None else vote_shares(table, labels.classes, labels.votes)
+        self.votes = shares.astype(np.float32)
         low, high = labels.attribute_scale
         values = table[list(labels.attributes)].to_numpy(dtype=np.float64)
         self.attributes = ((values - low) / (high - low)).astype(np.float32)
@@ -78,7 +83,9 @@ class SERDataset(Dataset[Utterance]):
             draw = utterance_generator(self.seed, epoch, self.names[row])
             crop = Crop(self.max_seconds, float(draw.random()))
         samples = self.normalisation(read_waveform(self.paths[row], crop))
-        return Utterance(row, samples, int(self.emotions[row]), self.attributes[row], int(self.genders[row]))
+        return Utterance(
+            row, samples, int(self.emotions[row]), self.attributes[row], int(self.genders[row]), self.votes[row]
+        )
 
 
 def _indices(column: pd.Series, names: tuple[str, ...]) -> npt.NDArray[np.int64]:

@@ -21,13 +21,16 @@ from experiment_runner.run_folder import RunError, RunFolder
 from net.ser import Outputs
 from net.ser_model_wrapper import SERModelWrapper
 from utils.configuration import ExperimentConfig
+from utils.data import CATEGORICAL, DIMENSIONAL
 from utils.data.wav import measure_seconds
 from utils.dataset.sampling import EVALUATION, BatchItems, evaluation_batches
+from utils.dataset.vote_shares import VoteSettings, has_votes, vote_shares
 from utils.metrics import (
     Figures,
     categorical_figures,
     dimensional_figures,
     group_figures,
+    rater_divergence,
     split_head_mid_tail,
 )
 
@@ -36,6 +39,7 @@ FIGURES = (
     ("uar", "UAR"),
     ("accuracy", "accuracy"),
     ("weighted_f1", "weighted F1"),
+    ("rater_divergence", "rater divergence"),
     ("ccc_arousal", "CCC arousal"),
     ("ccc_valence", "CCC valence"),
     ("ccc_dominance", "CCC dominance"),
@@ -57,7 +61,8 @@ def tabulate_predictions(
         shared_classes: The classes to choose from, where they are fewer than the model's.
 
     Returns:
-        `file`, then `label`, `prediction` and `prob_<class>` where classes were trained, then `<attribute>` and
+        `file`, then `label`, `prediction`, `prob_<class>` and, where the corpus knows its raters' primary votes, their
+        `share_<class>`, where classes were trained, then `<attribute>` and
         `pred_<attribute>` on the scale of the table, clipped to it, then `gender` where any is known and
         `gender_prediction` where it was trained.
     """
@@ -69,6 +74,9 @@ def tabulate_predictions(
         columns["label"] = table["emotion"].where(table["emotion"].isin(classes)).to_numpy(dtype=object)
         columns["prediction"] = np.array(classes, dtype=object)[probabilities.argmax(-1)]
         columns |= {f"prob_{name}": probabilities[:, index] for index, name in enumerate(classes)}
+        if has_votes(table):
+            shares = vote_shares(table, classes, VoteSettings())  # whatever was learnt, so that models can be compared
+            columns |= {f"share_{name}": shares[:, index] for index, name in enumerate(classes)}
     if outputs.attributes is not None:
         low, high = labels.attribute_scale
         values = (low + outputs.attributes.double() * (high - low)).clamp(low, high).cpu().numpy()
@@ -112,6 +120,9 @@ def _emotion_figures(predictions: pd.DataFrame, groups: Mapping[str, Sequence[st
         else:
             figures |= categorical_figures(list(labelled["label"]), list(labelled["prediction"]), classes)
             figures["groups"] = group_figures(figures["per_class"], groups)
+    if classes and f"share_{classes[0]}" in predictions:
+        shares, probabilities = (predictions[[f"{kind}_{name}" for name in classes]] for kind in ("share", "prob"))
+        figures["rater_divergence"] = rater_divergence(shares.to_numpy(np.float64), probabilities.to_numpy(np.float64))
     attributes = [name.removeprefix("pred_") for name in predictions.columns if name.startswith("pred_")]
     if attributes:
         figures |= dimensional_figures(
@@ -149,10 +160,10 @@ def load_model(folder: Path, device: torch.device) -> tuple[SERModelWrapper, Mod
 def run_evaluate(run: Run) -> dict[str, Figures]:
     """Evaluate one trained run on every test split.
 
-    Writes `predictions/<split>.csv` and `evaluation/<split>.json`.
+    Writes `predictions/<split>.csv` and `evaluation/<split>.json`; for a split without labels `submissions/*.csv`.
 
     Returns:
-        Figures by split.
+        Figures by split that has labels.
 
     Raises:
         RunError: Where the run was trained with other settings, or on other classes.
@@ -176,11 +187,43 @@ def run_evaluate(run: Run) -> dict[str, Figures]:
     results = {}
     for test in data.tests:
         predictions = _predict_split(run, model, description, test)
+        if test.is_hidden:
+            write_predictions(folder.path / "predictions" / f"{test.label}.csv", predictions)
+            for path in write_submissions(folder.path / "submissions", test.label, predictions):
+                run.screen.line(f"{run.name}: {test.label}: {path}, for the leaderboard that has its labels")
+            continue
         figures = figures_from_predictions(predictions, groups)
         _write_split(folder, test.label, predictions, figures, checkpoint.name)
         results[test.label] = figures
         run.screen.line(f"{run.name}: {test.label}: {folder.path / 'predictions' / test.label}.csv")
     return results
+
+
+def write_submissions(folder: Path, split: str, predictions: pd.DataFrame) -> list[Path]:
+    """Write what MSP-PODCAST's leaderboards take for a split whose labels are kept back.
+
+    Args:
+        folder: Where to.
+        split: Begins the files' names.
+        predictions: As `tabulate_predictions` returns them.
+
+    Returns:
+        `<split>-categorical.csv` with `FileName,Prediction` (the class's code, such as `A`) where classes were
+        predicted, and `<split>-attributes.csv` with `FileName,EmoAct,EmoVal,EmoDom` where attributes were.
+    """
+    tables = {}
+    if "prediction" in predictions:
+        codes = {label: code for code, label in CATEGORICAL["msp-podcast"].items()}
+        known = {"FileName": predictions["file"], "Prediction": predictions["prediction"].map(codes)}
+        tables["categorical"] = pd.DataFrame(known)
+    columns = {column: f"pred_{name}" for name, column in DIMENSIONAL["msp-podcast"].items()}
+    if set(columns.values()) <= set(predictions.columns):
+        values = {column: predictions[predicted] for column, predicted in columns.items()}
+        tables["attributes"] = pd.DataFrame({"FileName": predictions["file"], **values})
+    paths = {kind: folder / f"{split}-{kind}.csv" for kind in tables}
+    for kind, table in tables.items():
+        write_predictions(paths[kind], table)
+    return list(paths.values())
 
 
 def _predict_split(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from dataset_module.ser_dataset import SERDataset
 from experiment_runner.early_stopping import HybridEarlyStopping
+from experiment_runner.experiment_data import count_votes
 from experiment_runner.inference import choose_workers, make_loader
 from experiment_runner.model_description import UPSTREAM_SETTINGS, ModelDescription, spec_augment
 from experiment_runner.optimisation import build_optimiser, build_scheduler
@@ -159,7 +160,11 @@ def _build_loss(run: Run) -> Loss:
 
 def _feed(run: Run, description: ModelDescription, is_training: bool) -> Feed:
     table = run.data.train if is_training else run.data.development
-    dataset = SERDataset(table, description.labels, description.normalisation, run.config.max_seconds, run.seed)
+    labels = description.labels
+    if run.data.learns_votes:
+        votes = replace(count_votes(run.config), smoothing=run.config.vote_smoothing if is_training else 0.0)
+        labels = replace(labels, votes=votes)
+    dataset = SERDataset(table, labels, description.normalisation, run.config.max_seconds, run.seed)
     items = BatchItems()
     return Feed(items, make_loader(dataset, items, choose_workers(run.config.num_workers, run.device), run.device))
 

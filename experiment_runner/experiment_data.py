@@ -12,12 +12,16 @@ import pandas as pd
 
 from utils.config_text import did_you_mean
 from utils.configuration import ExperimentConfig
-from utils.data import ATTRIBUTES, GENDERS, Corpus, DataError
+from utils.data import ATTRIBUTES, GENDERS, VOTES, Corpus, DataError
+from utils.dataset.vote_shares import VoteSettings, has_votes, vote_shares
 
 
 @dataclass(frozen=True)
 class EvaluationSplit:
-    """A test split of one corpus, over the classes that it shares with the training corpus."""
+    """A test split of one corpus, over the classes that it shares with the training corpus.
+
+    A hidden one has no labels: its predictions are for a challenge's leaderboard.
+    """
 
     corpus: str
     split: str
@@ -25,6 +29,7 @@ class EvaluationSplit:
     classes: tuple[str, ...]
     attribute_scale: tuple[float, float]
     is_own_corpus: bool
+    is_hidden: bool = False
 
     @property
     def label(self) -> str:
@@ -47,6 +52,8 @@ class ExperimentData:
         left_out: By split, rows of the training corpus that carry none of the wanted labels.
         genders: Genders in output order; empty where there is no gender head.
         synthetic_corpora: Those of the corpora whose recordings are synthetic.
+        notes: What readers say of the corpora's files.
+        learns_votes: Whether classes are learnt from the raters' votes.
     """
 
     classes: tuple[str, ...]
@@ -59,6 +66,8 @@ class ExperimentData:
     left_out: Mapping[str, int]
     genders: tuple[str, ...] = ()
     synthetic_corpora: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    learns_votes: bool = False
 
     def with_tables(self, **tables: object) -> ExperimentData:
         """Return the same data with other tables, such as measured ones."""
@@ -67,6 +76,7 @@ class ExperimentData:
     def fingerprint(self) -> str:
         """Return a hash of what is trained and selected on: files, splits, speakers and labels in order, and scale."""
         columns = ["corpus", "file", "split", "speaker", "emotion", *ATTRIBUTES, *["gender"] * bool(self.genders)]
+        columns += [name for name in self.train.columns if self.learns_votes and name.startswith(VOTES)]
         rows = pd.concat([self.train[columns], self.development[columns]]).to_csv(index=False)
         return hashlib.sha256(f"{self.attribute_scale}\n{rows}".encode()).hexdigest()
 
@@ -80,7 +90,13 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
     corpus = corpora[config.corpus]
     classes = _choose_classes(config, corpus) if config.is_categorical else ()
     attributes = ATTRIBUTES if config.is_dimensional else ()
-    wanted = _wanted_rows(corpus.table, classes, attributes)
+    if config.learns_votes and not has_votes(corpus.table):
+        raise DataError(
+            f'{config.name}: {config.corpus} has no votes of raters, but label_source is "{config.label_source}"; add '
+            'labels_detailed.csv, or use "consensus"'
+        )
+    votes = count_votes(config)
+    wanted = _wanted_rows(corpus.table, classes, attributes, votes if config.learns_votes else None)
     rows, splits = corpus.table[wanted], corpus.table["split"]
     by_split = {split: rows[rows["split"] == split].reset_index(drop=True) for split in sorted(set(splits))}
     for split in ("train", "development"):
@@ -95,7 +111,8 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
     _check_counts(config, classes, attributes, counts, by_split)
     if config.has_gender_head:
         _check_genders(config, train)
-    left_out = {split: int((~wanted & (splits == split)).sum()) for split in by_split}
+    hidden = _hidden_splits(corpus.table)
+    left_out = {split: int((~wanted & (splits == split)).sum()) for split in by_split if split not in hidden}
     return ExperimentData(
         classes=classes,
         attributes=attributes,
@@ -107,6 +124,8 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
         left_out=left_out,
         genders=GENDERS if config.has_gender_head else (),
         synthetic_corpora=tuple(n for n in (config.corpus, *config.test_corpora) if corpora[n].is_synthetic),
+        learns_votes=config.learns_votes,
+        notes=tuple(f"{n}: {note}" for n in (config.corpus, *config.test_corpora) for note in corpora[n].notes),
     )
 
 
@@ -117,13 +136,40 @@ def _tests(
     classes: tuple[str, ...],
     attributes: tuple[str, ...],
 ) -> Iterator[EvaluationSplit]:
-    """Yield the test splits of the training corpus, then those of `test_corpora`."""
+    """Yield the test splits of the training corpus, then those of `test_corpora`.
+
+    Rows that raters voted on are evaluated even where they have no label in use: models are compared to the votes.
+    """
     corpus = corpora[config.corpus]
-    for split, table in by_split.items():
+    hidden = _hidden_splits(corpus.table)
+    rated = corpus.table[_is_rated(corpus.table, classes)]
+    for split, labelled in by_split.items():
+        further = rated[(rated["split"] == split) & ~rated["file"].isin(labelled["file"])]
+        table = hidden.get(split, pd.concat([labelled, further], ignore_index=True))
         if split.startswith("test") and len(table):
-            yield EvaluationSplit(corpus.name, split, table, classes, corpus.attribute_scale, is_own_corpus=True)
+            scale = corpus.attribute_scale
+            yield EvaluationSplit(
+                corpus.name, split, table, classes, scale, is_own_corpus=True, is_hidden=split in hidden
+            )
     for name in config.test_corpora:
         yield from _foreign_tests(config, corpora[name], classes, attributes)
+
+
+def _is_rated(table: pd.DataFrame, classes: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+    """Return the rows whose raters' primary votes are a distribution over the classes, (rows,)."""
+    if not classes or not has_votes(table):
+        return np.zeros(len(table), dtype=bool)
+    return np.isfinite(vote_shares(table, classes, VoteSettings())[:, 0])
+
+
+def _hidden_splits(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the test splits of which no row has any label."""
+    is_labelled = table["emotion"].notna() | table[list(ATTRIBUTES)].notna().any(axis=1)
+    tests = [split for split in sorted(set(table["split"])) if split.startswith("test")]
+    by_split = {split: table["split"] == split for split in tests}
+    return {
+        split: table[rows].reset_index(drop=True) for split, rows in by_split.items() if not (rows & is_labelled).any()
+    }
 
 
 def _choose_classes(config: ExperimentConfig, corpus: Corpus) -> tuple[str, ...]:
@@ -137,9 +183,18 @@ def _choose_classes(config: ExperimentConfig, corpus: Corpus) -> tuple[str, ...]
     return config.classes
 
 
-def _wanted_rows(table: pd.DataFrame, classes: tuple[str, ...], attributes: tuple[str, ...]) -> pd.Series:
-    has_class = table["emotion"].isin(list(classes))
-    return has_class | table[list(attributes)].notna().any(axis=1)
+def count_votes(config: ExperimentConfig) -> VoteSettings:
+    """Return how an experiment counts raters' votes, before smoothing."""
+    return VoteSettings(config.secondary_votes_weight, config.min_raters)
+
+
+def _wanted_rows(
+    table: pd.DataFrame, classes: tuple[str, ...], attributes: tuple[str, ...], votes: VoteSettings | None
+) -> pd.Series:
+    is_wanted = table["emotion"].isin(list(classes)) | table[list(attributes)].notna().any(axis=1)
+    if votes is not None:
+        is_wanted |= np.isfinite(vote_shares(table, classes, votes)[:, 0])
+    return is_wanted
 
 
 def _check_counts(
@@ -188,7 +243,7 @@ def _foreign_tests(
         raise DataError(
             f"{config.name}: test_corpora: {corpus.name} shares {len(shared)} classes with {config.corpus}; remove it"
         )
-    rows = corpus.table[_wanted_rows(corpus.table, shared, attributes)]
+    rows = corpus.table[_wanted_rows(corpus.table, shared, attributes, None)]
     tests = []
     for split in sorted(set(rows["split"])):
         if split.startswith("test"):

@@ -82,7 +82,7 @@ def show_plan(experiments: Iterable[PreparedExperiment], screen: Screen) -> None
     rows, notes, warnings = [], [], []
     for experiment in experiments:
         config, data = experiment.config, experiment.data
-        tests = ", ".join(f"{test.label} {len(test.table):,}" for test in data.tests) or "none"
+        tests = ", ".join(f"{t.label} {len(t.table):,}{' hidden' * t.is_hidden}" for t in data.tests) or "none"
         rows.append(
             (
                 config.name,
@@ -120,8 +120,7 @@ def synthetic_note(experiments: Iterable[PreparedExperiment]) -> str:
 
 
 def _notes(config: ExperimentConfig, data: ExperimentData) -> list[str]:
-    notes = []
-    notes.append(f"{config.name}: {_settings(config)}")
+    notes = [*data.notes, f"{config.name}: {_settings(config)}"]
     if data.classes:
         counts = ", ".join(f"{name} {count:,}" for name, count in zip(data.classes, data.class_counts, strict=True))
         notes.append(f"{config.name}: training classes: {counts}")

@@ -31,6 +31,9 @@ class Targets:
         attribute_mask: (batch, attributes) bool.
         gender: Gender indices, (batch,) int64; any valid index where masked.
         gender_mask: (batch,) bool.
+        votes: Shares of the raters' votes, (batch, classes); (batch, 0) where they are not learnt, any number where
+            masked.
+        votes_mask: (batch,) bool.
     """
 
     emotion: Tensor
@@ -39,6 +42,8 @@ class Targets:
     attribute_mask: Tensor
     gender: Tensor
     gender_mask: Tensor
+    votes: Tensor
+    votes_mask: Tensor
 
     def to(self, device: torch.device) -> Targets:
         """Copy to a device, without waiting where the memory is pinned."""
@@ -175,6 +180,45 @@ class Focal(CategoricalLoss):
         """Return the focal loss."""
         cross_entropy = F.cross_entropy(logits, classes, reduction="none")
         return (-torch.expm1(-cross_entropy)).clamp(min=1e-7) ** self.gamma * cross_entropy
+
+
+class VotesLoss(Loss):
+    """Base of the losses that learn the raters' votes: the mean over the utterances whose votes are known."""
+
+    def per_utterance(self, log_probabilities: Tensor, votes: Tensor) -> Tensor:
+        """Return the loss of each utterance, (batch,), from (batch, classes) twice."""
+        raise NotImplementedError
+
+    def totals(self, targets: Targets) -> Terms:
+        """Return how many utterances have votes."""
+        return {"emotion_loss": targets.votes_mask.sum().float()}
+
+    def forward(self, outputs: Outputs, targets: Targets, totals: Terms | None = None) -> Terms:
+        """Return `emotion_loss`."""
+        assert outputs.emotion is not None
+        losses = self.per_utterance(outputs.emotion.float().log_softmax(-1), targets.votes)
+        known = torch.where(targets.votes_mask, losses, 0.0).sum()
+        return {"emotion_loss": known / (totals or self.totals(targets))["emotion_loss"].clamp(min=1)}
+
+
+class SoftCrossEntropy(VotesLoss):
+    """Cross-entropy of the votes' shares v against the model's probabilities: −Σ v log p."""
+
+    def per_utterance(self, log_probabilities: Tensor, votes: Tensor) -> Tensor:
+        """Return the cross-entropy."""
+        return -(votes * log_probabilities).sum(-1)
+
+
+class KLDivergence(VotesLoss):
+    """Divergence of the model's probabilities from the votes' shares, Σ v (log v − log p), with 0 log 0 = 0.
+
+    Its gradient is that of `SoftCrossEntropy`; its value is 0 where the model says what the raters said.
+    """
+
+    def per_utterance(self, log_probabilities: Tensor, votes: Tensor) -> Tensor:
+        """Return the divergence."""
+        divergence: Tensor = (torch.special.xlogy(votes, votes) - votes * log_probabilities).sum(-1)
+        return divergence
 
 
 class AttributeLoss(Loss):
@@ -320,7 +364,9 @@ def get_loss_module(settings: LossSettings, priors: ClassPriors, attributes: tup
     return parts[0] if len(parts) == 1 else JointLoss(parts)
 
 
-def _emotion_loss(settings: LossSettings, priors: ClassPriors) -> CategoricalLoss:
+def _emotion_loss(settings: LossSettings, priors: ClassPriors) -> Loss:
+    if settings.loss_type in ("SoftCrossEntropy", "KLDivergence"):
+        return SoftCrossEntropy() if settings.loss_type == "SoftCrossEntropy" else KLDivergence()
     if settings.loss_type == "Focal":
         return Focal(priors, settings.focal_gamma)
     plain: dict[str, type[CategoricalLoss]] = {

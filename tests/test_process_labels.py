@@ -11,6 +11,7 @@ import process_labels_for_categorical as program
 from tests.synthetic_podcast import SyntheticPodcast
 from utils.configuration import CorpusConfig
 from utils.data import DataError, load_corpus
+from utils.data.demo_corpus import DemoSize, write_demo_corpus
 
 ORDER = ["Angry", "Sad", "Happy", "Surprise", "Fear", "Disgust", "Contempt", "Neutral"]
 CODES = dict(zip(ORDER, "ASHUFDCN", strict=True))
@@ -38,10 +39,10 @@ def test_the_screen_counts_what_is_left_out(
 ) -> None:
     process(podcast, tmp_path / "one.csv")
     lines = capsys.readouterr().out.splitlines()
-    counts = {line.split("│")[1].strip(): line.split("│")[2:6] for line in lines if line.startswith("│")}
-    assert [cell.strip() for cell in counts["other (O), left out"]] == ["2"] * 4
-    assert [cell.strip() for cell in counts["no agreement (X), left out"]] == ["2"] * 4
-    assert [cell.strip() for cell in counts["contempt"]] == ["3"] * 4
+    counts = {line.split("│")[1].strip(): line.split("│")[2:7] for line in lines if line.startswith("│")}
+    assert [cell.strip() for cell in counts["other (O)"]] == ["2"] * 4 + ["8"]
+    assert [cell.strip() for cell in counts["no agreement (X)"]] == ["2"] * 4 + ["8"]
+    assert [cell.strip() for cell in counts["contempt"]] == ["3"] * 4 + ["0"]
 
 
 def test_the_reader_takes_the_one_hot_labels(podcast: SyntheticPodcast, tmp_path: Path) -> None:
@@ -84,3 +85,48 @@ def test_bad_input_is_one_sentence_and_loses_nothing(
     assert len(told.splitlines()) == 1
     assert (podcast.labels / "labels_consensus.csv").read_bytes() == before
     assert [path.name for path in podcast.labels.iterdir()] == ["labels_consensus.csv"]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    size = DemoSize(train=44, development=14, test1=14, test2=14, test3=8, at_least=1)
+    return write_demo_corpus(tmp_path_factory.mktemp("demo"), size, say=lambda _: None).parent
+
+
+@pytest.mark.parametrize("keep_other", [False, True])
+def test_soft_labels_are_the_shares_of_primary_votes(demo: Path, tmp_path: Path, keep_other: bool) -> None:
+    """Counted with a plain loop over the ratings; recordings without agreement are kept."""
+    output = tmp_path / "soft.csv"
+    assert program.main([str(demo / "Labels"), "--soft", "--output", str(output), *["--keep-other"] * keep_other]) == 0
+    table = pd.read_csv(output).set_index("FileName")
+    columns = ORDER + ["Other"] * keep_other
+    assert list(table) == [*columns, "Split_Set"]
+    votes: dict[str, list[str]] = {}
+    for _, rating in pd.read_csv(demo / "Labels" / "labels_detailed.csv").iterrows():
+        word = str(rating["EmoClass_Major"]).split("-")[0]
+        votes.setdefault(rating["FileName"], []).extend([word] * (word in columns))
+    rated = {file: words for file, words in votes.items() if words}
+    assert set(table.index) == set(rated)
+    shares = dict(zip(table.index, table[columns].to_numpy().tolist(), strict=True))
+    for file, words in rated.items():
+        assert shares[file] == pytest.approx([words.count(column) / len(words) for column in columns], abs=1e-6)
+    consensus = pd.read_csv(demo / "Labels" / "labels_consensus.csv").set_index("FileName")
+    assert (consensus.loc[table.index, "EmoClass"] == "X").any()
+
+
+def test_other_can_be_kept_as_a_ninth_class_and_is_read_back(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    output = tmp_path / "nine.csv"
+    assert program.main([str(podcast.labels), "--keep-other", "--output", str(output)]) == 0
+    table = pd.read_csv(output)
+    assert list(table) == ["FileName", *ORDER, "Other", "Split_Set"]
+    assert table["Other"].sum() == 8
+    corpus = load_corpus("P", CorpusConfig(PATH_TO_AUDIO=podcast.audio, PATH_TO_LABEL=output))
+    assert (corpus.table["emotion"] == "other").sum() == 8
+
+
+def test_soft_labels_need_ratings(
+    podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program.main([str(podcast.labels), "--soft", "--output", str(tmp_path / "x.csv")]) == 2
+    assert "holds no votes, which --soft needs; add labels_detailed.csv" in capsys.readouterr().err
+    assert not (tmp_path / "x.csv").exists()

@@ -16,7 +16,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, m
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
-CATEGORICAL_LOSSES = ("WeightedCrossEntropy", "BalancedSoftmax", "CrossEntropy", "Focal")
+HARD_LOSSES = ("WeightedCrossEntropy", "BalancedSoftmax", "CrossEntropy", "Focal")
+SOFT_LOSSES = ("SoftCrossEntropy", "KLDivergence")
+CATEGORICAL_LOSSES = HARD_LOSSES + SOFT_LOSSES
 ATTRIBUTE_LOSSES = ("CCCLoss", "MSELoss")
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$"
 PROJECT_PATTERN = r"^([A-Za-z0-9._-]+/)?[A-Za-z0-9._-]{1,128}$"
@@ -58,7 +60,16 @@ Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_t
 Scale = Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
 PathKey = Annotated[Path, BeforeValidator(_as_path)]
 AnyLoss = Annotated[
-    Literal["WeightedCrossEntropy", "BalancedSoftmax", "CrossEntropy", "Focal", "CCCLoss", "MSELoss"],
+    Literal[
+        "WeightedCrossEntropy",
+        "BalancedSoftmax",
+        "CrossEntropy",
+        "Focal",
+        "SoftCrossEntropy",
+        "KLDivergence",
+        "CCCLoss",
+        "MSELoss",
+    ],
     BeforeValidator(_canonical_loss),
 ]
 ModelType = Literal["UpstreamFinetune", "UpstreamGender"]
@@ -88,12 +99,13 @@ class Section(BaseModel):
 class CorpusConfig(Section):
     """One corpus: a table of `config.toml`, named as experiments name the corpus."""
 
-    FORMAT: Literal["msp-podcast", "emodb", "ravdess", "csv"] = "msp-podcast"
+    FORMAT: Literal["msp-podcast", "emodb", "ravdess", "crema-d", "csv"] = "msp-podcast"
     """How the corpus is laid out on disk."""
     PATH_TO_AUDIO: PathKey
     """Folder of the recordings. A relative path starts at the folder of this file."""
     PATH_TO_LABEL: PathKey | None = None
-    """`msp-podcast`: the label folder or the consensus CSV. `csv`: the table. The others read their file names."""
+    """`msp-podcast`: the label folder or the consensus CSV. `crema-d`: the folder of votes and demographics. `csv`: the
+    table. The others read their file names."""
     PATH_TO_DATASET: PathKey | None = None
     """Folder of packed shards. The recordings of `PATH_TO_AUDIO` are read until packing is there."""
     split_speakers: dict[str, Any] | None = None
@@ -109,7 +121,7 @@ class CorpusConfig(Section):
     def key_problems(self) -> list[tuple[str, str]]:
         """Return what is wrong between the keys of a corpus."""
         problems = []
-        needs_labels = self.FORMAT in ("msp-podcast", "csv")
+        needs_labels = self.FORMAT in ("msp-podcast", "crema-d", "csv")
         if needs_labels and self.PATH_TO_LABEL is None:
             problems.append(("PATH_TO_LABEL", f'missing; FORMAT = "{self.FORMAT}" needs it'))
         if not needs_labels and self.PATH_TO_LABEL is not None:
@@ -203,6 +215,15 @@ class TrainingConfig(Section):
 
     loss_type: AnyLoss = "WeightedCrossEntropy"
     """Training criterion; for `task = "dimensional"` that of the attributes."""
+    label_source: Literal["consensus", "primary_votes", "primary_and_secondary_votes"] = "consensus"
+    """What the classes are learnt from: the consensus label, or the shares of the raters' votes, which
+    `SoftCrossEntropy` and `KLDivergence` take and rows without a consensus have as well."""
+    secondary_weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """`primary_and_secondary_votes`: what a secondary label counts beside a primary one."""
+    min_raters: Count = 1
+    """Recordings with fewer raters have no shares of votes."""
+    vote_smoothing: Fraction = 0.0
+    """Share of the votes that is spread evenly over all classes in training."""
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
     """Focusing parameter of `Focal`."""
     attribute_loss_type: AttributeLoss = "CCCLoss"
@@ -279,8 +300,22 @@ class TrainingConfig(Section):
 def _loss_problems(config: TrainingConfig) -> list[tuple[str, str]]:
     allowed = ATTRIBUTE_LOSSES if config.task == "dimensional" else CATEGORICAL_LOSSES
     if config.loss_type in allowed:
-        return []
+        return _label_problems(config)
     return [("loss_type", f'found "{config.loss_type}"; allowed for task = "{config.task}": {", ".join(allowed)}')]
+
+
+def _label_problems(config: TrainingConfig) -> list[tuple[str, str]]:
+    if config.loss_type in SOFT_LOSSES and config.label_source == "consensus":
+        return [("label_source", f'found "consensus"; {config.loss_type} learns from votes: set "primary_votes"')]
+    if config.loss_type in HARD_LOSSES and config.label_source != "consensus":
+        return [
+            (
+                "loss_type",
+                f'found "{config.loss_type}"; label_source = "{config.label_source}" needs a loss that '
+                f"takes shares: {', '.join(SOFT_LOSSES)}",
+            )
+        ]
+    return []
 
 
 def _class_problems(config: TrainingConfig) -> list[tuple[str, str]]:
@@ -337,6 +372,16 @@ class ExperimentConfig(TrainingConfig):
     def is_dimensional(self) -> bool:
         """Whether emotional attributes are trained."""
         return self.task != "categorical"
+
+    @property
+    def learns_votes(self) -> bool:
+        """Whether classes are learnt from the raters' votes."""
+        return self.is_categorical and self.label_source != "consensus"
+
+    @property
+    def secondary_votes_weight(self) -> float:
+        """What a secondary label counts beside a primary one."""
+        return self.secondary_weight if self.label_source == "primary_and_secondary_votes" else 0.0
 
     @property
     def has_gender_head(self) -> bool:

@@ -92,6 +92,30 @@ def group_figures(per_class: Mapping[str, Mapping[str, float]], groups: Mapping[
     return figures
 
 
+def rater_divergence(shares: Numbers, probabilities: Numbers) -> float:
+    """Return the mean Kullback-Leibler divergence of a model's probabilities from the raters' votes, in nats.
+
+    D = Σ v log(v / p) over the classes, with 0 log 0 = 0, the mean over the utterances whose votes are known. NaN where
+    none is.
+
+    Source: S. Kullback and R. A. Leibler, "On Information and Sufficiency", Annals of Mathematical Statistics 22, 1951.
+
+    Args:
+        shares: Of the votes, (utterances, classes), NaN where unknown.
+        probabilities: Of the model, (utterances, classes), each above 0.
+
+    Examples:
+        >>> round(rater_divergence(np.array([[0.5, 0.5], [np.nan, np.nan]]), np.array([[0.25, 0.75], [0.5, 0.5]])), 4)
+        0.1438
+    """
+    known = ~np.isnan(shares).any(axis=1)
+    if not known.any():
+        return float("nan")
+    votes, predicted = shares[known], np.maximum(probabilities[known], np.finfo(np.float64).tiny)
+    logarithms = np.log(np.where(votes > 0, votes, 1.0) / np.where(votes > 0, predicted, 1.0))
+    return float((votes * logarithms).sum(axis=1).mean())
+
+
 def concordance(truth: Numbers, prediction: Numbers) -> float:
     """Return the concordance correlation coefficient, with population moments.
 

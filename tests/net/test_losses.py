@@ -28,6 +28,8 @@ def make_batch(size: int = 12, seed: int = 0) -> tuple[Outputs, Targets]:
         torch.rand(size, 3, generator=generator) > 0.2,
         torch.randint(0, 2, (size,), generator=generator),
         torch.rand(size, generator=generator) > 0.2,
+        torch.rand(size, 4, generator=generator).softmax(-1),
+        torch.rand(size, generator=generator) > 0.2,
     )
     return replace(outputs, gender=torch.randn(size, 2, generator=generator)), targets
 
@@ -114,6 +116,8 @@ def test_a_constant_column_gives_a_finite_ccc_loss_and_gradient() -> None:
         ("CCCLoss", "dimensional"),
         ("MSELoss", "dimensional"),
         ("WeightedCrossEntropy", "multitask"),
+        ("SoftCrossEntropy", "multitask"),
+        ("KLDivergence", "categorical"),
     ],
 )
 def test_masked_targets_change_nothing(loss_type: str, task: str) -> None:
@@ -123,12 +127,16 @@ def test_masked_targets_change_nothing(loss_type: str, task: str) -> None:
         emotion=torch.where(targets.emotion_mask, targets.emotion, 3 - targets.emotion),
         attributes=torch.where(targets.attribute_mask, targets.attributes, 7.0),
         gender=torch.where(targets.gender_mask, targets.gender, 1 - targets.gender),
+        votes=torch.where(targets.votes_mask[:, None], targets.votes, 0.7),
     )
     one, other = (build(loss_type, task, gender=0.3)(outputs, t) for t in (targets, changed))
     assert {name: float(term) for name, term in one.items()} == {name: float(term) for name, term in other.items()}
 
 
-@pytest.mark.parametrize(("loss_type", "task"), [("WeightedCrossEntropy", "categorical"), ("MSELoss", "dimensional")])
+@pytest.mark.parametrize(
+    ("loss_type", "task"),
+    [("WeightedCrossEntropy", "categorical"), ("MSELoss", "dimensional"), ("SoftCrossEntropy", "categorical")],
+)
 def test_parts_of_a_separable_loss_add_up_to_the_whole(loss_type: str, task: str) -> None:
     loss = build(loss_type, task, gender=0.3)
     outputs, targets = make_batch()
@@ -146,9 +154,11 @@ def test_an_unlabelled_batch_has_loss_zero() -> None:
         emotion_mask=torch.zeros(12) > 1,
         attribute_mask=torch.zeros(12, 3) > 1,
         gender_mask=torch.zeros(12) > 1,
+        votes_mask=torch.zeros(12) > 1,
     )
     terms = build("WeightedCrossEntropy", gender=0.3)(outputs, unlabelled)
     assert {name: float(term) for name, term in terms.items()} == {"emotion_loss": 0, "gender_loss": 0}
+    assert float(build("KLDivergence")(outputs, unlabelled)["emotion_loss"]) == 0
     assert all(float(term) == 0 for term in build("MSELoss", "dimensional")(outputs, unlabelled).values())
 
 
@@ -173,3 +183,30 @@ def test_gender_is_one_more_weighted_term_over_the_known_genders(loss_type: str,
     assert float(terms.pop("gender_loss")) == pytest.approx(0.3 * np.mean(losses), abs=1e-6)
     alone = build(loss_type, task)(outputs, targets)
     assert {name: float(term) for name, term in terms.items()} == {name: float(term) for name, term in alone.items()}
+
+
+@pytest.mark.parametrize("loss_type", ["SoftCrossEntropy", "KLDivergence"])
+def test_losses_of_votes_agree_with_a_float64_loop(loss_type: str) -> None:
+    outputs, targets = make_batch()
+    targets.votes[0] = torch.tensor([0.0, 1.0, 0.0, 0.0])
+    targets.votes_mask[0] = True
+    assert outputs.emotion is not None
+    losses = []
+    for logits, votes, known in zip(outputs.emotion.double(), targets.votes.double(), targets.votes_mask, strict=True):
+        p = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum()
+        entropy = -sum(v * np.log(v) for v in votes.numpy() if v > 0)
+        cross = -sum(v * np.log(q) for v, q in zip(votes.numpy(), p, strict=True))
+        losses += [cross - entropy * (loss_type == "KLDivergence")] * bool(known)
+    assert float(build(loss_type)(outputs, targets)["emotion_loss"]) == pytest.approx(np.mean(losses), abs=1e-6)
+
+
+def test_both_losses_of_votes_have_one_gradient() -> None:
+    outputs, targets = make_batch()
+    assert outputs.emotion is not None
+    gradients = []
+    for loss_type in ("SoftCrossEntropy", "KLDivergence"):
+        logits = outputs.emotion.clone().requires_grad_()
+        torch.autograd.backward([build(loss_type)(replace(outputs, emotion=logits), targets)["emotion_loss"]])
+        assert logits.grad is not None
+        gradients.append(logits.grad)
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-7)

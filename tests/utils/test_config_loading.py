@@ -88,7 +88,7 @@ BROKEN = {
     "unknown corpus format": (
         CORPORA + 'FORMAT = "iemocap"\n',
         BASE + ONE,
-        'MSP-PODCAST.FORMAT: found "iemocap"; allowed: "msp-podcast", "emodb", "ravdess", "csv"',
+        'MSP-PODCAST.FORMAT: found "iemocap"; allowed: "msp-podcast", "emodb", "ravdess", "crema-d", "csv"',
     ),
     "shares beyond one": (
         CORPORA + "split_speakers = { development = 0.5, test1 = 0.5 }\n",

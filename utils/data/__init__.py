@@ -10,10 +10,12 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from utils.configuration import CorpusConfig
 
@@ -21,6 +23,7 @@ READERS = {
     "msp-podcast": "utils.data.podcast",
     "emodb": "utils.data.emodb",
     "ravdess": "utils.data.ravdess",
+    "crema-d": "utils.data.cremad",
     "csv": "utils.data.csv_table",
 }
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -29,6 +32,8 @@ DIMENSIONAL: dict[str, Any] = json.loads((CONFIGS / "config_dim.json").read_text
 CANONICAL_CLASSES: tuple[str, ...] = tuple(CATEGORICAL["classes"])
 ATTRIBUTES: tuple[str, ...] = tuple(DIMENSIONAL["attributes"])
 GENDERS = ("female", "male")
+VOTES = ("votes_", "secondary_")
+"""Prefixes of the columns that count raters by class."""
 TEXT_COLUMNS = ("corpus", "file", "path", "split", "speaker", "gender", "emotion")
 TEXT = pd.StringDtype("pyarrow", na_value=np.nan)
 
@@ -38,14 +43,32 @@ class DataError(Exception):
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What a reader found: one row an utterance, and sentences on what it made of the files."""
+
+    rows: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Corpus:
-    """A corpus as read: its utterance table, its classes in canonical order, and its attributes' scale."""
+    """A corpus as read.
+
+    Attributes:
+        name: As in `config.toml`.
+        table: Its utterance table.
+        classes: Its classes in canonical order.
+        attribute_scale: Lowest and highest value of its attributes.
+        is_synthetic: Whether nobody spoke its recordings.
+        notes: What its reader says of its files.
+    """
 
     name: str
     table: pd.DataFrame
     classes: tuple[str, ...]
     attribute_scale: tuple[float, float]
     is_synthetic: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def load_corpus(name: str, config: CorpusConfig) -> Corpus:
@@ -61,7 +84,7 @@ def load_corpus(name: str, config: CorpusConfig) -> Corpus:
     if not os.path.isdir(config.PATH_TO_AUDIO):
         raise DataError(f"{name}: PATH_TO_AUDIO: there is no folder {config.PATH_TO_AUDIO}; correct the path")
     reader = importlib.import_module(READERS[config.FORMAT])
-    table = as_utterance_table(name, reader.read(name, config))
+    table, notes = _read_or_recall(name, config, reader)
     if table.empty:
         raise DataError(f"{name}: no utterance was found; correct PATH_TO_AUDIO, PATH_TO_LABEL or FORMAT")
     low, high = config.attribute_scale or tuple(DIMENSIONAL["scale"])
@@ -69,7 +92,33 @@ def load_corpus(name: str, config: CorpusConfig) -> Corpus:
     table = assign_splits(name, table, config.split_speakers)
     check_speakers(name, table, config.allow_speaker_overlap)
     classes = _canonical_order(table, getattr(reader, "CLASSES", None))
-    return Corpus(name, table, classes, (low, high), config.synthetic)
+    return Corpus(name, table, classes, (low, high), config.synthetic, notes)
+
+
+def _read_or_recall(name: str, config: CorpusConfig, reader: ModuleType) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return a corpus's utterance table; that of a reader which names its sources is kept between runs."""
+    if not hasattr(reader, "sources"):
+        reading = reader.read(name, config)
+        return as_utterance_table(name, reading.rows), reading.notes
+    from utils.data.table_cache import find_table, keep_table, key_of
+
+    key = key_of(reader.sources(name, config), f"{name} {config.model_dump_json()}")
+    found = find_table(key)
+    if found is not None:
+        return _from_arrow(found[0]), found[1]
+    reading = reader.read(name, config)
+    table = as_utterance_table(name, reading.rows)
+    keep_table(key, pa.Table.from_pandas(table, preserve_index=False), reading.notes)
+    return table, reading.notes
+
+
+def _from_arrow(table: pa.Table) -> pd.DataFrame:
+    """Return a kept table with the types of `as_utterance_table`."""
+    frame = pd.DataFrame(index=pd.RangeIndex(table.num_rows))
+    columns = {name: table[name] for name in table.column_names}
+    texts = {name: pd.array(columns.pop(name).combine_chunks(), dtype=TEXT) for name in TEXT_COLUMNS}
+    values = {name: column.to_numpy() for name, column in columns.items()}
+    return pd.concat([frame, pd.DataFrame({**texts, **values})], axis=1)
 
 
 def as_utterance_table(name: str, rows: pd.DataFrame) -> pd.DataFrame:
@@ -82,7 +131,9 @@ def as_utterance_table(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     table["corpus"] = pd.array([name] * len(rows), dtype=TEXT)
     for column in ATTRIBUTES:
         table[column] = rows[column].to_numpy(dtype=np.float64) if column in rows else np.nan
-    return table
+    counts = [column for column in rows.columns if column.startswith(VOTES)]
+    votes = {column: rows[column].to_numpy(dtype=np.int32) for column in counts}
+    return pd.concat([table, pd.DataFrame(votes, index=table.index)], axis=1)
 
 
 def _check_rows(name: str, table: pd.DataFrame, scale: tuple[float, float]) -> None:

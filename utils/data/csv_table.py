@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from utils.configuration import SPLIT_NAME, CorpusConfig
-from utils.data import ATTRIBUTES, DataError
+from utils.data import ATTRIBUTES, DataError, Reading
 
 CSV_DIALECT: dict[str, Any] = {
     "dtype": str,
@@ -29,7 +29,7 @@ CSV_DIALECT: dict[str, Any] = {
 COLUMNS = ("file", "split", "speaker", "gender", "emotion", *ATTRIBUTES)
 
 
-def read(name: str, config: CorpusConfig) -> pd.DataFrame:
+def read(name: str, config: CorpusConfig) -> Reading:
     """Return one row a line of the table at `PATH_TO_LABEL`."""
     assert config.PATH_TO_LABEL is not None
     rows = read_text_table(name, config.PATH_TO_LABEL)
@@ -52,7 +52,7 @@ def read(name: str, config: CorpusConfig) -> pd.DataFrame:
         if attribute in rows:
             rows[attribute] = numbers(name, config.PATH_TO_LABEL, rows[attribute])
     rows["path"] = [os.path.join(config.PATH_TO_AUDIO, file) for file in rows["file"]]
-    return rows
+    return Reading(rows)
 
 
 def _check_values(name: str, source: Path, rows: pd.DataFrame) -> None:

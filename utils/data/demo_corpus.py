@@ -12,19 +12,22 @@ import json
 import os
 import time
 import wave
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from utils.data import DataError
+from utils.data import CATEGORICAL, DataError
 from utils.data.demo_voices import MEANS, VERSION, Prosody, Samples, draw_prosody, draw_speaker, speak
 from utils.data.podcast import COLUMNS
 from utils.data.wav import SAMPLE_RATE_HZ
 
 OWNER_LINE = "SYNTHETIC DEMO CORPUS: NOTHING IN THIS FOLDER WAS SPOKEN BY ANYONE."
+LAYOUT = 2
+"""Raised when other label files are written for the same sounds."""
 MARKER = "complete.json"
 """Written last, with version and size: its presence means that everything else is there."""
 
@@ -56,6 +59,15 @@ TRAINING_COUNTS: Mapping[str, int] = {
     "U": 3_220, "C": 2_765, "O": 1_746, "D": 1_324, "F": 794,
 }  # fmt: skip
 """Utterances a code in MSP-PODCAST 2.0 Train."""
+
+RATING_COLUMNS = ("FileName", "Worker", "EmoClass_Major", "EmoClass_Second", "EmoAct", "EmoVal", "EmoDom")
+WORDS = {code: str(name).capitalize() for code, name in CATEGORICAL["msp-podcast"].items() if code in MEANS}
+OTHER_WORDS = ("Other", "Other-confused", 'Other-"so, so"; bored/tired: a bit')
+"""What raters write who find none of the eight; free text may hold any separator."""
+MOST_WORKERS = 2_000
+HEARING = np.array([4.0, 2.0, 4.0, 1.5, 0.25, 0.7, 5.0, 0.4, 0.03])
+"""The difference of each part of a prosody that counts as one step to a rater."""
+Row = tuple[object, ...]
 
 SPEAKERS: Mapping[str, tuple[int, ...]] = {
     "Train": tuple(range(1, 25)),
@@ -124,14 +136,15 @@ def write_demo_corpus(root: Path, size: DemoSize = DEFAULT, say: Callable[[str],
     """
     _refuse_foreign(root)
     config, marker = root / "config.toml", root / MARKER
-    state = json.dumps({"version": VERSION, "size": asdict(size)}, indent=1)
+    state = json.dumps({"version": VERSION, "layout": LAYOUT, "size": asdict(size)}, indent=1)
     if marker.is_file() and marker.read_text(encoding="utf-8") == state:
         return config
     began, clips = time.perf_counter(), plan_clips(size)
     say(f"writing {len(clips)} clips of SYNTHETIC voices to {root}")
     _begin(root, clips)
-    seconds, rows = _write_clips(root / "Audios", clips)
-    _write(root / "Labels" / "labels_consensus.csv", pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False))
+    seconds, labels, ratings = _write_clips(root / "Audios", clips)
+    for name, columns, rows in (("consensus", COLUMNS, labels), ("detailed", RATING_COLUMNS, ratings)):
+        _write(root / "Labels" / f"labels_{name}.csv", pd.DataFrame(rows, columns=list(columns)).to_csv(index=False))
     _write(root / "Partitions.txt", "".join(f"{clip.split}; {clip.file}\n" for clip in clips))
     _write(config, CONFIG)
     _write(marker, state)
@@ -159,20 +172,27 @@ def _begin(root: Path, clips: list[Clip]) -> None:
             path.unlink()
 
 
-def _write_clips(folder: Path, clips: list[Clip]) -> tuple[float, list[tuple[object, ...]]]:
-    """Write every recording; return their seconds together and the labels' rows."""
+def _write_clips(folder: Path, clips: list[Clip]) -> tuple[float, list[Row], list[Row]]:
+    """Write every recording; return their seconds together, the rows of the consensus and those of the ratings."""
     count = 0
-    rows: list[tuple[object, ...]] = []
+    labels: list[Row] = []
+    ratings: list[Row] = []
     for clip in clips:
         generator = np.random.default_rng(clip.key)
         prosody = draw_prosody(clip.code, generator)
-        attributes = rate(prosody, generator)
+        heard = rate(prosody, generator)
         samples = speak(prosody, draw_speaker(clip.speaker), generator)
         _write(folder / clip.file, as_wav(samples))
         count += len(samples)
         if clip.split != "Test3":
-            rows.append((clip.file, clip.code, *attributes, *_name_and_gender(clip), clip.split))
-    return count / SAMPLE_RATE_HZ, rows
+            means = (round(float(mean), 4) for mean in heard.mean(axis=1))
+            labels.append((clip.file, clip.code, *means, *_name_and_gender(clip), clip.split))
+            voters = np.random.default_rng([*clip.key, 1])  # a generator of their own: sounds do not depend on them
+            chosen = vote(prosody, clip.code, heard.shape[1], voters)
+            workers = np.sort(voters.choice(MOST_WORKERS, len(chosen), replace=False))
+            for worker, words, numbers in zip(workers, chosen, heard.T, strict=True):
+                ratings.append((clip.file, f"WORKER{worker:08d}", *words, *(f"{number:.6f}" for number in numbers)))
+    return count / SAMPLE_RATE_HZ, labels, ratings
 
 
 def _name_and_gender(clip: Clip) -> tuple[str, str]:
@@ -219,8 +239,8 @@ def _plan_split(split: str, size: DemoSize) -> Iterator[Clip]:
         yield Clip(f"MSP-PODCAST_{name}.wav", split, codes[code], speaker, is_unknown, (VERSION, number, code, turn))
 
 
-def rate(prosody: Prosody, generator: np.random.Generator) -> tuple[float, float, float]:
-    """Return mean arousal, valence and dominance, 1..7, as five to nine simulated raters answer to a prosody.
+def rate(prosody: Prosody, generator: np.random.Generator) -> Samples:
+    """Return arousal, valence and dominance, 1..7, of five to nine simulated raters of a prosody, (3, raters).
 
     Each rater hears a value of their own and gives a whole number. Dominance shares effort with arousal, but sinks
     with a raised or trembling pitch; valence is in smile and intonation.
@@ -231,5 +251,37 @@ def rate(prosody: Prosody, generator: np.random.Generator) -> tuple[float, float
     dominance = 4 + 5.5 * (p.effort - 0.5) - 0.12 * (p.level - 1) - 1.0 * p.tremor + 0.1 * p.loudness
     raters = int(generator.integers(5, 10))
     heard = np.array([[arousal], [valence], [dominance]]) + 0.7 * generator.standard_normal((3, raters))
-    means = np.clip(np.round(heard), 1, 7).mean(axis=1).round(4)
-    return float(means[0]), float(means[1]), float(means[2])
+    return np.clip(np.round(heard), 1, 7)
+
+
+def vote(prosody: Prosody, code: str, raters: int, generator: np.random.Generator) -> list[tuple[str, str]]:
+    """Return each rater's primary label and comma list of secondary labels, so that their plurality is the code.
+
+    A rater hears the prosody with an error and names the emotion whose mean is nearest, as second label the next one;
+    some have a word of their own.
+    """
+    means = np.array([astuple(mean) for mean in MEANS.values()]) / HEARING
+    for wildness in np.arange(1, 200) / 20:
+        heard = np.array(astuple(prosody)) / HEARING + wildness * generator.standard_normal((raters, means.shape[1]))
+        nearest = np.square(heard[:, None] - means).sum(axis=2).argsort(axis=1)
+        is_other = generator.random(raters) < (0.7 if code == "O" else 0.04)
+        codes = np.where(is_other, "O", np.array(list(MEANS))[nearest[:, 0]])
+        if plurality(list(codes)) == code:
+            second = np.array(list(MEANS))[nearest[:, 1]]
+            return [(_word(one, generator), _second(one, other)) for one, other in zip(codes, second, strict=True)]
+    raise AssertionError(f"no votes for {code}")  # a hundred tries of growing error always find some
+
+
+def plurality(codes: Sequence[str]) -> str:
+    """Return the code that most raters chose, X where there are several."""
+    counts = Counter(codes).most_common(2)
+    return "X" if len(counts) == 2 and counts[0][1] == counts[1][1] else counts[0][0]
+
+
+def _word(code: str, generator: np.random.Generator) -> str:
+    return WORDS[code] if code != "O" else OTHER_WORDS[int(generator.integers(len(OTHER_WORDS)))]
+
+
+def _second(one: str, other: str) -> str:
+    """Return the secondary labels: the primary one again, and the next nearest."""
+    return ",".join(WORDS[code] for code in (one, other) if code in WORDS)

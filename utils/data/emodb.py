@@ -10,13 +10,13 @@ import re
 import pandas as pd
 
 from utils.configuration import CorpusConfig
-from utils.data import CATEGORICAL, DataError, find_recordings
+from utils.data import CATEGORICAL, DataError, Reading, find_recordings
 
 FILE_NAME = re.compile(r"(?P<speaker>\d\d)(?P<text>[ab]\d\d)(?P<emotion>[A-Z])(?P<version>[a-z]?)")
 FEMALE_SPEAKERS = ("08", "09", "13", "14", "16")
 
 
-def read(name: str, config: CorpusConfig) -> pd.DataFrame:
+def read(name: str, config: CorpusConfig) -> Reading:
     """Return one row a recording below `PATH_TO_AUDIO`; the corpus has no splits of its own."""
     rows = []
     for stem, path in find_recordings(config.PATH_TO_AUDIO).items():
@@ -28,4 +28,4 @@ def read(name: str, config: CorpusConfig) -> pd.DataFrame:
         rows.append(
             {"file": path.name, "path": str(path), "speaker": match["speaker"], "gender": gender, "emotion": emotion}
         )
-    return pd.DataFrame(rows)
+    return Reading(pd.DataFrame(rows))

@@ -1,73 +1,88 @@
-"""MSP-PODCAST: the consensus labels of a release, and the one-hot labels made from them.
+"""MSP-PODCAST: the labels of a release, 1.6 to 2.0, and the one-hot labels made from them.
 
 Source of the layout: R. Lotfian and C. Busso, "Building Naturalistic Emotionally Balanced Speech Corpus by Retrieving
 Emotional Speech from Existing Podcast Recordings", IEEE Transactions on Affective Computing, 2019, and the readme of
-each release. Columns are addressed by name: their order differs between tools.
+each release. Columns are addressed by name: their order differs between releases and tools.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from utils.configuration import CorpusConfig
-from utils.data import CATEGORICAL, DIMENSIONAL, TEXT, DataError
+from utils.data import CATEGORICAL, DIMENSIONAL, TEXT, DataError, Reading
 from utils.data.csv_table import first_line, numbers, read_text_table
+from utils.data.podcast_files import BOTH, Release, find_hidden, find_release
+from utils.data.podcast_ratings import CLASSES as RATED_CLASSES
+from utils.data.podcast_ratings import Ratings, read_ratings
+from utils.dataset.vote_shares import VoteSettings, vote_shares
 
 CLASSES: tuple[str, ...] = tuple(CATEGORICAL["default_classes"]["msp-podcast"])
-LABEL_FILES = ("labels_consensus.csv", "labels_concensus.csv")
 COLUMNS = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gender", "Split_Set")
+NEEDED_OF_TEXT = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom")
 ONE_HOT_CLASSES = tuple(name.capitalize() for name in CLASSES)
 ONE_HOT_COLUMNS = ("FileName", *ONE_HOT_CLASSES, "Split_Set")
 SPLITS = {"train": "train", "development": "development", "validation": "development"}
+TEXT_LINE = re.compile(r"\s*([^;]+?\.wav)\s*;\s*([^;]*?)\s*;\s*A:([^;]*);\s*V:([^;]*);\s*D:([^;]*);?\s*", re.IGNORECASE)
 
 
-def read(name: str, config: CorpusConfig) -> pd.DataFrame:
-    """Return one row a line of the consensus CSV, or of the one-hot `processed_labels.csv`."""
+def read(name: str, config: CorpusConfig) -> Reading:
+    """Return one row a recording: of the consensus, and of the test split whose labels are kept back."""
     assert config.PATH_TO_LABEL is not None
-    source = find_labels(name, config.PATH_TO_LABEL)
-    rows = read_consensus(name, source)
-    known = rows.reindex(columns=COLUMNS)  # one-hot labels have neither speakers nor attributes
-    table = pd.DataFrame(
-        {
-            "file": rows["FileName"],
-            "path": [os.path.join(config.PATH_TO_AUDIO, file) for file in rows["FileName"]],
-            "split": _splits(name, source, rows["Split_Set"]),
-            "speaker": known["SpkrID"],
-            "gender": known["Gender"].astype(TEXT).str.lower().map({"male": "male", "female": "female"}),
-            "emotion": rows["emotion"],
-        }
-    )
-    for attribute, column in DIMENSIONAL["msp-podcast"].items():
-        table[attribute] = numbers(name, source, known[column])
-    return table
+    release = find_release(name, config.PATH_TO_LABEL, config.PATH_TO_AUDIO)
+    rows, partitions = read_labels(name, release)
+    notes = [release.describe(), *_disagreements(name, release, rows, partitions)]
+    table = _as_rows(name, release, rows)
+    hidden = _hidden(release, set(rows["FileName"]), partitions)
+    if hidden:
+        notes.append(f"{len(hidden):,} recordings of {', '.join(sorted(set(hidden.values())))} have no labels")
+        further = {"file": list(hidden), "split": list(hidden.values())}
+        table = pd.concat([table, pd.DataFrame(further)], ignore_index=True)
+    table["path"] = [os.path.join(release.audio, file) for file in table["file"]]
+    if release.ratings is not None:
+        table, told = _with_votes(release.ratings, table, read_ratings(name, release.ratings))
+        notes += told
+    return Reading(table, tuple(notes))
 
 
-def find_labels(name: str, path: Path) -> Path:
-    """Return the consensus CSV of a label folder; a file is taken as it is.
+def read_labels(name: str, release: Release) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return the consensus of a release with the `split` of every row, and the splits of `Partitions.txt`.
 
     Raises:
-        DataError: Where there is none.
+        DataError: Names the file, line and remedy.
     """
-    if path.is_file():
-        return path
-    for file in LABEL_FILES:
-        if (path / file).is_file():
-            return path / file
-    raise DataError(f"{name}: PATH_TO_LABEL: {path} is no file and holds no {LABEL_FILES[0]}; correct the path")
+    partitions = _read_partitions(name, release.partitions) if release.partitions else {}
+    return _complete_splits(name, release, read_consensus(name, release.consensus), partitions), partitions
+
+
+def sources(name: str, config: CorpusConfig) -> list[Path]:
+    """Return what a reading depends on."""
+    assert config.PATH_TO_LABEL is not None
+    release = find_release(name, config.PATH_TO_LABEL, config.PATH_TO_AUDIO)
+    return [*release.sources, release.audio]
 
 
 def read_consensus(name: str, source: Path) -> pd.DataFrame:
     """Read consensus or one-hot labels as text, with a column `emotion` of class names; missing without agreement.
 
+    Args:
+        name: The corpus, for messages.
+        source: A CSV, its JSON twin, `labels.txt`, or the one-hot CSV. Splits and speakers are missing in `labels.txt`.
+
     Raises:
         DataError: Where a column is missing, a needed cell empty, or an emotion unknown or not one-hot.
     """
-    rows = read_text_table(name, source)
+    rows = _read_rows(name, source)
     is_one_hot = set(ONE_HOT_CLASSES) <= set(rows.columns) and "EmoClass" not in rows
-    expected = ONE_HOT_COLUMNS if is_one_hot else COLUMNS
+    expected = ONE_HOT_COLUMNS if is_one_hot else NEEDED_OF_TEXT if source.name == BOTH else COLUMNS
     missing = [column for column in expected if column not in rows.columns]
     if missing:
         raise DataError(f"{name}: {source}: no column {', '.join(missing)}; expected {', '.join(expected)}")
@@ -78,17 +93,145 @@ def read_consensus(name: str, source: Path) -> pd.DataFrame:
     return rows.assign(emotion=read_emotions(name, source, rows))
 
 
-def one_hot_labels(consensus: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the eight classes as `processed_labels.csv` has them: `1.0` for the class, `0.0` elsewhere.
+def one_hot_labels(labels: pd.DataFrame, classes: Sequence[str] = CLASSES) -> pd.DataFrame:
+    """Return the rows of some classes as `processed_labels.csv` has them: `1.0` for the class, `0.0` elsewhere.
 
     Args:
-        consensus: As `read_consensus` returns it.
+        labels: As `read_labels` returns them.
+        classes: In the order of the columns.
     """
-    kept = consensus[consensus["emotion"].isin(list(CLASSES))]
-    table = pd.DataFrame({"FileName": kept["FileName"]})
-    for column in ONE_HOT_CLASSES:
-        table[column] = (kept["emotion"] == column.lower()).astype(float)
-    return table.assign(Split_Set=kept["Split_Set"])
+    kept = labels[labels["emotion"].isin(list(classes))]
+    values = np.stack([kept["emotion"] == name for name in classes], axis=1).astype(np.float64)
+    return _processed(kept, classes, values)
+
+
+def soft_labels(labels: pd.DataFrame, ratings: Ratings, classes: Sequence[str] = CLASSES) -> pd.DataFrame:
+    """Return the rows that any rater gave one of the classes, with each class's share of their primary votes.
+
+    Args:
+        labels: As `read_labels` returns them.
+        ratings: Of the same release.
+        classes: In the order of the columns.
+    """
+    primary, _ = ratings.votes(list(labels["FileName"]))
+    votes = pd.DataFrame({f"votes_{name}": primary[:, index] for index, name in enumerate(RATED_CLASSES)})
+    shares = vote_shares(votes, classes, VoteSettings())
+    known = np.isfinite(shares[:, 0])
+    return _processed(labels[known], classes, shares[known].round(6))
+
+
+def _processed(labels: pd.DataFrame, classes: Sequence[str], values: npt.NDArray[np.float64]) -> pd.DataFrame:
+    columns = {name.capitalize(): values[:, index] for index, name in enumerate(classes)}
+    splits = labels["Split_Set"] if "Split_Set" in labels else labels["split"].str.capitalize()
+    return pd.DataFrame({"FileName": labels["FileName"].to_numpy(), **columns, "Split_Set": splits.to_numpy()})
+
+
+def _read_rows(name: str, source: Path) -> pd.DataFrame:
+    """Read a consensus as a table of text."""
+    if source.suffix.lower() == ".csv":
+        return read_text_table(name, source)
+    try:
+        text = source.read_text(encoding="utf-8-sig", errors="strict")
+        if source.suffix.lower() == ".json":
+            document = json.loads(text)
+            rows = pd.DataFrame.from_dict(document, orient="index").rename_axis("FileName").reset_index()
+            return rows.astype(TEXT)
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{name}: {source} cannot be read: {error}; restore it") from error
+    found = list(_text_rows(name, source, text.split("\n")))
+    return pd.DataFrame(found, columns=list(NEEDED_OF_TEXT), dtype=TEXT)
+
+
+def _text_rows(name: str, source: Path, lines: list[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the consensus lines of `labels.txt`: the first of every block."""
+    is_first = True
+    for number, line in enumerate(lines, start=1):
+        match = TEXT_LINE.fullmatch(line) if is_first else None
+        if is_first and line.strip() and match is None:
+            raise DataError(
+                f'{name}: {source}: line {number}: "{line[:60]}" is no consensus of a recording; correct it'
+            )
+        if match is not None:
+            yield match.groups()
+        is_first = not line.strip()
+
+
+def _read_partitions(name: str, source: Path) -> dict[str, str]:
+    """Return the split of every recording that `Partitions.txt` names."""
+    try:
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{name}: {source} cannot be read: {error}; restore it") from error
+    cells = [[cell.strip() for cell in line.split(";")] for line in lines if line.strip()]
+    wrong = [index for index, row in enumerate(cells) if len(row) != 2]
+    if wrong:
+        found = "; ".join(cells[wrong[0]])
+        raise DataError(f'{name}: {source}: "{found}" is not "Split; FileName" ({len(wrong)} such lines); correct it')
+    splits = pd.Series([split for split, _ in cells], index=[file for _, file in cells], dtype=TEXT, name="Split")
+    return dict(zip(splits.index, _splits(name, source, splits.reset_index(drop=True)), strict=True))
+
+
+def _complete_splits(name: str, release: Release, rows: pd.DataFrame, partitions: dict[str, str]) -> pd.DataFrame:
+    """Give every row its split: as the consensus says, or, where it does not, as the partitions do."""
+    if "Split_Set" in rows:
+        return rows.assign(split=_splits(name, release.consensus, rows["Split_Set"]))
+    splits = rows["FileName"].map(partitions)
+    if splits.isna().any():
+        raise DataError(
+            f"{name}: {release.consensus} names no splits, and {rows.loc[splits.isna(), 'FileName'].iloc[0]} is not in "
+            f"{release.partitions or 'a Partitions.txt beside it'}; use the CSV labels, or add the partitions"
+        )
+    return rows.assign(split=splits)
+
+
+def _disagreements(name: str, release: Release, rows: pd.DataFrame, partitions: dict[str, str]) -> list[str]:
+    other = rows["FileName"].map(partitions)
+    differs = other.notna() & (other != rows["split"])
+    notes = []
+    if differs.any():
+        file = rows.loc[differs, "FileName"].iloc[0]
+        notes.append(
+            f"Partitions.txt puts {differs.sum():,} recordings into other splits than Split_Set (first {file})"
+        )
+    unlabelled = set(partitions) - set(rows["FileName"])
+    left = [file for file in unlabelled if not partitions[file].startswith("test")]
+    if left:
+        notes.append(f"{len(left):,} recordings of Partitions.txt have no label and are left out (first {min(left)})")
+    return notes
+
+
+def _as_rows(name: str, release: Release, rows: pd.DataFrame) -> pd.DataFrame:
+    """Turn text into the columns of the utterance table."""
+    source, known = release.consensus, rows.reindex(columns=list(COLUMNS))  # some layouts lack speakers or attributes
+    table = pd.DataFrame({"file": rows["FileName"], "split": rows["split"], "emotion": rows["emotion"]})
+    table["speaker"] = known["SpkrID"]
+    table["gender"] = known["Gender"].astype(TEXT).str.lower().map({"male": "male", "female": "female"})
+    for attribute, column in DIMENSIONAL["msp-podcast"].items():
+        table[attribute] = numbers(name, source, known[column])
+    return table
+
+
+def _hidden(release: Release, labelled: set[str], partitions: dict[str, str]) -> dict[str, str]:
+    """Return the recordings of test splits that have no labels, with their splits."""
+    found = {file: split for file, split in partitions.items() if split.startswith("test") and file not in labelled}
+    return found or {file: "test3" for file in find_hidden(release) if file not in labelled}
+
+
+def _with_votes(source: Path, table: pd.DataFrame, ratings: Ratings) -> tuple[pd.DataFrame, list[str]]:
+    """Add `votes_<class>` and `secondary_<class>`, and say what was read."""
+    primary, secondary = ratings.votes(list(table["file"]))
+    counts = {f"votes_{label}": primary[:, index] for index, label in enumerate(RATED_CLASSES)}
+    counts |= {f"secondary_{label}": secondary[:, index] for index, label in enumerate(RATED_CLASSES)}
+    rated = int((primary.sum(axis=1) > 0).sum())
+    notes = [f"{len(ratings.table):,} ratings of {rated:,} recordings"]
+    foreign = len(ratings.table) - int(primary.sum())
+    if foreign:
+        notes.append(f"{foreign:,} ratings are of recordings that the consensus does not name, and do not count")
+    if ratings.unreadable:
+        first = ratings.unreadable[0]
+        count = f"{len(ratings.unreadable):,} lines of {source.name} hold no rating and do not count"
+        notes.append(f"{count} (first: line {first.line}: {first.text})")
+    return pd.concat([table, pd.DataFrame(counts, index=table.index)], axis=1), notes
 
 
 def _splits(name: str, source: Path, column: pd.Series) -> pd.Series:
@@ -112,11 +255,12 @@ def _emotions(name: str, source: Path, rows: pd.DataFrame) -> pd.Series:
 
 
 def _one_hot_emotions(name: str, source: Path, rows: pd.DataFrame) -> pd.Series:
-    values = pd.DataFrame({column.lower(): numbers(name, source, rows[column]) for column in ONE_HOT_CLASSES})
+    columns = [*ONE_HOT_CLASSES, *["Other"] * ("Other" in rows)]
+    values = pd.DataFrame({column.lower(): numbers(name, source, rows[column]) for column in columns})
     wrong = ~(values.isin([0.0, 1.0]).all(axis=1) & (values.sum(axis=1) == 1))
     if wrong.any():
         raise DataError(
             f"{name}: {source}: line {first_line(wrong)}: one class must be 1.0 and the others 0.0; make the file "
-            "again with process_labels_for_categorical.py"
+            "again with process_labels_for_categorical.py, without --soft: votes are read from the release itself"
         )
     return values.idxmax(axis=1)

@@ -11,12 +11,12 @@ import re
 import pandas as pd
 
 from utils.configuration import CorpusConfig
-from utils.data import CATEGORICAL, DataError, find_recordings
+from utils.data import CATEGORICAL, DataError, Reading, find_recordings
 
 FILE_NAME = re.compile(r"03-01-(?P<emotion>0[1-8])-0[12]-0[12]-0[12]-(?P<actor>\d\d)")
 
 
-def read(name: str, config: CorpusConfig) -> pd.DataFrame:
+def read(name: str, config: CorpusConfig) -> Reading:
     """Return one row a recording of speech below `PATH_TO_AUDIO`; the corpus has no splits of its own."""
     rows = []
     for stem, path in find_recordings(config.PATH_TO_AUDIO).items():
@@ -35,4 +35,4 @@ def read(name: str, config: CorpusConfig) -> pd.DataFrame:
                 "emotion": CATEGORICAL["ravdess"][match["emotion"]],
             }
         )
-    return pd.DataFrame(rows)
+    return Reading(pd.DataFrame(rows))

@@ -25,6 +25,7 @@ class Utterance:
         emotion: Class index, -1 where missing.
         attributes: (attributes,) on [0, 1], NaN where missing.
         gender: Gender index, -1 where missing.
+        votes: Shares of the raters' votes, (classes,), NaN where missing; (0,) where they are not learnt.
     """
 
     row: int
@@ -32,6 +33,7 @@ class Utterance:
     emotion: int
     attributes: npt.NDArray[np.float32]
     gender: int
+    votes: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def collate(utterances: Sequence[Utterance]) -> Batch:
     emotion = torch.tensor([utterance.emotion for utterance in utterances])
     attributes = torch.from_numpy(np.stack([utterance.attributes for utterance in utterances]))
     gender = torch.tensor([utterance.gender for utterance in utterances])
+    votes = torch.from_numpy(np.stack([utterance.votes for utterance in utterances]))
     targets = Targets(
         emotion=emotion.clamp(min=0),
         emotion_mask=emotion >= 0,
@@ -65,6 +68,8 @@ def collate(utterances: Sequence[Utterance]) -> Batch:
         attribute_mask=~attributes.isnan(),
         gender=gender.clamp(min=0),
         gender_mask=gender >= 0,
+        votes=votes.nan_to_num(),
+        votes_mask=~votes.isnan().any(dim=1) if votes.shape[1] else torch.zeros(len(votes), dtype=torch.bool),
     )
     counts = tuple(len(utterance.samples) for utterance in utterances)
     return Batch(Waveforms(samples, counts), targets, torch.tensor([utterance.row for utterance in utterances]))

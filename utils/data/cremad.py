@@ -1,0 +1,69 @@
+"""CREMA-D: acted speech with the votes of its listeners; labels from `*votes*.csv`, genders from the demographics.
+
+Source: H. Cao, D. G. Cooper, M. K. Keutmann, R. C. Gur, A. Nenkova, R. Verma, "CREMA-D: Crowd-sourced Emotional
+Multimodal Actors Dataset", IEEE Transactions on Affective Computing 5(4), 2014.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils.configuration import CorpusConfig
+from utils.data import CATEGORICAL, DataError, Reading
+from utils.data.csv_table import first_line, numbers, read_text_table
+
+CODES: dict[str, str] = CATEGORICAL["crema-d"]
+DEMOGRAPHICS = "VideoDemographics.csv"
+
+
+def read(name: str, config: CorpusConfig) -> Reading:
+    """Return one row a clip that was voted on: the emotion that most listeners heard, missing where two tie."""
+    assert config.PATH_TO_LABEL is not None
+    folder = config.PATH_TO_LABEL
+    source = _find_votes(name, folder)
+    rows = read_text_table(name, source)
+    missing = [column for column in ("FileName", *CODES) if column not in rows.columns]
+    if missing:
+        raise DataError(f"{name}: {source}: no column {', '.join(missing)}; expected FileName, {', '.join(CODES)}")
+    counts = np.stack([_counts(name, source, rows[code]) for code in CODES], axis=1)
+    names = np.array(list(CODES.values()), dtype=object)
+    is_tie = (counts == counts.max(axis=1, keepdims=True)).sum(axis=1) > 1
+    stems = rows["FileName"].str.removesuffix(".wav")
+    table = pd.DataFrame({"file": stems + ".wav", "speaker": stems.str.split("_").str[0]})
+    table["path"] = [os.path.join(config.PATH_TO_AUDIO, file) for file in table["file"]]
+    table["gender"] = table["speaker"].map(_genders(name, folder / DEMOGRAPHICS))
+    table["emotion"] = np.where(is_tie, np.nan, names[counts.argmax(axis=1)])
+    for index, emotion in enumerate(names):
+        table[f"votes_{emotion}"] = counts[:, index]
+    notes = (f"{counts.sum():,} votes on {len(table):,} clips of {source.name}; {is_tie.sum():,} ties have no emotion",)
+    return Reading(table, notes)
+
+
+def _find_votes(name: str, folder: Path) -> Path:
+    found = sorted(folder.glob("*[vV]otes*.csv")) if folder.is_dir() else [folder]
+    if len(found) != 1:
+        raise DataError(
+            f"{name}: PATH_TO_LABEL: {folder} holds {len(found)} files called *votes*.csv; it must hold the one of the "
+            f"condition in use, and {DEMOGRAPHICS}"
+        )
+    return found[0]
+
+
+def _counts(name: str, source: Path, column: pd.Series) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    values = numbers(name, source, column)
+    wrong = values.isna() | (values < 0) | (values % 1 != 0)
+    if wrong.any():
+        raise DataError(f"{name}: {source}: line {first_line(wrong)}: {column.name} must be a count of votes")
+    return values.to_numpy(np.int32)
+
+
+def _genders(name: str, source: Path) -> dict[str, str]:
+    rows = read_text_table(name, source)
+    missing = [column for column in ("ActorID", "Sex") if column not in rows.columns]
+    if missing:
+        raise DataError(f"{name}: {source}: no column {', '.join(missing)}; expected ActorID, Sex")
+    return dict(zip(rows["ActorID"], rows["Sex"].str.lower(), strict=True))
