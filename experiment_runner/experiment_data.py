@@ -95,9 +95,10 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
             f'{config.name}: {config.corpus} has no votes of raters, but label_source is "{config.label_source}"; add '
             'labels_detailed.csv, or use "consensus"'
         )
-    votes = count_votes(config)
-    wanted = _wanted_rows(corpus.table, classes, attributes, votes if config.learns_votes else None)
-    rows, splits = corpus.table[wanted], corpus.table["split"]
+    if config.learns_votes:
+        _check_votes(config, corpus, classes)
+    used = _used_rows(config, corpus, classes, attributes)
+    rows, splits = corpus.table[used], corpus.table["split"]
     by_split = {split: rows[rows["split"] == split].reset_index(drop=True) for split in sorted(set(splits))}
     for split in ("train", "development"):
         if split not in by_split or by_split[split].empty:
@@ -111,8 +112,9 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
     _check_counts(config, classes, attributes, counts, by_split)
     if config.has_gender_head:
         _check_genders(config, train)
-    hidden = _hidden_splits(corpus.table)
-    left_out = {split: int((~wanted & (splits == split)).sum()) for split in by_split if split not in hidden}
+    tests = list(_tests(corpus, by_split, classes, is_own_corpus=True))
+    for name in config.test_corpora:
+        tests += _foreign_tests(config, corpora[name], classes, attributes)
     return ExperimentData(
         classes=classes,
         attributes=attributes,
@@ -120,8 +122,8 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
         class_counts=counts,
         train=train,
         development=by_split["development"],
-        tests=tuple(_tests(config, corpora, by_split, classes, attributes)),
-        left_out=left_out,
+        tests=tuple(tests),
+        left_out={split: int((~used & (splits == split)).sum()) for split in by_split},
         genders=GENDERS if config.has_gender_head else (),
         synthetic_corpora=tuple(n for n in (config.corpus, *config.test_corpora) if corpora[n].is_synthetic),
         learns_votes=config.learns_votes,
@@ -130,46 +132,13 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
 
 
 def _tests(
-    config: ExperimentConfig,
-    corpora: Mapping[str, Corpus],
-    by_split: Mapping[str, pd.DataFrame],
-    classes: tuple[str, ...],
-    attributes: tuple[str, ...],
+    corpus: Corpus, by_split: Mapping[str, pd.DataFrame], classes: tuple[str, ...], is_own_corpus: bool
 ) -> Iterator[EvaluationSplit]:
-    """Yield the test splits of the training corpus, then those of `test_corpora`.
-
-    Rows that raters voted on are evaluated even where they have no label in use: models are compared to the votes.
-    """
-    corpus = corpora[config.corpus]
-    hidden = _hidden_splits(corpus.table)
-    rated = corpus.table[_is_rated(corpus.table, classes)]
-    for split, labelled in by_split.items():
-        further = rated[(rated["split"] == split) & ~rated["file"].isin(labelled["file"])]
-        table = hidden.get(split, pd.concat([labelled, further], ignore_index=True))
+    """Yield the test splits of a corpus that have rows."""
+    for split, table in by_split.items():
         if split.startswith("test") and len(table):
-            scale = corpus.attribute_scale
-            yield EvaluationSplit(
-                corpus.name, split, table, classes, scale, is_own_corpus=True, is_hidden=split in hidden
-            )
-    for name in config.test_corpora:
-        yield from _foreign_tests(config, corpora[name], classes, attributes)
-
-
-def _is_rated(table: pd.DataFrame, classes: tuple[str, ...]) -> npt.NDArray[np.bool_]:
-    """Return the rows whose raters' primary votes are a distribution over the classes, (rows,)."""
-    if not classes or not has_votes(table):
-        return np.zeros(len(table), dtype=bool)
-    return np.isfinite(vote_shares(table, classes, VoteSettings())[:, 0])
-
-
-def _hidden_splits(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the test splits of which no row has any label."""
-    is_labelled = table["emotion"].notna() | table[list(ATTRIBUTES)].notna().any(axis=1)
-    tests = [split for split in sorted(set(table["split"])) if split.startswith("test")]
-    by_split = {split: table["split"] == split for split in tests}
-    return {
-        split: table[rows].reset_index(drop=True) for split, rows in by_split.items() if not (rows & is_labelled).any()
-    }
+            scale, is_hidden = corpus.attribute_scale, split in corpus.hidden
+            yield EvaluationSplit(corpus.name, split, table, classes, scale, is_own_corpus, is_hidden)
 
 
 def _choose_classes(config: ExperimentConfig, corpus: Corpus) -> tuple[str, ...]:
@@ -188,13 +157,39 @@ def count_votes(config: ExperimentConfig) -> VoteSettings:
     return VoteSettings(config.secondary_votes_weight, config.min_raters)
 
 
-def _wanted_rows(
-    table: pd.DataFrame, classes: tuple[str, ...], attributes: tuple[str, ...], votes: VoteSettings | None
+def _used_rows(
+    config: ExperimentConfig, corpus: Corpus, classes: tuple[str, ...], attributes: tuple[str, ...]
 ) -> pd.Series:
-    is_wanted = table["emotion"].isin(list(classes)) | table[list(attributes)].notna().any(axis=1)
-    if votes is not None:
-        is_wanted |= np.isfinite(vote_shares(table, classes, votes)[:, 0])
-    return is_wanted
+    """Return which rows are trained, selected or evaluated on, (rows,) bool.
+
+    A row is used for a label that is learnt. Rows of test splits are also used where raters voted on them, since every
+    model is compared to the votes, and where their labels are kept back.
+    """
+    table = corpus.table
+    has_attribute = table[list(attributes)].notna().any(axis=1)
+    used = table["emotion"].isin(list(classes)) | has_attribute
+    if config.learns_votes:
+        is_voted = _is_rated(table, classes, count_votes(config))
+        used = (used | is_voted).where(table["split"] != "train", has_attribute | is_voted)
+    for_tests = _is_rated(table, classes, VoteSettings()) | table["split"].isin(list(corpus.hidden))
+    return used | (table["split"].str.startswith("test") & for_tests)
+
+
+def _is_rated(table: pd.DataFrame, classes: tuple[str, ...], votes: VoteSettings) -> pd.Series:
+    """Return the rows whose raters' votes are a distribution over the classes, (rows,) bool."""
+    if not classes or not has_votes(table):
+        return pd.Series(False, index=table.index)
+    return pd.Series(np.isfinite(vote_shares(table, classes, votes)[:, 0]), index=table.index)
+
+
+def _check_votes(config: ExperimentConfig, corpus: Corpus, classes: tuple[str, ...]) -> None:
+    is_rated = _is_rated(corpus.table, classes, count_votes(config))
+    for split in ("train", "development"):
+        if not (is_rated & (corpus.table["split"] == split)).any():
+            raise DataError(
+                f"{config.name}: no {split} row of {config.corpus} has votes of {config.min_raters} raters or more for "
+                "its classes; lower min_raters, or correct labels_detailed.csv"
+            )
 
 
 def _check_counts(
@@ -243,14 +238,9 @@ def _foreign_tests(
         raise DataError(
             f"{config.name}: test_corpora: {corpus.name} shares {len(shared)} classes with {config.corpus}; remove it"
         )
-    rows = corpus.table[_wanted_rows(corpus.table, shared, attributes, None)]
-    tests = []
-    for split in sorted(set(rows["split"])):
-        if split.startswith("test"):
-            table = rows[rows["split"] == split].reset_index(drop=True)
-            tests.append(
-                EvaluationSplit(corpus.name, split, table, shared, corpus.attribute_scale, is_own_corpus=False)
-            )
+    rows = corpus.table[_used_rows(config, corpus, shared, attributes)]
+    by_split = {split: rows[rows["split"] == split].reset_index(drop=True) for split in sorted(set(rows["split"]))}
+    tests = list(_tests(corpus, by_split, shared, is_own_corpus=False))
     if not tests:
         raise DataError(f"{config.name}: test_corpora: {corpus.name} has no test split with wanted labels; remove it")
     return tests

@@ -123,7 +123,8 @@ def _notes(config: ExperimentConfig, data: ExperimentData) -> list[str]:
     notes = [*data.notes, f"{config.name}: {_settings(config)}"]
     if data.classes:
         counts = ", ".join(f"{name} {count:,}" for name, count in zip(data.classes, data.class_counts, strict=True))
-        notes.append(f"{config.name}: training classes: {counts}")
+        by = " by consensus" if config.learns_votes else ""
+        notes.append(f"{config.name}: training classes{by}: {counts}")
     if any(data.left_out.values()):
         counts = ", ".join(f"{split} {count:,}" for split, count in data.left_out.items() if count)
         notes.append(f"{config.name}: rows of {config.corpus} left out for want of a label in use: {counts}")

@@ -106,6 +106,25 @@ class Screen:
         with Progress(*columns, console=self.console, transient=True) as bar:
             yield EpochProgress(epoch, utterances, bar, self.line)
 
+    @contextmanager
+    def count(self, total: int, things: str) -> Iterator[Callable[[int], None]]:
+        """Show how many things are done: a bar on a terminal, else a plain line a minute."""
+        done, said = 0, time.monotonic()
+        with Progress(
+            *Progress.get_default_columns(), MofNCompleteColumn(), console=self.console, transient=True
+        ) as bar:
+            task = bar.add_task(things, total=total, visible=self.console.is_terminal)
+
+            def advance(number: int) -> None:
+                nonlocal done, said
+                done += number
+                bar.update(task, advance=number)
+                if not self.console.is_terminal and time.monotonic() - said >= SECONDS_BETWEEN_LINES:
+                    said = time.monotonic()
+                    self.line(f"{done:,} of {total:,} {things}")
+
+            yield advance
+
     def table(
         self,
         title: str,

@@ -75,7 +75,8 @@ def show_evaluation(outcomes: Sequence[Outcome], screen: Screen, note: str) -> N
             rows += [[name, split, f"mean of {len(found)}", *_means(found, used)]] * (len(found) > 1)
         rows += [[name, "failed", str(outcome.seed), *("" for _ in used)] for outcome in group if outcome.failed]
     columns = ["experiment", "split", "seed", *(title for _, title in used)]
-    screen.table("Test", columns, rows, numeric=range(3, 3 + len(used)), notes=[note])
+    if rows:
+        screen.table("Test", columns, rows, numeric=range(3, 3 + len(used)), notes=[note])
     _show_genders(outcomes, [(key, title) for key, title in used if key != "gender_accuracy"], screen, note)
 
 

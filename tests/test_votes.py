@@ -113,3 +113,12 @@ def test_votes_are_needed_to_learn_from_them(
     listed = LISTED.split("[[experiments]]")
     assert program.main(write_files(tmp_path, podcast, f"[[experiments]]{listed[2]}")) == 2
     assert 'soft: P has no votes of raters, but label_source is "primary_votes"' in capsys.readouterr().err
+
+
+def test_votes_of_too_few_raters_are_no_training(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    corpus, output = runs
+    listed = output.parent / "few.toml"
+    keys = 'loss_type = "KLDivergence", label_source = "primary_votes", min_raters = 100'
+    listed.write_text(f'[base_config]\ncorpus = "DEMO"\n[[experiments]]\nname = "few"\nconfig_update = {{ {keys} }}\n')
+    assert program.main(["--config", str(corpus / "config.toml"), "--experiments", str(listed), "--check"]) == 2
+    assert "no train row of DEMO has votes of 100 raters or more" in capsys.readouterr().err

@@ -92,6 +92,20 @@ def load_plan(corpora_file: Path, experiments_file: Path, only: list[str] | None
     return Plan(corpora, chosen, corpora_file, experiments_file)
 
 
+def load_corpora(file: Path) -> dict[str, CorpusConfig]:
+    """Read and validate `config.toml` alone.
+
+    Raises:
+        ConfigurationError: With all problems of the file.
+    """
+    problems: list[Problem] = []
+    tables = _read_toml(file, "--config FILE", problems)
+    corpora = _parse_corpora(file, tables, problems) if tables is not None else {}
+    if problems:
+        raise ConfigurationError(problems)
+    return corpora
+
+
 def _read_toml(file: Path, option: str, problems: list[Problem]) -> Table | None:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))

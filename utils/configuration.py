@@ -107,7 +107,7 @@ class CorpusConfig(Section):
     """`msp-podcast`: the label folder or the consensus CSV. `crema-d`: the folder of votes and demographics. `csv`: the
     table. The others read their file names."""
     PATH_TO_DATASET: PathKey | None = None
-    """Folder of packed shards. The recordings of `PATH_TO_AUDIO` are read until packing is there."""
+    """Folder of packed shards, which `python prepare_data.py pack` fills; loose recordings are read until it has."""
     split_speakers: dict[str, Any] | None = None
     """For a corpus without splits of its own: speakers by split, `{ development = ["13"], test1 = ["15"] }`, the rest
     train; or shares of the speakers with a seed, `{ development = 0.2, test1 = 0.2, seed = 0 }`, the default."""
@@ -305,6 +305,10 @@ def _loss_problems(config: TrainingConfig) -> list[tuple[str, str]]:
 
 
 def _label_problems(config: TrainingConfig) -> list[tuple[str, str]]:
+    if config.task == "dimensional" and config.label_source != "consensus":
+        return [
+            ("label_source", f'found "{config.label_source}"; task = "dimensional" learns no classes, remove the key')
+        ]
     if config.loss_type in SOFT_LOSSES and config.label_source == "consensus":
         return [("label_source", f'found "consensus"; {config.loss_type} learns from votes: set "primary_votes"')]
     if config.loss_type in HARD_LOSSES and config.label_source != "consensus":

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -91,15 +92,41 @@ def test_partitions_name_hidden_recordings_and_disagreements_are_told(
     folder = RELEASES["2.0"][0](tmp_path, labels, ratings)
     moved = labels.assign(Split_Set=["Test1", *labels["Split_Set"][1:]])
     missing = pd.DataFrame({"FileName": ["MSP-PODCAST_9999_0001.wav"], "Split_Set": ["Train"]})
-    write_partitions(tmp_path / "Partitions.txt", pd.concat([moved, missing]), ["MSP-PODCAST_test3_0007.wav"])
+    names = ["MSP-PODCAST_test3_0007", "MSP-PODCAST_test3_9999.wav"]  # one without its suffix, one that is not there
+    write_partitions(tmp_path / "Partitions.txt", pd.concat([moved, missing]), names)
     corpus = load(demo / "Audios", folder)
-    assert corpus.table.loc[corpus.table["split"] == "test3", "file"].tolist() == ["MSP-PODCAST_test3_0007.wav"]
+    hidden = corpus.table.loc[corpus.table["split"] == "test3", "file"]
+    assert len(hidden) == 8, "those of the folder as well as those that are named"
     first = labels["FileName"][0]
     was = labels["Split_Set"][0].lower()
     assert corpus.table.loc[corpus.table["file"] == first, "split"].tolist() == [was], "Split_Set counts"
     told = "\n".join(corpus.notes)
     assert ("1 recordings into other splits" in told) == (was != "test1")
     assert "1 recordings of Partitions.txt have no label and are left out (first MSP-PODCAST_9999_0001.wav)" in told
+    assert corpus.hidden == ("test3",)
+
+
+def test_capitals_stray_files_and_an_empty_inner_folder_are_no_trap(
+    labels: pd.DataFrame, ratings: pd.DataFrame, tmp_path: Path
+) -> None:
+    folder = RELEASES["2.0"][0](tmp_path, labels, ratings)
+    audio = tmp_path / "Audios"
+    (audio / "audio").mkdir(parents=True)
+    for name in ("MSP-PODCAST_Test3_0001.wav", "MSP-PODCAST_test3_0002.wav.part", "MSP-PODCAST_test3_list.txt"):
+        (audio / name).touch()
+    corpus = load(audio, folder)
+    hidden = corpus.table[corpus.table["split"] == "test3"]
+    assert hidden["path"].tolist() == [str(audio / "MSP-PODCAST_Test3_0001.wav")]
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "3", '{"a.wav": [1]}', "{", '{"a": {"W": 3}}', "{}"])
+def test_json_ratings_of_another_shape_are_one_sentence(
+    text: str, demo: Path, labels: pd.DataFrame, tmp_path: Path
+) -> None:
+    labels.to_csv(tmp_path / "labels_consensus.csv", index=False)
+    (tmp_path / "labels_detailed.json").write_text(text)
+    with pytest.raises(DataError, match=r"labels_detailed\.json (cannot be read as ratings|holds no rating)"):
+        load(demo / "Audios", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -110,47 +137,50 @@ def test_partitions_name_hidden_recordings_and_disagreements_are_told(
         (lambda t: t.assign(EmoAct=[7.5, *t["EmoAct"][1:]]), "arousal is 7.5, outside 1..7"),
         (lambda t: pd.concat([t, t.iloc[[3]]]), "stands in 2 rows; keep one row a file"),
         (lambda t: t.assign(Split_Set=["Dev", *t["Split_Set"][1:]]), 'line 2: Split_Set is "Dev"'),
+        (lambda t: t.assign(Gender=["m", *t["Gender"][1:]]), 'line 2: Gender is "m"; allowed: Male, Female, Unknown'),
         (lambda t: t.assign(EmoDom=["high", *t["EmoDom"][1:]]), 'line 2: EmoDom is "high"; give a number'),
     ],
 )
-def test_bad_labels_are_named(change: object, sentence: str, demo: Path, labels: pd.DataFrame, tmp_path: Path) -> None:
+def test_bad_labels_are_named(
+    change: object, sentence: str, demo: Path, labels: pd.DataFrame, ratings: pd.DataFrame, tmp_path: Path
+) -> None:
+    ratings.to_csv(tmp_path / "labels_detailed.csv", index=False)
     (tmp_path / "labels_consensus.csv").write_text(change(labels).to_csv(index=False))  # type: ignore[operator]
     with pytest.raises(DataError) as caught:
         load(demo / "Audios", tmp_path)
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize("layout", ["1.11", "2.0"])
 def test_a_mangled_rating_is_reported_or_read_right_and_never_anything_else(
-    ratings: pd.DataFrame, tmp_path: Path
+    layout: str, ratings: pd.DataFrame, tmp_path: Path
 ) -> None:
-    """2,000 lines of both layouts with random cuts, swaps and insertions: none crashes, none is counted twice or wrong.
+    """1,000 lines of each layout with random cuts and insertions: none crashes, none is lost, doubled or wrong.
 
-    A line whose beginning up to the primary label and whose end are intact must give that label.
+    Every line has a worker of its own, by which a rating is found again; its primary label must be the one that a
+    plain split of its own line shows.
     """
     generator = np.random.default_rng(0)
-    for layout in ("1.11", "2.0"):
-        folder = tmp_path / layout
-        RELEASES[layout][0](folder, pd.DataFrame({c: [] for c in ("FileName", "Split_Set")}), ratings)
-        path = next(folder.rglob("labels_detailed.csv"))
-        header, *lines = path.read_text(encoding="utf-8").splitlines()
-        intact, spoilt = [], []
-        for number in range(1000):
-            line = lines[number % len(lines)]
-            intact.append(line)
-            spoilt.append(mangle(line, generator))
-        path.write_text("\n".join([header, *spoilt]) + "\n", encoding="utf-8")
-        found = read_ratings("P", path)
-        filled = sum(bool(line.strip()) for line in spoilt)
-        assert len(found.table) + len(found.unreadable) == filled
-        assert len({item.line for item in found.unreadable}) == len(found.unreadable)
-        path.write_text("\n".join([header, *intact]) + "\n", encoding="utf-8")
-        truth = read_ratings("P", path)
-        assert (len(truth.table), len(truth.unreadable)) == (1000, 0)
-        same = [a == b for a, b in zip(intact, spoilt, strict=True)]
-        kept = truth.table[same]
-        assert len(kept) > 50
-        rows = found.table.merge(kept.drop_duplicates(), how="inner")
-        assert len(rows) >= len(kept.drop_duplicates())
+    numbered = ratings.iloc[np.arange(1000) % len(ratings)].assign(Worker=[f"WORKER{n:08d}" for n in range(1000)])
+    labels = pd.DataFrame({"FileName": [], "Split_Set": []})
+    path = next(RELEASES[layout][0](tmp_path, labels, numbered).rglob("labels_detailed.csv"))
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    spoilt = [mangle(line, generator) for line in lines]
+    path.write_text("\n".join([header, *spoilt]) + "\n", encoding="utf-8")
+    found = read_ratings("P", path)
+    told = len(found.unreadable) + found.repeated + found.joined
+    assert len(found.table) + told == sum(bool(line.strip()) for line in spoilt)
+    by_worker = dict(zip(map(str, found.table["worker"]), found.table["primary"], strict=True))
+    untouched = 0
+    for number, (line, before) in enumerate(zip(spoilt, lines, strict=True)):
+        worker = f"WORKER{number:08d}"
+        if line == before:
+            assert worker in by_worker, "what is whole is read"
+            untouched += 1
+        if worker in by_worker and worker in line:
+            shown = re.split(r'[";,]+', line.split(worker, 1)[1].lstrip('";, '))[0].strip().lower()
+            assert CLASSES[by_worker[worker]] == ("other" if shown.startswith("other") else shown), line
+    assert untouched > 100
 
 
 def mangle(line: str, generator: np.random.Generator) -> str:
@@ -186,3 +216,53 @@ def test_the_second_reading_comes_from_the_cache_and_changes_are_noticed(
     assert (labelled == 1.0).all()
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/nowhere")
     assert (load(demo / "Audios", folder).table["arousal"].dropna() == 1.0).all(), "no cache, no harm"
+
+
+ODD = [
+    ('A.wav,W1,"Other-a, b","Sad",3,4,3', ("other", {"sad"})),
+    ('A.wav,W1,Other-a, b,"Sad,Frustrated",3,4,3', ("other", {"sad"})),
+    ("A.wav,W1,Other-annoyed, sad,Happy,3,4,3", ("other", {"happy"})),
+    ('A.wav,W1,Other-x,"Amused,Sad",3,4,3,', ("other", {"sad"})),
+    ('A.wav,W1,"Other-line\nbreak",Neutral,3,4,3', ("other", {"neutral"})),
+    ("A.wav,W1,Happy,,3,NaN,3", ("happy", set())),
+    ("A.wav,W1,other (tired),Fear,3,4,3", ("other", {"fear"})),
+    ("A,W1,Sad,Sad,3,4,3", ("sad", {"sad"})),
+    ('A.wav,W1,Happy,"Amused,Sad",3,4,three', None),
+    ("A.wav,W1,Happyish,Sad,3,4,3", None),
+    ("B.wav,W1,Sad,Sad,3,4", None),
+]
+
+
+@pytest.mark.parametrize(("line", "expected"), ODD)
+def test_odd_ratings_in_columns(line: str, expected: tuple[str, set[str]] | None, tmp_path: Path) -> None:
+    header = "FileName,Worker,EmoClass_Major,EmoClass_Second,EmoAct,EmoVal,EmoDom"
+    check_odd(tmp_path, header, line.replace("A", "MSP-PODCAST_1", 1), "MSP-PODCAST_2.wav,W2,Fear,Fear,1,2,3", expected)
+
+
+ODD_STRINGS = [
+    ('A.wav,"W1; Sad; Sad,Happy; A:3.0; V:4.0; D:3.0;",', ("sad", {"sad", "happy"})),
+    ("A,W1; Sad; ; A:3; V:4; D:3", ("sad", set())),
+    ('A.wav,"W1; Other-a; b:c; Neutral,Amused; A:3.0; V:4.0; D:3.0;"', ("other", {"neutral"})),
+    ('A.wav,"W1; Other-tired\nWORKER, hm; Sad; A:3.0; V:4.0; D:3.0;"', ("other", {"sad"})),
+    ('A.wav,"W1; Sad; Sad; A:3.0; V:4.0;"', None),
+]
+
+
+@pytest.mark.parametrize(("line", "expected"), ODD_STRINGS)
+def test_odd_ratings_in_strings(line: str, expected: tuple[str, set[str]] | None, tmp_path: Path) -> None:
+    whole = 'MSP-PODCAST_2.wav,"W2; Fear; Fear; A:1; V:2; D:3;"'
+    check_odd(tmp_path, "FileName,EmoDetail", line.replace("A", "MSP-PODCAST_1", 1), whole, expected)
+
+
+def check_odd(folder: Path, header: str, line: str, whole: str, expected: tuple[str, set[str]] | None) -> None:
+    """A line is read as expected, or reported; the whole line after it, and its repetition, count once."""
+    source = folder / "labels_detailed.csv"
+    source.write_text("\n".join([header, line, whole, whole, ""]), encoding="utf-8")
+    found = read_ratings("P", source)
+    assert found.repeated == 1
+    assert len(found.unreadable) == (expected is None)
+    rows = found.table[found.table["file"] == "MSP-PODCAST_1.wav"]
+    assert len(found.table) == 1 + len(rows)
+    if expected is not None:
+        (primary,), (secondary,) = rows["primary"], rows["secondary"]
+        assert (CLASSES[primary], {n for i, n in enumerate(CLASSES) if secondary >> i & 1}) == expected

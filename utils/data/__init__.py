@@ -44,10 +44,11 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader found: one row an utterance, and sentences on what it made of the files."""
+    """What a reader found: one row an utterance, sentences on its files, and the splits whose labels are kept back."""
 
     rows: pd.DataFrame
     notes: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Corpus:
         attribute_scale: Lowest and highest value of its attributes.
         is_synthetic: Whether nobody spoke its recordings.
         notes: What its reader says of its files.
+        hidden: Test splits whose labels are kept back.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Corpus:
     attribute_scale: tuple[float, float]
     is_synthetic: bool = False
     notes: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
 
 def load_corpus(name: str, config: CorpusConfig) -> Corpus:
@@ -84,32 +87,61 @@ def load_corpus(name: str, config: CorpusConfig) -> Corpus:
     if not os.path.isdir(config.PATH_TO_AUDIO):
         raise DataError(f"{name}: PATH_TO_AUDIO: there is no folder {config.PATH_TO_AUDIO}; correct the path")
     reader = importlib.import_module(READERS[config.FORMAT])
-    table, notes = _read_or_recall(name, config, reader)
+    table, notes, hidden = _read_or_recall(name, config, reader)
     if table.empty:
         raise DataError(f"{name}: no utterance was found; correct PATH_TO_AUDIO, PATH_TO_LABEL or FORMAT")
+    if config.PATH_TO_DATASET is not None:
+        table, packed = _packed(name, table, config.PATH_TO_DATASET)
+        notes += packed
     low, high = config.attribute_scale or tuple(DIMENSIONAL["scale"])
     _check_rows(name, table, (low, high))
     table = assign_splits(name, table, config.split_speakers)
     check_speakers(name, table, config.allow_speaker_overlap)
     classes = _canonical_order(table, getattr(reader, "CLASSES", None))
-    return Corpus(name, table, classes, (low, high), config.synthetic, notes)
+    return Corpus(name, table, classes, (low, high), config.synthetic, notes, hidden)
 
 
-def _read_or_recall(name: str, config: CorpusConfig, reader: ModuleType) -> tuple[pd.DataFrame, tuple[str, ...]]:
+Read = tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...]]
+"""An utterance table, its notes, and its hidden splits."""
+
+
+def _read_or_recall(name: str, config: CorpusConfig, reader: ModuleType) -> Read:
     """Return a corpus's utterance table; that of a reader which names its sources is kept between runs."""
     if not hasattr(reader, "sources"):
         reading = reader.read(name, config)
-        return as_utterance_table(name, reading.rows), reading.notes
-    from utils.data.table_cache import find_table, keep_table, key_of
+        return as_utterance_table(name, reading.rows), reading.notes, reading.hidden
+    from utils.data.table_cache import Kept, find_table, keep_table, key_of
 
     key = key_of(reader.sources(name, config), f"{name} {config.model_dump_json()}")
-    found = find_table(key)
+    found = find_table(name, key)
     if found is not None:
-        return _from_arrow(found[0]), found[1]
+        return _from_arrow(found.table), found.notes, found.hidden
     reading = reader.read(name, config)
     table = as_utterance_table(name, reading.rows)
-    keep_table(key, pa.Table.from_pandas(table, preserve_index=False), reading.notes)
-    return table, reading.notes
+    keep_table(name, key, Kept(pa.Table.from_pandas(table, preserve_index=False), reading.notes, reading.hidden))
+    return table, reading.notes, reading.hidden
+
+
+def _packed(name: str, table: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Let a table point into the shards of a folder, where packing has been finished there.
+
+    Raises:
+        DataError: Where a recording is not in the shards.
+    """
+    from utils.data.shards import PROBLEMS, read_index
+
+    index = read_index(folder)
+    if index is None:
+        return table, (f"{folder} holds no packed corpus yet; loose recordings are read",)
+    found = table[["file"]].merge(index, on="file", how="left")
+    missing = found.loc[found["place"].isna(), "file"]
+    if len(missing):
+        raise DataError(
+            f"{name}: {len(missing):,} recordings, such as {missing.iloc[0]}, are not in the shards of {folder}; see "
+            f"{PROBLEMS} there, repair them or remove them from the labels, and pack again"
+        )
+    packed = table.assign(path=pd.array(found["place"].to_numpy(dtype=object), dtype=TEXT))
+    return packed.assign(seconds=found["seconds"].to_numpy()), (f"recordings are read from the shards of {folder}",)
 
 
 def _from_arrow(table: pa.Table) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from utils.configuration import CorpusConfig
-from utils.data import CATEGORICAL, DataError, Reading
+from utils.data import CATEGORICAL, GENDERS, DataError, Reading
 from utils.data.csv_table import first_line, numbers, read_text_table
 
 CODES: dict[str, str] = CATEGORICAL["crema-d"]
@@ -32,10 +32,12 @@ def read(name: str, config: CorpusConfig) -> Reading:
     counts = np.stack([_counts(name, source, rows[code]) for code in CODES], axis=1)
     names = np.array(list(CODES.values()), dtype=object)
     is_tie = (counts == counts.max(axis=1, keepdims=True)).sum(axis=1) > 1
+    if rows["FileName"].isna().any():
+        raise DataError(f"{name}: {source}: line {first_line(rows['FileName'].isna())}: FileName is empty; fill it in")
     stems = rows["FileName"].str.removesuffix(".wav")
     table = pd.DataFrame({"file": stems + ".wav", "speaker": stems.str.split("_").str[0]})
     table["path"] = [os.path.join(config.PATH_TO_AUDIO, file) for file in table["file"]]
-    table["gender"] = table["speaker"].map(_genders(name, folder / DEMOGRAPHICS))
+    table["gender"] = table["speaker"].map(_genders(name, source.parent / DEMOGRAPHICS))
     table["emotion"] = np.where(is_tie, np.nan, names[counts.argmax(axis=1)])
     for index, emotion in enumerate(names):
         table[f"votes_{emotion}"] = counts[:, index]
@@ -66,4 +68,8 @@ def _genders(name: str, source: Path) -> dict[str, str]:
     missing = [column for column in ("ActorID", "Sex") if column not in rows.columns]
     if missing:
         raise DataError(f"{name}: {source}: no column {', '.join(missing)}; expected ActorID, Sex")
-    return dict(zip(rows["ActorID"], rows["Sex"].str.lower(), strict=True))
+    sexes = rows["Sex"].str.lower()
+    if not sexes.isin(list(GENDERS)).all():
+        line = first_line(~sexes.isin(list(GENDERS)))
+        raise DataError(f'{name}: {source}: line {line}: Sex is "{rows["Sex"][line - 2]}"; allowed: Male, Female')
+    return dict(zip(rows["ActorID"], sexes, strict=True))

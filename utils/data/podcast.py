@@ -20,7 +20,7 @@ import pandas as pd
 from utils.configuration import CorpusConfig
 from utils.data import CATEGORICAL, DIMENSIONAL, TEXT, DataError, Reading
 from utils.data.csv_table import first_line, numbers, read_text_table
-from utils.data.podcast_files import BOTH, Release, find_hidden, find_release
+from utils.data.podcast_files import HIDDEN_PREFIX, Release, find_recordings, find_release
 from utils.data.podcast_ratings import CLASSES as RATED_CLASSES
 from utils.data.podcast_ratings import Ratings, read_ratings
 from utils.dataset.vote_shares import VoteSettings, vote_shares
@@ -42,6 +42,7 @@ def read(name: str, config: CorpusConfig) -> Reading:
     notes = [release.describe(), *_disagreements(name, release, rows, partitions)]
     table = _as_rows(name, release, rows)
     hidden = _hidden(release, set(rows["FileName"]), partitions)
+    splits = tuple(sorted(set(hidden.values()) - set(rows["split"])))
     if hidden:
         notes.append(f"{len(hidden):,} recordings of {', '.join(sorted(set(hidden.values())))} have no labels")
         further = {"file": list(hidden), "split": list(hidden.values())}
@@ -50,7 +51,7 @@ def read(name: str, config: CorpusConfig) -> Reading:
     if release.ratings is not None:
         table, told = _with_votes(release.ratings, table, read_ratings(name, release.ratings))
         notes += told
-    return Reading(table, tuple(notes))
+    return Reading(table, tuple(notes), splits)
 
 
 def read_labels(name: str, release: Release) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -60,7 +61,12 @@ def read_labels(name: str, release: Release) -> tuple[pd.DataFrame, dict[str, st
         DataError: Names the file, line and remedy.
     """
     partitions = _read_partitions(name, release.partitions) if release.partitions else {}
-    return _complete_splits(name, release, read_consensus(name, release.consensus), partitions), partitions
+    rows = read_consensus(name, release.consensus)
+    repeated = rows.loc[rows["FileName"].duplicated(), "FileName"]
+    if len(repeated):
+        count = int((rows["FileName"] == repeated.iloc[0]).sum())
+        raise DataError(f"{name}: {release.consensus}: {repeated.iloc[0]} stands in {count} rows; keep one row a file")
+    return _complete_splits(name, release, rows, partitions), partitions
 
 
 def sources(name: str, config: CorpusConfig) -> list[Path]:
@@ -82,7 +88,8 @@ def read_consensus(name: str, source: Path) -> pd.DataFrame:
     """
     rows = _read_rows(name, source)
     is_one_hot = set(ONE_HOT_CLASSES) <= set(rows.columns) and "EmoClass" not in rows
-    expected = ONE_HOT_COLUMNS if is_one_hot else NEEDED_OF_TEXT if source.name == BOTH else COLUMNS
+    is_text = source.suffix.lower() == ".txt"
+    expected = ONE_HOT_COLUMNS if is_one_hot else NEEDED_OF_TEXT if is_text else COLUMNS
     missing = [column for column in expected if column not in rows.columns]
     if missing:
         raise DataError(f"{name}: {source}: no column {', '.join(missing)}; expected {', '.join(expected)}")
@@ -131,29 +138,38 @@ def _read_rows(name: str, source: Path) -> pd.DataFrame:
     if source.suffix.lower() == ".csv":
         return read_text_table(name, source)
     try:
-        text = source.read_text(encoding="utf-8-sig", errors="strict")
+        text = source.read_bytes().decode("utf-8-sig", errors="replace")
         if source.suffix.lower() == ".json":
-            document = json.loads(text)
-            rows = pd.DataFrame.from_dict(document, orient="index").rename_axis("FileName").reset_index()
-            return rows.astype(TEXT)
-    except (OSError, ValueError, AttributeError) as error:
+            return _json_rows(text)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise DataError(f"{name}: {source} cannot be read: {error}; restore it") from error
     found = list(_text_rows(name, source, text.split("\n")))
     return pd.DataFrame(found, columns=list(NEEDED_OF_TEXT), dtype=TEXT)
 
 
+def _json_rows(text: str) -> pd.DataFrame:
+    """Read the JSON twin of the consensus as text, cells stripped, empty cells missing."""
+
+    def refuse_repeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{max(names, key=names.count)} stands in it twice")
+        return dict(pairs)
+
+    document = json.loads(text, object_pairs_hook=refuse_repeated)
+    rows = pd.DataFrame.from_dict(document, orient="index").rename_axis("FileName").reset_index().astype(TEXT)
+    stripped = {str(column): rows[column].str.strip() for column in rows}
+    return pd.DataFrame({column: values.where(values != "") for column, values in stripped.items()})
+
+
 def _text_rows(name: str, source: Path, lines: list[str]) -> Iterator[tuple[str, ...]]:
-    """Yield the consensus lines of `labels.txt`: the first of every block."""
-    is_first = True
+    """Yield the consensus lines of `labels.txt`, one before the ratings of every recording."""
     for number, line in enumerate(lines, start=1):
-        match = TEXT_LINE.fullmatch(line) if is_first else None
-        if is_first and line.strip() and match is None:
-            raise DataError(
-                f'{name}: {source}: line {number}: "{line[:60]}" is no consensus of a recording; correct it'
-            )
+        match = TEXT_LINE.fullmatch(line)
         if match is not None:
             yield match.groups()
-        is_first = not line.strip()
+        elif line.lstrip().startswith("MSP-PODCAST"):
+            raise DataError(f'{name}: {source}: line {number}: "{line[:60]}" is no consensus; correct it')
 
 
 def _read_partitions(name: str, source: Path) -> dict[str, str]:
@@ -162,13 +178,16 @@ def _read_partitions(name: str, source: Path) -> dict[str, str]:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{name}: {source} cannot be read: {error}; restore it") from error
-    cells = [[cell.strip() for cell in line.split(";")] for line in lines if line.strip()]
-    wrong = [index for index, row in enumerate(cells) if len(row) != 2]
-    if wrong:
-        found = "; ".join(cells[wrong[0]])
-        raise DataError(f'{name}: {source}: "{found}" is not "Split; FileName" ({len(wrong)} such lines); correct it')
-    splits = pd.Series([split for split, _ in cells], index=[file for _, file in cells], dtype=TEXT, name="Split")
-    return dict(zip(splits.index, _splits(name, source, splits.reset_index(drop=True)), strict=True))
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        split, separator, file = (cell.strip() for cell in line.strip().rstrip(";").partition(";"))
+        kind = SPLITS.get(split.lower()) or (split.lower() if re.fullmatch(r"test\d*", split.lower()) else None)
+        file = file if file.lower().endswith(".wav") else f"{file}.wav"
+        if line.strip() and (not separator or kind is None or not file.startswith("MSP-PODCAST")):
+            raise DataError(f'{name}: {source}: line {number}: "{line[:60]}" is not "Split; FileName"; correct it')
+        if kind is not None and found.setdefault(file, kind) != kind:
+            raise DataError(f"{name}: {source}: line {number}: {file} stands in {found[file]} too; keep one line")
+    return found
 
 
 def _complete_splits(name: str, release: Release, rows: pd.DataFrame, partitions: dict[str, str]) -> pd.DataFrame:
@@ -205,16 +224,27 @@ def _as_rows(name: str, release: Release, rows: pd.DataFrame) -> pd.DataFrame:
     source, known = release.consensus, rows.reindex(columns=list(COLUMNS))  # some layouts lack speakers or attributes
     table = pd.DataFrame({"file": rows["FileName"], "split": rows["split"], "emotion": rows["emotion"]})
     table["speaker"] = known["SpkrID"]
-    table["gender"] = known["Gender"].astype(TEXT).str.lower().map({"male": "male", "female": "female"})
+    table["gender"] = _genders(name, source, known["Gender"].astype(TEXT))
     for attribute, column in DIMENSIONAL["msp-podcast"].items():
         table[attribute] = numbers(name, source, known[column])
     return table
 
 
+def _genders(name: str, source: Path, column: pd.Series) -> pd.Series:
+    lower = column.str.lower()
+    wrong = lower.notna() & ~lower.isin(["male", "female", "unknown"])
+    if wrong.any():
+        line, found = first_line(wrong), column[wrong].iloc[0]
+        raise DataError(f'{name}: {source}: line {line}: Gender is "{found}"; allowed: Male, Female, Unknown')
+    return lower.where(lower != "unknown")
+
+
 def _hidden(release: Release, labelled: set[str], partitions: dict[str, str]) -> dict[str, str]:
-    """Return the recordings of test splits that have no labels, with their splits."""
-    found = {file: split for file, split in partitions.items() if split.startswith("test") and file not in labelled}
-    return found or {file: "test3" for file in find_hidden(release) if file not in labelled}
+    """Return the recordings of test splits that are there and have no labels, with their splits."""
+    there = find_recordings(release)
+    named = {file: split for file, split in partitions.items() if split.startswith("test") and file not in labelled}
+    by_name = {file: "test3" for file in there if file.lower().startswith(HIDDEN_PREFIX) and file not in labelled}
+    return {file: split for file, split in {**by_name, **named}.items() if file in there}
 
 
 def _with_votes(source: Path, table: pd.DataFrame, ratings: Ratings) -> tuple[pd.DataFrame, list[str]]:
@@ -224,6 +254,10 @@ def _with_votes(source: Path, table: pd.DataFrame, ratings: Ratings) -> tuple[pd
     counts |= {f"secondary_{label}": secondary[:, index] for index, label in enumerate(RATED_CLASSES)}
     rated = int((primary.sum(axis=1) > 0).sum())
     notes = [f"{len(ratings.table):,} ratings of {rated:,} recordings"]
+    if not rated:
+        raise DataError(f"{source}: none of its {len(ratings.table):,} ratings is of a recording of the consensus")
+    if ratings.repeated:
+        notes.append(f"{ratings.repeated:,} further ratings by a worker who had rated the recording do not count")
     foreign = len(ratings.table) - int(primary.sum())
     if foreign:
         notes.append(f"{foreign:,} ratings are of recordings that the consensus does not name, and do not count")

@@ -18,7 +18,8 @@ CONSENSUS = ("labels_consensus.csv", "labels_concensus.csv", "labels_consensus.j
 DETAILED = ("labels_detailed.csv", "labels_detailed.json")
 BOTH = "labels.txt"
 PARTITIONS = ("Partitions.txt", "Partition.txt", "partitions.txt", "partition.txt")
-HIDDEN_PREFIX = "MSP-PODCAST_test3_"
+HIDDEN_PREFIX = "msp-podcast_test3_"
+"""Of the recordings whose labels are kept back, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Release:
             return "1.9" if folder == "labels" else "1.7 or 1.8"
         if spelling == BOTH:
             return "1.6 to 1.11"
-        if self.ratings is None or self.ratings.name == BOTH:
+        if self.ratings is None or self.ratings.suffix != ".csv":
             return "1.10 or later"
         return "1.10 to 1.12" if _holds_strings(self.ratings) else "2.0"
 
@@ -80,10 +81,10 @@ def find_release(name: str, labels: Path, audio: Path) -> Release:
     return Release(consensus, ratings, partitions, audio)
 
 
-def find_hidden(release: Release) -> list[str]:
-    """Return the recordings whose labels are kept back, by their names, sorted."""
+def find_recordings(release: Release) -> dict[str, None]:
+    """Return the names of all recordings that are there, sorted."""
     with os.scandir(release.audio) as entries:
-        return sorted(entry.name for entry in entries if entry.name.startswith(HIDDEN_PREFIX))
+        return dict.fromkeys(sorted(entry.name for entry in entries if entry.name.lower().endswith(".wav")))
 
 
 def _find_consensus(name: str, labels: Path) -> Path:
@@ -110,8 +111,15 @@ def _below(folder: Path, names: Sequence[str]) -> Iterator[Path]:
 
 
 def _unpacked(folder: Path, names: Sequence[str]) -> Path:
-    """Return the innermost folder of the given names."""
-    return list(_below(folder, names))[-1] if folder.is_dir() else folder
+    """Return the folder that holds recordings: itself, else one of the given names in it."""
+    if not folder.is_dir():
+        return folder
+    return next((inner for inner in _below(folder, names) if _holds_recordings(inner)), folder)
+
+
+def _holds_recordings(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(".wav") for entry in entries)
 
 
 def _first(folder: Path, names: Iterable[str]) -> Path | None:
@@ -121,4 +129,4 @@ def _first(folder: Path, names: Iterable[str]) -> Path | None:
 def _holds_strings(path: Path) -> bool:
     """Whether a table has one string a rating, as releases before 2.0 do."""
     with path.open(encoding="utf-8", errors="replace") as file:
-        return "EmoDetail" in file.readline()
+        return "EmoDetail" in file.readline(1000)

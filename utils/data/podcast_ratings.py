@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,17 @@ from utils.data import CATEGORICAL, DataError
 CLASSES: tuple[str, ...] = (*CATEGORICAL["default_classes"]["msp-podcast"], "other")
 """What a rater can choose, in the order of the vote columns."""
 OTHER = CLASSES.index("other")
-WORKER_COLUMNS = ("Worker", "WorkerID", "Workers")
+WORKER_COLUMNS = ("Worker", "WorkerID", "Worker_ID", "Workers")
+SECONDARY_WORDS = (
+    "Angry", "Sad", "Happy", "Amused", "Neutral", "Frustrated", "Depressed", "Surprise", "Concerned", "Disgust",
+    "Disappointed", "Excited", "Confused", "Annoyed", "Fear", "Contempt", "Other",
+)  # fmt: skip
+"""What raters can choose as secondary labels; only those that are classes count."""
 SEPARATE_COLUMNS = ("FileName", "EmoClass_Major", "EmoClass_Second", "EmoAct", "EmoVal", "EmoDom")
 STRING_COLUMNS = ("FileName", "EmoDetail")
 ATTRIBUTES = ("arousal", "valence", "dominance")
-NUMBER = r"\s*-?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?\s*"
+NUMBER = r"\s*(?:-?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[nN]a[nN])\s*"
+FILE = r"MSP-PODCAST[^,;\"]*"
 NUMBERS = rf"\s*A:(?P<arousal>{NUMBER});\s*V:(?P<valence>{NUMBER});\s*D:(?P<dominance>{NUMBER});?"
 DETAIL = rf"\s*(?P<worker>[^;,\"]+);\s*(?P<primary>[^;]*);(?P<middle>(?:.*;)?){NUMBERS}\s*"
 """`WORKER00000001; Neutral; Neutral,Sad; A:3.000000; V:4.000000; D:3.000000;`, where the free text of an `Other` may
@@ -53,10 +61,14 @@ class Ratings:
         table: `file`, `worker` (text), `primary` (index into `CLASSES`), `secondary` (bit n for `CLASSES[n]`),
             `arousal`, `valence`, `dominance` (NaN where missing).
         unreadable: What was left out.
+        repeated: Further ratings of a recording by one worker, of whom the first counts.
+        joined: Lines that go on with the free text of the line before.
     """
 
     table: pd.DataFrame
     unreadable: tuple[Unreadable, ...]
+    repeated: int = 0
+    joined: int = 0
 
     def votes(self, files: Sequence[str]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """Count primary and secondary labels of each file, each (files, classes)."""
@@ -74,41 +86,77 @@ def read_ratings(name: str, source: Path) -> Ratings:
     """Read `labels_detailed.csv`, `labels_detailed.json` or `labels.txt`.
 
     Raises:
-        DataError: Where the file cannot be read or has none of the known layouts.
+        DataError: Where the file cannot be read, has none of the known layouts, or holds no rating.
     """
     try:
-        if source.suffix.lower() == ".json":
-            return _read_json(source)
         content = source.read_bytes().decode("utf-8-sig", errors="replace")
+        found = _read_json(content) if source.suffix.lower() == ".json" else _read_lines(source, content)
     except (OSError, ValueError) as error:
-        raise DataError(f"{name}: {source} cannot be read: {error}") from error
+        raise DataError(f"{name}: {source} cannot be read as ratings: {error}") from error
+    if found.table.empty:
+        first = f" (first line: {found.unreadable[0].text})" if found.unreadable else ""
+        raise DataError(f"{name}: {source} holds no rating{first}; restore it, or remove it to go without ratings")
+    is_repeated = found.table.duplicated(["file", "worker"]).to_numpy()
+    table = found.table[~is_repeated].reset_index(drop=True)
+    return replace(found, table=table, repeated=int(is_repeated.sum()))
+
+
+def _read_lines(source: Path, content: str) -> Ratings:
     lines = pa.array(content.replace("\r", "").split("\n"), pa.string())
-    del content
     if source.suffix.lower() == ".txt":
         return _read_text(lines)
     header = next(csv.reader([lines[0].as_py()]))
     columns = [column.strip() for column in header]
-    if set(STRING_COLUMNS) <= set(columns):
-        return _read_strings(lines, columns)
+    while columns and not columns[-1]:
+        columns.pop()
+    if columns == list(STRING_COLUMNS):
+        return _read_joined(lines, _read_strings)
     if set(SEPARATE_COLUMNS) <= set(columns) and set(WORKER_COLUMNS) & set(columns):
-        return _read_separate(lines, columns)
-    raise DataError(
-        f"{name}: {source}: the columns {', '.join(columns)} are none of the known layouts; expected "
-        f"{', '.join(STRING_COLUMNS)}, or {', '.join(SEPARATE_COLUMNS)} and one of {', '.join(WORKER_COLUMNS)}"
+        return _read_joined(lines, partial(_read_separate, columns=columns))
+    raise ValueError(
+        f"the columns {', '.join(columns)} are none of the known layouts; expected {', '.join(STRING_COLUMNS)}, or "
+        f"{', '.join(SEPARATE_COLUMNS)} and one of {', '.join(WORKER_COLUMNS)}"
     )
 
 
-def _read_strings(lines: pa.Array, columns: list[str]) -> Ratings:
+def _read_joined(lines: pa.Array, read: Callable[[pa.Array], Ratings]) -> Ratings:
+    """Read lines after joining those with open quotes to what follows: free text can hold newlines.
+
+    What makes no rating when joined is read line by line.
+    """
+    is_start = pc.match_substring_regex(lines, rf'^\s*"?{FILE}').to_numpy(zero_copy_only=False)
+    is_filled = pc.greater(pc.utf8_length(lines), 0).to_numpy(zero_copy_only=False)
+    further = np.flatnonzero(~is_start & is_filled)[1:]  # the first is the header
+    if not len(further):
+        return read(lines)
+    starts = np.maximum.accumulate(np.where(is_start, np.arange(len(lines)), 0))
+    texts, given_up = lines.to_pylist(), set[int]()
+    while True:
+        joined, started = list(texts), set[int]()
+        for row in further:
+            start = int(starts[row])
+            before = joined[start]
+            if start and start not in given_up and before.count('"') % 2 and "other" in before.lower():
+                joined[start], joined[row] = f"{before} {texts[row]}", ""
+                started.add(start)
+        ratings = read(pa.array(joined, pa.string()))
+        failed = started & {item.line - 1 for item in ratings.unreadable}
+        if not failed:
+            return replace(
+                ratings, joined=sum(not line and bool(text) for line, text in zip(joined, texts, strict=True))
+            )
+        given_up |= failed
+
+
+def _read_strings(lines: pa.Array) -> Ratings:
     """Releases 1.7 to 1.11: `FileName,EmoDetail`, the whole rating in one string."""
-    if columns != list(STRING_COLUMNS):
-        raise DataError(f"the columns {', '.join(columns)} must be {', '.join(STRING_COLUMNS)}")
-    found = pc.extract_regex(lines, rf'^\s*"?(?P<file>[^,"]+)"?\s*,\s*"?{DETAIL}"?\s*$')
+    found = pc.extract_regex(lines, rf'^\s*"?(?P<file>{FILE})"?\s*,\s*"?{DETAIL}"?[\s,]*$')
     return _collect(lines, found, np.arange(1, len(lines)))
 
 
 def _read_text(lines: pa.Array) -> Ratings:
     """`labels.txt`: a line of the consensus, and below it the ratings of that file."""
-    is_file = pc.match_substring_regex(lines, r"(?i)^\s*[^;]+\.wav\s*;").to_numpy(zero_copy_only=False)
+    is_file = pc.match_substring_regex(lines, rf"^\s*{FILE};").to_numpy(zero_copy_only=False)
     numbers = np.arange(len(lines))
     heading = np.maximum.accumulate(np.where(is_file, numbers, -1))
     headings = pc.extract_regex(lines, r"^\s*(?P<file>[^;]+?)\s*;").field("file")
@@ -121,10 +169,11 @@ def _read_text(lines: pa.Array) -> Ratings:
 def _read_separate(lines: pa.Array, columns: list[str]) -> Ratings:
     """Releases 1.6 and 2.0: a column each."""
     names = {"FileName": "file", "EmoClass_Major": "primary", "EmoClass_Second": "middle", "EmoAct": "arousal"}
-    names |= {"EmoVal": "valence", "EmoDom": "dominance", **dict.fromkeys(WORKER_COLUMNS, "worker")}
+    names |= {"EmoVal": "valence", "EmoDom": "dominance"}
+    names[next(column for column in WORKER_COLUMNS if column in columns)] = "worker"
     numbered = [names.get(column, f"unused{index}") for index, column in enumerate(columns)]
     pattern = ",".join(rf"\s*(?P<{column}>{FIELD})\s*" for column in numbered)
-    found = pc.extract_regex(lines, f"^{pattern}$")
+    found = pc.extract_regex(lines, rf"^{pattern}[\s,]*$")
     missed = np.flatnonzero(found.is_null().to_numpy(zero_copy_only=False)[1:]) + 1
     repaired = {int(row): fields for row in missed if (fields := _repair(lines[int(row)].as_py(), numbered))}
     ratings = _collect(lines, found, np.setdiff1d(np.arange(1, len(lines)), list(repaired)))
@@ -143,30 +192,29 @@ def _repair(line: str, columns: list[str]) -> dict[str, str] | None:
 
     File and worker stand before it and the numbers behind it, none of which can hold a comma.
     """
-    start, end = columns.index("primary"), len(columns) - columns.index("middle") - 1
-    cells = [cell.strip().strip('"').strip() for cell in line.split(",")]
-    if start + 1 != columns.index("middle") or len(cells) < start + 2 + end:
+    start, after = columns.index("primary"), columns[columns.index("middle") + 1 :]
+    before = line.strip().rstrip(",").split(",", start)
+    if start + 1 != columns.index("middle") or len(before) <= start or not set(ATTRIBUTES) <= set(after):
         return None
-    middle = cells[start : len(cells) - end]
-    if not middle[0].lower().startswith("other"):
+    text, *ends = before[start].rsplit(",", len(after))
+    cells = dict(zip([*columns[:start], *after], [c.strip(' "') for c in [*before[:start], *ends]], strict=False))
+    has_numbers = all(re.fullmatch(NUMBER, cells.get(name, "")) for name in ATTRIBUTES)
+    if len(ends) != len(after) or not has_numbers or not text.strip(' "').lower().startswith("other"):
         return None
-    return {
-        **dict(zip(columns[:start], cells[:start], strict=True)),
-        "primary": "Other",
-        "middle": ",".join(_trailing_words(middle[1:])),
-        **dict(zip(columns[len(columns) - end :], cells[len(cells) - end :], strict=True)),
-    }
+    return {**cells, "primary": "Other", "middle": _secondary_list(text)}
 
 
-def _trailing_words(cells: list[str]) -> list[str]:
-    """Return the known words at the end of a list: the secondary labels behind a free text."""
-    known = {name for name in CLASSES}
+def _secondary_list(text: str) -> str:
+    """Return the secondary labels behind a free text: its last quoted part, else the known words at its end."""
+    quoted = re.search(r'[^"],\s*"([^"]*)"\s*$', text)
+    if quoted:
+        return quoted[1]
     words: list[str] = []
-    for cell in reversed(cells):
-        if cell.lower() not in known:
+    for cell in reversed(text.rstrip(' "').split(",")[1:]):
+        if cell not in SECONDARY_WORDS:
             break
         words.append(cell)
-    return words
+    return ",".join(words)
 
 
 def _collect(
@@ -179,8 +227,8 @@ def _collect(
     values = {name: _number(chosen.field(name)) for name in ATTRIBUTES}
     for numbers in values.values():
         is_read &= ~np.isinf(numbers)
-    file = _bare(chosen.field("file") if files is None else files.take(pa.array(rows)))
-    is_read &= (pc.utf8_length(file).to_numpy(zero_copy_only=False) > 0) if len(file) else is_read
+    file = _with_suffix(_bare(chosen.field("file") if files is None else files.take(pa.array(rows))))
+    is_read &= pc.match_substring_regex(file, f"^{FILE}$").fill_null(False).to_numpy(zero_copy_only=False)
     table = pd.DataFrame({"file": pd.array(file, dtype=pd.ArrowDtype(pa.string()))})
     table["worker"] = pd.array(_bare(chosen.field("worker")), dtype=pd.ArrowDtype(pa.string()))
     table["primary"] = primary
@@ -192,6 +240,13 @@ def _collect(
     return Ratings(table[is_read].reset_index(drop=True), unreadable)
 
 
+def _with_suffix(files: pa.Array) -> pa.Array:
+    """Return file names with `.wav`, which some tools leave out."""
+    return pc.if_else(
+        pc.match_substring_regex(files, r"(?i)\.wav$"), files, pc.binary_join_element_wise(files, ".wav", "")
+    )
+
+
 def _bare(column: pa.Array) -> pa.Array:
     return pc.utf8_trim(column, ' \t"')
 
@@ -200,7 +255,7 @@ def _primary(column: pa.Array) -> npt.NDArray[np.int8]:
     """Return the class of each primary label, -1 where it is none."""
     words = pc.utf8_lower(_bare(column))
     index = pc.index_in(words, pa.array(CLASSES)).fill_null(-1).to_numpy(zero_copy_only=False)
-    is_other = pc.match_substring_regex(words, r"^other\s*(-|$)").fill_null(False).to_numpy(zero_copy_only=False)
+    is_other = pc.match_substring_regex(words, r"^other\b").fill_null(False).to_numpy(zero_copy_only=False)
     return np.where(is_other, OTHER, index).astype(np.int8)
 
 
@@ -223,20 +278,29 @@ def _number(column: pa.Array) -> npt.NDArray[np.float64]:
     return np.where(is_wrong.to_numpy(zero_copy_only=False), np.inf, values)
 
 
-def _read_json(source: Path) -> Ratings:
+def _read_json(content: str) -> Ratings:
     """`labels_detailed.json`: by file, by worker."""
-    document = json.loads(source.read_text(encoding="utf-8"))
+    document = json.loads(content)
     rows = list(_json_rows(document))
     fields = ["file", "worker", "primary", "middle", *ATTRIBUTES]
-    found = pa.StructArray.from_arrays([pa.array(c, pa.string()) for c in zip(*rows, strict=True)], names=fields)
-    lines = pa.array([f"{row[0]}: {row[1]}: {row[2]}" for row in rows])
-    return _collect(lines, found, np.arange(len(rows)))
+    columns = [pa.array([row[index] for row in rows], pa.string()) for index in range(len(fields))]
+    lines = pa.array([f"{row[0]}: {row[1]}: {row[2]}" for row in rows], pa.string())
+    return _collect(lines, pa.StructArray.from_arrays(columns, names=fields), np.arange(len(rows)))
 
 
-def _json_rows(document: dict[str, dict[str, dict[str, Any]]]) -> Iterator[tuple[str, ...]]:
-    for file, workers in document.items():
-        for worker, rating in workers.items():
-            second = rating.get("EmoClass_Second", "")
+def _json_rows(document: Any) -> Iterator[tuple[str, ...]]:  # noqa: ANN401 - whatever the file holds
+    for file, workers in _items(document):
+        for worker, rating in _items(workers):
+            fields = dict(_items(rating))
+            second = fields.get("EmoClass_Second", "")
             words = ",".join(map(str, second)) if isinstance(second, list) else str(second)
-            numbers = (str(rating.get(column, "")) for column in ("EmoAct", "EmoVal", "EmoDom"))
-            yield file, worker, str(rating.get("EmoClass_Major", "")), words, *numbers
+            numbers = (str("" if fields.get(c) is None else fields[c]) for c in ("EmoAct", "EmoVal", "EmoDom"))
+            yield file, worker, str(fields.get("EmoClass_Major", "")), words, *numbers
+
+
+def _items(value: Any) -> list[tuple[str, Any]]:  # noqa: ANN401
+    if not isinstance(value, dict):
+        raise ValueError(
+            f'found {str(value)[:40]!r} where {{"file": {{"worker": {{"EmoClass_Major": …}}}}}} is expected'
+        )
+    return list(value.items())

@@ -1,7 +1,8 @@
 """Utterance tables kept between runs, so that the labels of a large corpus are parsed once.
 
-A table is kept under a hash of everything that it was read from: the files' paths, sizes and times, the corpus's keys
-and this program's readers. It is only ever a copy: where it cannot be read or written, the labels are parsed again.
+A table is kept under a hash of everything that it was read from: the files' paths, sizes and times, the corpus's keys,
+and the sources of this program's readers. It is only ever a copy: where it cannot be read or written, the labels are
+parsed again.
 """
 
 from __future__ import annotations
@@ -9,16 +10,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterable
-from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-VERSION = 1
-"""Raised whenever a reader yields something else for the same files."""
-NOTES = b"notes"
+READERS = Path(__file__).resolve().parent
+CONFIGS = READERS.parents[1] / "configs"
+NOTES, HIDDEN = b"notes", b"hidden"
+UNUSABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
+"""What can be wrong with a kept table, or with the place for it (no home folder is a RuntimeError)."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A table with what its reader said of it."""
+
+    table: pa.Table
+    notes: tuple[str, ...]
+    hidden: tuple[str, ...]
 
 
 def cache_folder() -> Path:
@@ -27,29 +41,46 @@ def cache_folder() -> Path:
 
 
 def key_of(sources: Iterable[Path], settings: str) -> str:
-    """Return a hash of files as they are now and of the settings that they are read with."""
+    """Return a hash of files as they are now, of the settings that they are read with, and of the readers."""
     states = [(str(path.resolve()), state.st_size, state.st_mtime_ns) for path in sources if (state := path.stat())]
-    return hashlib.sha256(json.dumps([VERSION, settings, states]).encode()).hexdigest()[:40]
+    return hashlib.sha256(json.dumps([_readers(), settings, states]).encode()).hexdigest()[:40]
 
 
-def find_table(key: str) -> tuple[pa.Table, tuple[str, ...]] | None:
-    """Return a kept table with its notes, if there is one."""
+@cache
+def _readers() -> str:
+    """Return a hash of the sources of all readers and of the tables that they translate by."""
+    digest = hashlib.sha256()
+    for path in [*sorted(READERS.glob("*.py")), *sorted(CONFIGS.glob("config_*.json"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def find_table(corpus: str, key: str) -> Kept | None:
+    """Return what is kept of a corpus under a key, if anything is."""
     try:
-        table = pq.read_table(cache_folder() / f"{key}.parquet")
-        return table, tuple(json.loads(table.schema.metadata[NOTES]))
-    except (OSError, ValueError, KeyError, TypeError):
+        table = pq.read_table(cache_folder() / f"{corpus}-{key}.parquet")
+        notes, hidden = (tuple(json.loads(table.schema.metadata[name])) for name in (NOTES, HIDDEN))
+    except UNUSABLE:
         return None
+    return Kept(table, notes, hidden)
 
 
-def keep_table(key: str, table: pa.Table, notes: tuple[str, ...]) -> None:
-    """Keep a table for the next time; a folder that cannot be written to only costs that time."""
-    folder = cache_folder()
-    partial = folder / f"{key}.{os.getpid()}.tmp"
+def keep_table(corpus: str, key: str, kept: Kept) -> None:
+    """Keep a table for the next time, in place of older ones of the corpus, for nobody else to read.
+
+    A folder that cannot be written to only costs that time.
+    """
+    metadata = {NOTES: json.dumps(kept.notes).encode(), HIDDEN: json.dumps(kept.hidden).encode()}
+    table = kept.table.replace_schema_metadata({**(kept.table.schema.metadata or {}), **metadata})
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        metadata = {**(table.schema.metadata or {}), NOTES: json.dumps(notes).encode()}
-        pq.write_table(table.replace_schema_metadata(metadata), partial)
-        os.replace(partial, folder / f"{key}.parquet")
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=folder, prefix="writing-") as partial:
+            pq.write_table(table, Path(partial) / "table")
+            older = list(folder.glob(f"{corpus}-{'?' * len(key)}.parquet"))
+            os.replace(Path(partial) / "table", folder / f"{corpus}-{key}.parquet")
+        for path in older:
+            if path.name != f"{corpus}-{key}.parquet":
+                path.unlink(missing_ok=True)
+    except UNUSABLE:
+        return

@@ -14,6 +14,7 @@ import soundfile
 import soxr
 
 from utils.data import DataError
+from utils.data.shards import open_recording
 
 SAMPLE_RATE_HZ = 16_000
 SHORTEST_SECONDS = 0.025
@@ -45,7 +46,7 @@ def read_waveform(path: str, crop: Crop | None = None) -> Waveform:
         DataError: Where the file cannot be decoded, is empty or holds values that are not finite.
     """
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(open_recording(path)) as file:
             frames, rate_hz = file.frames, file.samplerate
             count = frames if crop is None else min(frames, round(crop.max_seconds * rate_hz))
             if crop is not None and count < frames:
@@ -71,6 +72,8 @@ def measure_seconds(table: pd.DataFrame) -> pd.DataFrame:
     Raises:
         DataError: Names the recordings that are missing, unreadable or too short for a speech encoder.
     """
+    if "seconds" in table:  # packed recordings were measured when they were packed
+        return table
     with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
         found = list(pool.map(_header_seconds, table["path"].to_numpy(dtype=object)))
     problems = [text for text in found if isinstance(text, str)]

@@ -1,0 +1,97 @@
+"""Prepare a corpus for training: pack its recordings into shards."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from experiment_runner.screen import Screen
+from utils import ConfigurationError, print_error
+from utils.config_loading import load_corpora
+from utils.configuration import CorpusConfig
+from utils.data import ATTRIBUTES, VOTES, DataError, load_corpus
+from utils.data.shards import INDEX, PROBLEMS, SHARD_BYTES, Source, pack
+
+ALL_WELL, INCOMPLETE, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+DOCUMENTED = ("corpus", "file", "split", "speaker", "gender", "emotion", *ATTRIBUTES)
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    packing = commands.add_parser("pack", help="write WebDataset shards into the corpus's PATH_TO_DATASET")
+    packing.add_argument("corpus", metavar="CORPUS", help="a table of the corpora file")
+    packing.add_argument("--config", type=Path, default=Path("config.toml"), metavar="FILE", help="corpora")
+    packing.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes that encode")
+    packing.add_argument(
+        "--shard-mib", type=int, default=SHARD_BYTES >> 20, metavar="N", help="least size of a shard's recordings"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Return 0 where every recording is packed, 1 where some cannot be, 2 for a wrong configuration."""
+    options = parse_arguments(arguments)
+    try:
+        corpora = load_corpora(options.config)
+        if options.corpus not in corpora:
+            known = ", ".join(corpora)
+            raise ConfigurationError([f"{options.config}: no corpus is called {options.corpus}; known: {known}"])
+        return pack_corpus(options, corpora[options.corpus])
+    except (ConfigurationError, DataError) as error:
+        print_error(error)
+        return WRONG_INPUT
+    except KeyboardInterrupt:
+        print_error("interrupted; the same command goes on with the shards that are missing")
+        return INTERRUPTED
+
+
+def pack_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
+    """Pack one corpus."""
+    if config.PATH_TO_DATASET is None:
+        raise DataError(f"{options.config}: {options.corpus}.PATH_TO_DATASET: missing; name a folder for the shards")
+    corpus = load_corpus(options.corpus, config.model_copy(update={"PATH_TO_DATASET": None}))
+    sources, problems = find_sources(corpus.table)
+    screen = Screen()
+    screen.line(f"packing {len(sources):,} recordings into {config.PATH_TO_DATASET}")
+    with screen.count(len(sources), "recordings") as advance:
+        size = options.shard_mib << 20
+        problems = pack(sources, config.PATH_TO_DATASET, options.workers, advance, size, problems)
+    shards = len(list(config.PATH_TO_DATASET.glob("shard-*.tar")))
+    screen.line(f"{shards:,} shards; training reads them wherever {config.PATH_TO_DATASET / INDEX} is")
+    for file, reason in problems[:5]:
+        screen.error(f"{file}: {reason}")
+    if problems:
+        listed = config.PATH_TO_DATASET / PROBLEMS
+        screen.error(f"{len(problems):,} recordings are not packed, see {listed}; repair them and pack again")
+    return INCOMPLETE if problems else ALL_WELL
+
+
+def find_sources(table: pd.DataFrame) -> tuple[list[Source], list[tuple[str, str]]]:
+    """Return the recordings that are there with what is known of them, and those that are missing."""
+    columns = [name for name in table.columns if name in DOCUMENTED or name.startswith(VOTES)]
+    sources, missing = [], []
+    for row in table[[*columns, "path"]].to_dict(orient="records"):
+        path = str(row.pop("path"))
+        document = {str(key): _plain(value) for key, value in row.items() if not pd.isna(value)}
+        try:
+            state = os.stat(path)
+        except OSError as error:
+            missing.append((str(row["file"]), f"{path}: {error.strerror}"))
+            continue
+        sources.append(Source(str(row["file"]), path, state.st_size, state.st_mtime_ns, document))
+    return sources, missing
+
+
+def _plain(value: object) -> object:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
