@@ -98,16 +98,8 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
     if config.learns_votes:
         _check_votes(config, corpus, classes)
     used = _used_rows(config, corpus, classes, attributes)
-    rows, splits = corpus.table[used], corpus.table["split"]
-    by_split = {split: rows[rows["split"] == split].reset_index(drop=True) for split in sorted(set(splits))}
-    for split in ("train", "development"):
-        if split not in by_split or by_split[split].empty:
-            have = ", ".join(f"{name} {len(table)}" for name, table in by_split.items())
-            raise DataError(
-                f"{config.name}: {config.corpus} has no {split} row with a label for task {config.task} "
-                f"(rows with labels: {have}); correct the labels or the splits"
-            )
-    train = by_split["train"]
+    by_split = _by_split(config, corpus, used)
+    train, splits = by_split["train"], corpus.table["split"]
     counts = np.array([(train["emotion"] == name).sum() for name in classes], dtype=np.int64)
     _check_counts(config, classes, attributes, counts, by_split)
     if config.has_gender_head:
@@ -129,6 +121,20 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
         learns_votes=config.learns_votes,
         notes=tuple(f"{n}: {note}" for n in (config.corpus, *config.test_corpora) for note in corpora[n].notes),
     )
+
+
+def _by_split(config: ExperimentConfig, corpus: Corpus, used: pd.Series) -> dict[str, pd.DataFrame]:
+    """Return the used rows of every split; training and development must have some."""
+    rows = corpus.table[used]
+    found = {s: rows[rows["split"] == s].reset_index(drop=True) for s in sorted(set(corpus.table["split"]))}
+    for split in ("train", "development"):
+        if split not in found or found[split].empty:
+            have = ", ".join(f"{name} {len(table)}" for name, table in found.items())
+            raise DataError(
+                f"{config.name}: {config.corpus} has no {split} row with a label for task {config.task} "
+                f"(rows with labels: {have}); correct the labels or the splits"
+            )
+    return found
 
 
 def _tests(
