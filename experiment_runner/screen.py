@@ -110,16 +110,16 @@ class Screen:
     def count(self, total: int, things: str) -> Iterator[Callable[[int], None]]:
         """Show how many things are done: a bar on a terminal, else a plain line a minute."""
         done, said = 0, time.monotonic()
-        with Progress(
-            *Progress.get_default_columns(), MofNCompleteColumn(), console=self.console, transient=True
-        ) as bar:
-            task = bar.add_task(things, total=total, visible=self.console.is_terminal)
+        columns = [*Progress.get_default_columns(), MofNCompleteColumn()]
+        is_terminal = self.console.is_terminal
+        with Progress(*columns, console=self.console, transient=True, disable=not is_terminal) as bar:
+            task = bar.add_task(things, total=total)
 
             def advance(number: int) -> None:
                 nonlocal done, said
                 done += number
                 bar.update(task, advance=number)
-                if not self.console.is_terminal and time.monotonic() - said >= SECONDS_BETWEEN_LINES:
+                if not is_terminal and time.monotonic() - said >= SECONDS_BETWEEN_LINES:
                     said = time.monotonic()
                     self.line(f"{done:,} of {total:,} {things}")
 
