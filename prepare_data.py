@@ -32,7 +32,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     packing.add_argument(
         "--shard-mib", type=int, default=SHARD_BYTES >> 20, metavar="N", help="least size of a shard's recordings"
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.workers < 1 or options.shard_mib < 0:
+        parser.error("--workers takes 1 or more, --shard-mib 0 or more")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,6 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ConfigurationError, DataError) as error:
         print_error(error)
         return WRONG_INPUT
+    except OSError as error:
+        print_error(f"{error}; what is packed stays, the same command goes on once that is repaired")
+        return INCOMPLETE
     except KeyboardInterrupt:
         print_error("interrupted; the same command goes on with the shards that are missing")
         return INTERRUPTED

@@ -23,8 +23,8 @@ def make_corpus(output: Path, screen: Screen) -> Path:
     """
     try:
         return write_demo_corpus(output / CORPUS, say=screen.line)
-    except DataError as error:
-        raise ConfigurationError([error]) from error
+    except (DataError, OSError) as error:
+        raise ConfigurationError([f"{error}; name another folder with --output"]) from error
 
 
 def show_results(outcomes: Iterable[Outcome], output: Path, screen: Screen) -> None:

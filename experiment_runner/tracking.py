@@ -78,10 +78,9 @@ class Tracking:
         """Let the copy of a run send the rest and end by itself."""
         for copy in self._copies:
             if copy.folder == folder and copy.process.stdin is not None and not copy.process.stdin.closed:
-                with suppress(OSError):  # it has ended before
-                    copy.process.stdin.write(
-                        b"\n"
-                    )  # decoding processes hold the pipe open too: closing alone is no sign
+                # Decoding processes hold the pipe open too, so that closing it alone would be no sign.
+                with suppress(OSError):
+                    copy.process.stdin.write(b"\n")
                     copy.process.stdin.close()
 
     def close(self) -> None:

@@ -185,9 +185,9 @@ class Focal(CategoricalLoss):
 class VotesLoss(Loss):
     """Base of the losses that learn the raters' votes: the mean over the utterances whose votes are known."""
 
+    @abstractmethod
     def per_utterance(self, log_probabilities: Tensor, votes: Tensor) -> Tensor:
         """Return the loss of each utterance, (batch,), from (batch, classes) twice."""
-        raise NotImplementedError
 
     def totals(self, targets: Targets) -> Terms:
         """Return how many utterances have votes."""
@@ -365,8 +365,9 @@ def get_loss_module(settings: LossSettings, priors: ClassPriors, attributes: tup
 
 
 def _emotion_loss(settings: LossSettings, priors: ClassPriors) -> Loss:
-    if settings.loss_type in ("SoftCrossEntropy", "KLDivergence"):
-        return SoftCrossEntropy() if settings.loss_type == "SoftCrossEntropy" else KLDivergence()
+    of_votes: dict[str, type[VotesLoss]] = {"SoftCrossEntropy": SoftCrossEntropy, "KLDivergence": KLDivergence}
+    if settings.loss_type in of_votes:
+        return of_votes[settings.loss_type]()
     if settings.loss_type == "Focal":
         return Focal(priors, settings.focal_gamma)
     plain: dict[str, type[CategoricalLoss]] = {

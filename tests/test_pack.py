@@ -144,7 +144,7 @@ def test_what_cannot_be_packed_is_listed_and_training_refuses_to_guess(
     (audio / missing).unlink()
     content = (audio / truncated).read_bytes()
     (audio / truncated).unlink()
-    (audio / truncated).write_bytes(b"RIFF" + content[4:40])
+    (audio / truncated).write_bytes(content[: len(content) // 2])  # libsndfile reads the half that is there in silence
     shards = tmp_path / "shards"
     corpora = write_corpora(tmp_path, SyntheticPodcast(podcast.labels, audio, podcast.rows), shards)
     assert prepare_data.main(["pack", "P", "--config", str(corpora)]) == 1

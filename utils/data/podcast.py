@@ -42,6 +42,10 @@ def read(name: str, config: CorpusConfig) -> Reading:
     notes = [release.describe(), *_disagreements(name, release, rows, partitions)]
     table = _as_rows(name, release, rows)
     hidden = _hidden(release, set(rows["FileName"]), partitions)
+    named = {file for file, split in partitions.items() if split.startswith("test")}
+    absent = sorted(named - set(hidden) - set(rows["FileName"]))
+    if absent:
+        notes.append(f"{len(absent):,} recordings of Partitions.txt have neither label nor file (first {absent[0]})")
     splits = tuple(sorted(set(hidden.values()) - set(rows["split"])))
     if hidden:
         notes.append(f"{len(hidden):,} recordings of {', '.join(sorted(set(hidden.values())))} have no labels")

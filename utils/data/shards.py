@@ -113,8 +113,9 @@ def pack(
     """
     target.mkdir(parents=True, exist_ok=True)
     (target / INDEX).unlink(missing_ok=True)
-    for leftover in target.glob("*.tmp"):
-        leftover.unlink()
+    for pattern in ("shard-*.tmp", f"{INDEX}.*.tmp"):
+        for leftover in target.glob(pattern):
+            leftover.unlink()
     plan = list(_shards(sources, shard_bytes))
     packed: dict[int, PackedShard] = {}
     with ProcessPoolExecutor(max_workers=workers) as pool:
@@ -170,8 +171,10 @@ def encode(path: str) -> tuple[bytes, str, float]:
     Raises:
         DataError: Where it is truncated or empty.
     """
-    from utils.data.wav import SAMPLE_RATE_HZ, SHORTEST_SECONDS
+    from utils.data.wav import SAMPLE_RATE_HZ, SHORTEST_SECONDS, is_truncated_riff
 
+    if is_truncated_riff(path, os.stat(path).st_size):
+        raise DataError(f"{path} is truncated; copy it again")
     with soundfile.SoundFile(path) as file:
         is_plain = (file.samplerate, file.channels, file.subtype) == (SAMPLE_RATE_HZ, 1, "PCM_16")
         promised, rate_hz = file.frames, file.samplerate

@@ -104,7 +104,7 @@ def _read_header(path: str, size: int, modified_ns: int) -> float | str:
         info = soundfile.info(path)
     except (OSError, soundfile.SoundFileError) as error:
         return f"{path} cannot be read ({error})"
-    if _is_truncated_riff(path, size):
+    if is_truncated_riff(path, size):
         return f"{path} is truncated: its header promises more than the {size:,} bytes there are; copy it again"
     seconds = info.frames / info.samplerate
     if seconds < SHORTEST_SECONDS:
@@ -112,7 +112,7 @@ def _read_header(path: str, size: int, modified_ns: int) -> float | str:
     return float(seconds)
 
 
-def _is_truncated_riff(path: str, size: int) -> bool:
+def is_truncated_riff(path: str, size: int) -> bool:
     """Compare a WAV's stated size with its own: libsndfile reads what is there and says nothing."""
     with open(path, "rb") as file:
         header = file.read(12)
