@@ -1,4 +1,4 @@
-"""Prepare a corpus for training: pack its recordings into shards."""
+"""Prepare a corpus for training: audit it, and pack its recordings into shards."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from experiment_runner.audit_page import write_audit_page
+from experiment_runner.audit_tables import show_audit
 from experiment_runner.screen import Screen
 from utils import ConfigurationError, print_error
 from utils.config_loading import load_corpora
 from utils.configuration import CorpusConfig
-from utils.data import ATTRIBUTES, VOTES, DataError, load_corpus
+from utils.data import ATTRIBUTES, VOTES, DataError, load_corpus, read_corpus
+from utils.data.audit import FINDINGS, PAGE, audit
 from utils.data.shards import INDEX, PROBLEMS, SHARD_BYTES, Source, pack
+from utils.files import write_whole
 
 ALL_WELL, INCOMPLETE, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 DOCUMENTED = ("corpus", "file", "split", "speaker", "gender", "emotion", *ATTRIBUTES)
@@ -25,46 +29,70 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    auditing = commands.add_parser("audit", help="find what is wrong or odd with labels and recordings")
+    auditing.add_argument("--deep", action="store_true", help="decode every recording, not only its header")
+    auditing.add_argument("--output", type=Path, default=Path("audits"), metavar="DIR", help="default: audits")
     packing = commands.add_parser("pack", help="write WebDataset shards into the corpus's PATH_TO_DATASET")
-    packing.add_argument("corpus", metavar="CORPUS", help="a table of the corpora file")
-    packing.add_argument("--config", type=Path, default=Path("config.toml"), metavar="FILE", help="corpora")
+    for command in (auditing, packing):
+        command.add_argument("corpus", metavar="CORPUS", help="a table of the corpora file")
+        command.add_argument("--config", type=Path, default=Path("config.toml"), metavar="FILE", help="corpora")
     packing.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes that encode")
     packing.add_argument(
         "--shard-mib", type=int, default=SHARD_BYTES >> 20, metavar="N", help="least size of a shard's recordings"
     )
     options = parser.parse_args(arguments)
-    if options.workers < 1 or options.shard_mib < 0:
+    if options.command == "pack" and (options.workers < 1 or options.shard_mib < 0):
         parser.error("--workers takes 1 or more, --shard-mib 0 or more")
     return options
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 where every recording is packed, 1 where some cannot be, 2 for a wrong configuration."""
+    """Return 0 where all is well, 1 where some recording or label is not, 2 for a wrong configuration or labels."""
     options = parse_arguments(arguments)
     try:
         corpora = load_corpora(options.config)
         if options.corpus not in corpora:
             known = ", ".join(corpora)
             raise ConfigurationError([f"{options.config}: no corpus is called {options.corpus}; known: {known}"])
-        return pack_corpus(options, corpora[options.corpus])
+        command = audit_corpus if options.command == "audit" else pack_corpus
+        return command(options, corpora[options.corpus])
     except (ConfigurationError, DataError) as error:
         print_error(error)
         return WRONG_INPUT
     except OSError as error:
-        print_error(f"{error}; what is packed stays, the same command goes on once that is repaired")
+        print_error(f"{error}; what is done stays, the same command goes on once that is repaired")
         return INCOMPLETE
     except KeyboardInterrupt:
-        print_error("interrupted; the same command goes on with the shards that are missing")
+        print_error("interrupted; the same command goes on with what is missing")
         return INTERRUPTED
+
+
+def audit_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
+    """Audit one corpus, and write what was found."""
+    corpus, screen = read_corpus(options.corpus, _loose(config)), Screen()
+    with screen.count(len(corpus.table), "recordings") as advance:
+        found = audit(corpus, config, options.deep, advance)
+    show_audit(found, screen)
+    folder = options.output / options.corpus
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / FINDINGS, found.findings.to_csv(index=False))
+    page = write_audit_page(found, folder / PAGE)
+    screen.line(f"every finding: {folder / FINDINGS}; with pictures: {page}")
+    screen.line(found.scope)
+    say = screen.error if found.errors else screen.line
+    say(found.verdict)
+    return INCOMPLETE if found.errors else ALL_WELL
 
 
 def pack_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
     """Pack one corpus."""
     if config.PATH_TO_DATASET is None:
         raise DataError(f"{options.config}: {options.corpus}.PATH_TO_DATASET: missing; name a folder for the shards")
-    corpus = load_corpus(options.corpus, config.model_copy(update={"PATH_TO_DATASET": None}))
+    corpus = load_corpus(options.corpus, _loose(config))
     sources, problems = find_sources(corpus.table)
     screen = Screen()
+    if corpus.is_synthetic:
+        screen.warn(f"{corpus.name}: SYNTHETIC recordings, no figure says anything about speech")
     screen.line(f"packing {len(sources):,} recordings into {config.PATH_TO_DATASET}")
     with screen.count(len(sources), "recordings") as advance:
         size = options.shard_mib << 20
@@ -77,6 +105,11 @@ def pack_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
         listed = config.PATH_TO_DATASET / PROBLEMS
         screen.error(f"{len(problems):,} recordings are not packed, see {listed}; repair them and pack again")
     return INCOMPLETE if problems else ALL_WELL
+
+
+def _loose(config: CorpusConfig) -> CorpusConfig:
+    """Return a corpus's section without its shards."""
+    return config.model_copy(update={"PATH_TO_DATASET": None})
 
 
 def find_sources(table: pd.DataFrame) -> tuple[list[Source], list[tuple[str, str]]]:

@@ -14,6 +14,7 @@ from utils.data import DataError
 from utils.data.podcast import CLASSES, one_hot_labels, read_labels, soft_labels
 from utils.data.podcast_files import Release, find_release
 from utils.data.podcast_ratings import read_ratings
+from utils.files import write_whole
 
 NAME = "processed_labels.csv"
 OTHER, NO_AGREEMENT = "other (O)", "no agreement (X)"
@@ -72,12 +73,9 @@ def write(table: pd.DataFrame, output: Path) -> None:
     """
     if output.exists():
         raise DataError(f"{output} is there already; remove it, or give another --output")
-    partial = output.with_name(output.name + ".tmp")
     try:
-        table.to_csv(partial, index=False)
-        partial.replace(output)
+        write_whole(output, table.to_csv(index=False))
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise DataError(f"{output} cannot be written: {error.strerror}; give another --output") from error
 
 

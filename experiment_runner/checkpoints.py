@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from utils.files import write_whole
+
 WEIGHTS = "model.safetensors"
 MANIFEST = "manifest.json"
 
@@ -25,13 +27,7 @@ class CheckpointError(Exception):
 
 def write_json(path: Path, document: object) -> None:
     """Write a JSON file that appears whole or not at all; numbers that are not finite become null."""
-    partial = path.with_name(path.name + ".tmp")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(_without_nan(document), file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    write_whole(path, json.dumps(_without_nan(document), indent=2, allow_nan=False) + "\n")
 
 
 def _without_nan(value: object) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from utils.data import CATEGORICAL, DIMENSIONAL
 from utils.data.wav import measure_seconds
 from utils.dataset.sampling import EVALUATION, BatchItems, evaluation_batches
 from utils.dataset.vote_shares import VoteSettings, has_votes, vote_shares
+from utils.files import write_whole
 from utils.metrics import (
     Figures,
     categorical_figures,
@@ -250,6 +250,4 @@ def _write_split(folder: RunFolder, label: str, predictions: pd.DataFrame, figur
 def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
     """Write predictions, whole or not at all, so that reading them back gives the same numbers."""
     path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
-    predictions.to_csv(partial, index=False)
-    os.replace(partial, path)
+    write_whole(path, predictions.to_csv(index=False))

@@ -72,7 +72,7 @@ def width_in_points(text: str, size: float) -> float:
     return width
 
 
-def _settled(figure: Figure) -> Figure:
+def settled(figure: Figure) -> Figure:
     """Lay a figure out once and for all, while this module's style is in force."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -123,7 +123,7 @@ def confusion_matrix_picture(predictions: pd.DataFrame, classes: Sequence[str], 
     axes.set_title("share of the row in %, utterances below it", loc="right", size=SMALL, color=GREY)
     axes.set(xlabel="prediction", ylabel="truth")
     _entitle(figure, title)
-    return _settled(figure)
+    return settled(figure)
 
 
 def _row_labels(names: list[str], totals: npt.NDArray[np.int64]) -> list[str]:
@@ -237,7 +237,7 @@ def training_curves_picture(
     figure.align_ylabels()
     scores.set(xlabel="epoch", xlim=(course.numbers[0] - 0.5, course.numbers[-1] + 0.5))
     scores.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
-    return _settled(figure)
+    return settled(figure)
 
 
 def _curve(axes: Axes, course: Course, key: str, label: str, marker: str, **look: Any) -> None:  # noqa: ANN401
@@ -303,7 +303,7 @@ def attribute_scatter_picture(predictions: pd.DataFrame, scale: tuple[float, flo
         axes.set_xlabel("truth")
     figure.axes[0].set_ylabel("prediction")
     _entitle(figure, title)
-    return _settled(figure)
+    return settled(figure)
 
 
 def _panels(figure: Figure, number: int) -> Iterator[Axes]:
@@ -356,7 +356,7 @@ def class_shares_picture(
     axes.tick_params(axis="y", length=0)
     handles = [bar, *(line for line in axes.lines if str(line.get_gid()).startswith("split"))]
     figure.legend(handles=handles, loc="outside upper left", ncols=4, handlelength=1.2, borderaxespad=0.4, **LEGEND)
-    return _settled(figure)
+    return settled(figure)
 
 
 def _by_share(counts: Mapping[str, int]) -> dict[str, set[str]]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import math
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,11 +17,11 @@ from typing import Any
 
 import matplotlib
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from experiment_runner.evaluate import FIGURES, class_groups, figures_from_predictions
+from experiment_runner.pages import number, render_page
 from experiment_runner.pictures import (
     STYLE,
     Course,
@@ -35,8 +33,8 @@ from experiment_runner.pictures import (
     training_curves_picture,
 )
 from experiment_runner.run_folder import EXPERIMENT, METRICS, RESULT, RunError
-from utils.config_text import describe_value
 from utils.configuration import ExperimentConfig
+from utils.files import whole, write_whole
 from utils.metrics import Figures
 from utils.upstreams import UPSTREAMS
 
@@ -171,12 +169,12 @@ def _read_epochs(path: Path, problems: list[str]) -> list[dict[str, Any]]:
     """Return the epochs of `metrics.jsonl`; a line that is still being written is left out."""
     epochs = []
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, start=1):
+    for line_number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
             epochs.append({**record, "epoch": int(record["epoch"])})
         except (ValueError, KeyError, TypeError):
-            problems.append(f"line {number} of {path.name} cannot be read and is left out")
+            problems.append(f"line {line_number} of {path.name} cannot be read and is left out")
     return epochs
 
 
@@ -257,11 +255,9 @@ def _scale(run: StoredRun, split: SplitReport, attributes: Sequence[str]) -> tup
 def _save(figure: Figure, path: Path) -> None:
     """Write a figure that appears whole or not at all, the same bytes each time."""
     path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
     undated = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}[path.suffix]
-    with matplotlib.rc_context(STYLE):
+    with whole(path, is_flushed=False) as partial, matplotlib.rc_context(STYLE):
         figure.savefig(partial, format=path.suffix[1:], dpi=DOTS_PER_INCH, metadata=undated)
-    os.replace(partial, path)
 
 
 def write_report(folder: Path, pictures: Sequence[Path] | None = None) -> Path:
@@ -275,22 +271,13 @@ def write_report(folder: Path, pictures: Sequence[Path] | None = None) -> Path:
         RunError: Where the folder is no run.
     """
     page = _render(read_run(folder), draw_pictures(folder) if pictures is None else pictures)
-    target, partial = folder / REPORT, folder / f"{REPORT}.tmp"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, target)
-    return target
+    write_whole(folder / REPORT, page)
+    return folder / REPORT
 
 
 def _render(run: StoredRun, pictures: Sequence[Path]) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "shown": shown}
-    return environment.get_template(TEMPLATE).render(
+    return render_page(
+        TEMPLATE,
         run=run,
         seed=run.resolved.get("seed", "?"),
         warnings=_warnings(run),
@@ -345,20 +332,6 @@ def _duration(seconds: float | None) -> str:
         return "an unknown time"
     minutes = seconds / 60
     return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
-def number(value: float | None) -> str:
-    """Show a figure with three decimals, a count whole, and what is not there as a dash."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-
-
-def shown(value: object) -> str:
-    """Show a setting as TOML writes it."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {shown(item)}" for key, item in value.items()) + " }"
-    return describe_value(value)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

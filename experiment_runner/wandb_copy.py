@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from utils.files import write_whole
 from utils.secrets import Redaction, print_error, read_token
 
 if sys.version_info >= (3, 11):
@@ -54,9 +55,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def change_state(folder: Path, **changes: object) -> None:
     """Change what is known of a run's copy; the file appears whole or not at all."""
-    partial = folder / f"{STATE}.tmp"
-    partial.write_text(json.dumps({**read_state(folder), **changes}, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, folder / STATE)
+    write_whole(folder / STATE, json.dumps({**read_state(folder), **changes}, indent=2) + "\n")
 
 
 @contextmanager

@@ -164,3 +164,23 @@ def dimensional_figures(truth: Mapping[str, Numbers], prediction: Mapping[str, N
         figures[f"rmse_{name}"] = float(np.sqrt(errors.mean())) if len(errors) else float("nan")
     figures["mean_ccc"] = float(np.mean([figures[f"ccc_{name}"] for name in truth]))
     return figures
+
+
+def krippendorff_alpha(counts: npt.NDArray[Any]) -> float:
+    """Return Krippendorff's alpha of nominal labels: 1 where all raters agree, 0 where they do as chance would.
+
+    Source: K. Krippendorff, "Computing Krippendorff's Alpha-Reliability", University of Pennsylvania, 2011.
+
+    Args:
+        counts: How many raters gave each unit each label, (units, labels); units of fewer than two do not count.
+
+    Returns:
+        NaN where no unit has two ratings, or all ratings are the same label.
+    """
+    paired = counts[counts.sum(axis=1) >= 2].astype(np.float64)
+    raters = paired.sum(axis=1)
+    observed = np.sum((raters**2 - np.sum(paired**2, axis=1)) / (raters - 1))
+    labels = paired.sum(axis=0)
+    total = labels.sum()
+    expected = (total**2 - np.sum(labels**2)) / (total - 1) if total else 0.0
+    return float(1 - observed / expected) if expected else float("nan")

@@ -13,6 +13,7 @@ from utils.metrics import (
     concordance,
     dimensional_figures,
     group_figures,
+    krippendorff_alpha,
     pearson,
     split_head_mid_tail,
 )
@@ -95,3 +96,19 @@ def test_missing_attributes_are_left_out() -> None:
     assert figures["rmse_arousal"] == pytest.approx(np.sqrt((0.25 + 0 + 1) / 3))
     assert figures["ccc_arousal"] == concordance(truth["arousal"][[0, 2, 3]], prediction["arousal"][[0, 2, 3]])
     assert figures["mean_ccc"] == pytest.approx((figures["ccc_arousal"] + figures["ccc_valence"]) / 2)
+
+
+def test_krippendorffs_alpha_is_that_of_his_worked_example() -> None:
+    """Krippendorff 2011, section C: 4 observers, 12 units, nominal, with missing data: 0.743."""
+    missing = 0
+    observers = [
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, missing, missing, missing],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, missing, 3],
+        [missing, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, missing],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, missing],
+    ]
+    units = np.array(observers).T
+    counts = np.stack([(units == label).sum(axis=1) for label in range(1, 6)], axis=1)
+    assert krippendorff_alpha(counts) == pytest.approx(0.743, abs=5e-4)
+    assert np.isnan(krippendorff_alpha(np.array([[3, 0], [4, 0]])))
+    assert krippendorff_alpha(np.array([[3, 0], [0, 4]])) == 1.0

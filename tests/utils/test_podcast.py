@@ -152,6 +152,19 @@ def test_bad_labels_are_named(
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize("layout", ["1.9", "labels.txt"])
+def test_bad_labels_without_lines_are_named_by_their_recording(
+    layout: str, demo: Path, labels: pd.DataFrame, ratings: pd.DataFrame, tmp_path: Path
+) -> None:
+    wrong = labels.assign(EmoAct=["high", *labels["EmoAct"].astype(str)[1:]])
+    if layout == "labels.txt":
+        wrong = labels.assign(EmoClass=["Q", *labels["EmoClass"][1:]])
+    place = RELEASES[layout][0](tmp_path, wrong, ratings)
+    column = 'EmoClass is "Q"' if layout == "labels.txt" else 'EmoAct is "high"'
+    with pytest.raises(DataError, match=f"{labels['FileName'].iloc[0]}: {column}"):
+        load(demo / "Audios", place)
+
+
 @pytest.mark.parametrize("layout", ["1.11", "2.0"])
 def test_a_mangled_rating_is_reported_or_read_right_and_never_anything_else(
     layout: str, ratings: pd.DataFrame, tmp_path: Path

@@ -75,14 +75,28 @@ class Corpus:
 
 
 def load_corpus(name: str, config: CorpusConfig) -> Corpus:
-    """Read a corpus's labels, split it, and refuse speakers shared by training and evaluation.
+    """Read a corpus and refuse rows that cannot be right, and speakers shared by training and evaluation.
 
     The recordings themselves are not opened.
 
     Raises:
         DataError: With the file, row and remedy.
     """
-    from utils.data.splits import assign_splits, check_speakers
+    from utils.data.splits import check_speakers
+
+    corpus = read_corpus(name, config)
+    _check_rows(name, corpus.table, corpus.attribute_scale)
+    check_speakers(name, corpus.table, config.allow_speaker_overlap)
+    return corpus
+
+
+def read_corpus(name: str, config: CorpusConfig) -> Corpus:
+    """Read a corpus's labels and split it, without looking for what is wrong with them.
+
+    Raises:
+        DataError: Where labels cannot be read or split, with the file, row and remedy.
+    """
+    from utils.data.splits import assign_splits
 
     if not os.path.isdir(config.PATH_TO_AUDIO):
         raise DataError(f"{name}: PATH_TO_AUDIO: there is no folder {config.PATH_TO_AUDIO}; correct the path")
@@ -94,9 +108,7 @@ def load_corpus(name: str, config: CorpusConfig) -> Corpus:
         table, packed = _packed(name, table, config.PATH_TO_DATASET)
         notes += packed
     low, high = config.attribute_scale or tuple(DIMENSIONAL["scale"])
-    _check_rows(name, table, (low, high))
     table = assign_splits(name, table, config.split_speakers)
-    check_speakers(name, table, config.allow_speaker_overlap)
     classes = _canonical_order(table, getattr(reader, "CLASSES", None))
     return Corpus(name, table, classes, (low, high), config.synthetic, notes, hidden)
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from utils.configuration import CorpusConfig
 from utils.data import CATEGORICAL, GENDERS, DataError, Reading
-from utils.data.csv_table import first_line, numbers, read_text_table
+from utils.data.csv_table import first_place, numbers, read_text_table
 
 CODES: dict[str, str] = CATEGORICAL["crema-d"]
 DEMOGRAPHICS = "VideoDemographics.csv"
@@ -33,7 +33,7 @@ def read(name: str, config: CorpusConfig) -> Reading:
     names = np.array(list(CODES.values()), dtype=object)
     is_tie = (counts == counts.max(axis=1, keepdims=True)).sum(axis=1) > 1
     if rows["FileName"].isna().any():
-        raise DataError(f"{name}: {source}: line {first_line(rows['FileName'].isna())}: FileName is empty; fill it in")
+        raise DataError(f"{name}: {source}: {first_place(rows['FileName'].isna())}: FileName is empty; fill it in")
     stems = rows["FileName"].str.removesuffix(".wav")
     table = pd.DataFrame({"file": stems + ".wav", "speaker": stems.str.split("_").str[0]})
     table["path"] = [os.path.join(config.PATH_TO_AUDIO, file) for file in table["file"]]
@@ -59,7 +59,7 @@ def _counts(name: str, source: Path, column: pd.Series) -> np.ndarray[tuple[int]
     values = numbers(name, source, column)
     wrong = values.isna() | (values < 0) | (values % 1 != 0)
     if wrong.any():
-        raise DataError(f"{name}: {source}: line {first_line(wrong)}: {column.name} must be a count of votes")
+        raise DataError(f"{name}: {source}: {first_place(wrong)}: {column.name} must be a count of votes")
     return values.to_numpy(np.int32)
 
 
@@ -70,6 +70,8 @@ def _genders(name: str, source: Path) -> dict[str, str]:
         raise DataError(f"{name}: {source}: no column {', '.join(missing)}; expected ActorID, Sex")
     sexes = rows["Sex"].str.lower()
     if not sexes.isin(list(GENDERS)).all():
-        line = first_line(~sexes.isin(list(GENDERS)))
-        raise DataError(f'{name}: {source}: line {line}: Sex is "{rows["Sex"][line - 2]}"; allowed: Male, Female')
+        wrong = ~sexes.isin(list(GENDERS))
+        raise DataError(
+            f'{name}: {source}: {first_place(wrong)}: Sex is "{rows["Sex"][wrong].iloc[0]}"; allowed: Male, Female'
+        )
     return dict(zip(rows["ActorID"], sexes, strict=True))

@@ -41,7 +41,7 @@ def read(name: str, config: CorpusConfig) -> Reading:
     if "file" not in rows.columns:
         raise DataError(f'{name}: {config.PATH_TO_LABEL}: no column "file"; columns read: {", ".join(COLUMNS)}')
     if rows["file"].isna().any():
-        raise DataError(f"{name}: {config.PATH_TO_LABEL}: line {first_line(rows['file'].isna())}: the file is missing")
+        raise DataError(f"{name}: {config.PATH_TO_LABEL}: {first_place(rows['file'].isna())}: the file is missing")
     for column in ("split", "gender", "emotion"):
         if column in rows:
             rows[column] = rows[column].str.lower()
@@ -65,8 +65,8 @@ def _check_values(name: str, source: Path, rows: pd.DataFrame) -> None:
             continue
         wrong = rows[column].notna() & ~rows[column].fillna("").str.fullmatch(pattern)
         if wrong.any():
-            found, line = rows.loc[wrong, column].iloc[0], first_line(wrong)
-            raise DataError(f'{name}: {source}: line {line}: {column} is "{found}"; allowed: {allowed}')
+            found, place = rows.loc[wrong, column].iloc[0], first_place(wrong)
+            raise DataError(f'{name}: {source}: {place}: {column} is "{found}"; allowed: {allowed}')
 
 
 def read_text_table(name: str, source: Path) -> pd.DataFrame:
@@ -95,9 +95,10 @@ def read_text_table(name: str, source: Path) -> pd.DataFrame:
     return filled
 
 
-def first_line(wrong: pd.Series) -> int:
-    """Return the line, counted from 1 with the header, of the first row marked."""
-    return int(wrong.index[int(np.argmax(wrong.to_numpy()))]) + 2
+def first_place(wrong: pd.Series) -> str:
+    """Say where the first row marked stands: its line, counted from 1 with the header, or the name it is indexed by."""
+    place = wrong.index[int(np.argmax(wrong.to_numpy()))]
+    return place if isinstance(place, str) else f"line {place + 2}"
 
 
 def numbers(name: str, source: Path, column: pd.Series) -> pd.Series:
@@ -110,5 +111,5 @@ def numbers(name: str, source: Path, column: pd.Series) -> pd.Series:
     wrong = column.notna() & ~np.isfinite(values)
     if wrong.any():
         found = column[wrong].iloc[0]
-        raise DataError(f'{name}: {source}: line {first_line(wrong)}: {column.name} is "{found}"; give a number')
+        raise DataError(f'{name}: {source}: {first_place(wrong)}: {column.name} is "{found}"; give a number')
     return values

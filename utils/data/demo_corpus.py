@@ -24,6 +24,7 @@ from utils.data import CATEGORICAL, DataError
 from utils.data.demo_voices import MEANS, VERSION, Prosody, Samples, draw_prosody, draw_speaker, speak
 from utils.data.podcast import COLUMNS
 from utils.data.wav import SAMPLE_RATE_HZ
+from utils.files import write_whole
 
 OWNER_LINE = "SYNTHETIC DEMO CORPUS: NOTHING IN THIS FOLDER WAS SPOKEN BY ANYONE."
 LAYOUT = 2
@@ -144,10 +145,12 @@ def write_demo_corpus(root: Path, size: DemoSize = DEFAULT, say: Callable[[str],
     _begin(root, clips)
     seconds, labels, ratings = _write_clips(root / "Audios", clips)
     for name, columns, rows in (("consensus", COLUMNS, labels), ("detailed", RATING_COLUMNS, ratings)):
-        _write(root / "Labels" / f"labels_{name}.csv", pd.DataFrame(rows, columns=list(columns)).to_csv(index=False))
-    _write(root / "Partitions.txt", "".join(f"{clip.split}; {clip.file}\n" for clip in clips))
-    _write(config, CONFIG)
-    _write(marker, state)
+        write_whole(
+            root / "Labels" / f"labels_{name}.csv", pd.DataFrame(rows, columns=list(columns)).to_csv(index=False)
+        )
+    write_whole(root / "Partitions.txt", "".join(f"{clip.split}; {clip.file}\n" for clip in clips))
+    write_whole(config, CONFIG)
+    write_whole(marker, state)
     say(f"{seconds / 60:.1f} minutes of synthetic audio in {time.perf_counter() - began:.1f} s")
     return config
 
@@ -162,7 +165,7 @@ def _refuse_foreign(root: Path) -> None:
 def _begin(root: Path, clips: list[Clip]) -> None:
     """Sign the folder, then remove what an earlier corpus left; other people's files in it stay."""
     root.mkdir(parents=True, exist_ok=True)
-    _write(root / "README.txt", README)
+    write_whole(root / "README.txt", README)
     for folder in ("Audios", "Labels"):
         (root / folder).mkdir(exist_ok=True)
     (root / MARKER).unlink(missing_ok=True)
@@ -182,7 +185,7 @@ def _write_clips(folder: Path, clips: list[Clip]) -> tuple[float, list[Row], lis
         prosody = draw_prosody(clip.code, generator)
         heard = rate(prosody, generator)
         samples = speak(prosody, draw_speaker(clip.speaker), generator)
-        _write(folder / clip.file, as_wav(samples))
+        write_whole(folder / clip.file, as_wav(samples), is_flushed=False)
         count += len(samples)
         if clip.split != "Test3":
             means = (round(float(mean), 4) for mean in heard.mean(axis=1))
@@ -200,13 +203,6 @@ def _name_and_gender(clip: Clip) -> tuple[str, str]:
     if not clip.is_unknown:
         return str(clip.speaker), gender
     return "Unknown", gender if clip.speaker % 3 else "Unknown"
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    """Write a whole file or none."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    partial.replace(path)
 
 
 def as_wav(samples: Samples) -> bytes:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from utils.configuration import CorpusConfig
 from utils.data import CATEGORICAL, DIMENSIONAL, TEXT, DataError, Reading
-from utils.data.csv_table import first_line, numbers, read_text_table
+from utils.data.csv_table import first_place, numbers, read_text_table
 from utils.data.podcast_files import HIDDEN_PREFIX, Release, find_recordings, find_release
 from utils.data.podcast_ratings import CLASSES as RATED_CLASSES
 from utils.data.podcast_ratings import Ratings, read_ratings
@@ -99,7 +99,7 @@ def read_consensus(name: str, source: Path) -> pd.DataFrame:
         raise DataError(f"{name}: {source}: no column {', '.join(missing)}; expected {', '.join(expected)}")
     for column in [column for column in ("FileName", "EmoClass", "Split_Set") if column in expected]:
         if rows[column].isna().any():
-            raise DataError(f"{name}: {source}: line {first_line(rows[column].isna())}: {column} is empty; fill it in")
+            raise DataError(f"{name}: {source}: {first_place(rows[column].isna())}: {column} is empty; fill it in")
     read_emotions = _one_hot_emotions if is_one_hot else _emotions
     return rows.assign(emotion=read_emotions(name, source, rows))
 
@@ -148,7 +148,7 @@ def _read_rows(name: str, source: Path) -> pd.DataFrame:
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise DataError(f"{name}: {source} cannot be read: {error}; restore it") from error
     found = list(_text_rows(name, source, text.split("\n")))
-    return pd.DataFrame(found, columns=list(NEEDED_OF_TEXT), dtype=TEXT)
+    return pd.DataFrame(found, index=[row[0] for row in found], columns=list(NEEDED_OF_TEXT), dtype=TEXT)
 
 
 def _json_rows(text: str) -> pd.DataFrame:
@@ -163,7 +163,8 @@ def _json_rows(text: str) -> pd.DataFrame:
     document = json.loads(text, object_pairs_hook=refuse_repeated)
     rows = pd.DataFrame.from_dict(document, orient="index").rename_axis("FileName").reset_index().astype(TEXT)
     stripped = {str(column): rows[column].str.strip() for column in rows}
-    return pd.DataFrame({column: values.where(values != "") for column, values in stripped.items()})
+    table = pd.DataFrame({column: values.where(values != "") for column, values in stripped.items()})
+    return table.set_index(rows["FileName"].to_numpy(dtype=object))
 
 
 def _text_rows(name: str, source: Path, lines: list[str]) -> Iterator[tuple[str, ...]]:
@@ -238,8 +239,8 @@ def _genders(name: str, source: Path, column: pd.Series) -> pd.Series:
     lower = column.str.lower()
     wrong = lower.notna() & ~lower.isin(["male", "female", "unknown"])
     if wrong.any():
-        line, found = first_line(wrong), column[wrong].iloc[0]
-        raise DataError(f'{name}: {source}: line {line}: Gender is "{found}"; allowed: Male, Female, Unknown')
+        place, found = first_place(wrong), column[wrong].iloc[0]
+        raise DataError(f'{name}: {source}: {place}: Gender is "{found}"; allowed: Male, Female, Unknown')
     return lower.where(lower != "unknown")
 
 
@@ -276,9 +277,9 @@ def _splits(name: str, source: Path, column: pd.Series) -> pd.Series:
     lower = column.str.lower()
     splits = lower.map(SPLITS).where(~lower.str.fullmatch(r"test\d*"), lower)
     if splits.isna().any():
-        line, found = first_line(splits.isna()), column[splits.isna()].iloc[0]
+        place, found = first_place(splits.isna()), column[splits.isna()].iloc[0]
         raise DataError(
-            f'{name}: {source}: line {line}: Split_Set is "{found}"; allowed: Train, Development, Validation, Test1, …'
+            f'{name}: {source}: {place}: Split_Set is "{found}"; allowed: Train, Development, Validation, Test1, …'
         )
     return splits
 
@@ -287,8 +288,8 @@ def _emotions(name: str, source: Path, rows: pd.DataFrame) -> pd.Series:
     codes, column = CATEGORICAL["msp-podcast"], rows["EmoClass"]
     wrong = ~column.isin(list(codes))
     if wrong.any():
-        line, found = first_line(wrong), column[wrong].iloc[0]
-        raise DataError(f'{name}: {source}: line {line}: EmoClass is "{found}"; allowed: {", ".join(codes)}')
+        place, found = first_place(wrong), column[wrong].iloc[0]
+        raise DataError(f'{name}: {source}: {place}: EmoClass is "{found}"; allowed: {", ".join(codes)}')
     return column.map(codes)
 
 
@@ -298,7 +299,7 @@ def _one_hot_emotions(name: str, source: Path, rows: pd.DataFrame) -> pd.Series:
     wrong = ~(values.isin([0.0, 1.0]).all(axis=1) & (values.sum(axis=1) == 1))
     if wrong.any():
         raise DataError(
-            f"{name}: {source}: line {first_line(wrong)}: one class must be 1.0 and the others 0.0; make the file "
+            f"{name}: {source}: {first_place(wrong)}: one class must be 1.0 and the others 0.0; make the file "
             "again with process_labels_for_categorical.py, without --soft: votes are read from the release itself"
         )
     return values.idxmax(axis=1)

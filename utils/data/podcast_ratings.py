@@ -7,11 +7,14 @@ line it stands in and no other. A line that cannot be read is reported and never
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,7 @@ DETAIL = rf"\s*(?P<worker>[^;,\"]+);\s*(?P<primary>[^;]*);(?P<middle>(?:.*;)?){N
 hold semicolons of its own."""
 FIELD = r'(?:"(?:[^"]|"")*"|[^,"]*)'
 SHOWN = 80
+ROWS_AT_A_TIME = 100_000
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,7 @@ def read_ratings(name: str, source: Path) -> Ratings:
         DataError: Where the file cannot be read, has none of the known layouts, or holds no rating.
     """
     try:
-        content = source.read_bytes().decode("utf-8-sig", errors="replace")
-        found = _read_json(content) if source.suffix.lower() == ".json" else _read_lines(source, content)
+        found = _read_json(source) if source.suffix.lower() == ".json" else _read_lines(source)
     except (OSError, ValueError) as error:
         raise DataError(f"{name}: {source} cannot be read as ratings: {error}") from error
     if found.table.empty:
@@ -101,8 +104,12 @@ def read_ratings(name: str, source: Path) -> Ratings:
     return replace(found, table=table, repeated=int(is_repeated.sum()))
 
 
-def _read_lines(source: Path, content: str) -> Ratings:
-    lines = pa.array(content.replace("\r", "").split("\n"), pa.string())
+def _text_of(source: Path) -> str:
+    return source.read_bytes().decode("utf-8-sig", errors="replace")
+
+
+def _read_lines(source: Path) -> Ratings:
+    lines = pa.array(_text_of(source).replace("\r", "").split("\n"), pa.string())
     if source.suffix.lower() == ".txt":
         return _read_text(lines)
     header = next(csv.reader([lines[0].as_py()]))
@@ -278,19 +285,39 @@ def _number(column: pa.Array) -> npt.NDArray[np.float64]:
     return np.where(is_wrong.to_numpy(zero_copy_only=False), np.inf, values)
 
 
-def _read_json(content: str) -> Ratings:
-    """`labels_detailed.json`: by file, by worker."""
-    document = json.loads(content)
-    rows = list(_json_rows(document))
+def _read_json(source: Path) -> Ratings:
+    """`labels_detailed.json`: by file, by worker.
+
+    Rows become columns a part at a time, and what has been read is let go of: Python's objects take most of the memory.
+    """
     fields = ["file", "worker", "primary", "middle", *ATTRIBUTES]
-    columns = [pa.array([row[index] for row in rows], pa.string()) for index in range(len(fields))]
-    lines = pa.array([f"{row[0]}: {row[1]}: {row[2]}" for row in rows], pa.string())
-    return _collect(lines, pa.StructArray.from_arrays(columns, names=fields), np.arange(len(rows)))
+    parts: list[pa.StructArray] = [pa.array([], pa.struct([(name, pa.string()) for name in fields]))]
+    with _collection_paused():
+        rows = _json_rows(json.loads(_text_of(source)))
+        while part := list(islice(rows, ROWS_AT_A_TIME)):
+            columns = [pa.array(column, pa.string()) for column in zip(*part, strict=True)]
+            parts.append(pa.StructArray.from_arrays(columns, fields))
+    found = pa.concat_arrays(parts)
+    lines = pc.binary_join_element_wise(*(found.field(name) for name in fields[:3]), ": ")
+    return _collect(lines, found, np.arange(len(found)))
+
+
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    """Look for no circular garbage, of which a JSON document has none: among millions of objects it takes seconds."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _json_rows(document: Any) -> Iterator[tuple[str, ...]]:  # noqa: ANN401 - whatever the file holds
-    for file, workers in _items(document):
-        for worker, rating in _items(workers):
+    """Yield the ratings of a document, which is empty in the end."""
+    for file in [file for file, _ in _items(document)]:
+        for worker, rating in _items(document.pop(file)):
             fields = dict(_items(rating))
             second = fields.get("EmoClass_Second", "")
             words = ",".join(map(str, second)) if isinstance(second, list) else str(second)

@@ -27,6 +27,8 @@ import soundfile
 from scipy.io import wavfile  # type: ignore[import-untyped]
 
 from utils.data import DataError
+from utils.data.recordings import SHORTEST_SECONDS, is_truncated_riff
+from utils.files import whole, write_whole
 
 VERSION = 1
 INDEX = "index.parquet"
@@ -136,9 +138,8 @@ def pack(
 def pack_shard(target: Path, number: int, sources: Sequence[Source]) -> PackedShard:
     """Write one shard and the note that it is complete."""
     name = f"shard-{number:06d}.tar"
-    partial = target / f"{name}.{os.getpid()}.tmp"
     members, problems = [], []
-    with partial.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with whole(target / name) as partial, tarfile.open(partial, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for position, source in enumerate(sources):
             try:
                 audio, suffix, seconds = encode(source.path)
@@ -149,14 +150,10 @@ def pack_shard(target: Path, number: int, sources: Sequence[Source]) -> PackedSh
             offset = _add(tar, f"{key}.{suffix}", audio)
             _add(tar, f"{key}.json", json.dumps(source.document, allow_nan=False).encode())
             members.append(Member(source.file, name, offset, len(audio), seconds))
-        tar.close()
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, target / name)
     found = PackedShard(tuple(members), tuple(problems))
     note = target / f"shard-{number:06d}.json"
     document = {"state": _state(sources), "members": [asdict(m) for m in members], "problems": problems}
-    _write_whole(note, json.dumps(document).encode())
+    write_whole(note, json.dumps(document).encode())
     return found
 
 
@@ -171,7 +168,7 @@ def encode(path: str) -> tuple[bytes, str, float]:
     Raises:
         DataError: Where it is truncated or empty.
     """
-    from utils.data.wav import SAMPLE_RATE_HZ, SHORTEST_SECONDS, is_truncated_riff
+    from utils.data.wav import SAMPLE_RATE_HZ
 
     if is_truncated_riff(path, os.stat(path).st_size):
         raise DataError(f"{path} is truncated; copy it again")
@@ -256,7 +253,7 @@ def _finish(target: Path, shards: Sequence[PackedShard], missing: Sequence[tuple
     """Write the index, whose presence says that packing is complete, and the list of what is not in it."""
     members = [asdict(member) for shard in shards for member in shard.members]
     problems = [*missing, *(problem for shard in shards for problem in shard.problems)]
-    pd.DataFrame(problems, columns=["file", "reason"]).to_csv(target / PROBLEMS, index=False)
+    write_whole(target / PROBLEMS, pd.DataFrame(problems, columns=["file", "reason"]).to_csv(index=False))
     kept = {f"shard-{number:06d}" for number in range(len(shards))}
     for path in target.glob("shard-*"):
         if path.stem not in kept:
@@ -266,15 +263,5 @@ def _finish(target: Path, shards: Sequence[PackedShard], missing: Sequence[tuple
     schema = pa.schema([*fields, ("seconds", pa.float64())], metadata={b"shards": json.dumps(sizes).encode()})
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(members, schema=schema), buffer)
-    _write_whole(target / INDEX, buffer.getvalue())
+    write_whole(target / INDEX, buffer.getvalue())
     return problems
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

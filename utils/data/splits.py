@@ -83,12 +83,18 @@ def check_speakers(name: str, table: pd.DataFrame, allowed: bool | tuple[str, ..
         if speaker not in known:
             near = did_you_mean(speaker, known)
             raise DataError(f'{name}: allow_speaker_overlap: found "{speaker}"; no such speaker; {near}')
-    training = set(table.loc[table["split"] == "train", "speaker"].dropna())
-    for split in sorted(set(table["split"]) - {"train"}):
-        shared = training & set(table.loc[table["split"] == split, "speaker"].dropna()) - set(allowed or ())
-        if shared:
-            some = ", ".join(sorted(shared)[:10]) + (", …" if len(shared) > 10 else "")
-            raise DataError(
-                f"{name}: {len(shared)} speakers are in both train and {split}: {some}; correct the splits, or allow "
-                f'them by name with allow_speaker_overlap = ["{min(shared)}", …] in the corpus\'s section'
-            )
+    for split, shared in shared_speakers(table, allowed).items():
+        some = ", ".join(sorted(shared)[:10]) + (", …" if len(shared) > 10 else "")
+        raise DataError(
+            f"{name}: {len(shared)} speakers are in both train and {split}: {some}; correct the splits, or allow "
+            f'them by name with allow_speaker_overlap = ["{min(shared)}", …] in the corpus\'s section'
+        )
+
+
+def shared_speakers(table: pd.DataFrame, allowed: bool | tuple[str, ...]) -> dict[str, set[str]]:
+    """Return, by split, the speakers that are in training too; splits without any are left out."""
+    if allowed is True:
+        return {}
+    by_split = {split: set(rows["speaker"].dropna()) for split, rows in table.groupby("split")}
+    training = by_split.pop("train", set()) - set(allowed or ())
+    return {str(split): training & speakers for split, speakers in by_split.items() if training & speakers}

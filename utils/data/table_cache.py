@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from utils.files import whole
 
 READERS = Path(__file__).resolve().parent
 CONFIGS = READERS.parents[1] / "configs"
@@ -35,9 +36,9 @@ class Kept:
     hidden: tuple[str, ...]
 
 
-def cache_folder() -> Path:
-    """Return where tables are kept: below `$XDG_CACHE_HOME`, else below `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "200ai" / "tables"
+def cache_folder(kind: str = "tables") -> Path:
+    """Return where a kind of thing is kept: below `$XDG_CACHE_HOME`, else below `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "200ai" / kind
 
 
 def key_of(sources: Iterable[Path], settings: str) -> str:
@@ -75,10 +76,9 @@ def keep_table(corpus: str, key: str, kept: Kept) -> None:
     try:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=folder, prefix="writing-") as partial:
-            pq.write_table(table, Path(partial) / "table")
-            older = list(folder.glob(f"{corpus}-{'?' * len(key)}.parquet"))
-            os.replace(Path(partial) / "table", folder / f"{corpus}-{key}.parquet")
+        older = list(folder.glob(f"{corpus}-{'?' * len(key)}.parquet"))
+        with whole(folder / f"{corpus}-{key}.parquet", is_flushed=False) as partial:
+            pq.write_table(table, partial)
         for path in older:
             if path.name != f"{corpus}-{key}.parquet":
                 path.unlink(missing_ok=True)

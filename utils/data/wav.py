@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +11,10 @@ import soundfile
 import soxr
 
 from utils.data import DataError
+from utils.data.recordings import survey
 from utils.data.shards import open_recording
 
 SAMPLE_RATE_HZ = 16_000
-SHORTEST_SECONDS = 0.025
-"""The receptive field of the convolutions of WavLM, HuBERT and wav2vec 2.0: 400 samples."""
-
 Waveform = npt.NDArray[np.float32]
 """Samples of one utterance, shape (samples,), 16 kHz mono."""
 
@@ -74,48 +69,13 @@ def measure_seconds(table: pd.DataFrame) -> pd.DataFrame:
     """
     if "seconds" in table:  # packed recordings were measured when they were packed
         return table
-    with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
-        found = list(pool.map(_header_seconds, table["path"].to_numpy(dtype=object)))
-    problems = [text for text in found if isinstance(text, str)]
+    corpus = str(table["corpus"].iloc[0])
+    found = survey(corpus, table["path"].tolist()).table
+    problems = (found["path"] + " " + found["problem"]).dropna().tolist()
     if problems:
         more = f"; {len(problems) - 5} more" if len(problems) > 5 else ""
         raise DataError(
-            f"{table['corpus'].iloc[0]}: {len(problems)} of {len(table)} recordings cannot be used: "
-            + "; ".join(problems[:5])
-            + more
-            + "; repair them or remove them from the labels"
+            f"{corpus}: {len(problems)} of {len(table)} recordings cannot be used: {'; '.join(problems[:5])}{more}; "
+            "repair them or remove them from the labels"
         )
-    return table.assign(seconds=np.array(found, dtype=np.float64))
-
-
-def _header_seconds(path: str) -> float | str:
-    """Return the duration, or what is wrong with the recording."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return f"{path} is missing"
-    return _read_header(path, status.st_size, status.st_mtime_ns)
-
-
-@cache
-def _read_header(path: str, size: int, modified_ns: int) -> float | str:
-    """Read a header once for every state of a file; several experiments share a corpus."""
-    try:
-        info = soundfile.info(path)
-    except (OSError, soundfile.SoundFileError) as error:
-        return f"{path} cannot be read ({error})"
-    if is_truncated_riff(path, size):
-        return f"{path} is truncated: its header promises more than the {size:,} bytes there are; copy it again"
-    seconds = info.frames / info.samplerate
-    if seconds < SHORTEST_SECONDS:
-        return f"{path} lasts {seconds:g} s, less than {SHORTEST_SECONDS:g} s"
-    return float(seconds)
-
-
-def is_truncated_riff(path: str, size: int) -> bool:
-    """Compare a WAV's stated size with its own: libsndfile reads what is there and says nothing."""
-    with open(path, "rb") as file:
-        header = file.read(12)
-    stated = int.from_bytes(header[4:8], "little")
-    is_streamed = stated in (0, 0xFFFFFFFF)
-    return header[:4] == b"RIFF" and header[8:] == b"WAVE" and not is_streamed and size < stated + 8 - stated % 2
+    return table.assign(seconds=found["seconds"].to_numpy())

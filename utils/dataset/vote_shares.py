@@ -27,7 +27,12 @@ class VoteSettings:
 
 def has_votes(table: pd.DataFrame) -> bool:
     """Return whether a corpus knows its raters' votes."""
-    return any(column.startswith("votes_") for column in table.columns)
+    return bool(voted_classes(table))
+
+
+def voted_classes(table: pd.DataFrame) -> list[str]:
+    """Return what a corpus's raters could choose."""
+    return [column.removeprefix("votes_") for column in table.columns if column.startswith("votes_")]
 
 
 def vote_shares(table: pd.DataFrame, classes: Sequence[str], settings: VoteSettings) -> npt.NDArray[np.float64]:
@@ -42,7 +47,7 @@ def vote_shares(table: pd.DataFrame, classes: Sequence[str], settings: VoteSetti
         (rows, classes), each row adding up to 1; NaN where no vote is known, none is for a class in use, or raters
         are too few.
     """
-    raters = _columns(table, "votes_", [c.removeprefix("votes_") for c in table.columns if c.startswith("votes_")])
+    raters = _columns(table, "votes_", voted_classes(table))
     counts = _columns(table, "votes_", classes) + settings.secondary_weight * _columns(table, "secondary_", classes)
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.where(totals > 0, totals, np.nan)
