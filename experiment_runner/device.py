@@ -31,6 +31,7 @@ def choose_device(name: str, screen: Screen) -> torch.device:
         raise DeviceError("no CUDA GPU is available on this machine; run with --device cpu to use the CPU instead")
     if name == "cpu":
         keep_freed_memory()
+    torch.backends.cudnn.allow_tf32 = False  # what is said to be float32 is
     return torch.device(name)
 
 

@@ -82,7 +82,9 @@ def assemble(run: Run) -> Assembly:
     torch.manual_seed(stable_key("weights", run.seed))
     loaded = load_upstream(config.upstream_model, {name: getattr(config, name) for name in UPSTREAM_SETTINGS})
     try:
-        upstream = Upstream(loaded.encoder, spec_augment(config), config.layer_weighting, config.freeze)
+        upstream = Upstream(
+            loaded.encoder, spec_augment(config), config.layer_weighting, config.freeze, config.gradient_checkpointing
+        )
     except ValueError as error:
         raise UpstreamError(f"{config.name}: {error}") from error
     description = ModelDescription(

@@ -31,20 +31,6 @@ class Frames:
         if sum(self.lengths) != self.values.shape[0] or min(self.lengths) < 1:
             raise ValueError(f"lengths {self.lengths} do not describe {self.values.shape[0]} frames")
 
-    @classmethod
-    def from_padded(cls, padded: Tensor, lengths: Sequence[int]) -> Frames:
-        """Take the valid frames out of a padded tensor of shape (batch, time, dim)."""
-        time = padded.shape[1]
-        flat = padded.flatten(0, 1)
-        if all(length == time for length in lengths):
-            return cls(flat, tuple(lengths))
-        total = sum(lengths)
-        counts = torch.tensor(lengths).to(flat.device, non_blocking=True)
-        padding_before = torch.arange(len(lengths), device=flat.device) * time - (counts.cumsum(0) - counts)
-        rows = torch.arange(total, device=flat.device)
-        rows += torch.repeat_interleave(padding_before, counts, output_size=total)
-        return cls(flat.index_select(0, rows), tuple(lengths))
-
     def sum(self, values: Tensor) -> Tensor:
         """Sum (total_frames, dim) over each utterance's frames: (batch, dim)."""
         summed: Tensor = _SumPerUtterance.apply(values, self._lengths, self._utterance)  # type: ignore[no-untyped-call]
@@ -72,6 +58,20 @@ class Frames:
         """The utterance of every frame, (total_frames,)."""
         utterances = torch.arange(len(self.lengths), device=self.values.device)
         return torch.repeat_interleave(utterances, self._lengths, output_size=self.values.shape[0])
+
+
+def from_padded(padded: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Take the valid frames out of a padded tensor of shape (batch, time, dim): (total_frames, dim)."""
+    time = padded.shape[1]
+    flat = padded.flatten(0, 1)
+    if all(length == time for length in lengths):
+        return flat
+    total = sum(lengths)
+    counts = torch.tensor(lengths).to(flat.device, non_blocking=True)
+    padding_before = torch.arange(len(lengths), device=flat.device) * time - (counts.cumsum(0) - counts)
+    rows = torch.arange(total, device=flat.device)
+    rows += torch.repeat_interleave(padding_before, counts, output_size=total)
+    return flat.index_select(0, rows)
 
 
 def _reduce(values: Tensor, how: str, lengths: Tensor) -> Tensor:

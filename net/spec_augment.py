@@ -31,30 +31,35 @@ class SpecAugment:
         return self.time_prob > 0 or self.feature_prob > 0
 
     def __call__(self, hidden: Tensor, lengths: Sequence[int], embedding: Tensor | None) -> Tensor:
-        """Mask a padded batch.
+        """Mask the frames of several utterances end to end.
 
         Args:
-            hidden: (batch, time, dim).
-            lengths: Valid frames of each utterance.
+            hidden: (total_frames, dim).
+            lengths: Frames of each utterance.
             embedding: (dim,) learned in place of masked frames; zeros where None.
 
         Returns:
-            (batch, time, dim). What is masked is drawn from the global CPU generator, keyed by seed and step.
+            (total_frames, dim). What is masked is drawn from the global CPU generator, keyed by seed and step.
         """
-        batch, time, dim = hidden.shape
+        dim = hidden.shape[1]
         if self.time_prob > 0:
-            masked = torch.stack([draw_spans(time, n, self.time_prob, self.time_length) for n in lengths])
-            masked = masked.to(hidden.device, non_blocking=True)
+            spans = torch.cat([draw_spans(length, self.time_prob, self.time_length) for length in lengths])
             fill = hidden.new_zeros(dim) if embedding is None else embedding.to(hidden.dtype)
-            hidden = torch.where(masked.unsqueeze(-1), fill, hidden)
+            hidden = torch.where(_on(spans, hidden).unsqueeze(1), fill, hidden)
         if self.feature_prob > 0:
-            masked = torch.stack([draw_spans(dim, dim, self.feature_prob, self.feature_length) for _ in range(batch)])
-            hidden = hidden.masked_fill(masked.to(hidden.device, non_blocking=True).unsqueeze(1), 0.0)
+            masks = torch.stack([draw_spans(dim, self.feature_prob, self.feature_length) for _ in lengths])
+            utterance = torch.repeat_interleave(torch.tensor(lengths))
+            hidden = hidden.masked_fill(_on(masks, hidden).index_select(0, _on(utterance, hidden)), 0.0)
         return hidden
 
 
-def draw_spans(size: int, length: int, prob: float, span: int) -> Tensor:
-    """Return a bool mask (size,) with spans inside the first `length` places.
+def _on(values: Tensor, like: Tensor) -> Tensor:
+    """Copy to another tensor's device without waiting for it."""
+    return (values.pin_memory() if like.is_cuda else values).to(like.device, non_blocking=True)
+
+
+def draw_spans(length: int, prob: float, span: int) -> Tensor:
+    """Return a bool mask (length,) with spans.
 
     A span longer than `length` is cut to it.
     """
@@ -62,6 +67,6 @@ def draw_spans(size: int, length: int, prob: float, span: int) -> Tensor:
     count = int(prob * length / span + float(torch.rand(())))
     starts = torch.randint(0, length - span + 1, (count,))
     places = (starts.unsqueeze(1) + torch.arange(span)).flatten()
-    mask = torch.zeros(size, dtype=torch.bool)
+    mask = torch.zeros(length, dtype=torch.bool)
     mask[places] = True
     return mask

@@ -1,18 +1,22 @@
-"""A transformers speech encoder whose output for an utterance does not depend on its neighbours in the batch."""
+"""A transformers speech encoder whose output for an utterance does not depend on its neighbours in the batch.
+
+WavLM is computed on utterances laid end to end (`packed_wavlm.py`); its relatives run as transformers has them, padded.
+"""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from net.frames import Frames
+from net.frames import Frames, from_padded
 from net.group_norm import LengthAwareGroupNorm
+from net.packed_wavlm import PackedWavLM
 from net.spec_augment import SpecAugment
 
 
@@ -46,6 +50,7 @@ class Upstream(nn.Module):
         layer_weighting: Whether frames are a learned weighted sum of all layers, as in S. Yang et al., "SUPERB",
             Interspeech 2021; the last layer otherwise.
         freeze: `cnn`, `upstream`, `none`, or the number of lowest transformer layers frozen with all below them.
+        gradient_checkpointing: Whether the backward computes each layer again instead of keeping what it needs of it.
 
     Raises:
         ValueError: Where the encoder is of no supported kind, or has fewer layers than `freeze` names.
@@ -57,6 +62,7 @@ class Upstream(nn.Module):
         spec_augment: SpecAugment,
         layer_weighting: bool,
         freeze: str | int,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         config = encoder.config
@@ -69,8 +75,13 @@ class Upstream(nn.Module):
         self.spec_augment = spec_augment
         self._lengths: tuple[int, ...] = ()
         config.apply_spec_augment = False
-        encoder.feature_projection.register_forward_hook(self._mask_projected)
-        self._group_norms = _length_aware_group_norms(encoder.feature_extractor)
+        self.packed = PackedWavLM(encoder, gradient_checkpointing) if config.model_type == "wavlm" else None
+        self._group_norms: list[LengthAwareGroupNorm] = []
+        if self.packed is None:
+            if gradient_checkpointing:
+                encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            encoder.feature_projection.register_forward_hook(self._mask_projected)
+            self._group_norms = _length_aware_group_norms(encoder.feature_extractor)
         layers = int(config.num_hidden_layers)
         self.layer_weights = nn.Parameter(torch.zeros(layers + 1)) if layer_weighting else None
         self._frozen = _frozen_modules(encoder, freeze)
@@ -104,6 +115,23 @@ class Upstream(nn.Module):
 
     def forward(self, waveforms: Waveforms) -> Frames:
         """Encode waveforms to frames of shape (total_frames, hidden)."""
+        with torch.no_grad() if self.is_frozen else nullcontext():
+            last, layers, lengths = self._encode(waveforms)
+        return Frames(self._combine_layers(last, layers), lengths)
+
+    def _encode(self, waveforms: Waveforms) -> tuple[Tensor, list[Tensor], tuple[int, ...]]:
+        """Return the last frames (total_frames, hidden), those of all layers where they are wanted, and lengths."""
+        if self.packed is None:
+            return self._encode_padded(waveforms)
+        plan = self.packed.plan(waveforms.counts, waveforms.samples.device)
+        dtype = _product_dtype(waveforms.samples.device)
+        features = self.packed.features(waveforms.samples, plan, dtype)
+        mask = self._mask if self.encoder.training and self.spec_augment.is_on else None
+        keeps_layers = self.layer_weights is not None
+        last, layers = self.packed.encode(features, plan, dtype, mask, keeps_layers)
+        return last, layers, plan.lengths
+
+    def _encode_padded(self, waveforms: Waveforms) -> tuple[Tensor, list[Tensor], tuple[int, ...]]:
         self._lengths = self.frame_counts(waveforms.counts)
         is_padded = len(set(waveforms.counts)) > 1
         first = tuple(self._through_convolutions(count)[0] for count in waveforms.counts)
@@ -111,21 +139,23 @@ class Upstream(nn.Module):
             norm.lengths = first if is_padded else None
         padded = waveforms.padded()
         mask = _sample_mask(waveforms.counts, padded) if is_padded else None
-        with torch.no_grad() if self.is_frozen else nullcontext(), warnings.catch_warnings():
-            # WavLM gives torch a boolean padding mask beside its float position bias; torch converts it, and says so.
-            warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask and attn_mask")
-            output = self.encoder(padded, attention_mask=mask, output_hidden_states=self.layer_weights is not None)
-        return Frames.from_padded(self._combine_layers(output), self._lengths)
+        output = self.encoder(padded, attention_mask=mask, output_hidden_states=self.layer_weights is not None)
+        layers = output.hidden_states if self.layer_weights is not None else ()
+        last, *layers = (from_padded(hidden, self._lengths) for hidden in (output.last_hidden_state, *layers))
+        return last, layers, self._lengths
 
-    def _combine_layers(self, output: Any) -> Tensor:  # noqa: ANN401 - a transformers output
+    def _combine_layers(self, last: Tensor, layers: Sequence[Tensor]) -> Tensor:
         if self.layer_weights is None:
-            last: Tensor = output.last_hidden_state
             return last
         weights = self.layer_weights.softmax(0)
-        combined: Tensor = weights[0] * output.hidden_states[0]
-        for weight, hidden in zip(weights[1:], output.hidden_states[1:], strict=True):
+        combined: Tensor = weights[0] * layers[0]
+        for weight, hidden in zip(weights[1:], layers[1:], strict=True):
             combined = combined + weight * hidden
         return combined
+
+    def _mask(self, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Apply SpecAugment to projected frames (total_frames, hidden)."""
+        return self.spec_augment(hidden, lengths, getattr(self.encoder, "masked_spec_embed", None))
 
     def _through_convolutions(self, samples: int) -> list[int]:
         """Return the length after each convolution."""
@@ -139,10 +169,18 @@ class Upstream(nn.Module):
         """Apply SpecAugment behind the feature projection, whose output transformers would mask itself."""
         if not (self.encoder.training and self.spec_augment.is_on):
             return output
-        embedding = getattr(self.encoder, "masked_spec_embed", None)
         hidden = output[0] if isinstance(output, tuple) else output
-        masked = self.spec_augment(hidden, self._lengths, embedding)
+        parts = [part[:length] for part, length in zip(hidden, self._lengths, strict=True)]
+        packed = torch.split(self._mask(torch.cat(parts), self._lengths), list(self._lengths))
+        longest = hidden.shape[1]
+        masked = torch.stack([F.pad(part, (0, 0, 0, longest - len(part))) for part in packed])
         return (masked, *output[1:]) if isinstance(output, tuple) else masked
+
+
+def _product_dtype(device: torch.device) -> torch.dtype:
+    """Return the dtype that autocast asks products to have."""
+    is_mixed = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if is_mixed else torch.float32
 
 
 def _sample_mask(counts: Sequence[int], padded: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from net.frames import Frames
+from net.frames import Frames, from_padded
 from net.pooling import AttentiveStatisticsPooling
 
 
@@ -62,7 +62,7 @@ def test_gradients_agree_with_finite_differences() -> None:
 
 def test_padding_is_taken_out_exactly() -> None:
     padded = torch.arange(12.0).view(2, 3, 2)
-    frames = Frames.from_padded(padded, (1, 3))
+    frames = Frames(from_padded(padded, (1, 3)), (1, 3))
     assert frames.values.tolist() == [[0, 1], [6, 7], [8, 9], [10, 11]]
 
 

@@ -1,0 +1,226 @@
+"""What one optimiser step costs on this GPU, beside stock transformers: `python -m benchmarks.step`.
+
+Random weights, 32 utterances of 8 s, the convolutions frozen, fused AdamW, hidden dropouts 0.1; SpecAugment, layerdrop
+and attention dropout off on both sides. The floor is 3 x the transformer's forward and 1 x the convolutions' operations
+at the rate of an 8192 cubed product in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import WavLMConfig, WavLMModel
+
+from net.packed_wavlm import PackedWavLM
+
+SAMPLE_RATE_HZ = 16_000
+COMMON: dict[str, Any] = {"apply_spec_augment": False, "layerdrop": 0.0, "attention_dropout": 0.0}
+SHAPES: dict[str, dict[str, Any]] = {
+    "base-plus": {},
+    "large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+    },
+}
+
+
+def median_ms(action: Callable[[], object], times: int = 12, warm_up: int = 5) -> float:
+    """Return the median time of an action on the device."""
+    for _ in range(warm_up):
+        action()
+    found = []
+    for _ in range(times):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        begin.record()
+        action()
+        end.record()
+        torch.cuda.synchronize()
+        found.append(begin.elapsed_time(end))
+    return float(statistics.median(found))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """So many utterances of so many samples."""
+
+    utterances: int
+    samples: int
+
+
+def operations(config: WavLMConfig, batch: Batch) -> tuple[float, float]:
+    """Return the operations of the convolutions' and of the transformer's forward pass for the batch."""
+    time, before, conv = batch.samples, 1, 0
+    for channels, kernel, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True):
+        time = (time - kernel) // stride + 1
+        conv += 2 * time * channels * before * kernel
+        before = channels
+    width, inner = config.hidden_size, config.intermediate_size
+    layer = 2 * time * (4 * width**2 + 2 * width * inner) + 4 * time**2 * width
+    positional = 2 * time * width**2 // config.num_conv_pos_embedding_groups * config.num_conv_pos_embeddings
+    projection = 2 * time * before * width
+    return batch.utterances * conv, batch.utterances * (config.num_hidden_layers * layer + positional + projection)
+
+
+def peak_rates() -> tuple[float, float]:
+    """Return measured operations a second (bf16 product) and bytes a second (copy)."""
+    matrix = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    source = torch.randn(1 << 28, device="cuda")
+    target = torch.empty_like(source)
+    product = median_ms(lambda: matrix @ matrix)
+    copy = median_ms(lambda: target.copy_(source))
+    return 2 * 8192**3 / product * 1e3, 2 * source.nbytes / copy * 1e3
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a step is computed; float32 where `dtype` is None."""
+
+    dtype: torch.dtype | None
+    is_packed: bool = False
+    is_compiled: bool = False
+    is_checkpointed: bool = False
+
+
+VARIANTS = {
+    "stock, fp32": Variant(None),
+    "stock, AMP fp16": Variant(torch.float16),
+    "stock, AMP bf16, compile": Variant(torch.bfloat16, is_compiled=True),
+    "packed, fp32": Variant(None, is_packed=True),
+    "packed, bf16": Variant(torch.bfloat16, is_packed=True),
+    "packed, bf16, checkpointing": Variant(torch.bfloat16, is_packed=True, is_checkpointed=True),
+}
+
+
+class Step:
+    """A classifier on the mean of the last frames; a call is one optimiser step."""
+
+    def __init__(self, config: WavLMConfig, batch: Batch, variant: Variant) -> None:
+        torch.manual_seed(0)
+        self.model = WavLMModel(config).cuda().train()
+        self.model.freeze_feature_encoder()
+        self.head = nn.Linear(config.hidden_size, 8).cuda()
+        trained = [p for p in [*self.model.parameters(), *self.head.parameters()] if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(trained, 1e-5, fused=True)
+        self.dtype, self.batch = variant.dtype, batch
+        self.scaler = torch.amp.grad_scaler.GradScaler("cuda", enabled=variant.dtype == torch.float16)
+        self.samples = torch.randn(batch.utterances, batch.samples, device="cuda")
+        self.targets = torch.randint(0, 8, (batch.utterances,), device="cuda")
+        self.packed = PackedWavLM(self.model, variant.is_checkpointed) if variant.is_packed else None
+        self.stock = torch.compile(self._stock) if variant.is_compiled else self._stock
+
+    def __call__(self) -> Tensor:
+        """Train on the batch once and return the loss."""
+        pooled = self._pooled() if self.packed else None
+        with torch.autocast("cuda", dtype=self.dtype or torch.float16, enabled=self.dtype is not None):
+            if pooled is None:
+                pooled = self.stock(self.samples).float().mean(1)
+            loss = F.cross_entropy(self.head(pooled), self.targets)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def _stock(self, samples: Tensor) -> Tensor:
+        last: Tensor = self.model(samples).last_hidden_state
+        return last
+
+    def _pooled(self) -> Tensor:
+        assert self.packed is not None
+        dtype = self.dtype or torch.float32
+        plan = self.packed.plan((self.batch.samples,) * self.batch.utterances, torch.device("cuda"))
+        features = self.packed.features(self.samples.flatten(), plan, dtype)
+        last, _ = self.packed.encode(features, plan, dtype, None, False)
+        return last.view(self.batch.utterances, -1, last.shape[1]).mean(1)
+
+
+def measure(shape: str, variant: str, batch: Batch, peak: float, kernels: int) -> dict[str, Any]:
+    """Time one variant, and list its longest kernels."""
+    torch._dynamo.reset()
+    config = WavLMConfig(**COMMON, **SHAPES[shape])
+    torch.cuda.reset_peak_memory_stats()
+    row: dict[str, Any] = {"shape": shape, "variant": variant}
+    try:
+        step = Step(config, batch, VARIANTS[variant])
+        row["ms"] = median_ms(step)
+        row["loss"] = float(step())
+    except Exception as error:  # noqa: BLE001 - a variant that does not run leaves the others their turn
+        row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return row
+    conv, transformer = operations(config, batch)
+    row["mfu"] = (3 * transformer + conv) / (row["ms"] * 1e-3) / peak
+    row["floor_ms"] = (3 * transformer + conv) / peak * 1e3
+    row["gib"] = torch.cuda.max_memory_allocated() / 2**30
+    if kernels:
+        row["kernels"] = longest_kernels(step, kernels)
+    return row
+
+
+def longest_kernels(step: Callable[[], object], count: int) -> list[tuple[str, float, int]]:
+    """Return name, ms and calls of the kernels that take longest in one step."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
+        step()
+        torch.cuda.synchronize()
+    found: dict[str, list[float]] = {}
+    for event in profiler.events():
+        if str(event.device_type).endswith("CUDA"):
+            entry = found.setdefault(event.name[:110], [0.0, 0])
+            entry[0] += event.device_time_total / 1e3
+            entry[1] += 1
+    rows = sorted(((name, ms, int(calls)) for name, (ms, calls) in found.items()), key=lambda row: -row[1])
+    return [("all", sum(row[1] for row in rows), sum(row[2] for row in rows)), *rows[:count]]
+
+
+def main() -> None:
+    """Print a table and write `step.json`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--utterances", type=int, default=32, metavar="N")
+    parser.add_argument("--seconds", type=float, default=8.0, metavar="S")
+    parser.add_argument("--kernels", type=int, default=0, metavar="N", help="list the N longest kernels of each")
+    parser.add_argument("--output", type=Path, default=Path("step.json"), metavar="FILE")
+    options = parser.parse_args()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    peak, bandwidth = peak_rates()
+    print(
+        f"{torch.cuda.get_device_name()}: bf16 {peak / 1e12:.0f} TFLOP/s, copy {bandwidth / 1e12:.2f} TB/s", flush=True
+    )
+    batch = Batch(options.utterances, int(options.seconds * SAMPLE_RATE_HZ))
+    rows = []
+    for shape in options.shapes:
+        for variant in options.variants:
+            row = measure(shape, variant, batch, peak, options.kernels)
+            rows.append(row)
+            torch.cuda.empty_cache()
+            if "error" in row:
+                print(f"{shape:10} {variant:26} {row['error'][:200]}", flush=True)
+                continue
+            print(
+                f"{shape:10} {variant:26} {row['ms']:7.1f} ms  MFU {row['mfu']:5.1%}  floor {row['floor_ms']:5.1f} ms  "
+                f"{row['gib']:5.1f} GiB  loss {row['loss']:.4f}",
+                flush=True,
+            )
+            for name, ms, calls in row.get("kernels", []):
+                print(f"      {ms:8.2f} ms {calls:5}  {name}", flush=True)
+    document = {"device": torch.cuda.get_device_name(), "peak": peak, "bandwidth": bandwidth, "rows": rows}
+    options.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

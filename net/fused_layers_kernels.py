@@ -1,0 +1,447 @@
+"""Triton kernels of what lies between a transformer layer's products; import only where triton is present.
+
+All of them wait for memory, so each reads and writes an element once and recomputes the rest, dropout's masks included.
+Column sums are taken by programs that each own a contiguous run of rows, and their partial sums are added in a fixed
+order: the same bits each time.
+
+Shapes: N frames, D hidden size, F inner size, H heads, E head dimension; R rows and C columns of a tile, C a power of
+two.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,import-untyped,untyped-decorator"
+# ruff: noqa: ANN001, ANN201, ANN202, N803 -- Triton reads a kernel's annotations as types; upper case marks its constants
+
+import math
+import os
+from collections.abc import Sequence
+from functools import cache, partial
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from net.relative_attention import PHILOX_ROUNDS
+
+SETTINGS: dict[str, dict[str, int]] = {
+    "gelu_forward": {"rows": 4, "columns": 1024, "num_warps": 4},
+    "gelu_backward": {"rows": 2, "columns": 1024, "num_warps": 4, "num_stages": 1, "programs": 6},
+    "join_forward": {"rows": 1, "num_warps": 4},
+    "join_backward": {"rows": 1, "num_warps": 4, "num_stages": 1, "programs": 4},
+    "gate_forward": {"rows": 64, "num_warps": 4},
+    "gate_backward": {"rows": 32, "num_warps": 4, "num_stages": 1, "programs": 4},
+}
+"""Rows of a tile, warps, and for sums over rows the stages of the loop and the programs a multiprocessor.
+
+All programs of a sum should fit on the GPU at once, which their registers decide: those that do not make a second turn.
+"""
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+INTERPRETED_MULTIPROCESSORS = 2
+ROUNDS = tl.constexpr(PHILOX_ROUNDS)
+INVERSE_SQRT_2_PI = tl.constexpr(1 / math.sqrt(2 * math.pi))
+HALF_LOG2_E = tl.constexpr(0.5 / math.log(2))
+
+kernel = partial(triton.jit, do_not_specialize=["total", "seed", "threshold"])
+"""Compiles once for all batches: Triton would again for each number that happens to be 1 or a multiple of 16."""
+
+
+@triton.jit
+def kept_factor(seed, threshold, rows, first_column, SCALE: tl.constexpr, R: tl.constexpr, C: tl.constexpr):
+    """Dropout's factor (R, C): 0 with probability threshold / 2^16, else SCALE.
+
+    One Philox call (row, column // 8) serves eight neighbours, the lower half of each word before its upper half.
+    """
+    octets = first_column // 8 + tl.arange(0, C // 8)
+    zero = tl.zeros((R, C // 8), dtype=tl.int32)
+    w0, w1, w2, w3 = tl.philox(seed, zero + rows[:, None], zero + octets[None, :], zero, zero, ROUNDS)
+    words = tl.join(tl.join(w0, w2), tl.join(w1, w3))
+    # Compared in the upper half of a word, where what lies below makes no difference: no need to cut it off.
+    halves = tl.join(words << 16, words).reshape(R, C)
+    return tl.where(halves >= threshold.to(tl.uint32) << 16, SCALE, 0.0)
+
+
+@triton.jit
+def fast_exp2(x):
+    """2^x to 2 units in the last place; the usual one spends three more instructions on denormal results."""
+    if INTERPRETED:
+        y = tl.exp2(x)
+    else:
+        y = tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+    return y
+
+
+@triton.jit
+def fast_reciprocal(x):
+    """1 / x to 1 unit in the last place; the usual one spends four more instructions on huge and tiny numbers."""
+    if INTERPRETED:
+        y = 1.0 / x
+    else:
+        y = tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+    return y
+
+
+@triton.jit
+def normal_tail(x):
+    """Return how much of the standard normal distribution lies beyond |x|, and exp(-x^2 / 2).
+
+    The tail is a polynomial of 1 / (1 + 0.28 |x|) times the exponential, in the form of M. Abramowitz and I. Stegun,
+    "Handbook of Mathematical Functions", 7.1.26; one degree more and fitted anew, its error times |x| is below 1e-8,
+    less than float32's rounding. The GPU's own erf takes twice the instructions.
+    """
+    bell = fast_exp2(x * x * -HALF_LOG2_E)
+    t = fast_reciprocal(1.0 + 0.28 * tl.abs(x))
+    tail = 0.39381875 - 0.10675722 * t
+    tail = -0.24351092 + tail * t
+    tail = 0.27425844 + tail * t
+    tail = 0.06531755 + tail * t
+    tail = (0.11687339 + tail * t) * (t * bell)
+    return tail, bell
+
+
+@triton.jit
+def run_of_rows(total, program, programs):
+    """First row of a program's run and the row after its last; runs differ by one row at most."""
+    first = program.to(tl.int64) * total // programs
+    last = (program.to(tl.int64) + 1) * total // programs
+    return first.to(tl.int32), last.to(tl.int32)
+
+
+@kernel
+def gelu_forward_kernel(
+    hidden, bias, out, total, seed, threshold,
+    F: tl.constexpr, R: tl.constexpr, C: tl.constexpr, DROPOUT: tl.constexpr, SCALE: tl.constexpr,
+):  # fmt: skip
+    """One tile (R, C)."""
+    blocks: tl.constexpr = (F + C - 1) // C
+    rows = tl.program_id(0) // blocks * R + tl.arange(0, R)
+    first_column = tl.program_id(0) % blocks * C
+    columns = first_column + tl.arange(0, C)
+    there = (rows < total)[:, None] & (columns < F)[None, :]
+    places = rows.to(tl.int64)[:, None] * F + columns[None, :]
+    biases = tl.load(bias + columns, mask=columns < F, other=0.0)
+    x = tl.load(hidden + places, mask=there, other=0.0).to(tl.float32) + biases[None, :]
+    tail, _ = normal_tail(x)
+    y = tl.maximum(x, 0.0) - tl.abs(x) * tail  # x times what lies below x
+    if DROPOUT:
+        y *= kept_factor(seed, threshold, rows, first_column, SCALE, R, C)
+    tl.store(out + places, y.to(out.dtype.element_ty), mask=there)
+
+
+@kernel
+def gelu_backward_kernel(
+    gradient, hidden, bias, hidden_gradient, sums, total, seed, threshold,
+    F: tl.constexpr, R: tl.constexpr, C: tl.constexpr, STAGES: tl.constexpr, DROPOUT: tl.constexpr, SCALE: tl.constexpr,
+):  # fmt: skip
+    """A run of rows and one block of columns."""
+    first_column = tl.program_id(0) * C
+    columns = first_column + tl.arange(0, C)
+    biases = tl.load(bias + columns, mask=columns < F, other=0.0)
+    first, last = run_of_rows(total, tl.program_id(1), tl.num_programs(1))
+    bias_sums = tl.zeros((C,), dtype=tl.float32)
+    for row in tl.range(first, last, R, num_stages=STAGES):
+        rows = row + tl.arange(0, R)
+        there = (rows < last)[:, None] & (columns < F)[None, :]
+        places = rows.to(tl.int64)[:, None] * F + columns[None, :]
+        x = tl.load(hidden + places, mask=there, other=0.0).to(tl.float32) + biases[None, :]
+        g = tl.load(gradient + places, mask=there, other=0.0).to(tl.float32)
+        if DROPOUT:
+            g *= kept_factor(seed, threshold, rows, first_column, SCALE, R, C)
+        tail, bell = normal_tail(x)
+        g *= tl.where(x < 0.0, tail, 1.0 - tail) + x * (bell * INVERSE_SQRT_2_PI)
+        bias_sums += tl.sum(g, 0)
+        tl.store(hidden_gradient + places, g.to(hidden_gradient.dtype.element_ty), mask=there)
+    tl.store(sums + tl.program_id(1) * F + columns, bias_sums, mask=columns < F)
+
+
+@kernel
+def join_forward_kernel(
+    branch, branch_bias, residual, weight, bias, joined, normed, normed_full, mean, rstd, total, seed, threshold, eps,
+    D: tl.constexpr, R: tl.constexpr, C: tl.constexpr, HAS_BRANCH: tl.constexpr, HAS_BRANCH_BIAS: tl.constexpr,
+    WANTS_FULL: tl.constexpr, DROPOUT: tl.constexpr, SCALE: tl.constexpr,
+):  # fmt: skip
+    """R rows."""
+    rows = tl.program_id(0) * R + tl.arange(0, R)
+    columns = tl.arange(0, C)
+    inside = columns < D
+    there = (rows < total)[:, None] & inside[None, :]
+    places = rows.to(tl.int64)[:, None] * D + columns[None, :]
+    x = tl.load(residual + places, mask=there, other=0.0)
+    if HAS_BRANCH:
+        added = tl.load(branch + places, mask=there, other=0.0).to(tl.float32)
+        if HAS_BRANCH_BIAS:
+            added += tl.load(branch_bias + columns, mask=inside, other=0.0)[None, :]
+        if DROPOUT:
+            added *= kept_factor(seed, threshold, rows, 0, SCALE, R, C)
+        x += added
+        tl.store(joined + places, x, mask=there)
+    means = tl.sum(x, 1) / D
+    centred = tl.where(inside[None, :], x - means[:, None], 0.0)
+    rstds = 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / D + eps)
+    weights = tl.load(weight + columns, mask=inside, other=0.0)
+    biases = tl.load(bias + columns, mask=inside, other=0.0)
+    y = centred * rstds[:, None] * weights[None, :] + biases[None, :]
+    tl.store(normed + places, y.to(normed.dtype.element_ty), mask=there)
+    if WANTS_FULL:
+        tl.store(normed_full + places, y, mask=there)
+    tl.store(mean + rows, means, mask=rows < total)
+    tl.store(rstd + rows, rstds, mask=rows < total)
+
+
+@kernel
+def join_backward_kernel(
+    joined, mean, rstd, weight, first_gradient, second_gradient, joined_gradient, residual_gradient, branch_gradient,
+    sums, total, seed, threshold,
+    D: tl.constexpr, R: tl.constexpr, C: tl.constexpr, STAGES: tl.constexpr, HAS_BRANCH: tl.constexpr,
+    HAS_SECOND: tl.constexpr, HAS_JOINED: tl.constexpr, DROPOUT: tl.constexpr, SCALE: tl.constexpr,
+):  # fmt: skip
+    """A run of rows; rows past its end have a mean, a reciprocal deviation and gradients of zero."""
+    columns = tl.arange(0, C)
+    inside = columns < D
+    weights = tl.load(weight + columns, mask=inside, other=0.0)
+    first, last = run_of_rows(total, tl.program_id(0), tl.num_programs(0))
+    weight_sums = tl.zeros((C,), dtype=tl.float32)
+    bias_sums = tl.zeros((C,), dtype=tl.float32)
+    branch_sums = tl.zeros((C,), dtype=tl.float32)
+    for row in tl.range(first, last, R, num_stages=STAGES):
+        rows = row + tl.arange(0, R)
+        there = (rows < last)[:, None] & inside[None, :]
+        places = rows.to(tl.int64)[:, None] * D + columns[None, :]
+        x = tl.load(joined + places, mask=there, other=0.0)
+        g = tl.load(first_gradient + places, mask=there, other=0.0).to(tl.float32)
+        if HAS_SECOND:
+            g += tl.load(second_gradient + places, mask=there, other=0.0).to(tl.float32)
+        means = tl.load(mean + rows, mask=rows < last, other=0.0)
+        rstds = tl.load(rstd + rows, mask=rows < last, other=0.0)
+        # Masked columns hold (0 - mean) * rstd here; their gradient and weight are zero, so no sum takes it up.
+        scaled = (x - means[:, None]) * rstds[:, None]
+        weighted = g * weights[None, :]
+        along = tl.sum(weighted * scaled, 1) / D
+        level = tl.sum(weighted, 1) / D
+        dx = (weighted - scaled * along[:, None] - level[:, None]) * rstds[:, None]
+        if HAS_JOINED:
+            dx += tl.load(joined_gradient + places, mask=there, other=0.0)
+        tl.store(residual_gradient + places, dx, mask=there)
+        weight_sums += tl.sum(g * scaled, 0)
+        bias_sums += tl.sum(g, 0)
+        if HAS_BRANCH:
+            if DROPOUT:
+                dx *= kept_factor(seed, threshold, rows, 0, SCALE, R, C)
+            tl.store(branch_gradient + places, dx.to(branch_gradient.dtype.element_ty), mask=there)
+            branch_sums += tl.sum(dx, 0)
+    sums += tl.program_id(0) * (3 * D)
+    tl.store(sums + columns, weight_sums, mask=inside)
+    tl.store(sums + D + columns, bias_sums, mask=inside)
+    if HAS_BRANCH:
+        tl.store(sums + 2 * D + columns, branch_sums, mask=inside)
+
+
+@triton.jit
+def gate_parts(h, first_weights, second_weights, bias):
+    """Return the two sigmoids (R,) of a tile (R, C) of one head."""
+    a = tl.sum(h * first_weights[None, :], 1) + tl.load(bias)
+    b = tl.sum(h * second_weights[None, :], 1) + tl.load(bias + 1)
+    return tl.sigmoid(a), tl.sigmoid(b)
+
+
+@kernel
+def gate_forward_kernel(
+    hidden, weight, bias, const, gate, total, H: tl.constexpr, E: tl.constexpr, R: tl.constexpr, C: tl.constexpr
+):
+    """R frames' heads, which lie end to end: frame and head of a row are its number divided by H."""
+    places = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    dims = tl.arange(0, C)
+    first_weights = tl.load(weight + dims, mask=dims < E, other=0.0)
+    second_weights = tl.load(weight + E + dims, mask=dims < E, other=0.0)
+    there = places < total.to(tl.int64) * H
+    h = tl.load(hidden + places[:, None] * E + dims[None, :], mask=there[:, None] & (dims < E)[None, :], other=0.0)
+    a, b = gate_parts(h.to(tl.float32), first_weights, second_weights, bias)
+    consts = tl.load(const + places % H)
+    tl.store(gate + places, a * (b * consts - 1.0) + 2.0, mask=there)
+
+
+@kernel
+def gate_backward_kernel(
+    gate_gradient, hidden, weight, bias, const, other_gradient, hidden_gradient, sums, total,
+    H: tl.constexpr, E: tl.constexpr, R: tl.constexpr, C: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """One head of a run of frames."""
+    head = tl.program_id(0)
+    dims = tl.arange(0, C)
+    inside = dims < E
+    first_weights = tl.load(weight + dims, mask=inside, other=0.0)
+    second_weights = tl.load(weight + E + dims, mask=inside, other=0.0)
+    factor = tl.load(const + head)
+    first, last = run_of_rows(total, tl.program_id(1), tl.num_programs(1))
+    first_sums = tl.zeros((R, C), dtype=tl.float32)
+    second_sums = tl.zeros((R, C), dtype=tl.float32)
+    a_sums = tl.zeros((R,), dtype=tl.float32)
+    b_sums = tl.zeros((R,), dtype=tl.float32)
+    const_sums = tl.zeros((R,), dtype=tl.float32)
+    for row in tl.range(first, last, R, num_stages=STAGES):
+        rows = row + tl.arange(0, R)
+        there = (rows < last)[:, None] & inside[None, :]
+        places = (rows.to(tl.int64) * H + head)[:, None] * E + dims[None, :]
+        h = tl.load(hidden + places, mask=there, other=0.0).to(tl.float32)
+        other = tl.load(other_gradient + places, mask=there, other=0.0).to(tl.float32)
+        g = tl.load(gate_gradient + rows.to(tl.int64) * H + head, mask=rows < last, other=0.0)
+        a, b = gate_parts(h, first_weights, second_weights, bias)
+        da = g * (b * factor - 1.0) * a * (1.0 - a)
+        db = g * factor * a * b * (1.0 - b)
+        first_sums += da[:, None] * h
+        second_sums += db[:, None] * h
+        a_sums += da
+        b_sums += db
+        const_sums += g * a * b
+        dh = other + da[:, None] * first_weights[None, :] + db[:, None] * second_weights[None, :]
+        tl.store(hidden_gradient + places, dh.to(hidden_gradient.dtype.element_ty), mask=there)
+    sums += (tl.program_id(1) * H + head) * (2 * E + 3)
+    tl.store(sums + dims, tl.sum(first_sums, 0), mask=inside)
+    tl.store(sums + E + dims, tl.sum(second_sums, 0), mask=inside)
+    tl.store(sums + 2 * E, tl.sum(a_sums, 0))
+    tl.store(sums + 2 * E + 1, tl.sum(b_sums, 0))
+    tl.store(sums + 2 * E + 2, tl.sum(const_sums, 0))
+
+
+def gelu_forward(hidden: Tensor, bias: Tensor, threshold: int, scale: float, seed: int) -> Tensor:
+    """Launch `net.fused_layers.gelu_forward`, whose rate is given as threshold / 2^16 and the factor of kept values."""
+    settings = SETTINGS["gelu_forward"]
+    rows, columns = hidden.shape
+    size = min(settings["columns"], triton.next_power_of_2(columns))
+    out = torch.empty_like(hidden)
+    gelu_forward_kernel[(triton.cdiv(rows, settings["rows"]) * triton.cdiv(columns, size),)](
+        hidden, bias, out, rows, seed, threshold,
+        F=columns, R=settings["rows"], C=size, DROPOUT=threshold > 0, SCALE=scale,
+        num_warps=_warps(settings, size),
+    )  # fmt: skip
+    return out
+
+
+def gelu_backward(
+    gradient: Tensor, hidden: Tensor, bias: Tensor, threshold: int, scale: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Launch `net.fused_layers.gelu_backward`."""
+    settings = SETTINGS["gelu_backward"]
+    rows, columns = hidden.shape
+    size = min(settings["columns"], triton.next_power_of_2(columns))
+    blocks = triton.cdiv(columns, size)
+    runs = _runs(hidden, settings, blocks)
+    hidden_gradient = torch.empty_like(hidden)
+    sums = torch.empty((runs, columns), dtype=torch.float32, device=hidden.device)
+    gelu_backward_kernel[(blocks, runs)](
+        gradient, hidden, bias, hidden_gradient, sums, rows, seed, threshold,
+        F=columns, R=settings["rows"], C=size, STAGES=settings["num_stages"], DROPOUT=threshold > 0, SCALE=scale,
+        num_warps=_warps(settings, size),
+    )  # fmt: skip
+    return hidden_gradient, sums.sum(0)
+
+
+def join_forward(
+    branch: Tensor | None,
+    branch_bias: Tensor | None,
+    residual: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    threshold: int,
+    scale: float,
+    seed: int,
+    dtype: torch.dtype,
+    wants_full: bool,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
+    """Launch `net.fused_layers.join_forward`."""
+    settings = SETTINGS["join_forward"]
+    rows, columns = residual.shape
+    size = triton.next_power_of_2(columns)
+    joined = residual if branch is None else torch.empty_like(residual)
+    normed = torch.empty(residual.shape, dtype=dtype, device=residual.device)
+    stores_full = wants_full and dtype != torch.float32
+    full = torch.empty_like(residual) if stores_full else None
+    mean, rstd = torch.empty((2, rows), dtype=torch.float32, device=residual.device).unbind(0)
+    join_forward_kernel[(triton.cdiv(rows, settings["rows"]),)](
+        branch, branch_bias, residual, weight, bias, joined, normed, full, mean, rstd, rows, seed, threshold, eps,
+        D=columns, R=settings["rows"], C=size, HAS_BRANCH=branch is not None, HAS_BRANCH_BIAS=branch_bias is not None,
+        WANTS_FULL=stores_full, DROPOUT=threshold > 0, SCALE=scale, num_warps=_warps(settings, size),
+    )  # fmt: skip
+    return joined, normed, normed if wants_full and not stores_full else full, mean, rstd
+
+
+def join_backward(
+    joined: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor,
+    normed_gradients: Sequence[Tensor],
+    joined_gradient: Tensor | None,
+    threshold: int,
+    scale: float,
+    seed: int,
+    dtype: torch.dtype,
+    has_branch: bool,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor | None]:
+    """Launch `net.fused_layers.join_backward`."""
+    settings = SETTINGS["join_backward"]
+    rows, columns = joined.shape
+    size = triton.next_power_of_2(columns)
+    runs = _runs(joined, settings, 1)
+    first, second = (*normed_gradients, None)[:2]
+    residual_gradient = torch.empty_like(joined)
+    branch_gradient = torch.empty(joined.shape, dtype=dtype, device=joined.device) if has_branch else None
+    sums = torch.empty((runs, 3, columns), dtype=torch.float32, device=joined.device)
+    join_backward_kernel[(runs,)](
+        joined, mean, rstd, weight, first, second, joined_gradient, residual_gradient, branch_gradient, sums,
+        rows, seed, threshold,
+        D=columns, R=settings["rows"], C=size, STAGES=settings["num_stages"], HAS_BRANCH=has_branch,
+        HAS_SECOND=second is not None, HAS_JOINED=joined_gradient is not None, DROPOUT=has_branch and threshold > 0,
+        SCALE=scale, num_warps=_warps(settings, size),
+    )  # fmt: skip
+    by_weight, by_bias, *by_branch_bias = sums[:, : 3 if has_branch else 2].sum(0).unbind(0)
+    return residual_gradient, branch_gradient, by_weight, by_bias, by_branch_bias[0] if has_branch else None
+
+
+def gate_forward(hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor) -> Tensor:
+    """Launch `net.fused_layers.gate_forward`."""
+    settings = SETTINGS["gate_forward"]
+    frames, heads, head_dim = hidden.shape[0], const.shape[0], weight.shape[1]
+    gate = torch.empty((frames, heads), dtype=torch.float32, device=hidden.device)
+    gate_forward_kernel[(triton.cdiv(frames * heads, settings["rows"]),)](
+        hidden, weight, bias, const, gate, frames,
+        H=heads, E=head_dim, R=settings["rows"], C=triton.next_power_of_2(head_dim), num_warps=settings["num_warps"],
+    )  # fmt: skip
+    return gate
+
+
+def gate_backward(
+    gate_gradient: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor, other_gradient: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Launch `net.fused_layers.gate_backward`."""
+    settings = SETTINGS["gate_backward"]
+    frames, heads, head_dim = hidden.shape[0], const.shape[0], weight.shape[1]
+    runs = _runs(hidden, settings, heads)
+    hidden_gradient = torch.empty_like(hidden)
+    sums = torch.empty((runs, heads, 2 * head_dim + 3), dtype=torch.float32, device=hidden.device)
+    gate_backward_kernel[(heads, runs)](
+        gate_gradient, hidden, weight, bias, const, other_gradient, hidden_gradient, sums, frames,
+        H=heads, E=head_dim, R=settings["rows"], C=triton.next_power_of_2(head_dim), STAGES=settings["num_stages"],
+        num_warps=settings["num_warps"],
+    )  # fmt: skip
+    by_head = sums.sum(0)
+    by_weight, by_bias, _ = by_head.sum(0).split([2 * head_dim, 2, 1])
+    return hidden_gradient, by_weight.view(2, head_dim), by_bias, by_head[:, -1]
+
+
+def _runs(rows: Tensor, settings: dict[str, int], blocks: int) -> int:
+    """Return into how many runs the rows are split, so that `blocks` programs a run fill the GPU."""
+    wanted = _multiprocessors(rows.device) * settings["programs"] // blocks
+    return max(1, min(wanted, -(-rows.shape[0] // settings["rows"])))
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return INTERPRETED_MULTIPROCESSORS
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def _warps(settings: dict[str, int], columns: int) -> int:
+    """Return the warps of a program: not so many that threads have no columns of their own."""
+    return max(1, min(settings["num_warps"], columns // 128))

@@ -1,0 +1,338 @@
+"""One transformer layer of WavLM on packed frames as a single differentiable function with a backward of its own.
+
+Between the matrix products nothing but fused kernels runs, the products of the backward are asked for in the order and
+the dtype that suit the GPU (gradients of weights come out in float32), and what the backward needs is kept once.
+
+Shapes: N frames, D hidden size, F inner size, H heads. A layer's state is the residual stream (N, D) float32 and the
+input of its next product (N, D) in the products' dtype.
+
+The layers of the two kinds of WavLM differ in what a norm makes. `base` normalises the sum of stream and branch, and
+that is the new stream; `large` (`is_stable`) keeps the sum as the stream and normalises what the next product takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from net import fused_layers
+from net.relative_attention import Call
+
+
+class LayerWeights(NamedTuple):
+    """The parameters of one layer, float32, in the order of the function's arguments.
+
+    `first_norm` follows the attention and `second_norm` the feed-forward part; in a stable model the latter is the
+    first norm of the next layer, or the final one.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    query_bias: Tensor
+    key_bias: Tensor
+    value_bias: Tensor
+    gate: Tensor
+    gate_bias: Tensor
+    gate_const: Tensor
+    out: Tensor
+    out_bias: Tensor
+    first_norm: Tensor
+    first_norm_bias: Tensor
+    inner: Tensor
+    inner_bias: Tensor
+    outer: Tensor
+    outer_bias: Tensor
+    second_norm: Tensor
+    second_norm_bias: Tensor
+
+    @classmethod
+    def of(cls, layer: Any, first_norm: Any, second_norm: Any) -> LayerWeights:  # noqa: ANN401 - transformers' modules
+        """Collect the parameters of a transformers layer and of the norms behind its parts."""
+        attention, feed = layer.attention, layer.feed_forward
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        modules = [*projections, attention.gru_rel_pos_linear, attention.out_proj, first_norm]
+        modules += [feed.intermediate_dense, feed.output_dense, second_norm]
+        weights, biases = [module.weight for module in modules], [module.bias for module in modules]
+        pairs = [value for pair in zip(weights[4:], biases[4:], strict=True) for value in pair]
+        gate = (weights[3], biases[3], attention.gru_rel_pos_const)
+        return cls._make([*weights[:3], *biases[:3], *gate, *pairs])
+
+
+@dataclass(frozen=True, eq=False)
+class LayerSettings:
+    """What a layer needs beside tensors.
+
+    Attributes:
+        copies: Of the layer's weights; they must not change before the backward has run.
+        is_stable: Whether the stream stays without a norm.
+        call: Of the attention.
+        eps: Of both norms.
+        rates: Of the dropouts behind the attention, behind the activation and behind the feed-forward part.
+        seeds: Of these dropouts.
+        next_dtype: Of the input that is left for the next layer.
+    """
+
+    copies: ProductWeights
+    is_stable: bool
+    call: Call
+    eps: tuple[float, float]
+    rates: tuple[float, float, float]
+    seeds: tuple[int, int, int]
+    next_dtype: torch.dtype
+
+
+def run_layer(
+    stream: Tensor, taken: Tensor, table: Tensor, weights: LayerWeights, settings: LayerSettings
+) -> tuple[Tensor, Tensor]:
+    """Run a layer.
+
+    Args:
+        stream: (N, D) float32.
+        taken: (N, D) in the dtype of the products.
+        table: (H, 2 reach - 1) float32, as `relative_attention` takes it, wide enough for whole tiles.
+        weights: Of the layer.
+        settings: Of the layer and the batch.
+
+    Returns:
+        The next layer's stream and input.
+    """
+    return _Layer.apply(stream, taken, table, settings, *weights)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class ProductWeights(NamedTuple):
+    """Copies of a layer's parameters as its kernels take them: in the products' dtype, and the gate's rows summed."""
+
+    projection: Tensor
+    projection_bias: Tensor
+    out: Tensor
+    inner: Tensor
+    outer: Tensor
+    gate: Tensor
+    gate_bias: Tensor
+
+
+class WeightCopies:
+    """Keeps the copies of all layers up to date: few launches for a whole model, none where nothing has changed."""
+
+    def __init__(self) -> None:
+        self._places: tuple[object, ...] = ()
+        self._versions: tuple[int, ...] = ()
+        self._copies: list[ProductWeights] = []
+
+    def of(self, layers: Sequence[Any], dtype: torch.dtype) -> list[ProductWeights]:
+        """Return the copies for the transformers layers of a model."""
+        sources = [_copied(layer) for layer in layers]
+        places = (dtype, *(parameter.data_ptr() for layer in sources for parameter in layer))
+        versions = tuple(parameter._version for layer in sources for parameter in layer)
+        with torch.inference_mode(False), torch.no_grad():  # what is kept must be of use in training, too
+            if places != self._places:
+                self._copies = [_empty_copies(layer, dtype) for layer in sources]
+            if (places, versions) != (self._places, self._versions):
+                self._refresh(sources)
+        self._places, self._versions = places, versions
+        return self._copies
+
+    def _refresh(self, sources: Sequence[_Copied]) -> None:
+        targets = [target for copies in self._copies for target in _parts_of(copies)]
+        torch._foreach_copy_(targets, [parameter for layer in sources for parameter in layer[:9]])
+        gates = torch.stack([layer.gate for layer in sources]).view(len(sources), 2, 4, -1).sum(2)
+        biases = torch.stack([layer.gate_bias for layer in sources]).view(len(sources), 2, 4).sum(2)
+        torch._foreach_copy_([copies.gate for copies in self._copies], list(gates.unbind()))
+        torch._foreach_copy_([copies.gate_bias for copies in self._copies], list(biases.unbind()))
+
+
+class _Copied(NamedTuple):
+    """The parameters of a layer that have copies; the first nine in the order of `_parts_of`."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    query_bias: Tensor
+    key_bias: Tensor
+    value_bias: Tensor
+    out: Tensor
+    inner: Tensor
+    outer: Tensor
+    gate: Tensor
+    gate_bias: Tensor
+
+
+def _copied(layer: Any) -> _Copied:  # noqa: ANN401
+    attention, feed = layer.attention, layer.feed_forward
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    products = (attention.out_proj, feed.intermediate_dense, feed.output_dense)
+    gate = attention.gru_rel_pos_linear
+    values = [*(p.weight for p in projections), *(p.bias for p in projections), *(p.weight for p in products)]
+    return _Copied._make([*values, gate.weight, gate.bias])
+
+
+def _parts_of(copies: ProductWeights) -> list[Tensor]:
+    thirds = [*copies.projection.chunk(3), *copies.projection_bias.chunk(3)]
+    return [*thirds, copies.out, copies.inner, copies.outer]
+
+
+def _empty_copies(layer: _Copied, dtype: torch.dtype) -> ProductWeights:
+    width, head_dim = layer.query.shape[0], layer.gate.shape[1]
+    empty = partial(torch.empty, device=layer.query.device)
+    return ProductWeights(
+        projection=empty((3 * width, width), dtype=dtype),
+        projection_bias=empty(3 * width, dtype=dtype),
+        out=empty(layer.out.shape, dtype=dtype),
+        inner=empty(layer.inner.shape, dtype=dtype),
+        outer=empty(layer.outer.shape, dtype=dtype),
+        gate=empty((2, head_dim)),
+        gate_bias=empty(2),
+    )
+
+
+class _Layer(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's own
+        stream: Tensor,
+        taken: Tensor,
+        table: Tensor,
+        settings: LayerSettings,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        from net import relative_attention_kernels as attention
+
+        weights, dtype = LayerWeights._make(parameters), taken.dtype
+        copies, const = settings.copies, weights.gate_const.flatten()
+        packed = F.linear(taken, copies.projection, copies.projection_bias).view(len(taken), 3, len(const), -1)
+        gate = fused_layers.gate_forward(taken, copies.gate, copies.gate_bias, const)
+        query, key, value = packed.unbind(1)
+        out, lse = attention.forward(query, key, value, gate, table, settings.call)
+        branch = out.flatten(1) @ copies.out.t()
+        norm = weights.first_norm, weights.first_norm_bias
+        first = _join(branch, weights.out_bias, stream, *norm, settings, 0, dtype)
+        inner = first.taken @ copies.inner.t()
+        activated = fused_layers.gelu_forward(inner, weights.inner_bias, settings.rates[1], settings.seeds[1])
+        branch = activated @ copies.outer.t()
+        norm = weights.second_norm, weights.second_norm_bias
+        second = _join(branch, weights.outer_bias, first.stream, *norm, settings, 1, settings.next_dtype)
+        kept = (taken, packed, gate, table, out, lse, inner, activated, first.taken)
+        ctx.save_for_backward(*kept, *first.statistics, *second.statistics, *parameters)
+        ctx.settings = settings
+        return second.stream, second.taken
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, stream_gradient: Tensor, taken_gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        settings: LayerSettings = ctx.settings
+        saved = list(ctx.saved_tensors)
+        taken, packed, gate, table, out, lse, inner, activated, first_taken = saved[:9]
+        first, second, weights = saved[9:12], saved[12:15], LayerWeights._make(saved[15:])
+        copies = settings.copies
+        found: dict[str, Tensor] = {}
+
+        ends = _join_backward(second, weights.second_norm, stream_gradient, taken_gradient, settings, 1, taken.dtype)
+        stream_gradient, branch, found["second_norm"], found["second_norm_bias"], found["outer_bias"] = ends
+        found["outer"] = product_of_gradient(branch, activated)
+        gradient = branch @ copies.outer
+        gradient, found["inner_bias"] = fused_layers.gelu_backward(
+            gradient, inner, weights.inner_bias, settings.rates[1], settings.seeds[1]
+        )
+        found["inner"] = product_of_gradient(gradient, first_taken)
+        gradient = gradient @ copies.inner
+
+        ends = _join_backward(first, weights.first_norm, stream_gradient, gradient, settings, 0, taken.dtype)
+        stream_gradient, branch, found["first_norm"], found["first_norm_bias"], found["out_bias"] = ends
+        found["out"] = product_of_gradient(branch, out.flatten(1))
+        out_gradient = (branch @ copies.out).view_as(out)
+        taken_gradient, table_gradient = _attention_backward(
+            (*packed.unbind(1), gate, table, out, lse), out_gradient, taken, weights, found, ctx
+        )
+        gradients = [found[name].view_as(getattr(weights, name)) for name in LayerWeights._fields]
+        return stream_gradient, taken_gradient, table_gradient, None, *gradients
+
+
+def _attention_backward(
+    saved: tuple[Tensor, ...],
+    out_gradient: Tensor,
+    taken: Tensor,
+    weights: LayerWeights,
+    found: dict[str, Tensor],
+    ctx: Any,  # noqa: ANN401
+) -> tuple[Tensor, Tensor | None]:
+    """Fill in the gradients of projections and gate; return those of the layer's input and of the table."""
+    from net import relative_attention_kernels as attention
+
+    with_table: bool = ctx.needs_input_grad[2]
+    packed, gate_gradient, table_gradient = attention.backward(saved, out_gradient, ctx.settings.call, with_table)
+    packed = packed.flatten(1)
+    projection = product_of_gradient(packed, taken)
+    found["query"], found["key"], found["value"] = projection.chunk(3)
+    biases = packed.sum(0, dtype=torch.float32).chunk(3)
+    found["query_bias"], found["key_bias"], found["value_bias"] = biases
+    copies: ProductWeights = ctx.settings.copies
+    folded = copies.gate, copies.gate_bias, weights.gate_const.flatten()
+    taken_gradient, gate, gate_bias, found["gate_const"] = fused_layers.gate_backward(
+        gate_gradient, taken, *folded, packed @ copies.projection
+    )
+    found["gate"] = gate.unsqueeze(1).expand(2, 4, -1).reshape(8, -1)
+    found["gate_bias"] = gate_bias.unsqueeze(1).expand(2, 4).reshape(8)
+    return taken_gradient, table_gradient
+
+
+class _Joined(NamedTuple):
+    """A layer's state, and what the backward of a norm needs: the sum, its mean and its deviation's inverse."""
+
+    stream: Tensor
+    taken: Tensor
+    statistics: tuple[Tensor, Tensor, Tensor]
+
+
+def _join(
+    branch: Tensor,
+    branch_bias: Tensor,
+    stream: Tensor,
+    norm: Tensor,
+    norm_bias: Tensor,
+    settings: LayerSettings,
+    place: int,
+    dtype: torch.dtype,
+) -> _Joined:
+    """Add a branch to the stream behind its dropout, and normalise; place 0 follows attention, 1 feed-forward."""
+    numbers = settings.eps[place], settings.rates[2 * place], settings.seeds[2 * place]
+    joined, taken, full, mean, rstd = fused_layers.join_forward(
+        branch, branch_bias, stream, norm, norm_bias, *numbers, dtype, wants_full=not settings.is_stable
+    )
+    if full is taken:
+        full = taken.clone()  # products in float32: an autograd function must not return one tensor twice
+    return _Joined(joined if full is None else full, taken, (joined, mean, rstd))
+
+
+def _join_backward(
+    statistics: Sequence[Tensor],
+    norm: Tensor,
+    stream_gradient: Tensor,
+    taken_gradient: Tensor,
+    settings: LayerSettings,
+    place: int,
+    dtype: torch.dtype,
+) -> tuple[Tensor, ...]:
+    """Return the gradients of stream, branch, norm, norm's bias and branch's bias."""
+    direct = stream_gradient if settings.is_stable else None
+    normed = (taken_gradient,) if settings.is_stable else (taken_gradient, stream_gradient)
+    numbers = settings.rates[2 * place], settings.seeds[2 * place]
+    joined, mean, rstd = statistics
+    found = fused_layers.join_backward(joined, mean, rstd, norm, normed, direct, *numbers, dtype, has_branch=True)
+    assert found.branch is not None
+    assert found.branch_bias is not None
+    return found.residual, found.branch, found.weight, found.bias, found.branch_bias
+
+
+def product_of_gradient(gradient: Tensor, taken: Tensor) -> Tensor:
+    """Return the gradient of a weight, (out, in) float32, of what was taken and the gradient of what was made of it."""
+    if gradient.dtype == torch.float32:
+        return gradient.t() @ taken
+    return torch.mm(gradient.t(), taken, out_dtype=torch.float32)

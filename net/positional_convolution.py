@@ -1,0 +1,167 @@
+"""The positional convolution of wav2vec 2.0 and its kin on packed frames, where a frame sees its own utterance alone.
+
+On a GPU a grouped convolution of kernel 128 is computed as a matrix product with long rows: the windows of `block`
+consecutive frames share all but `block` - 1 of their frames, so that one row of the product holds the window of the
+whole block, and its columns are the block's outputs. Columns of one frame alone (48 or 64) would leave the tensor cores
+waiting for memory. Neither the windows nor the shifted weights are ever written out: both are overlapping views.
+
+Shapes: N frames in the pack, D their dimension, G groups, C = D / G channels a group, K taps, B frames a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from net.packed_convolutions import to_device
+
+COLUMNS = 128
+"""A block is long enough that its outputs in one group fill whole tiles of so many columns."""
+ROW_MULTIPLE = 128
+"""The table of blocks is filled up to a multiple of this, which every tile height divides."""
+
+
+@dataclass(frozen=True, eq=False)
+class PositionalPlan:
+    """Where the frames of a batch lie in a padded copy of them, zeros around every utterance.
+
+    Attributes:
+        lengths: Frames of each utterance.
+        taps: The convolution's kernel.
+        block: Frames of one block.
+        padded_rows: Rows of the padded copy.
+        sources: (padded_rows,) int32, the packed frame that a padded row holds, or -1 for zeros.
+        blocks: (3, blocks) int32: the first padded row of every block, its first packed frame, and how many of its
+            frames are valid; the blocks that fill up the table have none.
+    """
+
+    lengths: tuple[int, ...]
+    taps: int
+    block: int
+    padded_rows: int
+    sources: Tensor
+    blocks: Tensor
+
+
+def plan_positions(
+    lengths: Sequence[int], conv: nn.Conv1d, device: torch.device | str, block: int | None = None
+) -> PositionalPlan:
+    """Plan a batch of utterances of so many frames; the tables are copied to the device without waiting for it."""
+    taps, channels = conv.kernel_size[0], conv.in_channels // conv.groups
+    block = block or frames_per_block(channels)
+    gap = taps // 2 + block
+    frames = torch.tensor(lengths)
+    packed_starts = frames.cumsum(0) - frames
+    padded_starts = packed_starts + gap * torch.arange(1, len(lengths) + 1)
+    padded_rows = int(frames.sum()) + gap * (len(lengths) + 1)
+    sources = torch.full((padded_rows,), -1)
+    sources[torch.arange(sum(lengths)) + torch.repeat_interleave(padded_starts - packed_starts, frames)] = torch.arange(
+        sum(lengths)
+    )
+    counts = (frames + block - 1) // block
+    total = int(counts.sum())
+    place = (torch.arange(total) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)) * block
+    blocks = torch.zeros((3, -(-total // ROW_MULTIPLE) * ROW_MULTIPLE), dtype=torch.int64)
+    blocks[0, total:] = taps // 2  # their windows must lie in the padded copy too, and their frames in a gap
+    blocks[0, :total] = torch.repeat_interleave(padded_starts, counts) + place
+    blocks[1, :total] = torch.repeat_interleave(packed_starts, counts) + place
+    blocks[2, :total] = (torch.repeat_interleave(frames, counts) - place).clamp_max(block)
+    return PositionalPlan(
+        tuple(lengths), taps, block, padded_rows, to_device(sources.int(), device), to_device(blocks.int(), device)
+    )
+
+
+def frames_per_block(channels: int) -> int:
+    """Return the frames whose outputs of one group fill whole tiles of columns, 16 at most."""
+    block = 1
+    while block < 16 and (block * channels) % COLUMNS:
+        block *= 2
+    return block
+
+
+def positional_convolution(embedding: Any, frames: Tensor, plan: PositionalPlan, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
+    """Compute the positional embedding of every utterance as the module would of that utterance alone.
+
+    Args:
+        embedding: The transformers module: `conv`, an odd or even kernel with `same` padding, and `activation`.
+        frames: (N, D), utterances end to end.
+        plan: Of these utterances, on the frames' device.
+        dtype: Of the products and of the result; sums are float32.
+
+    Returns:
+        (N, D), to be added to the frames.
+    """
+    is_exact_gelu = torch.equal(embedding.activation(_PROBE), F.gelu(_PROBE))
+    if not (frames.is_cuda and is_exact_gelu):
+        return positional_plain(embedding, frames, plan, dtype)
+    return positional_fused(embedding, frames, plan, dtype)
+
+
+def positional_plain(embedding: Any, frames: Tensor, plan: PositionalPlan, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
+    """Do what `positional_convolution` does with one convolution an utterance, the fastest form on a CPU."""
+    conv = embedding.conv
+    with torch.autocast(frames.device.type, enabled=False):
+        weight, bias = conv.weight.to(dtype), conv.bias.to(dtype)
+        outputs = []
+        for utterance in torch.split(frames.to(dtype).t(), list(plan.lengths), dim=1):
+            convolved = F.conv1d(utterance.unsqueeze(0), weight, bias, padding=plan.taps // 2, groups=conv.groups)
+            outputs.append(convolved[0, :, : utterance.shape[1]])
+        activated: Tensor = embedding.activation(torch.cat(outputs, 1).t())
+        return activated
+
+
+def positional_fused(embedding: Any, frames: Tensor, plan: PositionalPlan, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
+    """Do what `positional_convolution` does with Triton kernels, forward and backward."""
+    conv = embedding.conv
+    with torch.autocast(frames.device.type, enabled=False):
+        weight, inputs = conv.weight, frames.to(dtype)
+        keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (inputs, weight, conv.bias))
+        result: Tensor = _PositionalConvolution.apply(inputs, weight, conv.bias, plan, keep)  # type: ignore[no-untyped-call]
+        return result
+
+
+class _PositionalConvolution(torch.autograd.Function):
+    """GELU of the convolution; the pre-activation and the padded frames are kept for the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, frames: Tensor, weight: Tensor, bias: Tensor, plan: PositionalPlan, keep: bool) -> Tensor:  # noqa: ANN401
+        from net import positional_convolution_kernels as kernels
+
+        groups = frames.shape[1] // weight.shape[1]
+        padded = kernels.pad_frames(frames, None, plan, groups)
+        taps_first = grouped_taps(weight, groups)
+        result, before = kernels.convolve(padded, taps_first, bias, plan, plan.taps // 2, keep)
+        ctx.plan, ctx.groups = plan, groups
+        ctx.save_for_backward(padded, weight, bias, before)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        from net import positional_convolution_kernels as kernels
+
+        padded, weight, bias, before = ctx.saved_tensors
+        plan, groups = ctx.plan, ctx.groups
+        gradient = kernels.pad_frames(gradients[0].contiguous(), before, plan, groups)
+        by_frames = by_weight = by_bias = None
+        if ctx.needs_input_grad[0]:
+            flipped = grouped_taps(weight, groups).flip(1).transpose(2, 3)
+            by_frames, _ = kernels.convolve(gradient, flipped, None, plan, (plan.taps - 1) // 2, False)
+        if ctx.needs_input_grad[1]:
+            by_taps = kernels.weight_gradient(padded, gradient, plan)
+            by_weight = by_taps.permute(0, 3, 2, 1).reshape(weight.shape).to(weight.dtype)
+        if ctx.needs_input_grad[2]:
+            by_bias = gradient.sum(1, dtype=torch.float32).flatten().to(bias.dtype)
+        return by_frames, by_weight, by_bias, None, None
+
+
+def grouped_taps(weight: Tensor, groups: int) -> Tensor:
+    """View a convolution's weight (D, C, K) as (G, K, C in, C out)."""
+    return weight.view(groups, -1, *weight.shape[1:]).permute(0, 3, 2, 1)
+
+
+_PROBE = torch.linspace(-3, 3, 7)

@@ -1,0 +1,184 @@
+"""WavLM on packs: the fused layers against transformers on every utterance alone, outputs and all gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from net.packed_wavlm import PackedWavLM
+from tests.net.interpreted import run_interpreted
+from tests.net.test_upstream import make_waveforms, relative_error, tiny
+
+NAMES = {"stable": "wavlm-tiny-random", "base": "wavlm-tiny-group-random"}
+
+
+def make_encoder(name: str, **settings: float) -> Any:  # noqa: ANN401
+    encoder = tiny(NAMES[name], **settings)
+    with torch.no_grad():
+        for parameter in encoder.parameters():  # biases and gates begin at zero or one, where errors would hide
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return encoder
+
+
+def encode(encoder: Any, waveforms: list[Tensor], dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:  # noqa: ANN401
+    packed = PackedWavLM(encoder)
+    plan = packed.plan([len(waveform) for waveform in waveforms], waveforms[0].device)
+    features = packed.features(torch.cat(waveforms), plan, dtype)
+    return packed.encode(features, plan, dtype, None, True)
+
+
+def gradients_of(encoder: Any, values: Tensor) -> dict[str, Tensor]:  # noqa: ANN401
+    """Return the gradients of a fixed weighting of the frames; a shift of all keys changes no softmax."""
+    generator = torch.Generator().manual_seed(1)
+    weighting = torch.randn(values.shape, generator=generator).to(values.device)
+    trained = {n: p for n, p in encoder.named_parameters() if p.requires_grad and "k_proj.bias" not in n}
+    found = torch.autograd.grad((values * weighting).sum(), list(trained.values()), allow_unused=True)
+    return {name: gradient for name, gradient in zip(trained, found, strict=True) if gradient is not None}
+
+
+def check_against_transformers(
+    encoder: Any,  # noqa: ANN401
+    waveforms: list[Tensor],
+    dtype: torch.dtype,
+    limits: tuple[float, float],
+) -> None:
+    last, layers = encode(encoder, waveforms, dtype)
+    outputs = [encoder(waveform[None], output_hidden_states=True) for waveform in waveforms]
+    expected = torch.cat([output.last_hidden_state[0] for output in outputs])
+    assert last.dtype == torch.float32
+    assert relative_error(last, expected.detach()) <= limits[0]
+    for index, layer in enumerate(layers):
+        alone = torch.cat([output.hidden_states[index][0] for output in outputs])
+        assert relative_error(layer, alone.detach()) <= limits[0], index
+    mine, theirs = gradients_of(encoder, last), gradients_of(encoder, expected)
+    assert set(mine) == set(theirs)
+    for name, gradient in mine.items():
+        assert relative_error(gradient, theirs[name]) <= limits[1], name
+
+
+def check_fused(name: str) -> None:
+    """Runs interpreted."""
+    encoder = make_encoder(name).eval()
+    packed = PackedWavLM(encoder)
+    assert packed._is_fused(torch.device("cpu"), torch.float32)
+    check_against_transformers(encoder, make_waveforms((0.1, 0.5, 0.3)), torch.float32, (3e-6, 1e-4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_fused_layers_equal_transformers(name: str) -> None:
+    run_interpreted(__name__, "check_fused", name)
+
+
+def check_dropout(name: str) -> None:
+    """Runs interpreted: with dropout everywhere, kernels and plain twins draw the same masks."""
+    from net import fused_layers
+
+    rates = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.2)
+    encoder = make_encoder(name, **rates).train()
+    encoder.config.layerdrop = 0.3
+    waveforms = make_waveforms((0.2, 0.3))
+
+    def run(seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+        torch.manual_seed(seed)
+        last, _ = encode(encoder, waveforms, torch.float32)
+        return last.detach(), gradients_of(encoder, last)
+
+    (first, first_gradients), (again, _), (other, _) = run(3), run(3), run(4)
+    assert torch.equal(first, again)
+    assert relative_error(first, other) > 0.05
+    fused_layers.runs_kernels = lambda rows: False  # the plain twins
+    plain, plain_gradients = run(3)
+    assert relative_error(first, plain) <= 3e-6
+    for parameter, gradient in first_gradients.items():
+        assert relative_error(gradient, plain_gradients[parameter]) <= 1e-4, parameter
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_dropout_is_the_same_with_and_without_kernels(name: str) -> None:
+    run_interpreted(__name__, "check_dropout", name)
+
+
+def check_stale_copies(name: str) -> None:
+    """Runs interpreted: weights that change between steps are copied again."""
+    encoder, waveforms = make_encoder(name).eval(), make_waveforms((0.2,))
+    packed = PackedWavLM(encoder)
+    optimiser = torch.optim.SGD(encoder.parameters(), 0.1)
+
+    def run(runner: PackedWavLM) -> Tensor:
+        plan = runner.plan([len(waveforms[0])], torch.device("cpu"))
+        return runner.encode(runner.features(waveforms[0], plan, torch.float32), plan, torch.float32, None, False)[0]
+
+    with torch.inference_mode():
+        run(packed)
+    run(packed).square().mean().backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    assert torch.equal(run(packed), run(PackedWavLM(encoder)))
+    encoder.load_state_dict(make_encoder(name).state_dict())
+    assert torch.equal(run(packed), run(PackedWavLM(encoder)))
+
+
+@pytest.mark.slow
+def test_copies_of_weights_follow_the_weights() -> None:
+    run_interpreted(__name__, "check_stale_copies", "base")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("dtype", "limits"), [(torch.float32, (1e-5, 2e-4)), (torch.bfloat16, (3e-2, 2e-1)), (torch.float16, (5e-3, 3e-2))]
+)
+def test_fused_layers_on_a_gpu(
+    name: str,
+    dtype: torch.dtype,
+    limits: tuple[float, float],
+    cuda: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    encoder = make_encoder(name).eval().to(cuda)
+    waveforms = [waveform.to(cuda) for waveform in make_waveforms((0.1, 8.0, 2.5, 12.0))]
+    check_against_transformers(encoder, waveforms, dtype, limits)
+
+
+@pytest.mark.gpu
+def test_checkpointing_on_a_gpu_saves_memory_and_changes_nothing(cuda: torch.device) -> None:
+    waveforms = [waveform.to(cuda) for waveform in make_waveforms((8.0,) * 8)]
+
+    def run(is_checkpointed: bool) -> tuple[dict[str, Tensor], int]:
+        encoder = (
+            make_encoder("stable", hidden_dropout=0.1, attention_dropout=0.1, num_hidden_layers=8).train().to(cuda)
+        )
+        encoder.feature_extractor.requires_grad_(False)
+        packed = PackedWavLM(encoder, is_checkpointed)
+        plan = packed.plan([len(waveform) for waveform in waveforms], cuda)
+        features = packed.features(torch.cat(waveforms), plan, torch.bfloat16)
+        torch.manual_seed(5)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        last, _ = packed.encode(features, plan, torch.bfloat16, None, False)
+        gradients = gradients_of(encoder, last)
+        return gradients, torch.cuda.max_memory_allocated() - before
+
+    (kept, most), (again, least) = run(False), run(True)
+    assert all(torch.equal(gradient, again[name]) for name, gradient in kept.items())
+    assert least < most / 2
+
+
+@pytest.mark.gpu
+def test_a_step_on_a_gpu_repeats_bit_for_bit(cuda: torch.device) -> None:
+    encoder = make_encoder("stable", hidden_dropout=0.1, attention_dropout=0.1, activation_dropout=0.1).train().to(cuda)
+    waveforms = [waveform.to(cuda) for waveform in make_waveforms((1.0, 8.0, 2.5))]
+
+    def run() -> dict[str, Tensor]:
+        torch.manual_seed(5)
+        return gradients_of(encoder, encode(encoder, waveforms, torch.bfloat16)[0])
+
+    first, second = run(), run()
+    for name, gradient in first.items():
+        if "feature_extractor" not in name:  # cuDNN's own backward
+            assert torch.equal(gradient, second[name]), name
