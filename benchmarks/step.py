@@ -8,6 +8,7 @@ at the rate of an 8192 cubed product in the same run.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 from collections.abc import Callable
@@ -150,6 +151,8 @@ class Step:
 def measure(shape: str, variant: str, batch: Batch, peak: float, kernels: int) -> dict[str, Any]:
     """Time one variant, and list its longest kernels."""
     torch._dynamo.reset()
+    gc.collect()  # a compiled step refers to itself
+    torch.cuda.empty_cache()
     config = WavLMConfig(**COMMON, **SHAPES[shape])
     torch.cuda.reset_peak_memory_stats()
     row: dict[str, Any] = {"shape": shape, "variant": variant}

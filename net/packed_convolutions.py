@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -80,11 +81,11 @@ def place(
         lengths.append(current)
     if min(current) < 1:
         raise ValueError(f"an utterance of {min(counts)} samples is shorter than one frame of the feature extractor")
-    slots = torch.tensor([-(-count // total_stride) for count in counts])
-    starts = slots.cumsum(0) - slots
-    frames = torch.tensor(current)
-    rows = torch.arange(sum(current)) + torch.repeat_interleave(starts - (frames.cumsum(0) - frames), frames)
-    first = torch.stack([starts * prod(strides[1:]), torch.tensor(lengths[0])])
+    slots = np.array([-(-count // total_stride) for count in counts])
+    starts = slots.cumsum() - slots
+    frames = np.array(current)
+    rows = np.arange(sum(current)) + np.repeat(starts - (frames.cumsum() - frames), frames)
+    first = np.stack([starts * prod(strides[1:]), np.array(lengths[0])])
     return Placement(
         counts=tuple(counts),
         kernels=tuple(kernels),
@@ -92,9 +93,9 @@ def place(
         offsets=tuple((starts * total_stride).tolist()),
         total_samples=int(slots.sum()) * total_stride,
         lengths=tuple(lengths),
-        rows=to_device(rows, device),
-        slot_utterances=to_device(torch.repeat_interleave(slots).int(), device),
-        first_frames=to_device(first.int(), device),
+        rows=to_device(torch.from_numpy(rows), device),
+        slot_utterances=to_device(torch.from_numpy(np.repeat(np.arange(len(slots)), slots)).int(), device),
+        first_frames=to_device(torch.from_numpy(first).int(), device),
     )
 
 

@@ -220,7 +220,8 @@ class _Layer(torch.autograd.Function):
         norm = weights.second_norm, weights.second_norm_bias
         second = _join(branch, weights.outer_bias, first.stream, *norm, settings, 1, settings.next_dtype)
         kept = (taken, packed, gate, table, out, lse, inner, activated, first.taken)
-        ctx.save_for_backward(*kept, *first.statistics, *second.statistics, *parameters)
+        needed = weights.inner_bias, weights.first_norm, weights.second_norm, const
+        ctx.save_for_backward(*kept, *first.statistics, *second.statistics, *needed)
         ctx.settings = settings
         return second.stream, second.taken
 
@@ -230,28 +231,30 @@ class _Layer(torch.autograd.Function):
         settings: LayerSettings = ctx.settings
         saved = list(ctx.saved_tensors)
         taken, packed, gate, table, out, lse, inner, activated, first_taken = saved[:9]
-        first, second, weights = saved[9:12], saved[12:15], LayerWeights._make(saved[15:])
+        first, second = saved[9:12], saved[12:15]
+        inner_bias, first_norm, second_norm, const = saved[15:]
         copies = settings.copies
         found: dict[str, Tensor] = {}
 
-        ends = _join_backward(second, weights.second_norm, stream_gradient, taken_gradient, settings, 1, taken.dtype)
+        ends = _join_backward(second, second_norm, stream_gradient, taken_gradient, settings, 1, taken.dtype)
         stream_gradient, branch, found["second_norm"], found["second_norm_bias"], found["outer_bias"] = ends
         found["outer"] = product_of_gradient(branch, activated)
         gradient = branch @ copies.outer
         gradient, found["inner_bias"] = fused_layers.gelu_backward(
-            gradient, inner, weights.inner_bias, settings.rates[1], settings.seeds[1]
+            gradient, inner, inner_bias, settings.rates[1], settings.seeds[1]
         )
         found["inner"] = product_of_gradient(gradient, first_taken)
         gradient = gradient @ copies.inner
 
-        ends = _join_backward(first, weights.first_norm, stream_gradient, gradient, settings, 0, taken.dtype)
+        ends = _join_backward(first, first_norm, stream_gradient, gradient, settings, 0, taken.dtype)
         stream_gradient, branch, found["first_norm"], found["first_norm_bias"], found["out_bias"] = ends
         found["out"] = product_of_gradient(branch, out.flatten(1))
         out_gradient = (branch @ copies.out).view_as(out)
         taken_gradient, table_gradient = _attention_backward(
-            (*packed.unbind(1), gate, table, out, lse), out_gradient, taken, weights, found, ctx
+            (*packed.unbind(1), gate, table, out, lse), out_gradient, taken, const, found, ctx
         )
-        gradients = [found[name].view_as(getattr(weights, name)) for name in LayerWeights._fields]
+        found["gate_const"] = found["gate_const"].view(1, -1, 1, 1)
+        gradients = [found[name] for name in LayerWeights._fields]
         return stream_gradient, taken_gradient, table_gradient, None, *gradients
 
 
@@ -259,7 +262,7 @@ def _attention_backward(
     saved: tuple[Tensor, ...],
     out_gradient: Tensor,
     taken: Tensor,
-    weights: LayerWeights,
+    const: Tensor,
     found: dict[str, Tensor],
     ctx: Any,  # noqa: ANN401
 ) -> tuple[Tensor, Tensor | None]:
@@ -274,7 +277,7 @@ def _attention_backward(
     biases = packed.sum(0, dtype=torch.float32).chunk(3)
     found["query_bias"], found["key_bias"], found["value_bias"] = biases
     copies: ProductWeights = ctx.settings.copies
-    folded = copies.gate, copies.gate_bias, weights.gate_const.flatten()
+    folded = copies.gate, copies.gate_bias, const
     taken_gradient, gate, gate_bias, found["gate_const"] = fused_layers.gate_backward(
         gate_gradient, taken, *folded, packed @ copies.projection
     )

@@ -212,15 +212,19 @@ class PackedWavLM:
         return _product(out.flatten(1), attention.out_proj)
 
     def _table(self, longest: int, device: torch.device) -> Tensor:
-        """Return the bias of each head by distance, (H, 2 reach - 1)."""
+        """Return the bias of each head by distance, (H, 2 reach - 1).
+
+        A product with zeros and ones: its gradient, too, is a product, where that of a selection adds atomically.
+        """
         reach = -(-longest // REACH_STEP) * REACH_STEP
         key = (reach, device)
         if key not in self._buckets:
             with torch.inference_mode(False):  # what is kept must be of use in training, too
-                buckets = relative_buckets(reach, self.config.num_buckets, self.config.max_bucket_distance)
-                self._buckets[key] = buckets.to(device)
+                count = int(self.config.num_buckets)
+                buckets = relative_buckets(reach, count, self.config.max_bucket_distance)
+                self._buckets[key] = F.one_hot(buckets, count).t().float().contiguous().to(device)
         embedding: Tensor = self.encoder.encoder.layers[0].attention.rel_attn_embed.weight
-        return embedding.index_select(0, self._buckets[key]).t().contiguous()
+        return embedding.t() @ self._buckets[key]
 
     def _is_dropped(self, number: int) -> bool:
         """Draw whether layerdrop leaves a layer out; the first, which owns the position bias, stays."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,25 +56,23 @@ def plan_positions(
     taps, channels = conv.kernel_size[0], conv.in_channels // conv.groups
     block = block or frames_per_block(channels)
     gap = taps // 2 + block
-    frames = torch.tensor(lengths)
-    packed_starts = frames.cumsum(0) - frames
-    padded_starts = packed_starts + gap * torch.arange(1, len(lengths) + 1)
+    frames = np.array(lengths)
+    packed_starts = frames.cumsum() - frames
+    padded_starts = packed_starts + gap * np.arange(1, len(lengths) + 1)
     padded_rows = int(frames.sum()) + gap * (len(lengths) + 1)
-    sources = torch.full((padded_rows,), -1)
-    sources[torch.arange(sum(lengths)) + torch.repeat_interleave(padded_starts - packed_starts, frames)] = torch.arange(
-        sum(lengths)
-    )
+    packed_rows = np.arange(sum(lengths), dtype=np.int32)
+    sources = np.full(padded_rows, -1, dtype=np.int32)
+    sources[packed_rows + np.repeat(padded_starts - packed_starts, frames)] = packed_rows
     counts = (frames + block - 1) // block
     total = int(counts.sum())
-    place = (torch.arange(total) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)) * block
-    blocks = torch.zeros((3, -(-total // ROW_MULTIPLE) * ROW_MULTIPLE), dtype=torch.int64)
+    place = (np.arange(total) - np.repeat(counts.cumsum() - counts, counts)) * block
+    blocks = np.zeros((3, -(-total // ROW_MULTIPLE) * ROW_MULTIPLE), dtype=np.int32)
     blocks[0, total:] = taps // 2  # their windows must lie in the padded copy too, and their frames in a gap
-    blocks[0, :total] = torch.repeat_interleave(padded_starts, counts) + place
-    blocks[1, :total] = torch.repeat_interleave(packed_starts, counts) + place
-    blocks[2, :total] = (torch.repeat_interleave(frames, counts) - place).clamp_max(block)
-    return PositionalPlan(
-        tuple(lengths), taps, block, padded_rows, to_device(sources.int(), device), to_device(blocks.int(), device)
-    )
+    blocks[0, :total] = np.repeat(padded_starts, counts) + place
+    blocks[1, :total] = np.repeat(packed_starts, counts) + place
+    blocks[2, :total] = np.minimum(np.repeat(frames, counts) - place, block)
+    tables = (to_device(torch.from_numpy(table), device) for table in (sources, blocks))
+    return PositionalPlan(tuple(lengths), taps, block, padded_rows, *tables)
 
 
 def frames_per_block(channels: int) -> int:

@@ -250,7 +250,7 @@ class TrainingConfig(Section):
     warmup_ratio: Fraction | None = None
     """Share of all steps in which the learning rate rises. Default: 0.3 for `one_cycle`, 0 for the others."""
     gradient_checkpointing: Annotated[bool, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = False
-    """Compute each layer again in the backward instead of keeping it: a third slower, a fraction of the memory."""
+    """Compute each layer again in the backward instead of keeping it: slower, with less memory."""
     max_grad_norm: Positive = 1.0
     """The gradient is scaled down to this norm."""
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
