@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils import ConfigurationError, Plan, Redaction, load_plan, print_error, read_token
+from utils import ConfigurationError, Plan, load_plan, print_error, print_unforeseen, read_token
 
 if TYPE_CHECKING:
     import torch
@@ -60,15 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
         print_error("interrupted; the same command keeps finished runs and starts this one over")
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
-        print_error(f"{type(error).__name__}: {error}; the traceback is in {keep_traceback(error)}")
+        print_unforeseen(error)
         return FAILED
-
-
-def keep_traceback(error: Exception) -> str:
-    """Write what was not foreseen to a file, for a bug report."""
-    with tempfile.NamedTemporaryFile("w", prefix="traceback-", suffix=".txt", delete=False) as file:
-        file.write(Redaction()("".join(traceback.format_exception(error))))
-    return file.name
 
 
 def check(plan: Plan) -> int:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pandas as pd
@@ -13,7 +19,7 @@ import pandas as pd
 from experiment_runner.audit_page import write_audit_page
 from experiment_runner.audit_tables import show_audit
 from experiment_runner.screen import Screen
-from utils import ConfigurationError, print_error
+from utils import ConfigurationError, print_error, print_unforeseen
 from utils.config_loading import load_corpora
 from utils.configuration import CorpusConfig
 from utils.data import ATTRIBUTES, VOTES, DataError, load_corpus, read_corpus
@@ -50,12 +56,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Return 0 where all is well, 1 where some recording or label is not, 2 for a wrong configuration or labels."""
     options = parse_arguments(arguments)
     try:
-        corpora = load_corpora(options.config)
-        if options.corpus not in corpora:
-            known = ", ".join(corpora)
-            raise ConfigurationError([f"{options.config}: no corpus is called {options.corpus}; known: {known}"])
-        command = audit_corpus if options.command == "audit" else pack_corpus
-        return command(options, corpora[options.corpus])
+        with _stopped_as_by_keyboard():
+            corpora = load_corpora(options.config)
+            if options.corpus not in corpora:
+                known = ", ".join(corpora)
+                raise ConfigurationError([f"{options.config}: no corpus is called {options.corpus}; known: {known}"])
+            command = audit_corpus if options.command == "audit" else pack_corpus
+            return command(options, corpora[options.corpus])
     except (ConfigurationError, DataError) as error:
         print_error(error)
         return WRONG_INPUT
@@ -65,16 +72,35 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print_error("interrupted; the same command goes on with what is missing")
         return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
+        print_unforeseen(error)
+        return INCOMPLETE
+
+
+@contextmanager
+def _stopped_as_by_keyboard() -> Iterator[None]:
+    """Let SIGTERM, as a batch system sends it, stop the program like Ctrl-C."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    earlier = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def audit_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
     """Audit one corpus, and write what was found."""
-    corpus, screen = read_corpus(options.corpus, _loose(config)), Screen()
+    folder, screen = _made(options.output / options.corpus), Screen()
+    corpus = read_corpus(options.corpus, _loose(config))
+    if config.PATH_TO_DATASET is not None and (config.PATH_TO_DATASET / INDEX).is_file():
+        note = f"the loose recordings below {config.PATH_TO_AUDIO} are looked at, not those in {config.PATH_TO_DATASET}"
+        corpus = replace(corpus, notes=(*corpus.notes, note))
     with screen.count(len(corpus.table), "recordings") as advance:
         found = audit(corpus, config, options.deep, advance)
     show_audit(found, screen)
-    folder = options.output / options.corpus
-    folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / FINDINGS, found.findings.to_csv(index=False))
     page = write_audit_page(found, folder / PAGE)
     screen.line(f"every finding: {folder / FINDINGS}; with pictures: {page}")
@@ -82,6 +108,20 @@ def audit_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
     say = screen.error if found.errors else screen.line
     say(found.verdict)
     return INCOMPLETE if found.errors else ALL_WELL
+
+
+def _made(folder: Path) -> Path:
+    """Make a folder and write into it, before hours are spent on what it is for.
+
+    Raises:
+        DataError: Where that cannot be done.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written to ({error.strerror}); name another with --output") from error
 
 
 def pack_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:

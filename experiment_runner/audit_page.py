@@ -27,11 +27,7 @@ from experiment_runner.pages import number, render_page
 from experiment_runner.pictures import COLUMN_INCHES, STYLE, class_shares_picture, shortened
 from utils.data import ATTRIBUTES, GENDERS
 from utils.data.audit import (
-    ERROR,
     FINDINGS,
-    NOTE,
-    ODD_DURATION,
-    WARNING,
     Audit,
     count_classes,
     count_findings,
@@ -39,6 +35,8 @@ from utils.data.audit import (
     ordered_splits,
     summarise_splits,
 )
+from utils.data.audit_recordings import ODD_DURATION
+from utils.data.findings import ERROR, NOTE, WARNING
 from utils.dataset.vote_shares import voted_classes
 from utils.files import write_whole
 from utils.metrics import Numbers

@@ -15,10 +15,16 @@ def show_audit(found: Audit, screen: Screen) -> None:
         screen.line(note)
     _show_splits(found, screen)
     counts = count_classes(found.corpus)
-    rows = [(str(name), *(f"{count:,}" for count in row)) for name, *row in counts.itertuples()]
+    rows = [(_escaped(str(name)), *(f"{count:,}" for count in row)) for name, *row in counts.itertuples()]
     screen.table("Classes", ("", *map(str, counts.columns)), rows, numeric=range(1, len(counts.columns) + 1))
     findings = [
-        (kind["severity"], kind["kind"], f"{kind['count']:,}", f"{kind['meaning']}; {kind['remedy']}", kind["example"])
+        (
+            kind["severity"],
+            kind["kind"],
+            f"{kind['count']:,}",
+            f"{kind['meaning']}; {kind['remedy']}",
+            _escaped(kind["example"]),
+        )
         for kind in count_findings(found).to_dict(orient="records")
     ]
     if findings:
@@ -42,6 +48,11 @@ def _show_splits(found: Audit, screen: Screen) -> None:
     agreement = "agreement: Krippendorff's alpha of the primary votes, 1 where all raters agree" if rated else ""
     columns, notes = ("split", *names), (synthetic, agreement)
     screen.table(f"Corpus {found.corpus.name}", columns, rows, numeric=range(1, len(columns)), notes=notes)
+
+
+def _escaped(text: str) -> str:
+    """Return a text whose control characters a terminal shows and does not obey."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def _known(value: float, form: str) -> str:

@@ -139,6 +139,10 @@ def _spoil_labels(labels: pd.DataFrame, ratings: pd.DataFrame, spoilt: SpoiltCor
     file = next(f for f in free["Development"] if labels.loc[by_file[f], "Gender"] == "Male")
     labels.loc[by_file[file], "SpkrID"] = training.loc[training["SpkrID"].str.isdigit(), "SpkrID"].iloc[0]
     spoilt.plant("shared-speaker")
+    heard = labels[(labels["Split_Set"] == "Development") & (labels["Gender"] == "Female")]
+    file = next(f for f in free["Test1"] if labels.loc[by_file[f], "Gender"] == "Female")
+    labels.loc[by_file[file], "SpkrID"] = heard.loc[heard["SpkrID"].str.isdigit(), "SpkrID"].iloc[0]
+    spoilt.plant("heard-speaker")
     file = next(f for f in free["Test2"] if labels.loc[by_file[f], "Gender"] == "Male")
     labels.loc[by_file[file], "Gender"] = "Female"
     spoilt.plant("two-genders")

@@ -16,8 +16,10 @@ from tests.planted_faults import SpoiltCorpus, write_spoilt_corpus
 from tests.synthetic_podcast import SyntheticPodcast
 from utils.configuration import CorpusConfig
 from utils.data import read_corpus
-from utils.data.audit import KINDS, Audit, audit, count_findings, summarise_splits
-from utils.data.recordings import flat_share, survey
+from utils.data.audit import Audit, audit, count_findings, summarise_splits
+from utils.data.findings import KINDS
+from utils.data.listening import flat_samples
+from utils.data.recordings import survey
 
 
 @pytest.fixture(scope="module", params=["1.6", "1.9", "1.11", "2.0"])
@@ -119,13 +121,12 @@ def test_what_has_not_changed_is_not_opened_again(podcast: SyntheticPodcast, tmp
     changed = survey("KEPT", paths, is_deep=True)
     assert changed.opened == 1
     assert changed.table["kind"].notna().tolist() == [False, False, True, False, False, False]
-    assert survey("KEPT", paths).opened == 1  # what cannot be used is looked at again: it may have been repaired
+    assert survey("KEPT", paths).opened == 0, "also what cannot be used is known while it stays as it is"
     assert survey("OTHER", paths).opened == 6
 
 
 def test_an_interrupted_survey_keeps_what_it_found(podcast: SyntheticPodcast) -> None:
     paths = [str(path) for path in sorted(podcast.audio.glob("*.wav"))]
-    paths = [paths[index % len(paths)] for index in range(250)]
 
     def stop(count: int) -> None:
         if count:
@@ -133,17 +134,19 @@ def test_an_interrupted_survey_keeps_what_it_found(podcast: SyntheticPodcast) ->
 
     with pytest.raises(KeyboardInterrupt):
         survey("STOPPED", paths, stop, is_deep=True)
-    assert survey("STOPPED", paths[:100], is_deep=True).opened == 0
+    assert survey("STOPPED", paths, is_deep=True).opened < len(paths)
 
 
 @pytest.mark.parametrize(
-    ("samples", "share"),
+    ("samples", "count"),
     [
-        ([0, 1, 1, 1, 0, -1, -1, 0, 0, 0], 0.3),
-        ([0, 1, 1, 0, 1, 1, 0, -1, 0, -1], 0.0),
-        ([1, 1, 1, 0, -1, -1, -1, -1, 0, 1], 0.7),
-        ([2, 1, 1, 1, 1, 1, 1, 1, 1, -2], 0.0),
+        ([0, 90, 90, 90, 1, -9, -9, 0, 0, 0], 3),
+        ([0, 90, 90, 1, 90, 90, 0, -9, 0, -9], 0),
+        ([90, 90, 90, 0, 1, 0, 90, 90, 90, 90], 7),
+        ([91, 90, 90, 90, 90, 90, 90, 90, 0, -2], 0),
+        ([85, 90, 90, 90, 90, 85, 0, 1, 0, 0], 0),
+        ([90, 90, 90, 90, 90, 90, 90, 90, 90, 90], 0),
     ],
 )
-def test_flat_tops_are_runs_of_three_at_an_extreme(samples: list[int], share: float) -> None:
-    assert flat_share(np.array(samples, dtype=np.int16)) == pytest.approx(share)
+def test_flat_tops_are_runs_of_three_at_an_extreme_that_end_with_a_bend(samples: list[int], count: int) -> None:
+    assert flat_samples(np.array(samples, dtype=np.int16), max(samples)) == count

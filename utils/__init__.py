@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from utils.config_loading import ConfigurationError, Plan, load_plan
-from utils.secrets import Redaction, print_error, read_token
+from utils.secrets import Redaction, print_error, print_unforeseen, read_token
 
-__all__ = ["ConfigurationError", "Plan", "Redaction", "load_plan", "print_error", "read_token"]
+__all__ = ["ConfigurationError", "Plan", "Redaction", "load_plan", "print_error", "print_unforeseen", "read_token"]

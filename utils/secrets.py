@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -65,3 +67,12 @@ class Redaction:
 def print_error(error: object) -> None:
     """Print what went wrong to standard error, without any token."""
     print(Redaction()(str(error)), file=sys.stderr)
+
+
+def print_unforeseen(error: Exception) -> None:
+    """Print what was not foreseen, and write its traceback to a file, for a bug report."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="traceback-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+    ) as file:
+        file.write(Redaction()("".join(traceback.format_exception(error))))
+    print_error(f"{type(error).__name__}: {error}; the traceback is in {file.name}")

@@ -27,8 +27,9 @@ from tests.experiment_runner.test_report import check_texts, legend_of, with_gid
 from utils.config_loading import load_corpora
 from utils.configuration import CorpusConfig
 from utils.data import read_corpus
-from utils.data.audit import FINDINGS, KINDS, Audit, audit, count_classes, count_findings, summarise_splits
+from utils.data.audit import FINDINGS, Audit, audit, count_classes, count_findings, summarise_splits
 from utils.data.demo_corpus import DemoSize, write_demo_corpus
+from utils.data.findings import KINDS
 
 SIZE = DemoSize(train=70, development=24, test1=24, test2=20, test3=8, at_least=1)
 HOSTILE = "<script>alert(1)</script>"

@@ -180,11 +180,17 @@ def as_utterance_table(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame(votes, index=table.index)], axis=1)
 
 
+def plain_paths(table: pd.DataFrame) -> pd.Series:
+    """Return the paths of an utterance table such that two names of one place are equal, as `./a` and `a` are."""
+    return pd.Series([os.path.normpath(path) for path in table["path"]], index=table.index, dtype=TEXT)
+
+
 def _check_rows(name: str, table: pd.DataFrame, scale: tuple[float, float]) -> None:
-    repeated = table.loc[table["file"].duplicated(), "file"]
+    paths = plain_paths(table)
+    repeated = paths[paths.duplicated()]
     if len(repeated):
-        count = int((table["file"] == repeated.iloc[0]).sum())
-        raise DataError(f"{name}: {repeated.iloc[0]} stands in {count} rows; keep one row a file")
+        file, count = table.loc[repeated.index[0], "file"], int((paths == repeated.iloc[0]).sum())
+        raise DataError(f"{name}: {file} stands in {count} rows; keep one row a file")
     for attribute in ATTRIBUTES:
         outside = table.loc[(table[attribute] < scale[0]) | (table[attribute] > scale[1])]
         if len(outside):

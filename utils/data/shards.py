@@ -27,7 +27,8 @@ import soundfile
 from scipy.io import wavfile  # type: ignore[import-untyped]
 
 from utils.data import DataError
-from utils.data.recordings import SHORTEST_SECONDS, is_truncated_riff
+from utils.data.container_ends import is_cut_off
+from utils.data.recordings import SHORTEST_SECONDS
 from utils.files import whole, write_whole
 
 VERSION = 1
@@ -170,8 +171,9 @@ def encode(path: str) -> tuple[bytes, str, float]:
     """
     from utils.data.wav import SAMPLE_RATE_HZ
 
-    if is_truncated_riff(path, os.stat(path).st_size):
-        raise DataError(f"{path} is truncated; copy it again")
+    with open(path, "rb") as raw:
+        if is_cut_off(raw.fileno(), os.fstat(raw.fileno()).st_size):
+            raise DataError(f"{path} is truncated; copy it again")
     with soundfile.SoundFile(path) as file:
         is_plain = (file.samplerate, file.channels, file.subtype) == (SAMPLE_RATE_HZ, 1, "PCM_16")
         promised, rate_hz = file.frames, file.samplerate

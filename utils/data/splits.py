@@ -76,13 +76,7 @@ def check_speakers(name: str, table: pd.DataFrame, allowed: bool | tuple[str, ..
     Raises:
         DataError: Names the speakers and how to allow them.
     """
-    if allowed is True:
-        return
-    known = sorted(set(table["speaker"].dropna()))
-    for speaker in allowed or ():
-        if speaker not in known:
-            near = did_you_mean(speaker, known)
-            raise DataError(f'{name}: allow_speaker_overlap: found "{speaker}"; no such speaker; {near}')
+    check_allowed(name, table, allowed)
     for split, shared in shared_speakers(table, allowed).items():
         some = ", ".join(sorted(shared)[:10]) + (", …" if len(shared) > 10 else "")
         raise DataError(
@@ -91,10 +85,25 @@ def check_speakers(name: str, table: pd.DataFrame, allowed: bool | tuple[str, ..
         )
 
 
-def shared_speakers(table: pd.DataFrame, allowed: bool | tuple[str, ...]) -> dict[str, set[str]]:
-    """Return, by split, the speakers that are in training too; splits without any are left out."""
+def check_allowed(name: str, table: pd.DataFrame, allowed: bool | tuple[str, ...]) -> None:
+    """Refuse a name among the speakers that may be shared where nobody has it.
+
+    Raises:
+        DataError: Names it, and the nearest.
+    """
+    if isinstance(allowed, bool):
+        return
+    known = sorted(set(table["speaker"].dropna().unique()))
+    for speaker in allowed:
+        if speaker not in known:
+            near = did_you_mean(speaker, known)
+            raise DataError(f'{name}: allow_speaker_overlap: found "{speaker}"; no such speaker; {near}')
+
+
+def shared_speakers(table: pd.DataFrame, allowed: bool | tuple[str, ...], split: str = "train") -> dict[str, set[str]]:
+    """Return, by other split, the speakers of `split` that are there too; those without any are left out."""
     if allowed is True:
         return {}
-    by_split = {split: set(rows["speaker"].dropna()) for split, rows in table.groupby("split")}
-    training = by_split.pop("train", set()) - set(allowed or ())
-    return {str(split): training & speakers for split, speakers in by_split.items() if training & speakers}
+    by_split = {str(name): set(rows.dropna().unique()) for name, rows in table.groupby("split")["speaker"]}
+    own = by_split.pop(split, set()) - set(allowed or ())
+    return {name: own & speakers for name, speakers in by_split.items() if own & speakers}

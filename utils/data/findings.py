@@ -1,0 +1,80 @@
+"""All that an audit can find: how bad each kind is, what it means, and what to do about it.
+
+An error is what training refuses, or what would make a model or its figures wrong. A warning is what a researcher
+should look at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+ERROR, WARNING, NOTE = "error", "warning", "note"
+COLUMNS = ("severity", "kind", "file", "split", "detail")
+
+
+class Kind(NamedTuple):
+    """One thing that can be found: how bad it is, what it means, and what to do about it."""
+
+    severity: str
+    meaning: str
+    remedy: str
+
+
+KINDS: dict[str, Kind] = {
+    "missing": Kind(ERROR, "labelled, but the recording is not there", "copy it, or remove its row"),
+    "empty": Kind(ERROR, "the recording holds no sample", "copy it again, or remove its row"),
+    "unreadable": Kind(ERROR, "cannot be read or decoded", "copy it again, or remove its row"),
+    "truncated": Kind(ERROR, "ends before its header says", "copy it again, or remove its row"),
+    "short": Kind(ERROR, "shorter than one frame of a speech encoder", "remove its row"),
+    "not-finite": Kind(ERROR, "holds samples that are not finite numbers", "repair it, or remove its row"),
+    "no-split": Kind(ERROR, "every experiment needs training and development", "correct the splits"),
+    "shared-speaker": Kind(ERROR, "a speaker is in train and in another split", "correct the splits, or allow by name"),
+    "leaked": Kind(ERROR, "the same samples in train or development and in another split", "remove one of the rows"),
+    "off-scale": Kind(ERROR, "an attribute lies outside its scale", "correct it, or set attribute_scale"),
+    "repeated-row": Kind(ERROR, "one file stands in several rows", "keep one row a file"),
+    "untrained-class": Kind(
+        WARNING,
+        "evaluated, never seen in training: refused unless classes are named",
+        "name classes, or correct the splits",
+    ),
+    "heard-speaker": Kind(
+        WARNING,
+        "a speaker is in development and in a test split: selection has heard a test's voice",
+        "correct the splits, or allow by name",
+    ),
+    "duplicate": Kind(WARNING, "the same samples as another recording", "keep one of them"),
+    "silent": Kind(WARNING, "silence, wholly or from the middle on", "listen to it; copy it again"),
+    "clipped": Kind(
+        WARNING,
+        "flat tops: recorded or amplified beyond full scale; lossy formats bend them, so none is found there",
+        "listen to it",
+    ),
+    "odd-duration": Kind(WARNING, "far shorter or longer than the others", "listen to it; training may crop it"),
+    "rate": Kind(WARNING, "not sampled at 16 kHz", "nothing: it is resampled whenever it is read"),
+    "channels": Kind(WARNING, "more than one channel", "nothing: they are mixed whenever it is read"),
+    "unknown-speaker": Kind(WARNING, "no speaker: a leak between splits cannot be seen", "nothing, if that is known"),
+    "two-genders": Kind(WARNING, "one speaker with both genders", "correct the labels"),
+    "outvoted": Kind(WARNING, "its raters chose another class more often", "look at its ratings"),
+    "unrated": Kind(WARNING, "no vote of a rater, where others have some", "nothing, unless votes are learnt"),
+    "unlabelled": Kind(WARNING, "carries no label at all", "remove its row, or label it"),
+    "no-attributes": Kind(NOTE, "an attribute is missing", "nothing: it is masked"),
+    "unknown-gender": Kind(NOTE, "no gender", "nothing: it is masked"),
+    "surplus": Kind(NOTE, "a recording that no label names", "nothing: it is not used"),
+}
+Finding = tuple[str, str, str, str]
+"""Kind, file (empty where it is of no single one), split, detail."""
+
+
+def of_rows(kind: str, rows: pd.DataFrame, details: Sequence[str]) -> list[Finding]:
+    """Return a finding for each row of an utterance table."""
+    return [(kind, f, s, d) for f, s, d in zip(rows["file"], rows["split"], details, strict=True)]
+
+
+def as_table(findings: list[Finding]) -> pd.DataFrame:
+    """Return findings as a table, the worst first, each kind together."""
+    rank = {kind: place for place, kind in enumerate(KINDS)}
+    rows = sorted(((KINDS[f[0]].severity, *f) for f in findings), key=lambda row: (rank[row[1]], row[3], row[2]))
+    return pd.DataFrame(rows, columns=list(COLUMNS), dtype=str)
