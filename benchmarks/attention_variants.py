@@ -9,7 +9,6 @@ any bias, in dense batches where all utterances have one length, else padded to 
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.timing import TIMES, first_line, median_ms
 from net.relative_attention import (
     FLOAT_SETTINGS,
     HALF_SETTINGS,
@@ -29,7 +29,6 @@ from net.relative_attention import (
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 HEAD_DIM = 64
 REACH = 1024
-REPEATS = 20
 SLEEP_CYCLES = 5_000_000
 
 
@@ -70,23 +69,9 @@ def variants(base: KernelSettings) -> dict[str, KernelSettings]:
     return found
 
 
-def median_ms(run: Callable[[], object]) -> float:
-    """Median of REPEATS timings by CUDA events, after three runs to warm up.
-
-    The GPU sleeps first, so that all of a run is queued before its time begins: launches are not what is compared.
-    """
-    for _ in range(3):
-        run()
-    times: list[float] = []
-    for _ in range(REPEATS):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        torch.cuda._sleep(SLEEP_CYCLES)  # type: ignore[no-untyped-call]
-        begin.record()
-        run()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end))
-    return statistics.median(times)
+def queued_ms(run: Callable[[], object]) -> float:
+    """Time a run while the GPU sleeps first, so that all of it is queued before its time begins."""
+    return median_ms(run, before=lambda: torch.cuda._sleep(SLEEP_CYCLES))  # type: ignore[no-untyped-call]
 
 
 class Problem:
@@ -128,7 +113,7 @@ class Problem:
         def forward() -> Tensor:
             return F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout)
 
-        return median_ms(forward), median_ms(lambda: torch.autograd.grad(forward(), (q, k, v), out_gradient))
+        return queued_ms(forward), queued_ms(lambda: torch.autograd.grad(forward(), (q, k, v), out_gradient))
 
 
 def report(name: str, problem: Problem, settings: KernelSettings, expected: Sequence[Tensor]) -> None:
@@ -136,10 +121,10 @@ def report(name: str, problem: Problem, settings: KernelSettings, expected: Sequ
     plan = AttentionPlan.of(problem.lengths, "cuda", settings)
     try:
         error = problem.worst_error(plan, expected)
-        forward = median_ms(lambda: problem.forward(plan))
-        both = median_ms(lambda: problem.both(plan))
+        forward = queued_ms(lambda: problem.forward(plan))
+        both = queued_ms(lambda: problem.both(plan))
     except Exception as failure:  # noqa: BLE001 -- whatever the compiler raises belongs into the table
-        print(f"  {name:28} {str(failure).strip().splitlines()[0][:90] if str(failure).strip() else repr(failure)}")
+        print(f"  {name:28} {first_line(failure)}")
         return
     print(f"  {name:28} {forward:9.3f} {both:9.3f} {error:9.1e}", flush=True)
 
@@ -156,14 +141,14 @@ def report_batch(problem: Problem, base: KernelSettings) -> None:
         return problem.both(plan, frozen_table=True)
 
     def plain(run: Callable[..., object]) -> float:
-        return median_ms(lambda: run(plan, plain_relative_attention))
+        return queued_ms(lambda: run(plan, plain_relative_attention))
 
     print(f"  {'':28} {'forward':>9} {'both':>9} {'error':>9}")
     line("no bias, dense, PyTorch", *problem.flash_bound())
     line("plain path", plain(problem.forward), plain(problem.both))
     for name, settings in variants(base).items():
         report(name, problem, settings, expected)
-    line("default, frozen table", median_ms(lambda: problem.forward(plan)), median_ms(frozen))
+    line("default, frozen table", queued_ms(lambda: problem.forward(plan)), queued_ms(frozen))
 
 
 def main() -> None:
@@ -174,7 +159,7 @@ def main() -> None:
     arguments = parser.parse_args()
     dtype = DTYPES[arguments.dtype]
     base = (FLOAT_SETTINGS if dtype == torch.float32 else HALF_SETTINGS)[HEAD_DIM]
-    print(f"{torch.cuda.get_device_name()}, {arguments.dtype}, dropout {arguments.dropout}, median of {REPEATS}, ms")
+    print(f"{torch.cuda.get_device_name()}, {arguments.dtype}, dropout {arguments.dropout}, median of {TIMES}, ms")
     for title, (heads, lengths) in batches().items():
         print(f"{title}: {sum(lengths)} frames, longest {max(lengths)}")
         report_batch(Problem(heads, lengths, dtype, arguments.dropout), base)

@@ -7,10 +7,8 @@ Medians of 20 runs in bfloat16; a setting that does not compile prints why, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
@@ -18,11 +16,11 @@ from torch import Tensor, nn
 from transformers import WavLMConfig
 from transformers.models.wavlm.modeling_wavlm import WavLMFeatureEncoder, WavLMPositionalConvEmbedding
 
+from benchmarks.timing import changed, first_line, median_ms, replaced
 from net import packed_convolutions, positional_convolution
 from net import packed_convolutions_kernels as extractor_kernels
 from net import positional_convolution_kernels as positional_kernels
 
-RUNS = 20
 CONFIGS: dict[str, dict[str, Any]] = {
     "base-plus": {},
     "large": {"feat_extract_norm": "layer", "hidden_size": 1024},
@@ -45,13 +43,6 @@ TILES: list[dict[str, int]] = [
     {"columns": 256, "maxnreg": 255},
 ]
 BLOCKS = (1, 2, 4, 8, 16)
-LAYER_TILES: list[dict[str, int]] = [
-    {},
-    {"num_stages": 4},
-    {"columns": 128},
-    {"columns": 128, "num_stages": 4},
-    {"columns": 128, "num_warps": 4},
-]
 FIRST_TILES: list[dict[str, int]] = [
     {},
     {"num_warps": 8},
@@ -229,7 +220,7 @@ def report(name: str, call: Callable[[], object], operations: int = 0) -> None:
     def row() -> str:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        milliseconds = time_gpu(call)
+        milliseconds = median_ms(call)
         peak = (torch.cuda.max_memory_allocated() - before) / 2**30
         rate = f"  {operations / milliseconds / 1e9:6.0f} TFLOP/s" if operations else ""
         return f"{milliseconds:9.3f} ms  {peak:6.2f} GiB{rate}"
@@ -242,52 +233,13 @@ def try_out(call: Callable[[], str]) -> str:
     try:
         return call()
     except Exception as error:  # noqa: BLE001 - a setting that does not compile is a row of the table
-        return (f"{type(error).__name__}: {error}".splitlines() or [""])[0][:120]
-
-
-def time_gpu(call: Callable[[], object]) -> float:
-    """Return the median milliseconds of RUNS calls."""
-    for _ in range(3):
-        call()
-    events: list[Any] = [torch.cuda.Event(enable_timing=True) for _ in range(2 * RUNS)]  # type: ignore[no-untyped-call]
-    times: list[float] = []
-    for _ in range(RUNS):
-        start, end = events.pop(), events.pop()
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return median(times)
+        return first_line(error)
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """Return the largest error over the largest value."""
     expected = expected.detach().float()
     return float((found.detach().float() - expected).abs().max() / expected.abs().max())
-
-
-@contextmanager
-def changed(settings: dict[str, int], changes: dict[str, int]) -> Iterator[None]:
-    """Change settings for a while."""
-    kept = dict(settings)
-    settings.update(changes)
-    try:
-        yield
-    finally:
-        settings.clear()
-        settings.update(kept)
-
-
-@contextmanager
-def replaced(module: Any, name: str, replacement: object) -> Iterator[None]:  # noqa: ANN401
-    """Replace a module's attribute for a while."""
-    kept = getattr(module, name)
-    setattr(module, name, replacement)
-    try:
-        yield
-    finally:
-        setattr(module, name, kept)
 
 
 if __name__ == "__main__":

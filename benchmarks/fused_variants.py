@@ -9,20 +9,18 @@ does not compile prints why, and the table goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
-from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.timing import changed, first_line, median_ms
 from net import fused_layers as fused
-from net import fused_layers_kernels as kernels
+from net import fused_layers_kernels, position_gate, position_gate_kernels
 from net.relative_attention import gate_of
 
-RUNS = 20
 FRAMES = 12_768
 SIZES = ((768, 3072), (1024, 4096))
 RATES = (0.1, 0.0)
@@ -178,14 +176,14 @@ def gate_parts(dim: int, device: torch.device) -> Iterator[Part]:
         "gate_forward",
         "",
         2 * hidden.numel() + 4 * gradient.numel(),
-        partial(fused.gate_forward, hidden, *folded),
+        partial(position_gate.gate_forward, hidden, *folded),
         partial(without_graph, gate_of, hidden, weight, bias, const, heads),
     )
     yield Part(
         "gate_backward",
         "",
         6 * hidden.numel() + 4 * gradient.numel(),
-        partial(fused.gate_backward, gradient, hidden, *folded, other),
+        partial(position_gate.gate_backward, gradient, hidden, *folded, other),
         backward_of(eager, [hidden, weight, bias, const], [gradient, other]),
     )
 
@@ -215,8 +213,9 @@ def report(parts: tuple[Part, ...]) -> None:
     name = f"{parts[0].kernel} {parts[0].case}"
     eager = "".join(measured(part.eager, part.bytes) for part in parts)
     print(f"{name + ' eager':70s}{eager}", flush=True)
+    settings = fused_layers_kernels.SETTINGS | position_gate_kernels.SETTINGS
     for setting in SETTINGS[parts[0].kernel]:
-        with changed(kernels.SETTINGS[parts[0].kernel], setting):
+        with changed(settings[parts[0].kernel], setting):
             row = "".join(measured(part.ours, part.bytes) for part in parts)
         print(f"{name + ' ' + str(setting or 'as set'):70s}{row}", flush=True)
 
@@ -226,38 +225,14 @@ def measured(call: Callable[[], object], count: int) -> str:
     try:
         milliseconds = time_gpu(call)
     except Exception as error:  # noqa: BLE001 - a setting that does not compile is a row of the table
-        return "  " + (f"{type(error).__name__}: {error}".splitlines() or [""])[0][:100]
+        return f"  {first_line(error)}"
     return f"{milliseconds:13.4f} ({count / milliseconds / 1e6:4.0f})"
 
 
 def time_gpu(call: Callable[[], object]) -> float:
-    """Return the median milliseconds of RUNS calls; writing all over the cache hides the time to launch them too."""
+    """Time a call after writing all over the cache, which hides the time to launch it too."""
     cache = torch.empty(CACHE_BYTES, dtype=torch.uint8, device="cuda")
-    for _ in range(3):
-        call()
-    times: list[float] = []
-    for _ in range(RUNS):
-        start: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        end: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        cache.zero_()
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return median(times)
-
-
-@contextmanager
-def changed(settings: dict[str, int], changes: dict[str, int]) -> Iterator[None]:
-    """Change settings for a while."""
-    kept = dict(settings)
-    settings.update(changes)
-    try:
-        yield
-    finally:
-        settings.clear()
-        settings.update(kept)
+    return median_ms(call, before=cache.zero_)
 
 
 if __name__ == "__main__":

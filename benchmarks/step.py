@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import WavLMConfig, WavLMModel
 
+from benchmarks.timing import first_line, median_ms
 from net.packed_wavlm import PackedWavLM
 
 SAMPLE_RATE_HZ = 16_000
@@ -36,21 +36,6 @@ SHAPES: dict[str, dict[str, Any]] = {
         "do_stable_layer_norm": True,
     },
 }
-
-
-def median_ms(action: Callable[[], object], times: int = 12, warm_up: int = 5) -> float:
-    """Return the median time of an action on the device."""
-    for _ in range(warm_up):
-        action()
-    found = []
-    for _ in range(times):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        begin.record()
-        action()
-        end.record()
-        torch.cuda.synchronize()
-        found.append(begin.elapsed_time(end))
-    return float(statistics.median(found))
 
 
 @dataclass(frozen=True)
@@ -158,10 +143,10 @@ def measure(shape: str, variant: str, batch: Batch, peak: float, kernels: int) -
     row: dict[str, Any] = {"shape": shape, "variant": variant}
     try:
         step = Step(config, batch, VARIANTS[variant])
-        row["ms"] = median_ms(step)
+        row["ms"] = median_ms(step, times=12, warm_up=5)
         row["loss"] = float(step())
     except Exception as error:  # noqa: BLE001 - a variant that does not run leaves the others their turn
-        row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        row["error"] = first_line(error)
         return row
     conv, transformer = operations(config, batch)
     row["mfu"] = (3 * transformer + conv) / (row["ms"] * 1e-3) / peak

@@ -2,29 +2,24 @@
 
     gelu    dropout(gelu(hidden + bias))
     join    joined = residual + dropout(branch + branch_bias), and its layer norm
-    gate    the gate of WavLM's relative position bias
 
 Everything is computed in float32 and rounded once, when stored. Dropout's masks are not stored: the backward draws
 them again. A mask depends on the seed and on an element's row and column alone; two calls need two seeds. Rates are
 rounded to multiples of 1 / DROP_STEPS, and a kept value is multiplied by 1 / (1 - that multiple).
 
-On GPUs from compute capability 8.0 by kernels that give the same bits each time; elsewhere by the `plain_` twins, whose
-masks are the same bit for bit, and which compute in float64 where what they take is.
+By kernels that give the same bits each time. The `plain_` twins, whose masks are the same bit for bit, say what the
+kernels compute, in float64 where what they take is; without kernels a model does not run layers in this form.
 
-Shapes: N frames, D hidden size, F inner size, both multiples of 8; H heads.
+Shapes: N frames, D hidden size, F inner size, both multiples of 8.
 
 Sources: D. Hendrycks and K. Gimpel, "Gaussian Error Linear Units", 2016; J. L. Ba et al., "Layer Normalization", 2016;
-S. Chen et al., "WavLM: Large-Scale Self-Supervised Pre-Training for Full Stack Speech Processing", IEEE JSTSP 2022 (the
-gate); J. K. Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011 (dropout's Philox4x32-7).
+J. K. Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011 (dropout's Philox4x32-7).
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
-from functools import cache
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -32,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from net.relative_attention import philox
+from net.triton_support import runs_triton
 
 DROP_STEPS = 2**16
 KERNEL_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -71,22 +67,6 @@ class JoinGradients(NamedTuple):
     weight: Tensor
     bias: Tensor
     branch_bias: Tensor | None
-
-
-class GateGradients(NamedTuple):
-    """What `gate_backward` returns.
-
-    Attributes:
-        hidden: (N, D) in the dtype of hidden, the other gradient added.
-        weight: (2, head_dim) float32.
-        bias: (2,) float32.
-        const: (H,) float32.
-    """
-
-    hidden: Tensor
-    weight: Tensor
-    bias: Tensor
-    const: Tensor
 
 
 def gelu_forward(hidden: Tensor, bias: Tensor, rate: float, seed: int) -> Tensor:
@@ -206,78 +186,24 @@ def join_backward(
     return JoinGradients(*kernels.join_backward(*tensors, normed_gradients, joined_gradient, *drop, dtype, has_branch))
 
 
-def gate_forward(hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor) -> Tensor:
-    """Return each query's gate a (b const - 1) + 2, where a, b = sigmoid(hidden of a head @ weight.T + bias).
-
-    Args:
-        hidden: (N, D), half or float32.
-        weight: (2, head_dim) float32: the rows of `gru_rel_pos_linear`, each four of them added up.
-        bias: (2,) float32, likewise.
-        const: (H,) float32.
-
-    Returns:
-        (N, H) float32.
-    """
-    if not runs_kernels(hidden):
-        return plain_gate_forward(hidden, weight, bias, const)
-    from net import fused_layers_kernels as kernels
-
-    return kernels.gate_forward(hidden.contiguous(), weight.contiguous(), bias.contiguous(), const.contiguous())
-
-
-def gate_backward(
-    gate_gradient: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor, other_gradient: Tensor
-) -> GateGradients:
-    """Return the gradients of what `gate_forward` took, that of hidden added to another one.
-
-    Args:
-        gate_gradient: (N, H) float32.
-        hidden: As given there, as all but the last.
-        weight: See hidden.
-        bias: See hidden.
-        const: See hidden.
-        other_gradient: (N, D), half or float32: what reaches hidden by other ways.
-    """
-    if not runs_kernels(hidden):
-        return plain_gate_backward(gate_gradient, hidden, weight, bias, const, other_gradient)
-    from net import fused_layers_kernels as kernels
-
-    tensors = (gate_gradient, hidden, weight, bias, const, other_gradient)
-    return GateGradients(*kernels.gate_backward(*(tensor.contiguous() for tensor in tensors)))
-
-
 def runs_kernels(rows: Tensor) -> bool:
-    """Return whether Triton runs such rows, on their GPU or, with TRITON_INTERPRET=1, without one."""
-    if rows.dtype not in KERNEL_DTYPES or not _has_triton() or rows.numel() == 0:
-        return False
-    if rows.is_cuda:
-        return _is_capable(rows.device)
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-@cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
-
-
-@cache
-def _is_capable(device: torch.device) -> bool:
-    return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+    """Return whether Triton runs such rows."""
+    return rows.dtype in KERNEL_DTYPES and rows.numel() > 0 and runs_triton(rows.device)
 
 
 def plain_gelu_forward(hidden: Tensor, bias: Tensor, rate: float, seed: int) -> Tensor:
     """Compute `gelu_forward` by PyTorch alone."""
-    return (F.gelu(_wide(hidden) + bias) * kept_factor(hidden, rate, seed)).to(hidden.dtype)
+    return (F.gelu(wide(hidden) + bias) * kept_factor(hidden, rate, seed)).to(hidden.dtype)
 
 
 def plain_gelu_backward(
     gradient: Tensor, hidden: Tensor, bias: Tensor, rate: float, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Compute `gelu_backward` by PyTorch alone."""
-    x = _wide(hidden) + bias
+    x = wide(hidden) + bias
     below = 0.5 * torch.erfc(-x * math.sqrt(0.5))
     slope = below + x * torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
-    hidden_gradient = _wide(gradient) * kept_factor(hidden, rate, seed) * slope
+    hidden_gradient = wide(gradient) * kept_factor(hidden, rate, seed) * slope
     return hidden_gradient.to(hidden.dtype), hidden_gradient.sum(0)
 
 
@@ -297,7 +223,7 @@ def plain_join_forward(
     """Compute `join_forward` by PyTorch alone."""
     joined = residual
     if branch is not None:
-        added = _wide(branch) if branch_bias is None else _wide(branch) + branch_bias
+        added = wide(branch) if branch_bias is None else wide(branch) + branch_bias
         joined = residual + added * kept_factor(branch, rate, seed)
     mean = joined.mean(1)
     centred = joined - mean[:, None]
@@ -319,9 +245,9 @@ def plain_join_backward(
     has_branch: bool,
 ) -> JoinGradients:
     """Compute `join_backward` by PyTorch alone."""
-    gradient = _wide(normed_gradients[0])
+    gradient = wide(normed_gradients[0])
     for other in normed_gradients[1:]:
-        gradient = gradient + _wide(other)
+        gradient = gradient + wide(other)
     scaled = (joined - mean[:, None]) * rstd[:, None]
     weighted = gradient * weight
     along = (weighted * scaled).mean(1, keepdim=True)
@@ -333,37 +259,6 @@ def plain_join_backward(
         return JoinGradients(residual, None, by_weight, by_bias, None)
     branch = residual * kept_factor(residual, rate, seed)
     return JoinGradients(residual, branch.to(dtype), by_weight, by_bias, branch.sum(0))
-
-
-def plain_gate_forward(hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor) -> Tensor:
-    """Compute `gate_forward` by PyTorch alone."""
-    a, b = _sigmoids(hidden, weight, bias, const)
-    return a * (b * const - 1) + 2
-
-
-def plain_gate_backward(
-    gate_gradient: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor, other_gradient: Tensor
-) -> GateGradients:
-    """Compute `gate_backward` by PyTorch alone."""
-    a, b = _sigmoids(hidden, weight, bias, const)
-    by_a = gate_gradient * (b * const - 1) * a * (1 - a)
-    by_b = gate_gradient * const * a * b * (1 - b)
-    by_both = torch.stack((by_a, by_b), dim=2)
-    by_hidden = _wide(other_gradient) + (by_both @ weight).flatten(1)
-    by_weight = torch.einsum("nhp,nhe->pe", by_both, _heads(hidden, const))
-    by_const = (gate_gradient * a * b).sum(0)
-    return GateGradients(by_hidden.to(hidden.dtype), by_weight, by_both.sum((0, 1)), by_const)
-
-
-def _sigmoids(hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gate's two sigmoids, (N, H) each."""
-    a, b = torch.sigmoid(F.linear(_heads(hidden, const), weight, bias)).unbind(-1)
-    return a, b
-
-
-def _heads(hidden: Tensor, const: Tensor) -> Tensor:
-    """Return hidden as (N, H, head_dim)."""
-    return _wide(hidden).reshape(len(hidden), len(const), -1)
 
 
 def kept_factor(rows: Tensor, rate: float, seed: int) -> Tensor:
@@ -404,6 +299,6 @@ def _dropout(rate: float, seed: int) -> tuple[int, float, int]:
     return threshold, DROP_STEPS / (DROP_STEPS - threshold), seed
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def wide(tensor: Tensor) -> Tensor:
     """Return a tensor in float32, or float64 as it is."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -4,7 +4,7 @@ All of them wait for memory, so each reads and writes an element once and recomp
 Column sums are taken by programs that each own a contiguous run of rows, and their partial sums are added in a fixed
 order: the same bits each time.
 
-Shapes: N frames, D hidden size, F inner size, H heads, E head dimension; R rows and C columns of a tile, C a power of
+Shapes: N frames, D hidden size, F inner size; R rows and C columns of a tile, C a power of
 two.
 """
 
@@ -28,8 +28,6 @@ SETTINGS: dict[str, dict[str, int]] = {
     "gelu_backward": {"rows": 2, "columns": 1024, "num_warps": 4, "num_stages": 1, "programs": 6},
     "join_forward": {"rows": 1, "num_warps": 4},
     "join_backward": {"rows": 1, "num_warps": 4, "num_stages": 1, "programs": 4},
-    "gate_forward": {"rows": 64, "num_warps": 4},
-    "gate_backward": {"rows": 32, "num_warps": 4, "num_stages": 1, "programs": 4},
 }
 """Rows of a tile, warps, and for sums over rows the stages of the loop and the programs a multiprocessor.
 
@@ -235,73 +233,6 @@ def join_backward_kernel(
         tl.store(sums + 2 * D + columns, branch_sums, mask=inside)
 
 
-@triton.jit
-def gate_parts(h, first_weights, second_weights, bias):
-    """Return the two sigmoids (R,) of a tile (R, C) of one head."""
-    a = tl.sum(h * first_weights[None, :], 1) + tl.load(bias)
-    b = tl.sum(h * second_weights[None, :], 1) + tl.load(bias + 1)
-    return tl.sigmoid(a), tl.sigmoid(b)
-
-
-@kernel
-def gate_forward_kernel(
-    hidden, weight, bias, const, gate, total, H: tl.constexpr, E: tl.constexpr, R: tl.constexpr, C: tl.constexpr
-):
-    """R frames' heads, which lie end to end: frame and head of a row are its number divided by H."""
-    places = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
-    dims = tl.arange(0, C)
-    first_weights = tl.load(weight + dims, mask=dims < E, other=0.0)
-    second_weights = tl.load(weight + E + dims, mask=dims < E, other=0.0)
-    there = places < total.to(tl.int64) * H
-    h = tl.load(hidden + places[:, None] * E + dims[None, :], mask=there[:, None] & (dims < E)[None, :], other=0.0)
-    a, b = gate_parts(h.to(tl.float32), first_weights, second_weights, bias)
-    consts = tl.load(const + places % H)
-    tl.store(gate + places, a * (b * consts - 1.0) + 2.0, mask=there)
-
-
-@kernel
-def gate_backward_kernel(
-    gate_gradient, hidden, weight, bias, const, other_gradient, hidden_gradient, sums, total,
-    H: tl.constexpr, E: tl.constexpr, R: tl.constexpr, C: tl.constexpr, STAGES: tl.constexpr,
-):  # fmt: skip
-    """One head of a run of frames."""
-    head = tl.program_id(0)
-    dims = tl.arange(0, C)
-    inside = dims < E
-    first_weights = tl.load(weight + dims, mask=inside, other=0.0)
-    second_weights = tl.load(weight + E + dims, mask=inside, other=0.0)
-    factor = tl.load(const + head)
-    first, last = run_of_rows(total, tl.program_id(1), tl.num_programs(1))
-    first_sums = tl.zeros((R, C), dtype=tl.float32)
-    second_sums = tl.zeros((R, C), dtype=tl.float32)
-    a_sums = tl.zeros((R,), dtype=tl.float32)
-    b_sums = tl.zeros((R,), dtype=tl.float32)
-    const_sums = tl.zeros((R,), dtype=tl.float32)
-    for row in tl.range(first, last, R, num_stages=STAGES):
-        rows = row + tl.arange(0, R)
-        there = (rows < last)[:, None] & inside[None, :]
-        places = (rows.to(tl.int64) * H + head)[:, None] * E + dims[None, :]
-        h = tl.load(hidden + places, mask=there, other=0.0).to(tl.float32)
-        other = tl.load(other_gradient + places, mask=there, other=0.0).to(tl.float32)
-        g = tl.load(gate_gradient + rows.to(tl.int64) * H + head, mask=rows < last, other=0.0)
-        a, b = gate_parts(h, first_weights, second_weights, bias)
-        da = g * (b * factor - 1.0) * a * (1.0 - a)
-        db = g * factor * a * b * (1.0 - b)
-        first_sums += da[:, None] * h
-        second_sums += db[:, None] * h
-        a_sums += da
-        b_sums += db
-        const_sums += g * a * b
-        dh = other + da[:, None] * first_weights[None, :] + db[:, None] * second_weights[None, :]
-        tl.store(hidden_gradient + places, dh.to(hidden_gradient.dtype.element_ty), mask=there)
-    sums += (tl.program_id(1) * H + head) * (2 * E + 3)
-    tl.store(sums + dims, tl.sum(first_sums, 0), mask=inside)
-    tl.store(sums + E + dims, tl.sum(second_sums, 0), mask=inside)
-    tl.store(sums + 2 * E, tl.sum(a_sums, 0))
-    tl.store(sums + 2 * E + 1, tl.sum(b_sums, 0))
-    tl.store(sums + 2 * E + 2, tl.sum(const_sums, 0))
-
-
 def gelu_forward(hidden: Tensor, bias: Tensor, threshold: int, scale: float, seed: int) -> Tensor:
     """Launch `net.fused_layers.gelu_forward`, whose rate is given as threshold / 2^16 and the factor of kept values."""
     settings = SETTINGS["gelu_forward"]
@@ -324,7 +255,7 @@ def gelu_backward(
     rows, columns = hidden.shape
     size = min(settings["columns"], triton.next_power_of_2(columns))
     blocks = triton.cdiv(columns, size)
-    runs = _runs(hidden, settings, blocks)
+    runs = runs_of(hidden, settings, blocks)
     hidden_gradient = torch.empty_like(hidden)
     sums = torch.empty((runs, columns), dtype=torch.float32, device=hidden.device)
     gelu_backward_kernel[(blocks, runs)](
@@ -382,7 +313,7 @@ def join_backward(
     settings = SETTINGS["join_backward"]
     rows, columns = joined.shape
     size = triton.next_power_of_2(columns)
-    runs = _runs(joined, settings, 1)
+    runs = runs_of(joined, settings, 1)
     first, second = (*normed_gradients, None)[:2]
     residual_gradient = torch.empty_like(joined)
     branch_gradient = torch.empty(joined.shape, dtype=dtype, device=joined.device) if has_branch else None
@@ -398,38 +329,7 @@ def join_backward(
     return residual_gradient, branch_gradient, by_weight, by_bias, by_branch_bias[0] if has_branch else None
 
 
-def gate_forward(hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor) -> Tensor:
-    """Launch `net.fused_layers.gate_forward`."""
-    settings = SETTINGS["gate_forward"]
-    frames, heads, head_dim = hidden.shape[0], const.shape[0], weight.shape[1]
-    gate = torch.empty((frames, heads), dtype=torch.float32, device=hidden.device)
-    gate_forward_kernel[(triton.cdiv(frames * heads, settings["rows"]),)](
-        hidden, weight, bias, const, gate, frames,
-        H=heads, E=head_dim, R=settings["rows"], C=triton.next_power_of_2(head_dim), num_warps=settings["num_warps"],
-    )  # fmt: skip
-    return gate
-
-
-def gate_backward(
-    gate_gradient: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor, other_gradient: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Launch `net.fused_layers.gate_backward`."""
-    settings = SETTINGS["gate_backward"]
-    frames, heads, head_dim = hidden.shape[0], const.shape[0], weight.shape[1]
-    runs = _runs(hidden, settings, heads)
-    hidden_gradient = torch.empty_like(hidden)
-    sums = torch.empty((runs, heads, 2 * head_dim + 3), dtype=torch.float32, device=hidden.device)
-    gate_backward_kernel[(heads, runs)](
-        gate_gradient, hidden, weight, bias, const, other_gradient, hidden_gradient, sums, frames,
-        H=heads, E=head_dim, R=settings["rows"], C=triton.next_power_of_2(head_dim), STAGES=settings["num_stages"],
-        num_warps=settings["num_warps"],
-    )  # fmt: skip
-    by_head = sums.sum(0)
-    by_weight, by_bias, _ = by_head.sum(0).split([2 * head_dim, 2, 1])
-    return hidden_gradient, by_weight.view(2, head_dim), by_bias, by_head[:, -1]
-
-
-def _runs(rows: Tensor, settings: dict[str, int], blocks: int) -> int:
+def runs_of(rows: Tensor, settings: dict[str, int], blocks: int) -> int:
     """Return into how many runs the rows are split, so that `blocks` programs a run fill the GPU."""
     wanted = _multiprocessors(rows.device) * settings["programs"] // blocks
     return max(1, min(wanted, -(-rows.shape[0] // settings["rows"])))

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from net.triton_support import is_exact_gelu, runs_triton
+
 
 @dataclass(frozen=True, eq=False)
 class Placement:
@@ -117,7 +119,8 @@ def extract(feature_extractor: Any, samples: Tensor, placement: Placement, dtype
         ValueError: Where a layer is of no supported kind.
     """
     wants_gradient = torch.is_grad_enabled() and any(weight.requires_grad for weight in feature_extractor.parameters())
-    is_fused = samples.is_cuda and not wants_gradient and _has_only_exact_gelu(feature_extractor)
+    is_fused = samples.is_cuda and runs_triton(samples.device) and not wants_gradient
+    is_fused = is_fused and all(is_exact_gelu(layer.activation) for layer in feature_extractor.conv_layers)
     return (extract_fused if is_fused else extract_plain)(feature_extractor, samples, placement, dtype)
 
 
@@ -262,12 +265,6 @@ def _normalise(layer: Any, hidden: Tensor) -> Tensor:  # noqa: ANN401
     if isinstance(norm, nn.GroupNorm):
         raise ValueError("only the first layer of a feature extractor may have a group norm")
     return F.layer_norm(hidden.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(hidden.dtype)
-
-
-def _has_only_exact_gelu(feature_extractor: Any) -> bool:  # noqa: ANN401
-    inputs = torch.linspace(-3, 3, 7)
-    activations = {type(layer.activation): layer.activation for layer in feature_extractor.conv_layers}
-    return all(torch.equal(activation(inputs), F.gelu(inputs)) for activation in activations.values())
 
 
 def to_device(table: Tensor, device: torch.device | str) -> Tensor:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from net import fused_layers
+from net import fused_layers, position_gate
 from net.relative_attention import Call
 
 
@@ -71,7 +71,7 @@ class LayerSettings:
     """What a layer needs beside tensors.
 
     Attributes:
-        copies: Of the layer's weights; they must not change before the backward has run.
+        copies: Of the layer's weights.
         is_stable: Whether the stream stays without a norm.
         call: Of the attention.
         eps: Of both norms.
@@ -119,34 +119,20 @@ class ProductWeights(NamedTuple):
     gate_bias: Tensor
 
 
-class WeightCopies:
-    """Keeps the copies of all layers up to date: few launches for a whole model, none where nothing has changed."""
+def copy_weights(layers: Sequence[Any], dtype: torch.dtype) -> list[ProductWeights]:
+    """Copy what transformers layers' kernels take, in a few launches for a whole model.
 
-    def __init__(self) -> None:
-        self._places: tuple[object, ...] = ()
-        self._versions: tuple[int, ...] = ()
-        self._copies: list[ProductWeights] = []
-
-    def of(self, layers: Sequence[Any], dtype: torch.dtype) -> list[ProductWeights]:
-        """Return the copies for the transformers layers of a model."""
-        sources = [_copied(layer) for layer in layers]
-        places = (dtype, *(parameter.data_ptr() for layer in sources for parameter in layer))
-        versions = tuple(parameter._version for layer in sources for parameter in layer)
-        with torch.inference_mode(False), torch.no_grad():  # what is kept must be of use in training, too
-            if places != self._places:
-                self._copies = [_empty_copies(layer, dtype) for layer in sources]
-            if (places, versions) != (self._places, self._versions):
-                self._refresh(sources)
-        self._places, self._versions = places, versions
-        return self._copies
-
-    def _refresh(self, sources: Sequence[_Copied]) -> None:
-        targets = [target for copies in self._copies for target in _parts_of(copies)]
+    New copies in every forward: whether a weight has changed cannot be seen (the fused AdamW leaves its version alone).
+    """
+    sources = [_copied(layer) for layer in layers]
+    with torch.no_grad():
+        copies = [_empty_copies(layer, dtype) for layer in sources]
+        targets = [target for copy in copies for target in _parts_of(copy)]
         torch._foreach_copy_(targets, [parameter for layer in sources for parameter in layer[:9]])
         gates = torch.stack([layer.gate for layer in sources]).view(len(sources), 2, 4, -1).sum(2)
         biases = torch.stack([layer.gate_bias for layer in sources]).view(len(sources), 2, 4).sum(2)
-        torch._foreach_copy_([copies.gate for copies in self._copies], list(gates.unbind()))
-        torch._foreach_copy_([copies.gate_bias for copies in self._copies], list(biases.unbind()))
+        pairs = zip(copies, gates.unbind(), biases.unbind(), strict=True)
+        return [copy._replace(gate=gate, gate_bias=bias) for copy, gate, bias in pairs]
 
 
 class _Copied(NamedTuple):
@@ -180,16 +166,16 @@ def _parts_of(copies: ProductWeights) -> list[Tensor]:
 
 
 def _empty_copies(layer: _Copied, dtype: torch.dtype) -> ProductWeights:
-    width, head_dim = layer.query.shape[0], layer.gate.shape[1]
-    empty = partial(torch.empty, device=layer.query.device)
+    width = layer.query.shape[0]
+    empty = partial(torch.empty, dtype=dtype, device=layer.query.device)
     return ProductWeights(
-        projection=empty((3 * width, width), dtype=dtype),
-        projection_bias=empty(3 * width, dtype=dtype),
-        out=empty(layer.out.shape, dtype=dtype),
-        inner=empty(layer.inner.shape, dtype=dtype),
-        outer=empty(layer.outer.shape, dtype=dtype),
-        gate=empty((2, head_dim)),
-        gate_bias=empty(2),
+        projection=empty((3 * width, width)),
+        projection_bias=empty(3 * width),
+        out=empty(layer.out.shape),
+        inner=empty(layer.inner.shape),
+        outer=empty(layer.outer.shape),
+        gate=layer.gate,
+        gate_bias=layer.gate_bias,
     )
 
 
@@ -208,7 +194,7 @@ class _Layer(torch.autograd.Function):
         weights, dtype = LayerWeights._make(parameters), taken.dtype
         copies, const = settings.copies, weights.gate_const.flatten()
         packed = F.linear(taken, copies.projection, copies.projection_bias).view(len(taken), 3, len(const), -1)
-        gate = fused_layers.gate_forward(taken, copies.gate, copies.gate_bias, const)
+        gate = position_gate.gate_forward(taken, copies.gate, copies.gate_bias, const)
         query, key, value = packed.unbind(1)
         out, lse = attention.forward(query, key, value, gate, table, settings.call)
         branch = out.flatten(1) @ copies.out.t()
@@ -238,6 +224,8 @@ class _Layer(torch.autograd.Function):
 
         ends = _join_backward(second, second_norm, stream_gradient, taken_gradient, settings, 1, taken.dtype)
         stream_gradient, branch, found["second_norm"], found["second_norm_bias"], found["outer_bias"] = ends
+        if not any(ctx.needs_input_grad[:3]) and not any(ctx.needs_input_grad[4:-2]):
+            return *[None] * (len(ctx.needs_input_grad) - 2), found["second_norm"], found["second_norm_bias"]
         found["outer"] = product_of_gradient(branch, activated)
         gradient = branch @ copies.outer
         gradient, found["inner_bias"] = fused_layers.gelu_backward(
@@ -278,7 +266,7 @@ def _attention_backward(
     found["query_bias"], found["key_bias"], found["value_bias"] = biases
     copies: ProductWeights = ctx.settings.copies
     folded = copies.gate, copies.gate_bias, const
-    taken_gradient, gate, gate_bias, found["gate_const"] = fused_layers.gate_backward(
+    taken_gradient, gate, gate_bias, found["gate_const"] = position_gate.gate_backward(
         gate_gradient, taken, *folded, packed @ copies.projection
     )
     found["gate"] = gate.unsqueeze(1).expand(2, 4, -1).reshape(8, -1)

@@ -19,16 +19,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from net.packed_convolutions import Placement, extract, place
-from net.packed_layers import LayerSettings, LayerWeights, ProductWeights, WeightCopies, run_layer
+from net.packed_layers import LayerSettings, LayerWeights, ProductWeights, copy_weights, run_layer
 from net.positional_convolution import PositionalPlan, plan_positions, positional_convolution
 from net.relative_attention import (
     AttentionPlan,
     gate_of,
     has_kernels,
+    plain_relative_attention,
     prepare_call,
-    relative_attention,
     relative_buckets,
 )
+from net.triton_support import is_exact_gelu
 
 Masking = Callable[[Tensor, Sequence[int]], Tensor]
 """Takes projected frames (N, D) and the frames of each utterance, and returns them with spans masked."""
@@ -67,8 +68,7 @@ class PackedWavLM:
         self.config = encoder.config
         self.is_stable = bool(self.config.do_stable_layer_norm)
         self.heads = int(self.config.num_attention_heads)
-        self._copies = WeightCopies()
-        self._buckets: dict[tuple[int, torch.device], Tensor] = {}
+        self._one_hot = torch.empty(0, 1)  # of the buckets of all distances, as far as was asked for
 
     def plan(self, counts: Sequence[int], device: torch.device) -> PackPlan:
         """Plan a batch of utterances of so many samples."""
@@ -122,7 +122,7 @@ class PackedWavLM:
         taken = _normed(hidden, layers[0].layer_norm).to(dtype) if self.is_stable else hidden.to(dtype)
         used = [number for number in range(len(layers)) if not self._is_dropped(number)]
         following = [*used[1:], None]
-        copies = self._copies.of(layers, dtype) if self._is_fused(hidden.device, dtype) else None
+        copies = copy_weights(layers, dtype) if self._is_fused(hidden.device, dtype) else None
         for number, layer in enumerate(layers):
             if number in used:
                 after = following[used.index(number)]
@@ -149,7 +149,7 @@ class PackedWavLM:
     def _is_fused(self, device: torch.device, dtype: torch.dtype) -> bool:
         layer = self.encoder.encoder.layers[0]
         activation = layer.feed_forward.intermediate_act_fn
-        return has_kernels(device, dtype, layer.attention.head_dim) and torch.equal(activation(_PROBE), F.gelu(_PROBE))
+        return has_kernels(device, dtype, layer.attention.head_dim) and is_exact_gelu(activation)
 
     def _norms(self, layer: Any, after: Any) -> Norms:  # noqa: ANN401 - transformers' modules
         """Return the norms behind a layer's two parts; in a stable model the second is the first of what comes next."""
@@ -178,7 +178,7 @@ class PackedWavLM:
             eps=(norms[0].eps, norms[1].eps),
             rates=rates,
             seeds=(seeds[0], seeds[1], seeds[2]),
-            next_dtype=torch.float32 if is_last else dtype,
+            next_dtype=torch.float32 if is_last and self.is_stable else dtype,
         )
 
     def _plain_layer(
@@ -206,9 +206,8 @@ class PackedWavLM:
         linear = attention.gru_rel_pos_linear
         gate = gate_of(hidden, linear.weight, linear.bias, attention.gru_rel_pos_const, self.heads)
         rate = attention.dropout if attention.training else 0.0
-        seed = int(torch.randint(2**62, ())) if rate else 0
         query, key, value = packed.unbind(1)
-        out = relative_attention(query, key, value, gate, table, plan.attention, attention.scaling, rate, seed)
+        out = plain_relative_attention(query, key, value, gate, table, plan.attention, attention.scaling, rate)
         return _product(out.flatten(1), attention.out_proj)
 
     def _table(self, longest: int, device: torch.device) -> Tensor:
@@ -217,14 +216,15 @@ class PackedWavLM:
         A product with zeros and ones: its gradient, too, is a product, where that of a selection adds atomically.
         """
         reach = -(-longest // REACH_STEP) * REACH_STEP
-        key = (reach, device)
-        if key not in self._buckets:
+        there = (self._one_hot.shape[1] + 1) // 2
+        if self._one_hot.device != device or there < reach:
+            count = int(self.config.num_buckets)
             with torch.inference_mode(False):  # what is kept must be of use in training, too
-                count = int(self.config.num_buckets)
                 buckets = relative_buckets(reach, count, self.config.max_bucket_distance)
-                self._buckets[key] = F.one_hot(buckets, count).t().float().contiguous().to(device)
+                self._one_hot = F.one_hot(buckets, count).t().float().contiguous().to(device)
+            there = reach
         embedding: Tensor = self.encoder.encoder.layers[0].attention.rel_attn_embed.weight
-        return embedding.t() @ self._buckets[key]
+        return embedding.t() @ self._one_hot[:, there - reach : there + reach - 1]
 
     def _is_dropped(self, number: int) -> bool:
         """Draw whether layerdrop leaves a layer out; the first, which owns the position bias, stays."""
@@ -241,9 +241,6 @@ def _norm_of_join(branch: Tensor, stream: Tensor, norm: nn.LayerNorm, rate: floa
     """Add a branch to the stream and normalise it; return the stream, and a copy for the next product."""
     joined = _normed(stream + F.dropout(branch, rate).float(), norm)
     return joined, joined.to(branch.dtype)
-
-
-_PROBE = torch.linspace(-3, 3, 7)
 
 
 def _rate(dropout: nn.Dropout) -> float:

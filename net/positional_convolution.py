@@ -18,8 +18,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from net.packed_convolutions import to_device
+from net.triton_support import is_exact_gelu, runs_triton
 
 COLUMNS = 128
 """A block is long enough that its outputs in one group fill whole tiles of so many columns."""
@@ -95,8 +97,7 @@ def positional_convolution(embedding: Any, frames: Tensor, plan: PositionalPlan,
     Returns:
         (N, D), to be added to the frames.
     """
-    is_exact_gelu = torch.equal(embedding.activation(_PROBE), F.gelu(_PROBE))
-    if not (frames.is_cuda and is_exact_gelu):
+    if not (frames.is_cuda and runs_triton(frames.device) and is_exact_gelu(embedding.activation)):
         return positional_plain(embedding, frames, plan, dtype)
     return positional_fused(embedding, frames, plan, dtype)
 
@@ -140,6 +141,7 @@ class _PositionalConvolution(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         from net import positional_convolution_kernels as kernels
 
@@ -161,6 +163,3 @@ class _PositionalConvolution(torch.autograd.Function):
 def grouped_taps(weight: Tensor, groups: int) -> Tensor:
     """View a convolution's weight (D, C, K) as (G, K, C in, C out)."""
     return weight.view(groups, -1, *weight.shape[1:]).permute(0, 3, 2, 1)
-
-
-_PROBE = torch.linspace(-3, 3, 7)

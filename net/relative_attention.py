@@ -16,17 +16,16 @@ Philox4x32-7).
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
 from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
+
+from net.triton_support import runs_triton
 
 KERNEL_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 KERNEL_HEAD_DIMS = (16, 32, 64, 128)
@@ -76,7 +75,6 @@ class AttentionPlan:
 
     Attributes:
         lengths: Frames of each utterance, in the order of the pack.
-        cu_seqlens: (utterances + 1,) int32 on the device: where each begins, and the total.
         programs: By block size, (programs, 4) int32 on the device, longest utterances first: start and end of the
             program's utterance, its block there, and how many vectors of partial sums the programs before it store.
         vectors: By block size, how many vectors of partial sums all programs store for one head.
@@ -84,7 +82,6 @@ class AttentionPlan:
     """
 
     lengths: tuple[int, ...]
-    cu_seqlens: Tensor
     programs: dict[int, Tensor]
     vectors: dict[int, int]
     settings: KernelSettings | None = None
@@ -106,14 +103,14 @@ class AttentionPlan:
         sizes = sorted({size for entry in used for size in (entry.forward_rows, entry.backward_block)})
         rows = {size: _program_rows(lengths, starts, size) for size in sizes}
         flat = [number for size in sizes for row in rows[size] for number in row]
-        host = torch.tensor([*flat, *starts], dtype=torch.int32)
+        host = torch.tensor(flat, dtype=torch.int32)
         if torch.device(device).type == "cuda":
             host = host.pin_memory()
         packed = host.to(device, non_blocking=True)
-        parts = torch.split(packed, [*(4 * len(rows[size]) for size in sizes), len(starts)])
-        programs = {size: part.view(-1, 4) for size, part in zip(sizes, parts, strict=False)}
+        parts = torch.split(packed, [4 * len(rows[size]) for size in sizes])
+        programs = {size: part.view(-1, 4) for size, part in zip(sizes, parts, strict=True)}
         vectors = {size: sum(-(-n // size) * (-(-n // size) + 1) for n in lengths) for size in sizes}
-        return cls(lengths, parts[-1], programs, vectors, settings)
+        return cls(lengths, programs, vectors, settings)
 
 
 def _program_rows(lengths: Sequence[int], starts: Sequence[int], size: int) -> list[tuple[int, int, int, int]]:
@@ -162,9 +159,9 @@ def relative_attention(
 ) -> Tensor:
     """Attend within each utterance of a pack.
 
-    On GPUs from compute capability 8.0 by kernels that give the same bits each time; elsewhere by
-    `plain_relative_attention`. Dropout's mask depends on the seed, a frame's place in the pack and the head alone, and
-    is the same on both ways.
+    On GPUs from compute capability 8.0 by kernels that give the same bits each time, where dropout's mask depends on
+    the seed, a frame's place in the pack and the head alone; elsewhere by `plain_relative_attention`, whose mask comes
+    from PyTorch's generator.
 
     Args:
         query: (frames, heads, head_dim); may be a strided view, as key and value.
@@ -176,7 +173,7 @@ def relative_attention(
         plan: Of this batch, on the tensors' device.
         scale: Usually head_dim ** -0.5.
         dropout: Probability that a weight becomes zero; others are multiplied by 1 / (1 - dropout).
-        seed: Of the dropout, 0 .. 2^63 - 1; a new one for every layer and step.
+        seed: Of the kernels' dropout, 0 .. 2^63 - 1; a new one for every layer and step.
 
     Returns:
         (frames, heads, head_dim) in the dtype of query.
@@ -186,7 +183,7 @@ def relative_attention(
     """
     _check(query, key, value, gate, table, plan, dropout, seed)
     if not has_kernels(query.device, query.dtype, query.shape[2]):
-        return plain_relative_attention(query, key, value, gate, table, plan, scale, dropout, seed)
+        return plain_relative_attention(query, key, value, gate, table, plan, scale, dropout)
     call = prepare_call(plan, query.dtype, query.shape[2], scale, dropout, seed)
     query, key, value = (t if t.stride(2) == 1 else t.contiguous() for t in (query, key, value))
     gate, table = gate.float().contiguous(), _with_margin(table.float(), call).contiguous()
@@ -238,17 +235,8 @@ def _check(
 
 
 def has_kernels(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
-    """Return whether Triton runs such an attention, on its GPU or, with TRITON_INTERPRET=1, without one."""
-    if dtype not in KERNEL_DTYPES or head_dim not in KERNEL_HEAD_DIMS or not _has_triton():
-        return False
-    if device.type == "cuda":
-        return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-@cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
+    """Return whether Triton runs such an attention."""
+    return dtype in KERNEL_DTYPES and head_dim in KERNEL_HEAD_DIMS and runs_triton(device)
 
 
 class _RelativeAttention(torch.autograd.Function):
@@ -287,9 +275,12 @@ def plain_relative_attention(
     plan: AttentionPlan,
     scale: float,
     dropout: float = 0.0,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> Tensor:
-    """Compute `relative_attention` by PyTorch alone, utterances of equal length together; stores the bias."""
+    """Compute `relative_attention` by PyTorch alone, utterances of equal length together; stores the bias.
+
+    With a seed dropout's mask is that of the kernels, slowly; without one it is PyTorch's.
+    """
     pieces = [torch.split(t, list(plan.lengths)) for t in (query, key, value, gate)]
     starts = (0, *accumulate(plan.lengths))
     attended: list[Tensor] = [query] * len(plan.lengths)
@@ -297,12 +288,12 @@ def plain_relative_attention(
         chosen = [u for u, n in enumerate(plan.lengths) if n == length]
         q, k, v, g = (torch.stack([piece[u] for u in chosen]).transpose(1, 2) for piece in pieces)
         bias = (g.unsqueeze(3) * distances_to_matrix(table, length)).to(query.dtype)
-        if dropout == 0:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+        if dropout == 0 or seed is None:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
         else:
             places = torch.tensor([starts[u] for u in chosen], device=query.device)
             kept = kept_weights(places, length, query.shape[1], round(dropout * DROP_STEPS), seed)
-            weights = torch.softmax((q @ k.transpose(2, 3)) * scale + bias, dim=3)
+            weights = torch.softmax((q * scale) @ k.transpose(2, 3) + bias, dim=3)
             out = (weights * kept / (1 - dropout)).to(v.dtype) @ v
         for u, one in zip(chosen, out.transpose(1, 2), strict=True):
             attended[u] = one

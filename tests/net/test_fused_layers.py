@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from net import fused_layers as fused
+from net import position_gate
 from tests.net.interpreted import run_interpreted
 
 EPS = 1e-5
@@ -124,11 +125,11 @@ def test_plain_gate_equals_autograd() -> None:
     )
     a, b = torch.sigmoid(F.linear(hidden.view(5, 3, HEAD_DIM), weight, bias)).unbind(-1)
     expected = a * (b * const - 1.0) + 2.0
-    assert error(fused.gate_forward(hidden, weight, bias, const), expected) <= 1e-12
+    assert error(position_gate.gate_forward(hidden, weight, bias, const), expected) <= 1e-12
     gate_gradient, other = random(5, 3, seed=4), random(5, 48, seed=5)
     leaves = [hidden, weight, bias, const]
     detached = hidden.detach(), weight.detach(), bias.detach(), const.detach()
-    found = fused.gate_backward(gate_gradient, *detached, other)
+    found = position_gate.gate_backward(gate_gradient, *detached, other)
     assert_close(found, by_autograd([expected, hidden * 1.0], [gate_gradient, other], leaves))
 
 
@@ -178,10 +179,10 @@ def cases(rows: int, dim: int, inner: int, head_dim: int, dtype: torch.dtype, ra
         yield "join backward", fused.join_backward, fused.plain_join_backward, arguments
     heads = dim // head_dim
     gate = (branch, random(2, head_dim, dtype=full), random(2, dtype=full), random(heads, dtype=full))
-    yield "gate", fused.gate_forward, fused.plain_gate_forward, gate
+    yield "gate", position_gate.gate_forward, position_gate.plain_gate_forward, gate
     for other in (first, second):
         arguments = (random(rows, heads, dtype=full), *gate, other)
-        yield "gate backward", fused.gate_backward, fused.plain_gate_backward, arguments
+        yield "gate backward", position_gate.gate_backward, position_gate.plain_gate_backward, arguments
 
 
 def with_full(function: Callable[..., Any], wants_full: bool) -> Callable[..., Any]:
@@ -224,10 +225,11 @@ def assert_all_close(
 def check_kernels(rows: str, dim: str) -> None:
     """Runs interpreted, where each way to split rows and columns is to be had with few of them."""
     from net import fused_layers_kernels as kernels
+    from net import position_gate_kernels
 
     assert fused.runs_kernels(torch.empty((1, 16)))
     for size, programs, rate in ((1, 2, 0.0), (4, 7, 0.25)):
-        for settings in kernels.SETTINGS.values():
+        for settings in (kernels.SETTINGS | position_gate_kernels.SETTINGS).values():
             settings.update({"rows": size} | ({"programs": programs} if "programs" in settings else {}))
         kernels.SETTINGS["gelu_forward"]["columns"] = kernels.SETTINGS["gelu_backward"]["columns"] = 32 * size
         for dtype, limit in ((torch.float32, 1e-6), (torch.float16, 1e-3)):

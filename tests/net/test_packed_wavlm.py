@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from net.packed_layers import copy_weights
 from net.packed_wavlm import PackedWavLM
+from net.relative_attention import DROP_STEPS
 from tests.net.interpreted import run_interpreted
 from tests.net.test_upstream import make_waveforms, relative_error, tiny
 
@@ -103,28 +105,75 @@ def test_dropout_is_the_same_with_and_without_kernels(name: str) -> None:
     run_interpreted(__name__, "check_dropout", name)
 
 
-def check_stale_copies(name: str) -> None:
-    """Runs interpreted: weights that change between steps are copied again."""
+def check_weights_that_change(name: str) -> None:
+    """Runs interpreted: whoever changes weights, the next forward has them."""
     encoder, waveforms = make_encoder(name).eval(), make_waveforms((0.2,))
     packed = PackedWavLM(encoder)
-    optimiser = torch.optim.SGD(encoder.parameters(), 0.1)
+    optimiser = torch.optim.AdamW(encoder.parameters(), 1e-2, fused=True)
 
     def run(runner: PackedWavLM) -> Tensor:
         plan = runner.plan([len(waveforms[0])], torch.device("cpu"))
         return runner.encode(runner.features(waveforms[0], plan, torch.float32), plan, torch.float32, None, False)[0]
 
     with torch.inference_mode():
-        run(packed)
+        before = run(packed)
     run(packed).square().mean().backward()  # type: ignore[no-untyped-call]
     optimiser.step()
+    assert relative_error(run(packed), before) > 1e-2
     assert torch.equal(run(packed), run(PackedWavLM(encoder)))
-    encoder.load_state_dict(make_encoder(name).state_dict())
+    for parameter in encoder.parameters():
+        parameter.data.mul_(1.1)
     assert torch.equal(run(packed), run(PackedWavLM(encoder)))
 
 
 @pytest.mark.slow
-def test_copies_of_weights_follow_the_weights() -> None:
-    run_interpreted(__name__, "check_stale_copies", "base")
+def test_weights_that_change_are_seen() -> None:
+    run_interpreted(__name__, "check_weights_that_change", "base")
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+@pytest.mark.parametrize("place", ["hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"])
+def test_each_dropout_is_applied_in_its_place(place: str, is_fused: bool) -> None:
+    if is_fused:
+        run_interpreted(__name__, "check_one_dropout", place)
+    else:
+        check_one_dropout(place)
+
+
+def check_one_dropout(place: str) -> None:
+    off = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0)
+    encoder = make_encoder("stable", **{**off, place: 0.3}, layerdrop=0.0)
+    waveforms = make_waveforms((0.2,))
+
+    def run(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            return encode(encoder, waveforms, torch.float32)[0]
+
+    encoder.eval()
+    plain = run(1)
+    assert torch.equal(plain, run(2))
+    encoder.train()
+    assert torch.equal(run(1), run(1))
+    assert relative_error(run(1), run(2)) > 0.01
+    assert relative_error(run(1), plain) > 0.01
+
+
+def test_each_dropout_of_a_layer_has_its_own_rate_and_seed() -> None:
+    encoder = make_encoder("stable", hidden_dropout=0.1, attention_dropout=0.2, activation_dropout=0.3).train()
+    encoder.encoder.layers[0].feed_forward.output_dropout.p = 0.4
+    packed = PackedWavLM(encoder)
+    plan = packed.plan([8000], torch.device("cpu"))
+    layers = list(encoder.encoder.layers)
+    copies = copy_weights(layers, torch.float32)
+    settings = [
+        packed._settings(layer, packed._norms(layer, None), copy, torch.float32, plan, is_last=False)
+        for layer, copy in zip(layers, copies, strict=True)
+    ]
+    assert settings[0].rates == (0.1, 0.3, 0.4)
+    assert settings[0].call.threshold == round(0.2 * DROP_STEPS)
+    seeds = [seed for one in settings for seed in (*one.seeds, one.call.seed)]
+    assert len(set(seeds)) == 4 * len(layers)
 
 
 @pytest.mark.gpu

@@ -154,7 +154,6 @@ def test_gate_is_that_of_transformers() -> None:
 
 def test_plan_lists_every_block_once_longest_utterances_first() -> None:
     plan = AttentionPlan.of((64, 1, 65, 130), "cpu")
-    assert plan.cu_seqlens.tolist() == [0, 64, 65, 130, 260]
     rows = plan.programs[64].tolist()
     assert [tuple(row[:3]) for row in rows] == [
         (130, 260, 0),

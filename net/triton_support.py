@@ -1,0 +1,38 @@
+"""Whether Triton's kernels run somewhere."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+import torch.nn.functional as F
+
+_PROBE = torch.linspace(-3, 3, 7)
+
+
+def runs_triton(device: torch.device) -> bool:
+    """Return whether a device runs the kernels: an NVIDIA GPU, or the CPU by Triton's interpreter (TRITON_INTERPRET=1).
+
+    The GPU needs compute capability 8.0; on older ones, on others' GPUs and without Triton the forms in PyTorch's own
+    operations run.
+    """
+    if not _is_installed():
+        return False
+    return _is_capable(device) if device.type == "cuda" else os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def _is_installed() -> bool:
+    return find_spec("triton") is not None
+
+
+@cache
+def _is_capable(device: torch.device) -> bool:
+    return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def is_exact_gelu(activation: object) -> bool:
+    """Return whether an activation is the GELU with the error function, which the kernels have."""
+    return callable(activation) and torch.equal(activation(_PROBE), F.gelu(_PROBE))
