@@ -30,7 +30,10 @@ SHORTEST_SECONDS = 0.025
 MOST_FRAMES_A_BYTE = 10_000
 """No codec of libsndfile writes silence in less; a FLAC whose length is not known announces far more."""
 THREADS = 16
-"""Most of the time of reading headers is spent waiting where the disk is a network away."""
+"""At most, for files that are not decoded: on a network disk nearly all of the time is waiting."""
+IDLE = 0.5
+"""Where less of the time than this is spent computing, the disk is waited for, and more threads are started; beyond
+that they would only wait for each other."""
 SECONDS_BETWEEN_LOOKS, SECONDS_BETWEEN_KEEPING = 0.5, 30.0
 ATTEMPTS = 3
 SYSTEM_ERROR = 2
@@ -121,11 +124,14 @@ def _in_threads(
     told, kept_at = 0, time.monotonic()
     with ThreadPoolExecutor(max_workers=threads) as pool:
         try:
-            pending = {pool.submit(work) for _ in range(min(threads, len(items)))}
+            pending = {pool.submit(work) for _ in range(min(threads, os.cpu_count() or 1, len(items)))}
             while pending:
+                looked, used = time.monotonic(), time.process_time()
                 done, pending = wait(pending, SECONDS_BETWEEN_LOOKS, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
+                if time.process_time() - used < IDLE * (time.monotonic() - looked):
+                    pending |= {pool.submit(work) for _ in range(min(len(pending), threads - len(pending)))}
                 told, news = len(found), len(found) - told
                 advance(news)
                 if pending and time.monotonic() - kept_at >= SECONDS_BETWEEN_KEEPING:
