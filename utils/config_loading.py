@@ -13,16 +13,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from utils.config_text import describe_allowed, describe_value, did_you_mean
-from utils.configuration import (
-    NAME_PATTERN,
-    PATTERN_RULES,
-    ClassGroups,
-    CorpusConfig,
-    ExperimentConfig,
-    ExperimentEntry,
-    Section,
-    TrainingConfig,
-)
+from utils.configuration import ClassGroups, CorpusConfig, ExperimentConfig, ExperimentEntry, TrainingConfig
+from utils.configuration_types import NAME_PATTERN, PATTERN_RULES, Section
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -11,7 +11,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from utils.configuration import PATTERN_RULES
+from utils.configuration_types import PATTERN_RULES
 
 PLAIN_TYPES: dict[object, str] = {bool: "true or false", Path: "a path in quotes"}
 NUMBER_TYPES: dict[object, str] = {int: "a whole number", float: "a number"}

@@ -6,94 +6,33 @@ in a file is answered before torch or pandas are loaded.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, model_validator
-from pydantic_core import PydanticCustomError
-from typing_extensions import Self
+from pydantic import Field
 
-HARD_LOSSES = ("WeightedCrossEntropy", "BalancedSoftmax", "CrossEntropy", "Focal")
-SOFT_LOSSES = ("SoftCrossEntropy", "KLDivergence")
-CATEGORICAL_LOSSES = HARD_LOSSES + SOFT_LOSSES
-ATTRIBUTE_LOSSES = ("CCCLoss", "MSELoss")
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$"
-PROJECT_PATTERN = r"^([A-Za-z0-9._-]+/)?[A-Za-z0-9._-]{1,128}$"
-PATTERN_RULES = {
-    NAME_PATTERN: "letters, digits, '.', '_', '+' and '-', 100 at most, beginning with a letter or digit",
-    PROJECT_PATTERN: "name or entity/name, of letters, digits, '.', '_' and '-'",
-}
-"""What a text of a pattern is, in words."""
-SPLIT_NAME = re.compile(r"train|development|test\d*")
-
-NO_EFFECT_ON_RESULTS = {"affects_result": False}
-"""Marks a key that may differ between training and evaluation of one run."""
-
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _canonical_loss(value: object) -> object:
-    """Accept `BalancedSoftmaxLoss` for `BalancedSoftmax`, and `CCC` for `CCCLoss`."""
-    if isinstance(value, str):
-        for name in CATEGORICAL_LOSSES + ATTRIBUTE_LOSSES:
-            if value.removesuffix("Loss") == name.removesuffix("Loss"):
-                return name
-    return value
-
-
-def _as_path(value: object) -> object:
-    return Path(os.path.expanduser(value)) if isinstance(value, str) and value else value
-
-
-Tags = Annotated[tuple[Annotated[StrictStr, Field(min_length=1, max_length=64)], ...], BeforeValidator(_as_tuple)]
-Names = Annotated[tuple[StrictStr, ...], BeforeValidator(_as_tuple)]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-Scale = Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
-PathKey = Annotated[Path, BeforeValidator(_as_path)]
-AnyLoss = Annotated[
-    Literal[
-        "WeightedCrossEntropy",
-        "BalancedSoftmax",
-        "CrossEntropy",
-        "Focal",
-        "SoftCrossEntropy",
-        "KLDivergence",
-        "CCCLoss",
-        "MSELoss",
-    ],
-    BeforeValidator(_canonical_loss),
-]
-ModelType = Literal["UpstreamFinetune", "UpstreamGender"]
-AttributeLoss = Annotated[Literal["CCCLoss", "MSELoss"], BeforeValidator(_canonical_loss)]
-
-
-class Section(BaseModel):
-    """A strict, frozen table of a TOML file whose keys know what they are for."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    def key_problems(self) -> list[tuple[str, str]]:
-        """Return what is wrong between keys, as `(key, sentence)` pairs."""
-        return []
-
-    @model_validator(mode="after")
-    def _check_keys_together(self) -> Self:
-        problems = self.key_problems()
-        if problems:
-            text = "; ".join(f"{key}: {sentence}" for key, sentence in problems)
-            raise PydanticCustomError("key_problems", "{text}", {"text": text, "problems": problems})
-        return self
+from utils.configuration_types import (
+    ATTRIBUTE_LOSSES,
+    CATEGORICAL_LOSSES,
+    HARD_LOSSES,
+    NAME_PATTERN,
+    NO_EFFECT_ON_RESULTS,
+    PROJECT_PATTERN,
+    SOFT_LOSSES,
+    SPLIT_NAME,
+    AnyLoss,
+    AttributeLoss,
+    Count,
+    Fraction,
+    ModelType,
+    Names,
+    PathKey,
+    Positive,
+    Scale,
+    Section,
+    Seeds,
+    Tags,
+)
 
 
 class CorpusConfig(Section):

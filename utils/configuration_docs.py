@@ -8,7 +8,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from utils.config_text import describe_allowed, describe_value
-from utils.configuration import ClassGroups, CorpusConfig, ExperimentEntry, Section, TrainingConfig, affects_result
+from utils.configuration import ClassGroups, CorpusConfig, ExperimentEntry, TrainingConfig, affects_result
+from utils.configuration_types import Section
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
 INTRODUCTION = """# Configuration

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from utils.configuration import SPLIT_NAME, CorpusConfig
+from utils.configuration import CorpusConfig
+from utils.configuration_types import SPLIT_NAME
 from utils.data import ATTRIBUTES, DataError, Reading
 
 CSV_DIALECT: dict[str, Any] = {
