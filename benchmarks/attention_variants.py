@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.timing import TIMES, first_line, median_ms
+from net.host_tables import placed
 from net.relative_attention import (
     FLOAT_SETTINGS,
     HALF_SETTINGS,
@@ -89,7 +90,7 @@ class Problem:
 
     def forward(self, plan: AttentionPlan, attend: Callable[..., Tensor] = relative_attention) -> Tensor:
         """Attend once."""
-        return attend(*self.leaves, plan, HEAD_DIM**-0.5, self.dropout, 1)
+        return attend(*self.leaves, plan, HEAD_DIM**-0.5, self.dropout)
 
     def both(
         self, plan: AttentionPlan, attend: Callable[..., Tensor] = relative_attention, frozen_table: bool = False
@@ -118,7 +119,7 @@ class Problem:
 
 def report(name: str, problem: Problem, settings: KernelSettings, expected: Sequence[Tensor]) -> None:
     """Print one line of the table; a setting that does not compile or run costs no more than its line."""
-    plan = AttentionPlan.of(problem.lengths, "cuda", settings)
+    plan = placed(AttentionPlan.of(problem.lengths, settings), "cuda")
     try:
         error = problem.worst_error(plan, expected)
         forward = queued_ms(lambda: problem.forward(plan))
@@ -131,7 +132,7 @@ def report(name: str, problem: Problem, settings: KernelSettings, expected: Sequ
 
 def report_batch(problem: Problem, base: KernelSettings) -> None:
     """Print one batch's table."""
-    plan = AttentionPlan.of(problem.lengths, "cuda")
+    plan = placed(AttentionPlan.of(problem.lengths), "cuda")
     expected = problem.both(plan, plain_relative_attention)
 
     def line(name: str, forward: float, both: float) -> None:

@@ -20,6 +20,7 @@ from benchmarks.timing import changed, first_line, median_ms, replaced
 from net import packed_convolutions, positional_convolution
 from net import packed_convolutions_kernels as extractor_kernels
 from net import positional_convolution_kernels as positional_kernels
+from net.host_tables import placed
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "base-plus": {},
@@ -72,7 +73,7 @@ def time_extractor(config: WavLMConfig, counts: tuple[int, ...], device: torch.d
     """Compare feature extractors: whole, with variants of the products, and kernel by kernel."""
     extractor = WavLMFeatureEncoder(config).to(device).eval().requires_grad_(False)
     samples = torch.randn(sum(counts), device=device)
-    placement = packed_convolutions.place(counts, config.conv_kernel, config.conv_stride, device)
+    placement = placed(packed_convolutions.place(counts, config.conv_kernel, config.conv_stride), device)
     padded = nn.utils.rnn.pad_sequence(list(torch.split(samples, list(counts))), batch_first=True)
 
     def ours() -> Tensor:
@@ -130,7 +131,7 @@ def time_extractor_kernels(
 def time_positions(config: WavLMConfig, counts: tuple[int, ...], device: torch.device) -> None:
     """Compare positional convolutions: forward, forward and backward, and kernel by kernel."""
     embedding = WavLMPositionalConvEmbedding(config).to(device)
-    lengths = packed_convolutions.place(counts, config.conv_kernel, config.conv_stride, device).lengths[-1]
+    lengths = packed_convolutions.place(counts, config.conv_kernel, config.conv_stride).lengths[-1]
     frames = torch.randn((sum(lengths), config.hidden_size), device=device, dtype=torch.bfloat16, requires_grad=True)
     utterances = list(torch.split(frames.detach(), list(lengths)))
     padded = nn.utils.rnn.pad_sequence(utterances, batch_first=True).requires_grad_()
@@ -141,7 +142,7 @@ def time_positions(config: WavLMConfig, counts: tuple[int, ...], device: torch.d
     report("positions, stock forward", torch.no_grad()(stock))
     report("positions, stock forward and backward", partial(forward_and_backward, stock))
     for block in BLOCKS:
-        plan = positional_convolution.plan_positions(lengths, embedding.conv, device, block)
+        plan = placed(positional_convolution.plan_positions(lengths, embedding.conv, block), device)
 
         def ours(plan: positional_convolution.PositionalPlan = plan) -> Tensor:
             return positional_convolution.positional_convolution(embedding, frames, plan, torch.bfloat16)
@@ -158,7 +159,7 @@ def time_positions(config: WavLMConfig, counts: tuple[int, ...], device: torch.d
 def time_positional_kernels(embedding: Any, frames: Tensor, lengths: tuple[int, ...]) -> None:  # noqa: ANN401
     """Time each kernel over tile settings, at the default block."""
     conv = embedding.conv
-    plan = positional_convolution.plan_positions(lengths, conv, frames.device)
+    plan = placed(positional_convolution.plan_positions(lengths, conv), frames.device)
     padded = positional_kernels.pad_frames(frames, None, plan, conv.groups)
     taps = positional_convolution.grouped_taps(conv.weight, conv.groups)
     operations = 2 * frames.numel() * conv.weight.shape[1] * plan.taps
@@ -204,7 +205,7 @@ def split_batch(
     for first in range(0, len(counts), utterances):
         part = counts[first : first + utterances]
         start = sum(counts[:first])
-        placement = packed_convolutions.place(part, config.conv_kernel, config.conv_stride, device)
+        placement = placed(packed_convolutions.place(part, config.conv_kernel, config.conv_stride), device)
         parts.append((samples[start : start + sum(part)], placement))
     return parts
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from benchmarks.timing import changed, first_line, median_ms
 from net import fused_layers as fused
-from net import fused_layers_kernels, position_gate, position_gate_kernels
+from net import position_gate
+from net.fused_layers import Dropout
 from net.relative_attention import gate_of
 
 FRAMES = 12_768
@@ -97,6 +98,7 @@ def main() -> None:
 
 def gelu_parts(inner: int, rate: float, device: torch.device) -> Iterator[Part]:
     """Yield forward and backward of the activation."""
+    dropout = Dropout(rate, torch.tensor(SEED, device=device))
     hidden, gradient = (random(FRAMES, inner, device=device).bfloat16() for _ in range(2))
     bias = random(inner, device=device)
 
@@ -107,14 +109,14 @@ def gelu_parts(inner: int, rate: float, device: torch.device) -> Iterator[Part]:
         "gelu_forward",
         "",
         4 * hidden.numel(),
-        partial(fused.gelu_forward, hidden, bias, rate, SEED),
+        partial(fused.gelu_forward, hidden, bias, dropout),
         partial(without_graph, eager, hidden, bias),
     )
     yield Part(
         "gelu_backward",
         "",
         6 * hidden.numel(),
-        partial(fused.gelu_backward, gradient, hidden, bias, rate, SEED),
+        partial(fused.gelu_backward, gradient, hidden, bias, dropout),
         backward_of(eager, [hidden, bias], [gradient]),
     )
 
@@ -124,7 +126,8 @@ def join_parts(dim: int, rate: float, device: torch.device) -> Iterator[Part]:
     branch, gradient = (random(FRAMES, dim, device=device).bfloat16() for _ in range(2))
     residual, stream = (random(FRAMES, dim, device=device) for _ in range(2))
     branch_bias, weight, bias = (random(dim, device=device) for _ in range(3))
-    vectors = (weight, bias, EPS, rate, SEED, torch.bfloat16)
+    dropout = Dropout(rate, torch.tensor(SEED, device=device))
+    vectors = (weight, bias, EPS, dropout, torch.bfloat16)
 
     def eager(branch: Tensor, branch_bias: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
         joined = residual + F.dropout(branch + branch_bias.to(branch.dtype), rate).float()
@@ -140,7 +143,6 @@ def join_parts(dim: int, rate: float, device: torch.device) -> Iterator[Part]:
     leaves = [branch, branch_bias, residual, weight, bias]
     given = fused.join_forward(branch, branch_bias, residual, *vectors)
     back = partial(fused.join_backward, given.joined, given.mean, given.rstd, weight)
-    numbers = (rate, SEED, torch.bfloat16, True)
     for case, count, composition, gradients, joined_gradient in (
         ("stream", 12, eager, [gradient], stream),
         ("norm in both", 16, eager_full, [gradient, stream], None),
@@ -156,7 +158,7 @@ def join_parts(dim: int, rate: float, device: torch.device) -> Iterator[Part]:
             "join_backward",
             case,
             16 * branch.numel(),
-            partial(back, gradients, joined_gradient, *numbers),
+            partial(back, gradients, joined_gradient, dropout, torch.bfloat16),
             backward_of(composition, leaves, [gradient, stream]),
         )
 
@@ -213,7 +215,7 @@ def report(parts: tuple[Part, ...]) -> None:
     name = f"{parts[0].kernel} {parts[0].case}"
     eager = "".join(measured(part.eager, part.bytes) for part in parts)
     print(f"{name + ' eager':70s}{eager}", flush=True)
-    settings = fused_layers_kernels.SETTINGS | position_gate_kernels.SETTINGS
+    settings = fused.SETTINGS | position_gate.SETTINGS
     for setting in SETTINGS[parts[0].kernel]:
         with changed(settings[parts[0].kernel], setting):
             row = "".join(measured(part.ours, part.bytes) for part in parts)

@@ -78,6 +78,7 @@ class Variant:
     is_packed: bool = False
     is_compiled: bool = False
     is_checkpointed: bool = False
+    is_recorded: bool = False
 
 
 VARIANTS = {
@@ -86,7 +87,10 @@ VARIANTS = {
     "stock, AMP bf16, compile": Variant(torch.bfloat16, is_compiled=True),
     "packed, fp32": Variant(None, is_packed=True),
     "packed, bf16": Variant(torch.bfloat16, is_packed=True),
-    "packed, bf16, checkpointing": Variant(torch.bfloat16, is_packed=True, is_checkpointed=True),
+    "packed, bf16, recorded": Variant(torch.bfloat16, is_packed=True, is_recorded=True),
+    "packed, bf16, recorded, checkpointing": Variant(
+        torch.bfloat16, is_packed=True, is_checkpointed=True, is_recorded=True
+    ),
 }
 
 
@@ -104,7 +108,9 @@ class Step:
         self.scaler = torch.amp.grad_scaler.GradScaler("cuda", enabled=variant.dtype == torch.float16)
         self.samples = torch.randn(batch.utterances, batch.samples, device="cuda")
         self.targets = torch.randint(0, 8, (batch.utterances,), device="cuda")
-        self.packed = PackedWavLM(self.model, variant.is_checkpointed) if variant.is_packed else None
+        self.packed = PackedWavLM(self.model, is_checkpointed=variant.is_checkpointed) if variant.is_packed else None
+        if self.packed is not None and variant.is_recorded:
+            self.packed.record_steps()
         self.stock = torch.compile(self._stock) if variant.is_compiled else self._stock
 
     def __call__(self) -> Tensor:
@@ -127,9 +133,9 @@ class Step:
     def _pooled(self) -> Tensor:
         assert self.packed is not None
         dtype = self.dtype or torch.float32
-        plan = self.packed.plan((self.batch.samples,) * self.batch.utterances, torch.device("cuda"))
+        plan = self.packed.plan((self.batch.samples,) * self.batch.utterances, torch.device("cuda"), dtype)
         features = self.packed.features(self.samples.flatten(), plan, dtype)
-        last, _ = self.packed.encode(features, plan, dtype, None, False)
+        last = self.packed.encode(features, plan, dtype, None)
         return last.view(self.batch.utterances, -1, last.shape[1]).mean(1)
 
 
@@ -197,10 +203,10 @@ def main() -> None:
             rows.append(row)
             torch.cuda.empty_cache()
             if "error" in row:
-                print(f"{shape:10} {variant:26} {row['error'][:200]}", flush=True)
+                print(f"{shape:10} {variant:37} {row['error'][:200]}", flush=True)
                 continue
             print(
-                f"{shape:10} {variant:26} {row['ms']:7.1f} ms  MFU {row['mfu']:5.1%}  floor {row['floor_ms']:5.1f} ms  "
+                f"{shape:10} {variant:37} {row['ms']:7.1f} ms  MFU {row['mfu']:5.1%}  floor {row['floor_ms']:5.1f} ms  "
                 f"{row['gib']:5.1f} GiB  loss {row['loss']:.4f}",
                 flush=True,
             )

@@ -2,15 +2,13 @@
 
     gelu    dropout(gelu(hidden + bias))
     join    joined = residual + dropout(branch + branch_bias), and its layer norm
+    drop    dropout(hidden)
 
 Everything is computed in float32 and rounded once, when stored. Dropout's masks are not stored: the backward draws
-them again. A mask depends on the seed and on an element's row and column alone; two calls need two seeds. Rates are
-rounded to multiples of 1 / DROP_STEPS, and a kept value is multiplied by 1 / (1 - that multiple).
+them again. A mask depends on the seed and on an element's row and column alone; two calls need two seeds. The same
+arguments give the same bits each time. Import only where Triton runs.
 
-By kernels that give the same bits each time. The `plain_` twins, whose masks are the same bit for bit, say what the
-kernels compute, in float64 where what they take is; without kernels a model does not run layers in this form.
-
-Shapes: N frames, D hidden size, F inner size, both multiples of 8.
+Shapes: N frames, D hidden size, F inner size, both multiples of 8. All tensors are contiguous.
 
 Sources: D. Hendrycks and K. Gimpel, "Gaussian Error Linear Units", 2016; J. L. Ba et al., "Layer Normalization", 2016;
 J. K. Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011 (dropout's Philox4x32-7).
@@ -18,19 +16,56 @@ J. K. Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011 (dro
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
+import triton  # type: ignore[import-untyped]
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from net.relative_attention import philox
-from net.triton_support import runs_triton
+from net import fused_layers_kernels as kernels
 
 DROP_STEPS = 2**16
-KERNEL_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+SETTINGS: dict[str, dict[str, int]] = {
+    "gelu_forward": {"rows": 4, "columns": 1024, "num_warps": 4},
+    "gelu_backward": {"rows": 2, "columns": 1024, "num_warps": 4, "num_stages": 1, "programs": 6},
+    "join_forward": {"rows": 1, "num_warps": 4},
+    "join_backward": {"rows": 1, "num_warps": 4, "num_stages": 1, "programs": 4},
+    "drop": {"rows": 1, "num_warps": 4},
+}
+"""Rows of a tile, warps, and for sums over rows the stages of the loop and the programs a multiprocessor.
+
+All programs of a sum should fit on the GPU at once, which their registers decide: those that do not make a second turn.
+"""
+INTERPRETED_MULTIPROCESSORS = 2
+
+
+class Dropout(NamedTuple):
+    """A dropout.
+
+    Attributes:
+        rate: Rounded to a multiple of 1 / DROP_STEPS; a kept value is multiplied by 1 / (1 - that multiple).
+        seed: () int64 on the device, 0 .. 2^63 - 1; not read where the rate is 0.
+    """
+
+    rate: float
+    seed: Tensor | None = None
+
+    @property
+    def threshold(self) -> int:
+        """The rate in units of 1 / DROP_STEPS."""
+        return round(self.rate * DROP_STEPS)
+
+    @property
+    def scale(self) -> float:
+        """What kept values are multiplied by."""
+        return DROP_STEPS / (DROP_STEPS - self.threshold)
+
+    def constants(self) -> dict[str, Any]:
+        """Return what the kernels are compiled for."""
+        return {"DROPOUT": self.threshold > 0, "SCALE": self.scale}
 
 
 class Joined(NamedTuple):
@@ -56,61 +91,70 @@ class JoinGradients(NamedTuple):
 
     Attributes:
         residual: (N, D) float32.
-        branch: (N, D) in the dtype asked for, or None without a branch.
+        branch: (N, D) in the dtype asked for.
         weight: (D,) float32.
         bias: (D,) float32.
-        branch_bias: (D,) float32, or None without a branch.
+        branch_bias: (D,) float32.
     """
 
     residual: Tensor
-    branch: Tensor | None
+    branch: Tensor
     weight: Tensor
     bias: Tensor
-    branch_bias: Tensor | None
+    branch_bias: Tensor
 
 
-def gelu_forward(hidden: Tensor, bias: Tensor, rate: float, seed: int) -> Tensor:
+def gelu_forward(hidden: Tensor, bias: Tensor, dropout: Dropout) -> Tensor:
     """Return dropout(gelu(hidden + bias)), (N, F) in the dtype of hidden; the GELU is the one by erf.
 
     Args:
         hidden: (N, F), half or float32.
         bias: (F,) float32.
-        rate: Of dropout.
-        seed: Of dropout, 0 .. 2^63 - 1.
+        dropout: Of the result.
     """
-    if not runs_kernels(hidden):
-        return plain_gelu_forward(hidden, bias, rate, seed)
-    from net import fused_layers_kernels as kernels
+    settings = SETTINGS["gelu_forward"]
+    rows, columns = hidden.shape
+    size = min(settings["columns"], triton.next_power_of_2(columns))
+    out = torch.empty_like(hidden)
+    kernels.gelu_forward_kernel[(triton.cdiv(rows, settings["rows"]) * triton.cdiv(columns, size),)](
+        hidden, bias, out, rows, dropout.seed, dropout.threshold,
+        F=columns, R=settings["rows"], C=size, **dropout.constants(), num_warps=_warps(settings, size),
+    )  # fmt: skip
+    return out
 
-    return kernels.gelu_forward(hidden.contiguous(), bias.contiguous(), *_dropout(rate, seed))
 
-
-def gelu_backward(gradient: Tensor, hidden: Tensor, bias: Tensor, rate: float, seed: int) -> tuple[Tensor, Tensor]:
+def gelu_backward(gradient: Tensor, hidden: Tensor, bias: Tensor, dropout: Dropout) -> tuple[Tensor, Tensor]:
     """Return the gradients of hidden (N, F) in its dtype and of bias (F,) float32.
 
     Args:
         gradient: (N, F), of what `gelu_forward` returned.
         hidden: As given there, as all that follows.
         bias: See hidden.
-        rate: See hidden.
-        seed: See hidden.
+        dropout: See hidden.
     """
-    if not runs_kernels(hidden):
-        return plain_gelu_backward(gradient, hidden, bias, rate, seed)
-    from net import fused_layers_kernels as kernels
-
-    return kernels.gelu_backward(gradient.contiguous(), hidden.contiguous(), bias.contiguous(), *_dropout(rate, seed))
+    settings = SETTINGS["gelu_backward"]
+    rows, columns = hidden.shape
+    size = min(settings["columns"], triton.next_power_of_2(columns))
+    blocks = triton.cdiv(columns, size)
+    runs = runs_of(hidden, settings, blocks)
+    hidden_gradient = torch.empty_like(hidden)
+    sums = torch.empty((runs, columns), dtype=torch.float32, device=hidden.device)
+    kernels.gelu_backward_kernel[(blocks, runs)](
+        gradient, hidden, bias, hidden_gradient, sums, rows, dropout.seed, dropout.threshold,
+        F=columns, R=settings["rows"], C=size, STAGES=settings["num_stages"], **dropout.constants(),
+        num_warps=_warps(settings, size),
+    )  # fmt: skip
+    return hidden_gradient, sums.sum(0)
 
 
 def join_forward(
-    branch: Tensor | None,
-    branch_bias: Tensor | None,
+    branch: Tensor,
+    branch_bias: Tensor,
     residual: Tensor,
     weight: Tensor,
     bias: Tensor,
     eps: float,
-    rate: float,
-    seed: int,
+    dropout: Dropout,
     dtype: torch.dtype,
     *,
     wants_full: bool = False,
@@ -118,28 +162,31 @@ def join_forward(
     """Add a branch to the residual stream and normalise the sum.
 
     Args:
-        branch: (N, D), half or float32; None if there is nothing to add: then joined is residual itself, not a copy.
-        branch_bias: (D,) float32, added to the branch before dropout, or None.
+        branch: (N, D), half or float32.
+        branch_bias: (D,) float32, added to the branch before dropout.
         residual: (N, D) float32.
         weight: (D,) float32, of the layer norm.
         bias: (D,) float32, of the layer norm.
         eps: Of the layer norm.
-        rate: Of the branch's dropout.
-        seed: Of dropout, 0 .. 2^63 - 1.
+        dropout: Of the branch.
         dtype: Of `normed`.
         wants_full: Whether the norm is wanted in float32 also.
     """
-    if not runs_kernels(residual):
-        return plain_join_forward(
-            branch, branch_bias, residual, weight, bias, eps, rate, seed, dtype, wants_full=wants_full
-        )
-    from net import fused_layers_kernels as kernels
-
-    branch = None if branch is None else branch.contiguous()
-    branch_bias = None if branch is None or branch_bias is None else branch_bias.contiguous()
-    drop = _dropout(0.0 if branch is None else rate, seed)
-    tensors = (residual.contiguous(), weight.contiguous(), bias.contiguous())
-    return Joined(*kernels.join_forward(branch, branch_bias, *tensors, eps, *drop, dtype, wants_full))
+    settings = SETTINGS["join_forward"]
+    rows, columns = residual.shape
+    size = triton.next_power_of_2(columns)
+    joined = torch.empty_like(residual)
+    normed = torch.empty(residual.shape, dtype=dtype, device=residual.device)
+    stores_full = wants_full and dtype != torch.float32
+    full = torch.empty_like(residual) if stores_full else None
+    mean, rstd = torch.empty((2, rows), dtype=torch.float32, device=residual.device).unbind(0)
+    kernels.join_forward_kernel[(triton.cdiv(rows, settings["rows"]),)](
+        branch, branch_bias, residual, weight, bias, joined, normed, full, mean, rstd, rows, dropout.seed,
+        dropout.threshold, eps,
+        D=columns, R=settings["rows"], C=size, WANTS_FULL=stores_full, **dropout.constants(),
+        num_warps=_warps(settings, size),
+    )  # fmt: skip
+    return Joined(joined, normed, normed if wants_full and not stores_full else full, mean, rstd)
 
 
 def join_backward(
@@ -149,10 +196,8 @@ def join_backward(
     weight: Tensor,
     normed_gradients: Sequence[Tensor],
     joined_gradient: Tensor | None,
-    rate: float,
-    seed: int,
+    dropout: Dropout,
     dtype: torch.dtype,
-    has_branch: bool,
 ) -> JoinGradients:
     """Return the gradients of what `join_forward` took.
 
@@ -163,142 +208,71 @@ def join_backward(
         weight: (D,) float32, of the layer norm.
         normed_gradients: One or two of (N, D), half or float32: of `normed` and of `normed_full`, in any order.
         joined_gradient: (N, D) float32, what reaches `joined` not by its norm, or None.
-        rate: As given there, as seed.
-        seed: See rate.
+        dropout: As given there.
         dtype: Of the branch's gradient.
-        has_branch: Whether there was one.
-
-    Raises:
-        ValueError: There are no normed gradients, or more than two.
     """
-    if len(normed_gradients) not in (1, 2):
-        raise ValueError(f"join_backward takes one or two gradients of the norm, found {len(normed_gradients)}")
-    if not runs_kernels(joined):
-        return plain_join_backward(
-            joined, mean, rstd, weight, normed_gradients, joined_gradient, rate, seed, dtype, has_branch
-        )
-    from net import fused_layers_kernels as kernels
-
-    tensors = (joined.contiguous(), mean.contiguous(), rstd.contiguous(), weight.contiguous())
-    normed_gradients = [gradient.contiguous() for gradient in normed_gradients]
-    joined_gradient = None if joined_gradient is None else joined_gradient.contiguous()
-    drop = _dropout(rate, seed)
-    return JoinGradients(*kernels.join_backward(*tensors, normed_gradients, joined_gradient, *drop, dtype, has_branch))
-
-
-def runs_kernels(rows: Tensor) -> bool:
-    """Return whether Triton runs such rows."""
-    return rows.dtype in KERNEL_DTYPES and rows.numel() > 0 and runs_triton(rows.device)
+    settings = SETTINGS["join_backward"]
+    rows, columns = joined.shape
+    size = triton.next_power_of_2(columns)
+    runs = runs_of(joined, settings, 1)
+    first, second = (*normed_gradients, None)[:2]
+    residual_gradient = torch.empty_like(joined)
+    branch_gradient = torch.empty(joined.shape, dtype=dtype, device=joined.device)
+    sums = torch.empty((runs, 3, columns), dtype=torch.float32, device=joined.device)
+    kernels.join_backward_kernel[(runs,)](
+        joined, mean, rstd, weight, first, second, joined_gradient, residual_gradient, branch_gradient, sums,
+        rows, dropout.seed, dropout.threshold,
+        D=columns, R=settings["rows"], C=size, STAGES=settings["num_stages"], HAS_SECOND=second is not None,
+        HAS_JOINED=joined_gradient is not None, **dropout.constants(), num_warps=_warps(settings, size),
+    )  # fmt: skip
+    return JoinGradients(residual_gradient, branch_gradient, *sums.sum(0).unbind(0))
 
 
-def plain_gelu_forward(hidden: Tensor, bias: Tensor, rate: float, seed: int) -> Tensor:
-    """Compute `gelu_forward` by PyTorch alone."""
-    return (F.gelu(wide(hidden) + bias) * kept_factor(hidden, rate, seed)).to(hidden.dtype)
+def drop(hidden: Tensor, dropout: Dropout) -> Tensor:
+    """Return dropout(hidden), (N, D) float32, differentiable; hidden itself where the rate is 0."""
+    if dropout.threshold == 0:
+        return hidden
+    dropped: Tensor = _Drop.apply(hidden, dropout)  # type: ignore[no-untyped-call]
+    return dropped
 
 
-def plain_gelu_backward(
-    gradient: Tensor, hidden: Tensor, bias: Tensor, rate: float, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Compute `gelu_backward` by PyTorch alone."""
-    x = wide(hidden) + bias
-    below = 0.5 * torch.erfc(-x * math.sqrt(0.5))
-    slope = below + x * torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
-    hidden_gradient = wide(gradient) * kept_factor(hidden, rate, seed) * slope
-    return hidden_gradient.to(hidden.dtype), hidden_gradient.sum(0)
+class _Drop(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, dropout: Dropout) -> Tensor:  # noqa: ANN401
+        ctx.dropout = dropout
+        return _drop(hidden, dropout)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        return _drop(gradients[0].contiguous(), ctx.dropout), None
 
 
-def plain_join_forward(
-    branch: Tensor | None,
-    branch_bias: Tensor | None,
-    residual: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    rate: float,
-    seed: int,
-    dtype: torch.dtype,
-    *,
-    wants_full: bool = False,
-) -> Joined:
-    """Compute `join_forward` by PyTorch alone."""
-    joined = residual
-    if branch is not None:
-        added = wide(branch) if branch_bias is None else wide(branch) + branch_bias
-        joined = residual + added * kept_factor(branch, rate, seed)
-    mean = joined.mean(1)
-    centred = joined - mean[:, None]
-    rstd = (centred.square().mean(1) + eps).rsqrt()
-    normed = centred * rstd[:, None] * weight + bias
-    return Joined(joined, normed.to(dtype), normed if wants_full else None, mean, rstd)
+def _drop(hidden: Tensor, dropout: Dropout) -> Tensor:
+    settings = SETTINGS["drop"]
+    rows, columns = hidden.shape
+    size = triton.next_power_of_2(columns)
+    out = torch.empty_like(hidden)
+    kernels.drop_kernel[(triton.cdiv(rows, settings["rows"]),)](
+        hidden, out, rows, dropout.seed, dropout.threshold,
+        D=columns, R=settings["rows"], C=size, SCALE=dropout.scale, num_warps=_warps(settings, size),
+    )  # fmt: skip
+    return out
 
 
-def plain_join_backward(
-    joined: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    weight: Tensor,
-    normed_gradients: Sequence[Tensor],
-    joined_gradient: Tensor | None,
-    rate: float,
-    seed: int,
-    dtype: torch.dtype,
-    has_branch: bool,
-) -> JoinGradients:
-    """Compute `join_backward` by PyTorch alone."""
-    gradient = wide(normed_gradients[0])
-    for other in normed_gradients[1:]:
-        gradient = gradient + wide(other)
-    scaled = (joined - mean[:, None]) * rstd[:, None]
-    weighted = gradient * weight
-    along = (weighted * scaled).mean(1, keepdim=True)
-    residual = (weighted - scaled * along - weighted.mean(1, keepdim=True)) * rstd[:, None]
-    if joined_gradient is not None:
-        residual = residual + joined_gradient
-    by_weight, by_bias = (gradient * scaled).sum(0), gradient.sum(0)
-    if not has_branch:
-        return JoinGradients(residual, None, by_weight, by_bias, None)
-    branch = residual * kept_factor(residual, rate, seed)
-    return JoinGradients(residual, branch.to(dtype), by_weight, by_bias, branch.sum(0))
+def runs_of(rows: Tensor, settings: dict[str, int], blocks: int) -> int:
+    """Return into how many runs the rows are split, so that `blocks` programs a run fill the GPU."""
+    wanted = _multiprocessors(rows.device) * settings["programs"] // blocks
+    return max(1, min(wanted, -(-rows.shape[0] // settings["rows"])))
 
 
-def kept_factor(rows: Tensor, rate: float, seed: int) -> Tensor:
-    """Return what dropout multiplies by, bit for bit as the kernels do: 0 or 1 / (1 - rate).
-
-    Args:
-        rows: (rows, columns), of which only shape, dtype and device matter; columns a multiple of 8.
-        rate: Rounded to a multiple of 1 / DROP_STEPS.
-        seed: 0 .. 2^63 - 1.
-
-    Returns:
-        (rows, columns), float32 or, of float64, float64; without dropout a one (1, 1).
-    """
-    threshold, scale, seed = _dropout(rate, seed)
-    dtype = torch.promote_types(rows.dtype, torch.float32)
-    if threshold == 0:
-        return torch.ones((1, 1), dtype=dtype, device=rows.device)
-    shape = (rows.shape[0], rows.shape[1] // 8)
-    places = [torch.arange(size, device=rows.device) for size in shape]
-    counters = places[0][:, None].expand(shape), places[1].expand(shape)
-    zero = torch.zeros(shape, dtype=torch.int64, device=rows.device)
-    words = torch.stack(philox(seed, *counters, zero, zero), dim=-1)
-    halves = torch.stack((words & 0xFFFF, words >> 16), dim=-1).flatten(1)
-    return (halves >= threshold).to(dtype) * scale
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return INTERPRETED_MULTIPROCESSORS
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
-def _dropout(rate: float, seed: int) -> tuple[int, float, int]:
-    """Return the rate in units of 1 / DROP_STEPS, what kept values are multiplied by, and the seed.
-
-    Raises:
-        ValueError: A number is out of range.
-    """
-    threshold = round(rate * DROP_STEPS)
-    if not 0 <= threshold < DROP_STEPS:
-        raise ValueError(f"dropout is {rate}, allowed is 0 <= dropout < 1")
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed is {seed}, allowed is 0 <= seed < 2^63")
-    return threshold, DROP_STEPS / (DROP_STEPS - threshold), seed
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """Return a tensor in float32, or float64 as it is."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+def _warps(settings: dict[str, int], columns: int) -> int:
+    """Return the warps of a program: not so many that threads have no columns of their own."""
+    return max(1, min(settings["num_warps"], columns // 128))

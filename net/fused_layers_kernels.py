@@ -1,11 +1,10 @@
-"""Triton kernels of what lies between a transformer layer's products; import only where triton is present.
+"""Triton kernels of what lies between a transformer layer's products; `fused_layers.py` launches them.
 
 All of them wait for memory, so each reads and writes an element once and recomputes the rest, dropout's masks included.
 Column sums are taken by programs that each own a contiguous run of rows, and their partial sums are added in a fixed
-order: the same bits each time.
+order: the same bits each time. Seeds are read from memory, so that a recorded launch draws anew.
 
-Shapes: N frames, D hidden size, F inner size; R rows and C columns of a tile, C a power of
-two.
+Shapes: N frames, D hidden size, F inner size; R rows and C columns of a tile, C a power of two.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,import-untyped,untyped-decorator"
@@ -13,28 +12,14 @@ two.
 
 import math
 import os
-from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from net.relative_attention import PHILOX_ROUNDS
 
-SETTINGS: dict[str, dict[str, int]] = {
-    "gelu_forward": {"rows": 4, "columns": 1024, "num_warps": 4},
-    "gelu_backward": {"rows": 2, "columns": 1024, "num_warps": 4, "num_stages": 1, "programs": 6},
-    "join_forward": {"rows": 1, "num_warps": 4},
-    "join_backward": {"rows": 1, "num_warps": 4, "num_stages": 1, "programs": 4},
-}
-"""Rows of a tile, warps, and for sums over rows the stages of the loop and the programs a multiprocessor.
-
-All programs of a sum should fit on the GPU at once, which their registers decide: those that do not make a second turn.
-"""
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
-INTERPRETED_MULTIPROCESSORS = 2
 ROUNDS = tl.constexpr(PHILOX_ROUNDS)
 INVERSE_SQRT_2_PI = tl.constexpr(1 / math.sqrt(2 * math.pi))
 HALF_LOG2_E = tl.constexpr(0.5 / math.log(2))
@@ -121,7 +106,7 @@ def gelu_forward_kernel(
     tail, _ = normal_tail(x)
     y = tl.maximum(x, 0.0) - tl.abs(x) * tail  # x times what lies below x
     if DROPOUT:
-        y *= kept_factor(seed, threshold, rows, first_column, SCALE, R, C)
+        y *= kept_factor(tl.load(seed), threshold, rows, first_column, SCALE, R, C)
     tl.store(out + places, y.to(out.dtype.element_ty), mask=there)
 
 
@@ -143,7 +128,7 @@ def gelu_backward_kernel(
         x = tl.load(hidden + places, mask=there, other=0.0).to(tl.float32) + biases[None, :]
         g = tl.load(gradient + places, mask=there, other=0.0).to(tl.float32)
         if DROPOUT:
-            g *= kept_factor(seed, threshold, rows, first_column, SCALE, R, C)
+            g *= kept_factor(tl.load(seed), threshold, rows, first_column, SCALE, R, C)
         tail, bell = normal_tail(x)
         g *= tl.where(x < 0.0, tail, 1.0 - tail) + x * (bell * INVERSE_SQRT_2_PI)
         bias_sums += tl.sum(g, 0)
@@ -154,8 +139,8 @@ def gelu_backward_kernel(
 @kernel
 def join_forward_kernel(
     branch, branch_bias, residual, weight, bias, joined, normed, normed_full, mean, rstd, total, seed, threshold, eps,
-    D: tl.constexpr, R: tl.constexpr, C: tl.constexpr, HAS_BRANCH: tl.constexpr, HAS_BRANCH_BIAS: tl.constexpr,
-    WANTS_FULL: tl.constexpr, DROPOUT: tl.constexpr, SCALE: tl.constexpr,
+    D: tl.constexpr, R: tl.constexpr, C: tl.constexpr, WANTS_FULL: tl.constexpr, DROPOUT: tl.constexpr,
+    SCALE: tl.constexpr,
 ):  # fmt: skip
     """R rows."""
     rows = tl.program_id(0) * R + tl.arange(0, R)
@@ -163,15 +148,12 @@ def join_forward_kernel(
     inside = columns < D
     there = (rows < total)[:, None] & inside[None, :]
     places = rows.to(tl.int64)[:, None] * D + columns[None, :]
-    x = tl.load(residual + places, mask=there, other=0.0)
-    if HAS_BRANCH:
-        added = tl.load(branch + places, mask=there, other=0.0).to(tl.float32)
-        if HAS_BRANCH_BIAS:
-            added += tl.load(branch_bias + columns, mask=inside, other=0.0)[None, :]
-        if DROPOUT:
-            added *= kept_factor(seed, threshold, rows, 0, SCALE, R, C)
-        x += added
-        tl.store(joined + places, x, mask=there)
+    added = tl.load(branch + places, mask=there, other=0.0).to(tl.float32)
+    added += tl.load(branch_bias + columns, mask=inside, other=0.0)[None, :]
+    if DROPOUT:
+        added *= kept_factor(tl.load(seed), threshold, rows, 0, SCALE, R, C)
+    x = tl.load(residual + places, mask=there, other=0.0) + added
+    tl.store(joined + places, x, mask=there)
     means = tl.sum(x, 1) / D
     centred = tl.where(inside[None, :], x - means[:, None], 0.0)
     rstds = 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / D + eps)
@@ -189,8 +171,8 @@ def join_forward_kernel(
 def join_backward_kernel(
     joined, mean, rstd, weight, first_gradient, second_gradient, joined_gradient, residual_gradient, branch_gradient,
     sums, total, seed, threshold,
-    D: tl.constexpr, R: tl.constexpr, C: tl.constexpr, STAGES: tl.constexpr, HAS_BRANCH: tl.constexpr,
-    HAS_SECOND: tl.constexpr, HAS_JOINED: tl.constexpr, DROPOUT: tl.constexpr, SCALE: tl.constexpr,
+    D: tl.constexpr, R: tl.constexpr, C: tl.constexpr, STAGES: tl.constexpr, HAS_SECOND: tl.constexpr,
+    HAS_JOINED: tl.constexpr, DROPOUT: tl.constexpr, SCALE: tl.constexpr,
 ):  # fmt: skip
     """A run of rows; rows past its end have a mean, a reciprocal deviation and gradients of zero."""
     columns = tl.arange(0, C)
@@ -221,127 +203,24 @@ def join_backward_kernel(
         tl.store(residual_gradient + places, dx, mask=there)
         weight_sums += tl.sum(g * scaled, 0)
         bias_sums += tl.sum(g, 0)
-        if HAS_BRANCH:
-            if DROPOUT:
-                dx *= kept_factor(seed, threshold, rows, 0, SCALE, R, C)
-            tl.store(branch_gradient + places, dx.to(branch_gradient.dtype.element_ty), mask=there)
-            branch_sums += tl.sum(dx, 0)
+        if DROPOUT:
+            dx *= kept_factor(tl.load(seed), threshold, rows, 0, SCALE, R, C)
+        tl.store(branch_gradient + places, dx.to(branch_gradient.dtype.element_ty), mask=there)
+        branch_sums += tl.sum(dx, 0)
     sums += tl.program_id(0) * (3 * D)
     tl.store(sums + columns, weight_sums, mask=inside)
     tl.store(sums + D + columns, bias_sums, mask=inside)
-    if HAS_BRANCH:
-        tl.store(sums + 2 * D + columns, branch_sums, mask=inside)
+    tl.store(sums + 2 * D + columns, branch_sums, mask=inside)
 
 
-def gelu_forward(hidden: Tensor, bias: Tensor, threshold: int, scale: float, seed: int) -> Tensor:
-    """Launch `net.fused_layers.gelu_forward`, whose rate is given as threshold / 2^16 and the factor of kept values."""
-    settings = SETTINGS["gelu_forward"]
-    rows, columns = hidden.shape
-    size = min(settings["columns"], triton.next_power_of_2(columns))
-    out = torch.empty_like(hidden)
-    gelu_forward_kernel[(triton.cdiv(rows, settings["rows"]) * triton.cdiv(columns, size),)](
-        hidden, bias, out, rows, seed, threshold,
-        F=columns, R=settings["rows"], C=size, DROPOUT=threshold > 0, SCALE=scale,
-        num_warps=_warps(settings, size),
-    )  # fmt: skip
-    return out
-
-
-def gelu_backward(
-    gradient: Tensor, hidden: Tensor, bias: Tensor, threshold: int, scale: float, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Launch `net.fused_layers.gelu_backward`."""
-    settings = SETTINGS["gelu_backward"]
-    rows, columns = hidden.shape
-    size = min(settings["columns"], triton.next_power_of_2(columns))
-    blocks = triton.cdiv(columns, size)
-    runs = runs_of(hidden, settings, blocks)
-    hidden_gradient = torch.empty_like(hidden)
-    sums = torch.empty((runs, columns), dtype=torch.float32, device=hidden.device)
-    gelu_backward_kernel[(blocks, runs)](
-        gradient, hidden, bias, hidden_gradient, sums, rows, seed, threshold,
-        F=columns, R=settings["rows"], C=size, STAGES=settings["num_stages"], DROPOUT=threshold > 0, SCALE=scale,
-        num_warps=_warps(settings, size),
-    )  # fmt: skip
-    return hidden_gradient, sums.sum(0)
-
-
-def join_forward(
-    branch: Tensor | None,
-    branch_bias: Tensor | None,
-    residual: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    threshold: int,
-    scale: float,
-    seed: int,
-    dtype: torch.dtype,
-    wants_full: bool,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
-    """Launch `net.fused_layers.join_forward`."""
-    settings = SETTINGS["join_forward"]
-    rows, columns = residual.shape
-    size = triton.next_power_of_2(columns)
-    joined = residual if branch is None else torch.empty_like(residual)
-    normed = torch.empty(residual.shape, dtype=dtype, device=residual.device)
-    stores_full = wants_full and dtype != torch.float32
-    full = torch.empty_like(residual) if stores_full else None
-    mean, rstd = torch.empty((2, rows), dtype=torch.float32, device=residual.device).unbind(0)
-    join_forward_kernel[(triton.cdiv(rows, settings["rows"]),)](
-        branch, branch_bias, residual, weight, bias, joined, normed, full, mean, rstd, rows, seed, threshold, eps,
-        D=columns, R=settings["rows"], C=size, HAS_BRANCH=branch is not None, HAS_BRANCH_BIAS=branch_bias is not None,
-        WANTS_FULL=stores_full, DROPOUT=threshold > 0, SCALE=scale, num_warps=_warps(settings, size),
-    )  # fmt: skip
-    return joined, normed, normed if wants_full and not stores_full else full, mean, rstd
-
-
-def join_backward(
-    joined: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    weight: Tensor,
-    normed_gradients: Sequence[Tensor],
-    joined_gradient: Tensor | None,
-    threshold: int,
-    scale: float,
-    seed: int,
-    dtype: torch.dtype,
-    has_branch: bool,
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor | None]:
-    """Launch `net.fused_layers.join_backward`."""
-    settings = SETTINGS["join_backward"]
-    rows, columns = joined.shape
-    size = triton.next_power_of_2(columns)
-    runs = runs_of(joined, settings, 1)
-    first, second = (*normed_gradients, None)[:2]
-    residual_gradient = torch.empty_like(joined)
-    branch_gradient = torch.empty(joined.shape, dtype=dtype, device=joined.device) if has_branch else None
-    sums = torch.empty((runs, 3, columns), dtype=torch.float32, device=joined.device)
-    join_backward_kernel[(runs,)](
-        joined, mean, rstd, weight, first, second, joined_gradient, residual_gradient, branch_gradient, sums,
-        rows, seed, threshold,
-        D=columns, R=settings["rows"], C=size, STAGES=settings["num_stages"], HAS_BRANCH=has_branch,
-        HAS_SECOND=second is not None, HAS_JOINED=joined_gradient is not None, DROPOUT=has_branch and threshold > 0,
-        SCALE=scale, num_warps=_warps(settings, size),
-    )  # fmt: skip
-    by_weight, by_bias, *by_branch_bias = sums[:, : 3 if has_branch else 2].sum(0).unbind(0)
-    return residual_gradient, branch_gradient, by_weight, by_bias, by_branch_bias[0] if has_branch else None
-
-
-def runs_of(rows: Tensor, settings: dict[str, int], blocks: int) -> int:
-    """Return into how many runs the rows are split, so that `blocks` programs a run fill the GPU."""
-    wanted = _multiprocessors(rows.device) * settings["programs"] // blocks
-    return max(1, min(wanted, -(-rows.shape[0] // settings["rows"])))
-
-
-@cache
-def _multiprocessors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return INTERPRETED_MULTIPROCESSORS
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)
-
-
-def _warps(settings: dict[str, int], columns: int) -> int:
-    """Return the warps of a program: not so many that threads have no columns of their own."""
-    return max(1, min(settings["num_warps"], columns // 128))
+@kernel
+def drop_kernel(
+    hidden, out, total, seed, threshold, D: tl.constexpr, R: tl.constexpr, C: tl.constexpr, SCALE: tl.constexpr
+):  # fmt: skip
+    """R rows."""
+    rows = tl.program_id(0) * R + tl.arange(0, R)
+    columns = tl.arange(0, C)
+    there = (rows < total)[:, None] & (columns < D)[None, :]
+    places = rows.to(tl.int64)[:, None] * D + columns[None, :]
+    x = tl.load(hidden + places, mask=there, other=0.0)
+    tl.store(out + places, x * kept_factor(tl.load(seed), threshold, rows, 0, SCALE, R, C), mask=there)

@@ -10,7 +10,7 @@ any copy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -33,7 +33,7 @@ class Placement:
         offsets: First sample of each utterance in the signal, multiples of the total stride.
         total_samples: Samples of the signal, a multiple of the total stride.
         lengths: For every layer, the valid frames of each utterance.
-        rows: (total_frames,) int64, the rows of the last layer that are valid.
+        rows: (total_frames,) int32, the rows of the last layer that are valid.
         slot_utterances: (total_samples / total stride,) int32, whose samples a stretch of one total stride holds.
         first_frames: (2, batch) int32, row and number of each utterance's frames in the first layer.
     """
@@ -58,6 +58,15 @@ class Placement:
         """Rows of the first layer's grid."""
         return (self.total_samples - self.kernels[0]) // self.strides[0] + 1
 
+    def tables(self) -> list[Tensor]:
+        """Return the tables, to be copied to another place."""
+        return [self.rows, self.slot_utterances, self.first_frames]
+
+    def with_tables(self, tables: Sequence[Tensor]) -> Placement:
+        """Return the placement with its tables in another place."""
+        rows, slot_utterances, first_frames = tables
+        return replace(self, rows=rows, slot_utterances=slot_utterances, first_frames=first_frames)
+
     def lay_out(self, samples: Tensor) -> Tensor:
         """Spread packed samples (sum of counts,) to the signal (total_samples,), zeros between utterances."""
         longest_gap = samples.new_zeros(prod(self.strides))
@@ -68,10 +77,8 @@ class Placement:
         return torch.cat(pieces)
 
 
-def place(
-    counts: Sequence[int], kernels: Sequence[int], strides: Sequence[int], device: torch.device | str
-) -> Placement:
-    """Place utterances of so many samples; the tables are copied to the device without waiting for it.
+def place(counts: Sequence[int], kernels: Sequence[int], strides: Sequence[int]) -> Placement:
+    """Place utterances of so many samples; on the host.
 
     Raises:
         ValueError: Where an utterance is shorter than one frame.
@@ -95,9 +102,9 @@ def place(
         offsets=tuple((starts * total_stride).tolist()),
         total_samples=int(slots.sum()) * total_stride,
         lengths=tuple(lengths),
-        rows=to_device(torch.from_numpy(rows), device),
-        slot_utterances=to_device(torch.from_numpy(np.repeat(np.arange(len(slots)), slots)).int(), device),
-        first_frames=to_device(torch.from_numpy(first).int(), device),
+        rows=torch.from_numpy(rows).int(),
+        slot_utterances=torch.from_numpy(np.repeat(np.arange(len(slots)), slots)).int(),
+        first_frames=torch.from_numpy(first).int(),
     )
 
 
@@ -265,10 +272,3 @@ def _normalise(layer: Any, hidden: Tensor) -> Tensor:  # noqa: ANN401
     if isinstance(norm, nn.GroupNorm):
         raise ValueError("only the first layer of a feature extractor may have a group norm")
     return F.layer_norm(hidden.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(hidden.dtype)
-
-
-def to_device(table: Tensor, device: torch.device | str) -> Tensor:
-    """Copy a table from the host without waiting for the device."""
-    if torch.device(device).type == "cuda":
-        table = table.pin_memory()
-    return table.to(device, non_blocking=True)

@@ -8,6 +8,7 @@ input of its next product (N, D) in the products' dtype.
 
 The layers of the two kinds of WavLM differ in what a norm makes. `base` normalises the sum of stream and branch, and
 that is the new stream; `large` (`is_stable`) keeps the sum as the stream and normalises what the next product takes.
+Import only where Triton runs.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from net import fused_layers, position_gate
+from net import relative_attention_kernels as attention
+from net.fused_layers import Dropout
 from net.relative_attention import Call
 
 
@@ -75,8 +78,7 @@ class LayerSettings:
         is_stable: Whether the stream stays without a norm.
         call: Of the attention.
         eps: Of both norms.
-        rates: Of the dropouts behind the attention, behind the activation and behind the feed-forward part.
-        seeds: Of these dropouts.
+        dropouts: Behind the attention, behind the activation and behind the feed-forward part.
         next_dtype: Of the input that is left for the next layer.
     """
 
@@ -84,8 +86,7 @@ class LayerSettings:
     is_stable: bool
     call: Call
     eps: tuple[float, float]
-    rates: tuple[float, float, float]
-    seeds: tuple[int, int, int]
+    dropouts: tuple[Dropout, Dropout, Dropout]
     next_dtype: torch.dtype
 
 
@@ -189,8 +190,6 @@ class _Layer(torch.autograd.Function):
         settings: LayerSettings,
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        from net import relative_attention_kernels as attention
-
         weights, dtype = LayerWeights._make(parameters), taken.dtype
         copies, const = settings.copies, weights.gate_const.flatten()
         packed = F.linear(taken, copies.projection, copies.projection_bias).view(len(taken), 3, len(const), -1)
@@ -201,7 +200,7 @@ class _Layer(torch.autograd.Function):
         norm = weights.first_norm, weights.first_norm_bias
         first = _join(branch, weights.out_bias, stream, *norm, settings, 0, dtype)
         inner = first.taken @ copies.inner.t()
-        activated = fused_layers.gelu_forward(inner, weights.inner_bias, settings.rates[1], settings.seeds[1])
+        activated = fused_layers.gelu_forward(inner, weights.inner_bias, settings.dropouts[1])
         branch = activated @ copies.outer.t()
         norm = weights.second_norm, weights.second_norm_bias
         second = _join(branch, weights.outer_bias, first.stream, *norm, settings, 1, settings.next_dtype)
@@ -221,6 +220,7 @@ class _Layer(torch.autograd.Function):
         inner_bias, first_norm, second_norm, const = saved[15:]
         copies = settings.copies
         found: dict[str, Tensor] = {}
+        stream_gradient, taken_gradient = stream_gradient.contiguous(), taken_gradient.contiguous()
 
         ends = _join_backward(second, second_norm, stream_gradient, taken_gradient, settings, 1, taken.dtype)
         stream_gradient, branch, found["second_norm"], found["second_norm_bias"], found["outer_bias"] = ends
@@ -228,9 +228,7 @@ class _Layer(torch.autograd.Function):
             return *[None] * (len(ctx.needs_input_grad) - 2), found["second_norm"], found["second_norm_bias"]
         found["outer"] = product_of_gradient(branch, activated)
         gradient = branch @ copies.outer
-        gradient, found["inner_bias"] = fused_layers.gelu_backward(
-            gradient, inner, inner_bias, settings.rates[1], settings.seeds[1]
-        )
+        gradient, found["inner_bias"] = fused_layers.gelu_backward(gradient, inner, inner_bias, settings.dropouts[1])
         found["inner"] = product_of_gradient(gradient, first_taken)
         gradient = gradient @ copies.inner
 
@@ -255,8 +253,6 @@ def _attention_backward(
     ctx: Any,  # noqa: ANN401
 ) -> tuple[Tensor, Tensor | None]:
     """Fill in the gradients of projections and gate; return those of the layer's input and of the table."""
-    from net import relative_attention_kernels as attention
-
     with_table: bool = ctx.needs_input_grad[2]
     packed, gate_gradient, table_gradient = attention.backward(saved, out_gradient, ctx.settings.call, with_table)
     packed = packed.flatten(1)
@@ -293,7 +289,7 @@ def _join(
     dtype: torch.dtype,
 ) -> _Joined:
     """Add a branch to the stream behind its dropout, and normalise; place 0 follows attention, 1 feed-forward."""
-    numbers = settings.eps[place], settings.rates[2 * place], settings.seeds[2 * place]
+    numbers = settings.eps[place], settings.dropouts[2 * place]
     joined, taken, full, mean, rstd = fused_layers.join_forward(
         branch, branch_bias, stream, norm, norm_bias, *numbers, dtype, wants_full=not settings.is_stable
     )
@@ -314,11 +310,9 @@ def _join_backward(
     """Return the gradients of stream, branch, norm, norm's bias and branch's bias."""
     direct = stream_gradient if settings.is_stable else None
     normed = (taken_gradient,) if settings.is_stable else (taken_gradient, stream_gradient)
-    numbers = settings.rates[2 * place], settings.seeds[2 * place]
     joined, mean, rstd = statistics
-    found = fused_layers.join_backward(joined, mean, rstd, norm, normed, direct, *numbers, dtype, has_branch=True)
-    assert found.branch is not None
-    assert found.branch_bias is not None
+    dropout = settings.dropouts[2 * place]
+    found = fused_layers.join_backward(joined, mean, rstd, norm, normed, direct, dropout, dtype)
     return found.residual, found.branch, found.weight, found.bias, found.branch_bias
 
 

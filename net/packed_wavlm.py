@@ -3,53 +3,43 @@
 In float32 an utterance's frames are those of transformers on that utterance alone, up to rounding. In half precision
 products take and return half, while the residual stream, norms and the softmax stay float32, as under autocast.
 
-Shapes: N frames in the pack, D hidden size, H heads.
+Shapes: N frames in the pack, D hidden size, H heads, L layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from net.packed_convolutions import Placement, extract, place
-from net.packed_layers import LayerSettings, LayerWeights, ProductWeights, copy_weights, run_layer
-from net.positional_convolution import PositionalPlan, plan_positions, positional_convolution
-from net.relative_attention import (
-    AttentionPlan,
-    gate_of,
-    has_kernels,
-    plain_relative_attention,
-    prepare_call,
-    relative_buckets,
-)
+from net.buckets import Bucket
+from net.host_tables import placed, to_device
+from net.pack_plan import PackPlan, TransformerPlan
+from net.packed_convolutions import extract, place
+from net.plain_layers import dropped, normed, product, rate_of, run_plain_layer
+from net.positional_convolution import plan_positions, positional_convolution
+from net.relative_attention import AttentionPlan, has_kernels, prepare_call, relative_buckets
+from net.step_graphs import StepGraphs
 from net.triton_support import is_exact_gelu
+
+if TYPE_CHECKING:
+    from net.fused_layers import Dropout
+    from net.packed_layers import ProductWeights
 
 Masking = Callable[[Tensor, Sequence[int]], Tensor]
 """Takes projected frames (N, D) and the frames of each utterance, and returns them with spans masked."""
 Norms = tuple[nn.LayerNorm, nn.LayerNorm]
+RunLayer = Callable[..., tuple[Tensor, Tensor]]
+"""Takes a layer's state and table, `norms` and `is_last`, and returns the next layer's state."""
+SEEDS = 4
+"""Dropouts of a layer: behind the attention, the activation and the feed-forward part, and inside the attention."""
 REACH_STEP = 128
 """Tables of the position bias reach a multiple of so many frames, so that few different sizes occur."""
-
-
-@dataclass(frozen=True, eq=False)
-class PackPlan:
-    """What the parts of the encoder need to know of a batch's lengths; built once a batch."""
-
-    placement: Placement
-    positions: PositionalPlan
-    attention: AttentionPlan
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Frames of each utterance."""
-        return self.placement.lengths[-1]
 
 
 class PackedWavLM:
@@ -57,85 +47,160 @@ class PackedWavLM:
 
     Args:
         encoder: The transformers model; what its modules say of dropout and training mode holds.
+        layer_weights: (L + 1,), whose softmax weighs the layers, where a weighted sum of them is wanted in place of the
+            last one. Layer 0 is what enters the transformer; of models with a final norm, the last is without it.
         is_checkpointed: Whether the backward computes each layer again instead of keeping what it needs of it.
     """
 
-    def __init__(self, encoder: Any, is_checkpointed: bool = False) -> None:  # noqa: ANN401 - not typed
+    def __init__(
+        self,
+        encoder: Any,  # noqa: ANN401 - not typed
+        layer_weights: nn.Parameter | None = None,
+        is_checkpointed: bool = False,
+    ) -> None:
         if getattr(encoder, "adapter", None) is not None:
             raise ValueError("a WavLM with an adapter is not supported")
         self.encoder = encoder
+        self.layer_weights = layer_weights
         self.is_checkpointed = is_checkpointed
         self.config = encoder.config
         self.is_stable = bool(self.config.do_stable_layer_norm)
         self.heads = int(self.config.num_attention_heads)
         self._one_hot = torch.empty(0, 1)  # of the buckets of all distances, as far as was asked for
+        self._graphs: StepGraphs[TransformerPlan] | None = None
+        self._widest: Bucket | None = None
 
-    def plan(self, counts: Sequence[int], device: torch.device) -> PackPlan:
-        """Plan a batch of utterances of so many samples."""
-        placement = place(counts, self.config.conv_kernel, self.config.conv_stride, device)
-        lengths = placement.lengths[-1]
-        positions = plan_positions(lengths, self.encoder.encoder.pos_conv_embed.conv, device)
-        return PackPlan(placement, positions, AttentionPlan.of(lengths, device))
+    def record_steps(self) -> None:
+        """From now on record what training steps ask of a GPU, and replay it.
+
+        A forward with gradients must be followed by its backward before the next one. Dropout's rates and the
+        encoder's training mode must not change any more.
+        """
+        modules = self.encoder.encoder.modules()
+        places = [(module, name) for module in modules for name, _ in module.named_parameters(recurse=False)]
+        if self.layer_weights is not None:
+            places.append((self, "layer_weights"))
+        self._graphs = StepGraphs(self._transform, places)
+
+    def plan(self, counts: Sequence[int], device: torch.device, dtype: torch.dtype) -> PackPlan:
+        """Plan a batch of utterances of so many samples, for products of a dtype."""
+        placement = place(counts, self.config.conv_kernel, self.config.conv_stride)
+        lengths, bucket = placement.lengths[-1], None
+        if self._is_recorded(device, dtype):
+            bucket = self._widest = Bucket.around(lengths, self._widest)
+            lengths = bucket.fill(lengths)
+        positions = plan_positions(lengths, self.encoder.encoder.pos_conv_embed.conv, bucket=bucket)
+        transformer = TransformerPlan(positions, AttentionPlan.of(lengths, bucket=bucket))
+        return placed(PackPlan(placement, transformer, bucket), device)
 
     def features(self, samples: Tensor, plan: PackPlan, dtype: torch.dtype) -> Tensor:
         """Return what the convolutions make of samples (sum of counts,): (N, conv_dim)."""
         return extract(self.encoder.feature_extractor, samples, plan.placement, dtype)
 
-    def encode(
-        self, features: Tensor, plan: PackPlan, dtype: torch.dtype, mask: Masking | None, keeps_layers: bool
-    ) -> tuple[Tensor, list[Tensor]]:
+    def encode(self, features: Tensor, plan: PackPlan, dtype: torch.dtype, mask: Masking | None) -> Tensor:
         """Run projection and transformer.
 
         Args:
             features: (N, conv_dim).
             plan: Of this batch.
-            dtype: Of the products.
+            dtype: Of the products, as the plan's.
             mask: Masks projected frames, in training.
-            keeps_layers: Whether every layer's frames are wanted.
 
         Returns:
-            The last frames (N, D) float32; and, where wanted, the input of the first layer and each layer's output,
-            the last one before the final norm of models that have one.
+            The last frames, or the weighted sum of all layers', (N, D) float32.
         """
-        transformer = self.encoder.encoder
         with torch.autocast(features.device.type, enabled=False):
             hidden = self._project(features, dtype)
             if mask is not None:
                 hidden = mask(hidden, plan.lengths)
-            hidden = hidden + positional_convolution(transformer.pos_conv_embed, hidden, plan.positions, dtype)
-            if not self.is_stable:
-                hidden = _normed(hidden, transformer.layer_norm)
-            hidden = _dropped(hidden, transformer.dropout)
-            return self._layers(hidden, plan, dtype, keeps_layers)
+            seeds = self._draw_seeds(hidden.device) if self._is_fused(hidden.device, dtype) else None
+            if plan.bucket is not None and self._graphs is not None:
+                return self._graphs(hidden, plan.transformer, plan.bucket, dtype, seeds)
+            return self._transform(hidden, plan.transformer, dtype, seeds)
+
+    def hidden_states(self, features: Tensor, plan: PackPlan, dtype: torch.dtype) -> list[Tensor]:
+        """Return what enters the transformer and each layer's output, L + 1 of (N, D) float32, in evaluation."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self._run_layers(self._project(features, dtype), plan.transformer, dtype, None, True)[1]
+
+    def _is_recorded(self, device: torch.device, dtype: torch.dtype) -> bool:
+        is_training = self.encoder.encoder.training and torch.is_grad_enabled()
+        is_possible = device.type == "cuda" and self._is_fused(device, dtype) and self.config.layerdrop == 0
+        return self._graphs is not None and is_training and is_possible
+
+    def _is_fused(self, device: torch.device, dtype: torch.dtype) -> bool:
+        layer = self.encoder.encoder.layers[0]
+        activation = layer.feed_forward.intermediate_act_fn
+        return has_kernels(device, dtype, layer.attention.head_dim) and is_exact_gelu(activation)
+
+    def _draw_seeds(self, device: torch.device) -> Tensor | None:
+        """Draw the seeds of all dropouts, (L + 1, SEEDS) int64, from the global CPU generator; None where all are off.
+
+        The last row's first is that of the dropout before the first layer.
+        """
+        transformer = self.encoder.encoder
+        if not (rate_of(transformer.dropout) or any(any(_rates(layer)) for layer in transformer.layers)):
+            return None
+        return to_device(torch.randint(2**62, (len(transformer.layers) + 1, SEEDS)), device)
 
     def _project(self, features: Tensor, dtype: torch.dtype) -> Tensor:
         projection = self.encoder.feature_projection
-        normed = _normed(features.float(), projection.layer_norm).to(dtype)
-        return _dropped(_product(normed, projection.projection), projection.dropout).float()
+        inputs = normed(features.float(), projection.layer_norm).to(dtype)
+        return dropped(product(inputs, projection.projection), projection.dropout).float()
 
-    def _layers(
-        self, hidden: Tensor, plan: PackPlan, dtype: torch.dtype, keeps_layers: bool
+    def _transform(self, hidden: Tensor, plan: TransformerPlan, dtype: torch.dtype, seeds: Tensor | None) -> Tensor:
+        """Run all from the positional convolution on: (N, D) to (N, D), float32."""
+        if self.layer_weights is None:
+            return self._run_layers(hidden, plan, dtype, seeds, False)[0]
+        return mix_layers(self._run_layers(hidden, plan, dtype, seeds, True)[1], self.layer_weights)
+
+    def _run_layers(
+        self, hidden: Tensor, plan: TransformerPlan, dtype: torch.dtype, seeds: Tensor | None, keeps_layers: bool
     ) -> tuple[Tensor, list[Tensor]]:
-        layers = list(self.encoder.encoder.layers)
-        table = self._table(max(plan.lengths), hidden.device)
+        """Return the last frames; and, where wanted, the input of the first layer and each layer's output."""
+        transformer = self.encoder.encoder
+        hidden = hidden + positional_convolution(transformer.pos_conv_embed, hidden, plan.positions, dtype)
+        if not self.is_stable:
+            hidden = normed(hidden, transformer.layer_norm)
+        prepare = self._fused_layers if self._is_fused(hidden.device, dtype) else self._plain_layers
+        hidden, runs = prepare(hidden, plan.attention, dtype, seeds)
+        layers = list(transformer.layers)
+        table = self._table(plan.attention.longest, hidden.device)
         kept = [hidden] if keeps_layers else []
-        taken = _normed(hidden, layers[0].layer_norm).to(dtype) if self.is_stable else hidden.to(dtype)
-        used = [number for number in range(len(layers)) if not self._is_dropped(number)]
-        following = [*used[1:], None]
-        copies = copy_weights(layers, dtype) if self._is_fused(hidden.device, dtype) else None
-        for number, layer in enumerate(layers):
-            if number in used:
-                after = following[used.index(number)]
-                norms = self._norms(layer, None if after is None else layers[after])
-                if copies is None:
-                    run = partial(self._plain_layer, layer=layer, norms=norms, plan=plan)
-                else:
-                    settings = self._settings(layer, norms, copies[number], dtype, plan, is_last=after is None)
-                    run = partial(run_layer, weights=LayerWeights.of(layer, *norms), settings=settings)
-                hidden, taken = self._run(run, hidden, taken, table)
+        taken = normed(hidden, layers[0].layer_norm).to(dtype) if self.is_stable else hidden.to(dtype)
+        used = [number for number in range(len(layers)) if not self._isdropped(number)]
+        for number, after in zip(used, [*used[1:], None], strict=True):
+            norms = self._norms(layers[number], None if after is None else layers[after])
+            hidden, taken = self._run(partial(runs[number], norms=norms, is_last=after is None), hidden, taken, table)
             if keeps_layers:
                 kept.append(hidden)
         return taken.float() if self.is_stable else hidden, kept
+
+    def _plain_layers(
+        self, hidden: Tensor, plan: AttentionPlan, dtype: torch.dtype, seeds: Tensor | None
+    ) -> tuple[Tensor, list[RunLayer]]:
+        """Return what enters the layers and how each is run in PyTorch's own operations, which draw for themselves."""
+        transformer = self.encoder.encoder
+        run = partial(run_plain_layer, plan=plan, is_stable=self.is_stable)
+        runs: list[RunLayer] = [partial(run, layer=layer) for layer in transformer.layers]
+        return dropped(hidden, transformer.dropout), runs
+
+    def _fused_layers(
+        self, hidden: Tensor, plan: AttentionPlan, dtype: torch.dtype, seeds: Tensor | None
+    ) -> tuple[Tensor, list[RunLayer]]:
+        """Return what enters the layers and how each is run by kernels, with copies of its weights in the dtype."""
+        from net.fused_layers import Dropout, drop
+        from net.packed_layers import copy_weights
+
+        transformer = self.encoder.encoder
+        layers = list(transformer.layers)
+        drawn = [[None] * SEEDS] * (len(layers) + 1) if seeds is None else [row.unbind() for row in seeds.unbind()]
+        hidden = drop(hidden, Dropout(rate_of(transformer.dropout), drawn[-1][0]))
+        runs: list[RunLayer] = []
+        for layer, copies, own in zip(layers, copy_weights(layers, dtype), drawn, strict=False):
+            dropouts = [Dropout(rate, seed) for rate, seed in zip(_rates(layer), own, strict=True)]
+            runs.append(partial(self._fused_layer, plan=plan, layer=layer, copies=copies, dropouts=dropouts))
+        return hidden, runs
 
     def _run(
         self, layer: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]], *state: Tensor
@@ -143,13 +208,10 @@ class PackedWavLM:
         """Run a layer on stream, input and table; what it draws at random is the same when it runs again."""
         if not (self.is_checkpointed and torch.is_grad_enabled()):
             return layer(*state)
-        found: tuple[Tensor, Tensor] = checkpoint(layer, *state, use_reentrant=False)
+        stream, _, _ = state
+        draws_itself = not self._is_fused(stream.device, state[1].dtype)
+        found: tuple[Tensor, Tensor] = checkpoint(layer, *state, use_reentrant=False, preserve_rng_state=draws_itself)
         return found
-
-    def _is_fused(self, device: torch.device, dtype: torch.dtype) -> bool:
-        layer = self.encoder.encoder.layers[0]
-        activation = layer.feed_forward.intermediate_act_fn
-        return has_kernels(device, dtype, layer.attention.head_dim) and is_exact_gelu(activation)
 
     def _norms(self, layer: Any, after: Any) -> Norms:  # noqa: ANN401 - transformers' modules
         """Return the norms behind a layer's two parts; in a stable model the second is the first of what comes next."""
@@ -157,58 +219,31 @@ class PackedWavLM:
             return layer.layer_norm, layer.final_layer_norm
         return layer.final_layer_norm, self.encoder.encoder.layer_norm if after is None else after.layer_norm
 
-    def _settings(
-        self,
-        layer: Any,  # noqa: ANN401
-        norms: Norms,
-        copies: ProductWeights,
-        dtype: torch.dtype,
-        plan: PackPlan,
-        is_last: bool,
-    ) -> LayerSettings:
-        """Draw the seeds of a layer's dropouts from the global CPU generator, where it has any."""
-        attention, feed = layer.attention, layer.feed_forward
-        rate = attention.dropout if attention.training else 0.0
-        rates = (_rate(layer.dropout), _rate(feed.intermediate_dropout), _rate(feed.output_dropout))
-        seeds = torch.randint(2**62, (4,)).tolist() if any((rate, *rates)) else [0] * 4
-        return LayerSettings(
-            copies=copies,
-            is_stable=self.is_stable,
-            call=prepare_call(plan.attention, dtype, attention.head_dim, attention.scaling, rate, seeds[3]),
-            eps=(norms[0].eps, norms[1].eps),
-            rates=rates,
-            seeds=(seeds[0], seeds[1], seeds[2]),
-            next_dtype=torch.float32 if is_last and self.is_stable else dtype,
-        )
-
-    def _plain_layer(
+    def _fused_layer(
         self,
         stream: Tensor,
         taken: Tensor,
         table: Tensor,
         layer: Any,  # noqa: ANN401
         norms: Norms,
-        plan: PackPlan,
+        plan: AttentionPlan,
+        copies: ProductWeights,
+        dropouts: Sequence[Dropout],
+        is_last: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Run one layer in PyTorch's own operations; arguments and result as those of `run_layer`."""
-        feed, join = layer.feed_forward, _join_and_norm if self.is_stable else _norm_of_join
-        attended = self._attend(layer.attention, taken, table, plan)
-        stream, taken = join(attended, stream, norms[0], _rate(layer.dropout))
-        inner = _dropped(feed.intermediate_act_fn(_product(taken, feed.intermediate_dense)), feed.intermediate_dropout)
-        return join(_product(inner, feed.output_dense), stream, norms[1], _rate(feed.output_dropout))
+        """Run one layer by its kernels; takes and returns stream and input as `run_layer` does."""
+        from net.packed_layers import LayerSettings, LayerWeights, run_layer
 
-    def _attend(self, attention: Any, hidden: Tensor, table: Tensor, plan: PackPlan) -> Tensor:  # noqa: ANN401
-        """Return the output projection of one layer's attention, (N, D) in the dtype of `hidden`."""
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        weight = torch.cat([projection.weight for projection in projections]).to(hidden.dtype)
-        bias = torch.cat([projection.bias for projection in projections]).to(hidden.dtype)
-        packed = F.linear(hidden, weight, bias).view(hidden.shape[0], 3, self.heads, -1)
-        linear = attention.gru_rel_pos_linear
-        gate = gate_of(hidden, linear.weight, linear.bias, attention.gru_rel_pos_const, self.heads)
-        rate = attention.dropout if attention.training else 0.0
-        query, key, value = packed.unbind(1)
-        out = plain_relative_attention(query, key, value, gate, table, plan.attention, attention.scaling, rate)
-        return _product(out.flatten(1), attention.out_proj)
+        attention, inside = layer.attention, dropouts[3]
+        settings = LayerSettings(
+            copies=copies,
+            is_stable=self.is_stable,
+            call=prepare_call(plan, taken.dtype, attention.head_dim, attention.scaling, inside.rate, inside.seed),
+            eps=(norms[0].eps, norms[1].eps),
+            dropouts=(dropouts[0], dropouts[1], dropouts[2]),
+            next_dtype=torch.float32 if is_last and self.is_stable else taken.dtype,
+        )
+        return run_layer(stream, taken, table, LayerWeights.of(layer, *norms), settings)
 
     def _table(self, longest: int, device: torch.device) -> Tensor:
         """Return the bias of each head by distance, (H, 2 reach - 1).
@@ -226,35 +261,23 @@ class PackedWavLM:
         embedding: Tensor = self.encoder.encoder.layers[0].attention.rel_attn_embed.weight
         return embedding.t() @ self._one_hot[:, there - reach : there + reach - 1]
 
-    def _is_dropped(self, number: int) -> bool:
+    def _isdropped(self, number: int) -> bool:
         """Draw whether layerdrop leaves a layer out; the first, which owns the position bias, stays."""
-        return bool(self.encoder.encoder.training and number > 0 and float(torch.rand(())) < self.config.layerdrop)
+        rate = float(self.config.layerdrop) if self.encoder.encoder.training and number > 0 else 0.0
+        return rate > 0 and float(torch.rand(())) < rate
 
 
-def _join_and_norm(branch: Tensor, stream: Tensor, norm: nn.LayerNorm, rate: float) -> tuple[Tensor, Tensor]:
-    """Add a branch to the stream; return the stream, and its norm for the next product."""
-    joined = stream + F.dropout(branch, rate).float()
-    return joined, _normed(joined, norm).to(branch.dtype)
+def mix_layers(layers: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Return the sum of layers (N, D), weighed by the softmax of (layers,)."""
+    shares = weights.softmax(0)
+    mixed = shares[0] * layers[0]
+    for share, layer in zip(shares[1:], layers[1:], strict=True):
+        mixed = mixed + share * layer
+    return mixed
 
 
-def _norm_of_join(branch: Tensor, stream: Tensor, norm: nn.LayerNorm, rate: float) -> tuple[Tensor, Tensor]:
-    """Add a branch to the stream and normalise it; return the stream, and a copy for the next product."""
-    joined = _normed(stream + F.dropout(branch, rate).float(), norm)
-    return joined, joined.to(branch.dtype)
-
-
-def _rate(dropout: nn.Dropout) -> float:
-    return dropout.p if dropout.training else 0.0
-
-
-def _dropped(hidden: Tensor, dropout: nn.Dropout) -> Tensor:
-    return F.dropout(hidden, _rate(dropout))
-
-
-def _normed(hidden: Tensor, norm: nn.LayerNorm) -> Tensor:
-    return F.layer_norm(hidden, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-
-
-def _product(hidden: Tensor, linear: nn.Linear) -> Tensor:
-    """Apply a linear layer in the dtype of `hidden`."""
-    return F.linear(hidden, linear.weight.to(hidden.dtype), linear.bias.to(hidden.dtype))
+def _rates(layer: Any) -> list[float]:  # noqa: ANN401 - a transformers layer
+    """Return the rates of a layer's dropouts, in the order of `SEEDS`."""
+    feed, attention = layer.feed_forward, layer.attention
+    inside = attention.dropout if attention.training else 0.0
+    return [rate_of(layer.dropout), rate_of(feed.intermediate_dropout), rate_of(feed.output_dropout), inside]

@@ -1,6 +1,6 @@
 """The gate of WavLM's relative position bias, each way in one pass over memory: explicit forward and backward.
 
-As in `fused_layers.py`: kernels where the GPU has them, else the `plain_` twins; everything is computed in float32.
+As in `fused_layers.py`: everything is computed in float32, all tensors are contiguous; import only where Triton runs.
 
 Shapes: N frames, D hidden size, H heads.
 
@@ -13,10 +13,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
+import triton  # type: ignore[import-untyped]
 from torch import Tensor
 
-from net import fused_layers
+from net import position_gate_kernels as kernels
+from net.fused_layers import runs_of
+
+SETTINGS: dict[str, dict[str, int]] = {
+    "gate_forward": {"rows": 64, "num_warps": 4},
+    "gate_backward": {"rows": 32, "num_warps": 4, "num_stages": 1, "programs": 4},
+}
+"""As in `fused_layers.py`."""
 
 
 class GateGradients(NamedTuple):
@@ -47,11 +54,14 @@ def gate_forward(hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor) ->
     Returns:
         (N, H) float32.
     """
-    if not fused_layers.runs_kernels(hidden):
-        return plain_gate_forward(hidden, weight, bias, const)
-    from net import position_gate_kernels as kernels
-
-    return kernels.gate_forward(hidden.contiguous(), weight.contiguous(), bias.contiguous(), const.contiguous())
+    settings = SETTINGS["gate_forward"]
+    frames, heads, head_dim = hidden.shape[0], const.shape[0], weight.shape[1]
+    gate = torch.empty((frames, heads), dtype=torch.float32, device=hidden.device)
+    kernels.gate_forward_kernel[(triton.cdiv(frames * heads, settings["rows"]),)](
+        hidden, weight, bias, const, gate, frames,
+        H=heads, E=head_dim, R=settings["rows"], C=triton.next_power_of_2(head_dim), num_warps=settings["num_warps"],
+    )  # fmt: skip
+    return gate
 
 
 def gate_backward(
@@ -67,40 +77,16 @@ def gate_backward(
         const: See hidden.
         other_gradient: (N, D), half or float32: what reaches hidden by other ways.
     """
-    if not fused_layers.runs_kernels(hidden):
-        return plain_gate_backward(gate_gradient, hidden, weight, bias, const, other_gradient)
-    from net import position_gate_kernels as kernels
-
-    tensors = (gate_gradient, hidden, weight, bias, const, other_gradient)
-    return GateGradients(*kernels.gate_backward(*(tensor.contiguous() for tensor in tensors)))
-
-
-def plain_gate_forward(hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor) -> Tensor:
-    """Compute `gate_forward` by PyTorch alone."""
-    a, b = _sigmoids(hidden, weight, bias, const)
-    return a * (b * const - 1) + 2
-
-
-def plain_gate_backward(
-    gate_gradient: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor, other_gradient: Tensor
-) -> GateGradients:
-    """Compute `gate_backward` by PyTorch alone."""
-    a, b = _sigmoids(hidden, weight, bias, const)
-    by_a = gate_gradient * (b * const - 1) * a * (1 - a)
-    by_b = gate_gradient * const * a * b * (1 - b)
-    by_both = torch.stack((by_a, by_b), dim=2)
-    by_hidden = fused_layers.wide(other_gradient) + (by_both @ weight).flatten(1)
-    by_weight = torch.einsum("nhp,nhe->pe", by_both, _heads(hidden, const))
-    by_const = (gate_gradient * a * b).sum(0)
-    return GateGradients(by_hidden.to(hidden.dtype), by_weight, by_both.sum((0, 1)), by_const)
-
-
-def _sigmoids(hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gate's two sigmoids, (N, H) each."""
-    a, b = torch.sigmoid(F.linear(_heads(hidden, const), weight, bias)).unbind(-1)
-    return a, b
-
-
-def _heads(hidden: Tensor, const: Tensor) -> Tensor:
-    """Return hidden as (N, H, head_dim)."""
-    return fused_layers.wide(hidden).reshape(len(hidden), len(const), -1)
+    settings = SETTINGS["gate_backward"]
+    frames, heads, head_dim = hidden.shape[0], const.shape[0], weight.shape[1]
+    runs = runs_of(hidden, settings, heads)
+    hidden_gradient = torch.empty_like(hidden)
+    sums = torch.empty((runs, heads, 2 * head_dim + 3), dtype=torch.float32, device=hidden.device)
+    kernels.gate_backward_kernel[(heads, runs)](
+        gate_gradient, hidden, weight, bias, const, other_gradient, hidden_gradient, sums, frames,
+        H=heads, E=head_dim, R=settings["rows"], C=triton.next_power_of_2(head_dim), STAGES=settings["num_stages"],
+        num_warps=settings["num_warps"],
+    )  # fmt: skip
+    by_head = sums.sum(0)
+    by_weight, by_bias, _ = torch.split(by_head.sum(0), [2 * head_dim, 2, 1])
+    return GateGradients(hidden_gradient, by_weight.view(2, head_dim), by_bias, by_head[:, -1])

@@ -1,4 +1,4 @@
-"""Triton kernels of the gate of WavLM's position bias; import only where triton is present.
+"""Triton kernels of the gate of WavLM's position bias; `position_gate.py` launches them.
 
 Shapes: N frames, D hidden size, H heads, E head dimension; R rows and C columns of a tile, C a power of two.
 """
@@ -6,18 +6,10 @@ Shapes: N frames, D hidden size, H heads, E head dimension; R rows and C columns
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,import-untyped,untyped-decorator"
 # ruff: noqa: ANN001, ANN201, ANN202, N803 -- Triton reads a kernel's annotations as types; upper case marks its constants
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from net.fused_layers_kernels import kernel, run_of_rows, runs_of
-
-SETTINGS: dict[str, dict[str, int]] = {
-    "gate_forward": {"rows": 64, "num_warps": 4},
-    "gate_backward": {"rows": 32, "num_warps": 4, "num_stages": 1, "programs": 4},
-}
-"""As in `fused_layers_kernels`."""
+from net.fused_layers_kernels import kernel, run_of_rows
 
 
 @triton.jit
@@ -85,34 +77,3 @@ def gate_backward_kernel(
     tl.store(sums + 2 * E, tl.sum(a_sums, 0))
     tl.store(sums + 2 * E + 1, tl.sum(b_sums, 0))
     tl.store(sums + 2 * E + 2, tl.sum(const_sums, 0))
-
-
-def gate_forward(hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor) -> Tensor:
-    """Launch `net.position_gate.gate_forward`."""
-    settings = SETTINGS["gate_forward"]
-    frames, heads, head_dim = hidden.shape[0], const.shape[0], weight.shape[1]
-    gate = torch.empty((frames, heads), dtype=torch.float32, device=hidden.device)
-    gate_forward_kernel[(triton.cdiv(frames * heads, settings["rows"]),)](
-        hidden, weight, bias, const, gate, frames,
-        H=heads, E=head_dim, R=settings["rows"], C=triton.next_power_of_2(head_dim), num_warps=settings["num_warps"],
-    )  # fmt: skip
-    return gate
-
-
-def gate_backward(
-    gate_gradient: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor, other_gradient: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Launch `net.position_gate.gate_backward`."""
-    settings = SETTINGS["gate_backward"]
-    frames, heads, head_dim = hidden.shape[0], const.shape[0], weight.shape[1]
-    runs = runs_of(hidden, settings, heads)
-    hidden_gradient = torch.empty_like(hidden)
-    sums = torch.empty((runs, heads, 2 * head_dim + 3), dtype=torch.float32, device=hidden.device)
-    gate_backward_kernel[(heads, runs)](
-        gate_gradient, hidden, weight, bias, const, other_gradient, hidden_gradient, sums, frames,
-        H=heads, E=head_dim, R=settings["rows"], C=triton.next_power_of_2(head_dim), STAGES=settings["num_stages"],
-        num_warps=settings["num_warps"],
-    )  # fmt: skip
-    by_head = sums.sum(0)
-    by_weight, by_bias, _ = by_head.sum(0).split([2 * head_dim, 2, 1])
-    return hidden_gradient, by_weight.view(2, head_dim), by_bias, by_head[:, -1]

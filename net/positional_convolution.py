@@ -11,7 +11,7 @@ Shapes: N frames in the pack, D their dimension, G groups, C = D / G channels a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from net.packed_convolutions import to_device
+from net.buckets import Bucket
 from net.triton_support import is_exact_gelu, runs_triton
 
 COLUMNS = 128
@@ -50,31 +50,40 @@ class PositionalPlan:
     sources: Tensor
     blocks: Tensor
 
+    def tables(self) -> list[Tensor]:
+        """Return the tables, to be copied to another place."""
+        return [self.sources, self.blocks]
+
+    def with_tables(self, tables: Sequence[Tensor]) -> PositionalPlan:
+        """Return the plan with its tables in another place."""
+        sources, blocks = tables
+        return replace(self, sources=sources, blocks=blocks)
+
 
 def plan_positions(
-    lengths: Sequence[int], conv: nn.Conv1d, device: torch.device | str, block: int | None = None
+    lengths: Sequence[int], conv: nn.Conv1d, block: int | None = None, bucket: Bucket | None = None
 ) -> PositionalPlan:
-    """Plan a batch of utterances of so many frames; the tables are copied to the device without waiting for it."""
+    """Plan a batch of utterances of so many frames, which fill their bucket if there is one; on the host."""
     taps, channels = conv.kernel_size[0], conv.in_channels // conv.groups
     block = block or frames_per_block(channels)
     gap = taps // 2 + block
     frames = np.array(lengths)
     packed_starts = frames.cumsum() - frames
     padded_starts = packed_starts + gap * np.arange(1, len(lengths) + 1)
-    padded_rows = int(frames.sum()) + gap * (len(lengths) + 1)
+    padded_rows = int(frames.sum()) + gap * ((bucket.utterances if bucket else len(lengths)) + 1)
     packed_rows = np.arange(sum(lengths), dtype=np.int32)
     sources = np.full(padded_rows, -1, dtype=np.int32)
     sources[packed_rows + np.repeat(padded_starts - packed_starts, frames)] = packed_rows
     counts = (frames + block - 1) // block
     total = int(counts.sum())
     place = (np.arange(total) - np.repeat(counts.cumsum() - counts, counts)) * block
-    blocks = np.zeros((3, -(-total // ROW_MULTIPLE) * ROW_MULTIPLE), dtype=np.int32)
+    room = bucket.blocks(block) if bucket else total
+    blocks = np.zeros((3, -(-room // ROW_MULTIPLE) * ROW_MULTIPLE), dtype=np.int32)
     blocks[0, total:] = taps // 2  # their windows must lie in the padded copy too, and their frames in a gap
     blocks[0, :total] = np.repeat(padded_starts, counts) + place
     blocks[1, :total] = np.repeat(packed_starts, counts) + place
     blocks[2, :total] = np.minimum(np.repeat(frames, counts) - place, block)
-    tables = (to_device(torch.from_numpy(table), device) for table in (sources, blocks))
-    return PositionalPlan(tuple(lengths), taps, block, padded_rows, *tables)
+    return PositionalPlan(tuple(lengths), taps, block, padded_rows, torch.from_numpy(sources), torch.from_numpy(blocks))
 
 
 def frames_per_block(channels: int) -> int:

@@ -17,14 +17,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from net.buckets import Bucket
+from net.host_tables import to_device
 from net.triton_support import runs_triton
 
 KERNEL_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -75,22 +78,25 @@ class AttentionPlan:
 
     Attributes:
         lengths: Frames of each utterance, in the order of the pack.
-        programs: By block size, (programs, 4) int32 on the device, longest utterances first: start and end of the
-            program's utterance, its block there, and how many vectors of partial sums the programs before it store.
-        vectors: By block size, how many vectors of partial sums all programs store for one head.
+        longest: The most frames that an utterance of such a batch has.
+        programs: By block size, (programs, 4) int32, longest utterances first: start and end of the program's
+            utterance, its block there, and how many vectors of partial sums the programs before it store. Programs
+            that fill up the table have an utterance without frames.
+        vectors: By block size, how many vectors of partial sums there is room for, for one head.
         settings: In place of HALF_SETTINGS and FLOAT_SETTINGS.
     """
 
     lengths: tuple[int, ...]
+    longest: int
     programs: dict[int, Tensor]
     vectors: dict[int, int]
     settings: KernelSettings | None = None
 
     @classmethod
     def of(
-        cls, lengths: Sequence[int], device: torch.device | str, settings: KernelSettings | None = None
+        cls, lengths: Sequence[int], settings: KernelSettings | None = None, bucket: Bucket | None = None
     ) -> AttentionPlan:
-        """Plan a batch; copies to the device without waiting for it.
+        """Plan a batch, which fills its bucket if there is one; on the host.
 
         Raises:
             ValueError: There is no utterance, or one without frames.
@@ -98,31 +104,41 @@ class AttentionPlan:
         lengths = tuple(lengths)
         if not lengths or min(lengths) < 1:
             raise ValueError(f"every utterance needs at least one frame, found lengths {lengths}")
-        starts = (0, *accumulate(lengths))
         used = (settings,) if settings else (*HALF_SETTINGS.values(), *FLOAT_SETTINGS.values())
         sizes = sorted({size for entry in used for size in (entry.forward_rows, entry.backward_block)})
-        rows = {size: _program_rows(lengths, starts, size) for size in sizes}
-        flat = [number for size in sizes for row in rows[size] for number in row]
-        host = torch.tensor(flat, dtype=torch.int32)
-        if torch.device(device).type == "cuda":
-            host = host.pin_memory()
-        packed = host.to(device, non_blocking=True)
-        parts = torch.split(packed, [4 * len(rows[size]) for size in sizes])
-        programs = {size: part.view(-1, 4) for size, part in zip(sizes, parts, strict=True)}
-        vectors = {size: sum(-(-n // size) * (-(-n // size) + 1) for n in lengths) for size in sizes}
-        return cls(lengths, programs, vectors, settings)
+        found = {size: _program_rows(np.array(lengths), size, bucket) for size in sizes}
+        programs = {size: torch.from_numpy(rows) for size, (rows, _) in found.items()}
+        vectors = {size: count for size, (_, count) in found.items()}
+        return cls(lengths, bucket.longest if bucket else max(lengths), programs, vectors, settings)
+
+    def tables(self) -> list[Tensor]:
+        """Return the tables, to be copied to another place."""
+        return list(self.programs.values())
+
+    def with_tables(self, tables: Sequence[Tensor]) -> AttentionPlan:
+        """Return the plan with its tables in another place."""
+        return replace(self, programs=dict(zip(self.programs, tables, strict=True)))
 
 
-def _program_rows(lengths: Sequence[int], starts: Sequence[int], size: int) -> list[tuple[int, int, int, int]]:
-    """One row a block: its utterance's start and end, its place there, its first vector of partial sums."""
-    rows = []
-    vector = 0
-    for utterance in sorted(range(len(lengths)), key=lambda u: -lengths[u]):
-        blocks = -(-lengths[utterance] // size)
-        for block in range(blocks):
-            rows.append((starts[utterance], starts[utterance + 1], block, vector))
-            vector += blocks + 1
-    return rows
+def _program_rows(
+    lengths: npt.NDArray[np.int64], size: int, bucket: Bucket | None
+) -> tuple[npt.NDArray[np.int32], int]:
+    """Return one row a block, and how many vectors of partial sums there are."""
+    order = np.argsort(-lengths, kind="stable")
+    blocks = -(-lengths[order] // size)
+    ends = lengths.cumsum()
+    programs = int(blocks.sum())
+    stored = np.repeat(blocks + 1, blocks)
+    rows = np.zeros((bucket.blocks(size) if bucket else programs, 4), dtype=np.int32)
+    rows[:programs, 0] = np.repeat(ends[order] - lengths[order], blocks)
+    rows[:programs, 1] = np.repeat(ends[order], blocks)
+    rows[:programs, 2] = np.arange(programs) - np.repeat(blocks.cumsum() - blocks, blocks)
+    rows[:programs, 3] = stored.cumsum() - stored
+    if bucket is None:
+        return rows, int(stored.sum())
+    vectors = bucket.blocks(size) * (-(-bucket.longest // size) + 1) + 1
+    rows[programs:, 3] = vectors - 1  # where programs without frames store their zeros
+    return rows, vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +149,7 @@ class Call:
         plan: The batch's.
         settings: Those of this head dimension and dtype.
         scale: Of the products of query and key.
-        seed: Of dropout, 0 .. 2^63 - 1.
+        seed: Of dropout, () int64 on the device, 0 .. 2^63 - 1; not read without dropout.
         threshold: Dropout's rate in units of 1 / DROP_STEPS.
         kept_scale: What kept weights are multiplied by.
     """
@@ -141,7 +157,7 @@ class Call:
     plan: AttentionPlan
     settings: KernelSettings
     scale: float
-    seed: int
+    seed: Tensor | None
     threshold: int
     kept_scale: float
 
@@ -155,7 +171,7 @@ def relative_attention(
     plan: AttentionPlan,
     scale: float,
     dropout: float = 0.0,
-    seed: int = 0,
+    seed: Tensor | None = None,
 ) -> Tensor:
     """Attend within each utterance of a pack.
 
@@ -173,7 +189,7 @@ def relative_attention(
         plan: Of this batch, on the tensors' device.
         scale: Usually head_dim ** -0.5.
         dropout: Probability that a weight becomes zero; others are multiplied by 1 / (1 - dropout).
-        seed: Of the kernels' dropout, 0 .. 2^63 - 1; a new one for every layer and step.
+        seed: Of the kernels' dropout, () int64 on the device, 0 .. 2^63 - 1; drawn by PyTorch's generator where None.
 
     Returns:
         (frames, heads, head_dim) in the dtype of query.
@@ -181,9 +197,11 @@ def relative_attention(
     Raises:
         ValueError: Shapes, dtypes or numbers do not fit each other.
     """
-    _check(query, key, value, gate, table, plan, dropout, seed)
+    _check(query, key, value, gate, table, plan, dropout)
     if not has_kernels(query.device, query.dtype, query.shape[2]):
         return plain_relative_attention(query, key, value, gate, table, plan, scale, dropout)
+    if dropout > 0 and seed is None:
+        seed = to_device(torch.randint(2**62, ()), query.device)
     call = prepare_call(plan, query.dtype, query.shape[2], scale, dropout, seed)
     query, key, value = (t if t.stride(2) == 1 else t.contiguous() for t in (query, key, value))
     gate, table = gate.float().contiguous(), _with_margin(table.float(), call).contiguous()
@@ -192,7 +210,7 @@ def relative_attention(
 
 
 def prepare_call(
-    plan: AttentionPlan, dtype: torch.dtype, head_dim: int, scale: float, dropout: float, seed: int
+    plan: AttentionPlan, dtype: torch.dtype, head_dim: int, scale: float, dropout: float, seed: Tensor | None
 ) -> Call:
     """Return what the kernels need beside tensors."""
     table_of_settings = FLOAT_SETTINGS if dtype == torch.float32 else HALF_SETTINGS
@@ -203,7 +221,7 @@ def prepare_call(
 def _with_margin(table: Tensor, call: Call) -> Tensor:
     """Widen a table whose reach ends inside a tile: the kernels read whole tiles without a mask."""
     size = max(call.settings.forward_rows, call.settings.forward_columns, call.settings.backward_block)
-    missing = -(-max(call.plan.lengths) // size) * size - (table.shape[1] + 1) // 2
+    missing = -(-call.plan.longest // size) * size - (table.shape[1] + 1) // 2
     return F.pad(table, (missing, missing)) if missing > 0 else table
 
 
@@ -215,7 +233,6 @@ def _check(
     table: Tensor,
     plan: AttentionPlan,
     dropout: float,
-    seed: int,
 ) -> None:
     """Refuse what would read past a tensor's end or mean nothing."""
     frames, heads, _ = query.shape
@@ -230,8 +247,6 @@ def _check(
         raise ValueError(f"table is {tuple(table.shape)}, expected ({heads}, 2 reach - 1) with reach >= {longest}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is {dropout}, allowed is 0 <= dropout < 1")
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed is {seed}, allowed is 0 <= seed < 2^63")
 
 
 def has_kernels(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
@@ -275,26 +290,15 @@ def plain_relative_attention(
     plan: AttentionPlan,
     scale: float,
     dropout: float = 0.0,
-    seed: int | None = None,
 ) -> Tensor:
-    """Compute `relative_attention` by PyTorch alone, utterances of equal length together; stores the bias.
-
-    With a seed dropout's mask is that of the kernels, slowly; without one it is PyTorch's.
-    """
+    """Compute `relative_attention` by PyTorch alone, utterances of equal length together; stores the bias."""
     pieces = [torch.split(t, list(plan.lengths)) for t in (query, key, value, gate)]
-    starts = (0, *accumulate(plan.lengths))
     attended: list[Tensor] = [query] * len(plan.lengths)
     for length in sorted(set(plan.lengths)):
         chosen = [u for u, n in enumerate(plan.lengths) if n == length]
         q, k, v, g = (torch.stack([piece[u] for u in chosen]).transpose(1, 2) for piece in pieces)
         bias = (g.unsqueeze(3) * distances_to_matrix(table, length)).to(query.dtype)
-        if dropout == 0 or seed is None:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
-        else:
-            places = torch.tensor([starts[u] for u in chosen], device=query.device)
-            kept = kept_weights(places, length, query.shape[1], round(dropout * DROP_STEPS), seed)
-            weights = torch.softmax((q * scale) @ k.transpose(2, 3) + bias, dim=3)
-            out = (weights * kept / (1 - dropout)).to(v.dtype) @ v
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
         for u, one in zip(chosen, out.transpose(1, 2), strict=True):
             attended[u] = one
     return torch.cat(attended)
@@ -305,41 +309,6 @@ def distances_to_matrix(table: Tensor, length: int) -> Tensor:
     reach = (table.shape[1] + 1) // 2
     # Window w begins at distance w - (length - 1), so the windows are the queries from the last to the first.
     return table[:, reach - length : reach + length - 1].unfold(1, length, 1).flip(1)
-
-
-def kept_weights(starts: Tensor, length: int, heads: int, threshold: int, seed: int) -> Tensor:
-    """Return which weights dropout keeps, bit for bit as the kernels do.
-
-    Args:
-        starts: (utterances,) int64, where each begins in the pack.
-        length: Frames of each of them.
-        heads: Number of heads.
-        threshold: The rate in units of 1 / DROP_STEPS.
-        seed: 0 .. 2^63 - 1.
-
-    Returns:
-        (utterances, heads, length, length) bool.
-    """
-    shape = (starts.shape[0], heads, length, -(-length // 4))
-    places = torch.arange(length, device=starts.device)
-    frames = (starts[:, None] + places)[:, None, :, None].expand(shape)
-    quads = places[: shape[3]].expand(shape)
-    numbers = torch.arange(heads, device=starts.device)[:, None, None].expand(shape)
-    words = torch.stack(philox(seed, frames, quads, numbers, torch.zeros_like(frames)), dim=-1)
-    return (words >> 8 >= threshold).flatten(3)[..., :length]
-
-
-def philox(
-    seed: int, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, rounds: int = PHILOX_ROUNDS
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox4x32 of a 64-bit key and four counters; 32-bit words in int64 tensors of one shape."""
-    word = 2**32 - 1
-    k0, k1 = seed & word, seed >> 32
-    for _ in range(rounds):
-        left, right = c0 * 0xD2511F53, c2 * 0xCD9E8D57  # wraps at 64 bits, whose upper half is right all the same
-        c0, c1, c2, c3 = (right >> 32 & word) ^ c1 ^ k0, right & word, (left >> 32 & word) ^ c3 ^ k1, left & word
-        k0, k1 = k0 + 0x9E3779B9 & word, k1 + 0xBB67AE85 & word
-    return c0, c1, c2, c3
 
 
 def relative_buckets(reach: int, num_buckets: int, max_distance: int) -> Tensor:

@@ -120,7 +120,7 @@ def forward_kernel(
         weights = tl.exp2(scores - new_highest[:, None])
         total_weight = total_weight * shrink + tl.sum(weights, 1)
         if DROPOUT:
-            weights *= kept_fraction(seed, threshold, head, start, rows, first, DROP_SCALE, M, N)
+            weights *= kept_fraction(tl.load(seed), threshold, head, start, rows, first, DROP_SCALE, M, N)
         v = load_rows(value, start, head, value_frame, value_head, columns, length, HEAD_DIM)
         sums = tl.dot(weights.to(v.dtype), v, sums * shrink[:, None], input_precision=PRECISION)
         highest = new_highest
@@ -206,7 +206,7 @@ def query_gradient_kernel(
         weights = tl.where((columns < length)[None, :], tl.exp2(scores), 0.0)
         weight_gradient = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         if DROPOUT:
-            weight_gradient *= kept_fraction(seed, threshold, head, start, rows, first, DROP_SCALE, B, B)
+            weight_gradient *= kept_fraction(tl.load(seed), threshold, head, start, rows, first, DROP_SCALE, B, B)
         score_gradient = weights * (weight_gradient - deltas[:, None])
         sums = tl.dot(score_gradient.to(k.dtype), k, sums, input_precision=PRECISION)
         gate_sums += tl.sum(score_gradient * bias, 1)
@@ -261,7 +261,7 @@ def key_gradient_kernel(
         weight_gradient = tl.dot(v, tl.trans(do), input_precision=PRECISION)
         dropped = weights
         if DROPOUT:
-            kept = tl.trans(kept_fraction(seed, threshold, head, start, queries, block * B, DROP_SCALE, B, B))
+            kept = tl.trans(kept_fraction(tl.load(seed), threshold, head, start, queries, block * B, DROP_SCALE, B, B))
             dropped = weights * kept
             weight_gradient *= kept
         value_sums = tl.dot(dropped.to(do.dtype), do, value_sums, input_precision=PRECISION)
@@ -365,7 +365,7 @@ def backward(
             num_warps=settings.query_warps, num_stages=settings.query_stages,
         )  # fmt: skip
         if table_gradient is not None:
-            blocks = -(-max(call.plan.lengths) // size)
+            blocks = -(-call.plan.longest // size)
             table_gradient_kernel[(count, 2 * blocks)](
                 partial, programs, table_gradient, programs.shape[0], _reach(table), first_head, vectors, -blocks,
                 B=size, CHUNK=max(1, 2048 // size), num_warps=4,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from net.frames import Frames, from_padded
 from net.group_norm import LengthAwareGroupNorm
-from net.packed_wavlm import PackedWavLM
+from net.packed_wavlm import PackedWavLM, mix_layers
 from net.spec_augment import SpecAugment
 
 
@@ -75,15 +76,17 @@ class Upstream(nn.Module):
         self.spec_augment = spec_augment
         self._lengths: tuple[int, ...] = ()
         config.apply_spec_augment = False
-        self.packed = PackedWavLM(encoder, gradient_checkpointing) if config.model_type == "wavlm" else None
+        layers = int(config.num_hidden_layers)
+        self.layer_weights = nn.Parameter(torch.zeros(layers + 1)) if layer_weighting else None
+        self.packed = None
+        if config.model_type == "wavlm":
+            self.packed = PackedWavLM(encoder, self.layer_weights, gradient_checkpointing)
         self._group_norms: list[LengthAwareGroupNorm] = []
         if self.packed is None:
             if gradient_checkpointing:
                 encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             encoder.feature_projection.register_forward_hook(self._mask_projected)
             self._group_norms = _length_aware_group_norms(encoder.feature_extractor)
-        layers = int(config.num_hidden_layers)
-        self.layer_weights = nn.Parameter(torch.zeros(layers + 1)) if layer_weighting else None
         self._frozen = _frozen_modules(encoder, freeze)
         for module in self._frozen:
             module.requires_grad_(False)
@@ -115,23 +118,18 @@ class Upstream(nn.Module):
 
     def forward(self, waveforms: Waveforms) -> Frames:
         """Encode waveforms to frames of shape (total_frames, hidden)."""
-        with torch.no_grad() if self.is_frozen else nullcontext():
-            last, layers, lengths = self._encode(waveforms)
-        return Frames(self._combine_layers(last, layers), lengths)
+        encode = self._encode_padded if self.packed is None else partial(self._encode_packed, self.packed)
+        return encode(waveforms)
 
-    def _encode(self, waveforms: Waveforms) -> tuple[Tensor, list[Tensor], tuple[int, ...]]:
-        """Return the last frames (total_frames, hidden), those of all layers where they are wanted, and lengths."""
-        if self.packed is None:
-            return self._encode_padded(waveforms)
-        plan = self.packed.plan(waveforms.counts, waveforms.samples.device)
-        dtype = _product_dtype(waveforms.samples.device)
-        features = self.packed.features(waveforms.samples, plan, dtype)
+    def _encode_packed(self, packed: PackedWavLM, waveforms: Waveforms) -> Frames:
+        device = waveforms.samples.device
+        dtype = _product_dtype(device)
+        plan = packed.plan(waveforms.counts, device, dtype)
+        features = packed.features(waveforms.samples, plan, dtype)
         mask = self._mask if self.encoder.training and self.spec_augment.is_on else None
-        keeps_layers = self.layer_weights is not None
-        last, layers = self.packed.encode(features, plan, dtype, mask, keeps_layers)
-        return last, layers, plan.lengths
+        return Frames(packed.encode(features, plan, dtype, mask), plan.lengths)
 
-    def _encode_padded(self, waveforms: Waveforms) -> tuple[Tensor, list[Tensor], tuple[int, ...]]:
+    def _encode_padded(self, waveforms: Waveforms) -> Frames:
         self._lengths = self.frame_counts(waveforms.counts)
         is_padded = len(set(waveforms.counts)) > 1
         first = tuple(self._through_convolutions(count)[0] for count in waveforms.counts)
@@ -139,19 +137,12 @@ class Upstream(nn.Module):
             norm.lengths = first if is_padded else None
         padded = waveforms.padded()
         mask = _sample_mask(waveforms.counts, padded) if is_padded else None
-        output = self.encoder(padded, attention_mask=mask, output_hidden_states=self.layer_weights is not None)
-        layers = output.hidden_states if self.layer_weights is not None else ()
-        last, *layers = (from_padded(hidden, self._lengths) for hidden in (output.last_hidden_state, *layers))
-        return last, layers, self._lengths
-
-    def _combine_layers(self, last: Tensor, layers: Sequence[Tensor]) -> Tensor:
+        with torch.no_grad() if self.is_frozen else nullcontext():
+            output = self.encoder(padded, attention_mask=mask, output_hidden_states=self.layer_weights is not None)
         if self.layer_weights is None:
-            return last
-        weights = self.layer_weights.softmax(0)
-        combined: Tensor = weights[0] * layers[0]
-        for weight, hidden in zip(weights[1:], layers[1:], strict=True):
-            combined = combined + weight * hidden
-        return combined
+            return Frames(from_padded(output.last_hidden_state, self._lengths), self._lengths)
+        layers = [from_padded(hidden, self._lengths) for hidden in output.hidden_states]
+        return Frames(mix_layers(layers, self.layer_weights), self._lengths)
 
     def _mask(self, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
         """Apply SpecAugment to projected frames (total_frames, hidden)."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from net.host_tables import placed
 from net.relative_attention import AttentionPlan
 
 NAMES = ("out", "query", "key", "value", "gate", "table")
@@ -49,12 +51,12 @@ def random_case(
     return Case(tuple(lengths), packed, gate, table, out_gradient)
 
 
-def run_case(attend: Attend, case: Case, plan: AttentionPlan | None = None, **options: float) -> dict[str, Tensor]:
+def run_case(attend: Attend, case: Case, plan: AttentionPlan | None = None, **options: Any) -> dict[str, Tensor]:  # noqa: ANN401
     """Output and the five gradients, the inputs being strided views of one tensor."""
     packed = case.packed.detach().clone().requires_grad_()
     gate = case.gate.detach().clone().requires_grad_()
     table = case.table.detach().clone().requires_grad_()
-    plan = plan or AttentionPlan.of(case.lengths, packed.device)
+    plan = plan or placed(AttentionPlan.of(case.lengths), packed.device)
     query, key, value = packed.unbind(1)
     out = attend(query, key, value, gate, table, plan, query.shape[2] ** -0.5, **options)
     torch.autograd.backward(out, case.out_gradient)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from net.buckets import Bucket
 from net.relative_attention import (
     AttentionPlan,
     KernelSettings,
@@ -15,6 +16,7 @@ from net.relative_attention import (
     plain_relative_attention,
     relative_attention,
 )
+from tests.net import layer_oracles as oracle
 from tests.net.attention_cases import NAMES, errors, random_case, run_case
 
 
@@ -51,7 +53,7 @@ def test_kernels_equal_the_plain_path(
     lengths: tuple[int, ...], heads: int, head_dim: int, reach: int, settings: KernelSettings | None
 ) -> None:
     case = random_case(lengths, heads, head_dim, reach, dtype=torch.float32)
-    found = run_case(relative_attention, case, AttentionPlan.of(lengths, "cpu", settings))
+    found = run_case(relative_attention, case, AttentionPlan.of(lengths, settings))
     found_errors = errors(found, run_case(plain_relative_attention, case.to(torch.float64)))
     print(lengths, head_dim, found_errors)
     assert max(found_errors.values()) < 1e-5, found_errors
@@ -60,7 +62,7 @@ def test_kernels_equal_the_plain_path(
 def test_half_precision_is_as_exact_as_its_roundings() -> None:
     """Of float16 alone: the interpreter multiplies the bit patterns of bfloat16."""
     case = random_case((20, 37), 2, 16, 48, dtype=torch.float16)
-    plan = AttentionPlan.of(case.lengths, "cpu", SMALL)
+    plan = AttentionPlan.of(case.lengths, SMALL)
     exact = run_case(plain_relative_attention, case.to(torch.float64))
     found_errors = errors(run_case(relative_attention, case, plan), exact)
     print(found_errors)
@@ -69,10 +71,10 @@ def test_half_precision_is_as_exact_as_its_roundings() -> None:
 
 def test_dropout_masks_what_the_plain_path_masks() -> None:
     case = random_case((19, 34), 2, 16, 40)
-    plan = AttentionPlan.of(case.lengths, "cpu", UNEQUAL)
-    for seed in (3, 2**40 + 5):
+    plan = AttentionPlan.of(case.lengths, UNEQUAL)
+    for seed in torch.tensor([3, 2**40 + 5]):
         found = run_case(relative_attention, case, plan, dropout=0.3, seed=seed)
-        exact = run_case(plain_relative_attention, case.to(torch.float64), dropout=0.3, seed=seed)
+        exact = run_case(oracle.attention, case.to(torch.float64), dropout=0.3, seed=seed)
         found_errors = errors(found, exact)
         print(seed, found_errors)
         assert max(found_errors.values()) < 1e-5, found_errors
@@ -80,8 +82,8 @@ def test_dropout_masks_what_the_plain_path_masks() -> None:
 
 def test_a_directional_derivative_agrees_with_the_gradients_under_dropout() -> None:
     case = random_case((21, 18), 1, 16, 32)
-    plan = AttentionPlan.of(case.lengths, "cpu", SMALL)
-    gradients = run_case(relative_attention, case, plan, dropout=0.2, seed=9)
+    plan = AttentionPlan.of(case.lengths, SMALL)
+    gradients = run_case(relative_attention, case, plan, dropout=0.2, seed=torch.tensor(9))
     generator = torch.Generator().manual_seed(1)
     inputs = dict(zip(NAMES[1:], (*case.packed.unbind(1), case.gate, case.table), strict=True))
     for name, values in inputs.items():
@@ -91,7 +93,7 @@ def test_a_directional_derivative_agrees_with_the_gradients_under_dropout() -> N
 
         def loss(sign: int, moved: str = name, along: Tensor = direction * step) -> float:
             q, k, v, gate, table = (t + sign * along if n == moved else t for n, t in inputs.items())
-            out = relative_attention(q, k, v, gate, table, plan, 16**-0.5, dropout=0.2, seed=9)
+            out = relative_attention(q, k, v, gate, table, plan, 16**-0.5, dropout=0.2, seed=torch.tensor(9))
             return float((out * case.out_gradient).double().sum())
 
         expected = float((gradients[name] * direction).double().sum())
@@ -102,7 +104,7 @@ def test_heads_in_turns_give_the_same_table_gradient(monkeypatch: pytest.MonkeyP
     from net import relative_attention_kernels as kernels
 
     case = random_case((20, 9), 3, 16, 32)
-    plan = AttentionPlan.of(case.lengths, "cpu", SMALL)
+    plan = AttentionPlan.of(case.lengths, SMALL)
     expected = run_case(relative_attention, case, plan)
     monkeypatch.setattr(kernels, "PARTIAL_BYTES", 2 * 4 * 16 * plan.vectors[16])
     found = run_case(relative_attention, case, plan)
@@ -113,7 +115,7 @@ def test_heads_in_turns_give_the_same_table_gradient(monkeypatch: pytest.MonkeyP
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 def test_a_neighbour_that_is_not_finite_stays_outside() -> None:
     case = random_case((20, 7, 18), 1, 16, 32)
-    plan = AttentionPlan.of(case.lengths, "cpu", SMALL)
+    plan = AttentionPlan.of(case.lengths, SMALL)
     expected = run_case(relative_attention, case, plan)
     case.packed[20:27] = float("nan")
     found = run_case(relative_attention, case, plan)
@@ -122,9 +124,20 @@ def test_a_neighbour_that_is_not_finite_stays_outside() -> None:
         assert torch.equal(found[name][27:], expected[name][27:]), name
 
 
+def test_programs_that_fill_up_a_bucket_change_nothing() -> None:
+    lengths = (20, 7, 33)
+    case = random_case(lengths, 2, 16, 48)
+    expected = run_case(relative_attention, case, AttentionPlan.of(lengths, SMALL))
+    plan = AttentionPlan.of(lengths, SMALL, Bucket(sum(lengths), 8, 48))
+    assert len(plan.programs[16]) > len(AttentionPlan.of(lengths, SMALL).programs[16])
+    found = run_case(relative_attention, case, plan)
+    for name in NAMES:
+        assert torch.equal(found[name], expected[name]), name
+
+
 def test_frozen_table_needs_no_partial_sums() -> None:
     case = random_case((20, 9), 1, 16, 32)
-    plan = AttentionPlan.of(case.lengths, "cpu", SMALL)
+    plan = AttentionPlan.of(case.lengths, SMALL)
     expected = run_case(relative_attention, case, plan)
     query, key, value = (t.clone().requires_grad_() for t in case.packed.unbind(1))
     out = relative_attention(query, key, value, case.gate, case.table, plan, 16**-0.5)

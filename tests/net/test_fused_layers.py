@@ -11,10 +11,13 @@ from torch import Tensor
 
 from net import fused_layers as fused
 from net import position_gate
+from net.fused_layers import Dropout
+from net.triton_support import runs_triton
+from tests.net import layer_oracles as oracle
 from tests.net.interpreted import run_interpreted
 
 EPS = 1e-5
-SEED = 2**62 + 12345
+SEED = torch.tensor(2**62 + 12345)
 HEAD_DIM = 16
 
 
@@ -60,63 +63,36 @@ def error(found: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_plain_gelu_equals_autograd(rate: float) -> None:
     hidden, bias, gradient = random(5, 48).requires_grad_(), random(48).requires_grad_(), random(5, 48, seed=1)
-    expected = F.gelu(hidden + bias) * mask_of(rate, SEED, 5, 48)
-    assert error(fused.gelu_forward(hidden, bias, rate, SEED), expected) <= 1e-12
-    found = fused.gelu_backward(gradient, hidden.detach(), bias.detach(), rate, SEED)
+    expected = F.gelu(hidden + bias) * mask_of(rate, int(SEED), 5, 48)
+    dropout = Dropout(rate, SEED)
+    assert error(oracle.gelu_forward(hidden, bias, dropout), expected) <= 1e-12
+    found = oracle.gelu_backward(gradient, hidden.detach(), bias.detach(), dropout)
     assert_close(found, by_autograd(expected, gradient, [hidden, bias]))
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 @pytest.mark.parametrize("gradients", [1, 2])
-@pytest.mark.parametrize("has_branch", [True, False])
-@pytest.mark.parametrize("has_bias", [True, False])
 @pytest.mark.parametrize("has_joined", [True, False])
-def test_plain_join_equals_autograd(
-    rate: float, gradients: int, has_branch: bool, has_bias: bool, has_joined: bool
-) -> None:
+def test_plain_join_equals_autograd(rate: float, gradients: int, has_joined: bool) -> None:
     branch, residual, branch_bias, weight, bias = (
         random(*shape, seed=number).requires_grad_()
         for number, shape in enumerate([(5, 48), (5, 48), (48,), (48,), (48,)])
     )
-    mask = mask_of(rate, SEED, 5, 48)
-    added = (branch + branch_bias if has_bias else branch) * mask
-    joined = residual + added if has_branch else residual + 0.0
+    dropout = Dropout(rate, SEED)
+    joined = residual + (branch + branch_bias) * mask_of(rate, int(SEED), 5, 48)
     normed = F.layer_norm(joined, (48,), weight, bias, EPS)
-    given = fused.join_forward(
-        branch.detach() if has_branch else None, branch_bias.detach() if has_bias else None, residual.detach(),
-        weight.detach(), bias.detach(), EPS, rate, SEED, torch.float64, wants_full=True,
-    )  # fmt: skip
+    leaves = [residual, branch, weight, bias, branch_bias]
+    branches, norm = (branch.detach(), branch_bias.detach()), (weight.detach(), bias.detach())
+    given = oracle.join_forward(*branches, residual.detach(), *norm, EPS, dropout, torch.float64, wants_full=True)
     variance = joined.var(1, correction=0)
     assert_close(given, [joined, normed, normed, joined.mean(1), 1 / (variance + EPS).sqrt()])
     normed_gradients = [random(5, 48, seed=9 + number) for number in range(gradients)]
     joined_gradient = random(5, 48, seed=20) if has_joined else None
-    leaves = [residual, weight, bias] + ([branch] if has_branch else []) + ([branch_bias] if has_bias else [])
-    leaves = [leaf for leaf in leaves if has_branch or leaf is not branch_bias]
     outputs = [normed] * gradients + ([joined] if has_joined else [])
     directions = normed_gradients + ([joined_gradient] if joined_gradient is not None else [])
-    expected = by_autograd(outputs, directions, leaves)
-    found = fused.join_backward(
-        given.joined, given.mean, given.rstd, weight.detach(), normed_gradients, joined_gradient, rate, SEED,
-        torch.float64, has_branch,
-    )  # fmt: skip
-    ours = [found.residual, found.weight, found.bias, *([found.branch] if has_branch else [])]
-    if has_branch and has_bias:
-        ours.append(found.branch_bias)
-    assert_close(tuple(ours), expected)
-    assert has_branch or (found.branch is None and found.branch_bias is None)
-
-
-def test_nothing_to_join_returns_the_residual_itself() -> None:
-    residual = random(5, 48)
-    given = fused.join_forward(None, None, residual, random(48), random(48), EPS, 0.1, 1, torch.float64)
-    assert given.joined is residual
-
-
-@pytest.mark.parametrize("count", [0, 3])
-def test_join_takes_one_or_two_gradients(count: int) -> None:
-    rows, vector = random(5, 48), random(5)
-    with pytest.raises(ValueError, match=f"one or two gradients of the norm, found {count}"):
-        fused.join_backward(rows, vector, vector, random(48), [rows] * count, None, 0.0, 0, torch.float64, False)
+    statistics = given.joined, given.mean, given.rstd, weight.detach()
+    found = oracle.join_backward(*statistics, normed_gradients, joined_gradient, dropout, torch.float64)
+    assert_close(found, by_autograd(outputs, directions, leaves))
 
 
 def test_plain_gate_equals_autograd() -> None:
@@ -125,17 +101,17 @@ def test_plain_gate_equals_autograd() -> None:
     )
     a, b = torch.sigmoid(F.linear(hidden.view(5, 3, HEAD_DIM), weight, bias)).unbind(-1)
     expected = a * (b * const - 1.0) + 2.0
-    assert error(position_gate.gate_forward(hidden, weight, bias, const), expected) <= 1e-12
+    assert error(oracle.gate_forward(hidden, weight, bias, const), expected) <= 1e-12
     gate_gradient, other = random(5, 3, seed=4), random(5, 48, seed=5)
     leaves = [hidden, weight, bias, const]
     detached = hidden.detach(), weight.detach(), bias.detach(), const.detach()
-    found = position_gate.gate_backward(gate_gradient, *detached, other)
+    found = oracle.gate_backward(gate_gradient, *detached, other)
     assert_close(found, by_autograd([expected, hidden * 1.0], [gate_gradient, other], leaves))
 
 
 def test_masks_drop_at_the_rate_repeat_and_differ_between_seeds() -> None:
     rows, rate = torch.empty((500, 1024)), 0.1
-    masks = [fused.kept_factor(rows, rate, seed) for seed in (SEED, SEED, SEED + 1, SEED ^ 2**61)]
+    masks = [oracle.kept_factor(rows, Dropout(rate, seed)) for seed in (SEED, SEED, SEED + 1, SEED ^ 2**61)]
     assert torch.equal(masks[0], masks[1])
     threshold = round(rate * 2**16) / 2**16
     sigma = math.sqrt(threshold * (1 - threshold) / rows.numel())
@@ -147,42 +123,34 @@ def test_masks_drop_at_the_rate_repeat_and_differ_between_seeds() -> None:
         assert abs(both - threshold**2) <= 4 * threshold / math.sqrt(rows.numel())
 
 
-@pytest.mark.parametrize(("rate", "seed"), [(1.0, 0), (-0.1, 0), (0.1, -1), (0.1, 2**63)])
-def test_numbers_out_of_range_are_refused(rate: float, seed: int) -> None:
-    with pytest.raises(ValueError, match="allowed is"):
-        fused.gelu_forward(random(5, 48), random(48), rate, seed)
-
-
 Case = tuple[str, Callable[..., Any], Callable[..., Any], tuple[Any, ...]]
 
 
 def cases(rows: int, dim: int, inner: int, head_dim: int, dtype: torch.dtype, rate: float) -> Iterator[Case]:
     """Yield a name, a function, its twin and what both take, over all that may be left out."""
-    full = torch.float32
+    full, dropout = torch.float32, Dropout(rate, SEED)
     hidden, inner_bias = random(rows, inner, dtype=dtype), random(inner, dtype=full)
-    yield "gelu", fused.gelu_forward, fused.plain_gelu_forward, (hidden, inner_bias, rate, SEED)
+    yield "gelu", fused.gelu_forward, oracle.gelu_forward, (hidden, inner_bias, dropout)
     gradient = random(rows, inner, dtype=dtype, seed=1)
-    arguments: tuple[Any, ...] = (gradient, hidden, inner_bias, rate, SEED)
-    yield "gelu backward", fused.gelu_backward, fused.plain_gelu_backward, arguments
+    yield "gelu backward", fused.gelu_backward, oracle.gelu_backward, (gradient, hidden, inner_bias, dropout)
     branch, residual = random(rows, dim, dtype=dtype), random(rows, dim, dtype=full, seed=1)
     branch_bias, weight, bias = random(3, dim, dtype=full).unbind(0)
     first, second = random(rows, dim, dtype=dtype, seed=2), random(rows, dim, dtype=full, seed=3)
     stream = random(rows, dim, dtype=full, seed=4)
-    for given, given_bias, wants_full in [(branch, branch_bias, True), (branch, None, False), (None, None, True)]:
-        forward, twin = with_full(fused.join_forward, wants_full), with_full(fused.plain_join_forward, wants_full)
-        yield "join", forward, twin, (given, given_bias, residual, weight, bias, EPS, rate, SEED, dtype)
+    for wants_full in (True, False):
+        forward, twin = with_full(fused.join_forward, wants_full), with_full(oracle.join_forward, wants_full)
+        yield "join", forward, twin, (branch, branch_bias, residual, weight, bias, EPS, dropout, dtype)
     mean, rstd = residual.mean(1), (residual.var(1, correction=0) + EPS).rsqrt()
-    for gradients, joined_gradient, has_branch in [
-        ([first], stream, True), ([first, second], None, True), ([second, first], stream, False)
-    ]:  # fmt: skip
-        arguments = (residual, mean, rstd, weight, gradients, joined_gradient, rate, SEED, dtype, has_branch)
-        yield "join backward", fused.join_backward, fused.plain_join_backward, arguments
+    for gradients, joined_gradient in [([first], stream), ([first, second], None), ([second, first], stream)]:
+        given = (residual, mean, rstd, weight, gradients, joined_gradient, dropout, dtype)
+        yield "join backward", fused.join_backward, oracle.join_backward, given
+    yield "drop", fused.drop, oracle.drop, (residual, dropout)
     heads = dim // head_dim
     gate = (branch, random(2, head_dim, dtype=full), random(2, dtype=full), random(heads, dtype=full))
-    yield "gate", position_gate.gate_forward, position_gate.plain_gate_forward, gate
+    yield "gate", position_gate.gate_forward, oracle.gate_forward, gate
     for other in (first, second):
         arguments = (random(rows, heads, dtype=full), *gate, other)
-        yield "gate backward", position_gate.gate_backward, position_gate.plain_gate_backward, arguments
+        yield "gate backward", position_gate.gate_backward, oracle.gate_backward, arguments
 
 
 def with_full(function: Callable[..., Any], wants_full: bool) -> Callable[..., Any]:
@@ -192,11 +160,16 @@ def with_full(function: Callable[..., Any], wants_full: bool) -> Callable[..., A
 def moved(argument: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401
     if isinstance(argument, list):
         return [moved(one, change) for one in argument]
+    if isinstance(argument, Dropout):
+        return Dropout(argument.rate, moved(argument.seed, change))
     return change(argument) if isinstance(argument, Tensor) else argument
 
 
 def in_double(argument: Any) -> Any:  # noqa: ANN401
-    return torch.float64 if isinstance(argument, torch.dtype) else moved(argument, Tensor.double)
+    def widen(tensor: Tensor) -> Tensor:
+        return tensor.double() if tensor.is_floating_point() else tensor
+
+    return torch.float64 if isinstance(argument, torch.dtype) else moved(argument, widen)
 
 
 def errors(case: Case, device: torch.device | str = "cpu") -> Iterator[tuple[Tensor, float]]:
@@ -224,14 +197,11 @@ def assert_all_close(
 
 def check_kernels(rows: str, dim: str) -> None:
     """Runs interpreted, where each way to split rows and columns is to be had with few of them."""
-    from net import fused_layers_kernels as kernels
-    from net import position_gate_kernels
-
-    assert fused.runs_kernels(torch.empty((1, 16)))
+    assert runs_triton(torch.device("cpu"))
     for size, programs, rate in ((1, 2, 0.0), (4, 7, 0.25)):
-        for settings in (kernels.SETTINGS | position_gate_kernels.SETTINGS).values():
+        for settings in (fused.SETTINGS | position_gate.SETTINGS).values():
             settings.update({"rows": size} | ({"programs": programs} if "programs" in settings else {}))
-        kernels.SETTINGS["gelu_forward"]["columns"] = kernels.SETTINGS["gelu_backward"]["columns"] = 32 * size
+        fused.SETTINGS["gelu_forward"]["columns"] = fused.SETTINGS["gelu_backward"]["columns"] = 32 * size
         for dtype, limit in ((torch.float32, 1e-6), (torch.float16, 1e-3)):
             for name, function, twin, arguments in cases(int(rows), int(dim), int(dim) + 16, 16, dtype, rate):
                 found, expected = function(*arguments), twin(*arguments)
@@ -257,8 +227,8 @@ def check_gelu() -> None:
     (slope,) = torch.autograd.grad(expected.sum(), exact)
     scale = hidden.abs().clamp(min=1)
     bias = torch.zeros(1024)
-    assert float(((fused.gelu_forward(hidden, bias, 0.0, 0) - expected.detach()).abs() / scale).max()) <= 3e-7
-    found, _ = fused.gelu_backward(torch.ones_like(hidden), hidden, bias, 0.0, 0)
+    assert float(((fused.gelu_forward(hidden, bias, Dropout(0.0)) - expected.detach()).abs() / scale).max()) <= 3e-7
+    found, _ = fused.gelu_backward(torch.ones_like(hidden), hidden, bias, Dropout(0.0))
     assert float((found - slope).abs().max()) <= 3e-7
 
 
@@ -277,7 +247,7 @@ def test_kernels_on_a_gpu(rows: int, dim: int, inner: int, dtype: torch.dtype, c
 @pytest.mark.gpu
 def test_gelu_is_exact_to_float32_on_a_gpu(cuda: torch.device) -> None:
     hidden = torch.linspace(-14, 14, 64 * 1024, device=cuda).view(64, 1024)
-    found = fused.gelu_forward(hidden, torch.zeros(1024, device=cuda), 0.0, 0)
+    found = fused.gelu_forward(hidden, torch.zeros(1024, device=cuda), Dropout(0.0))
     assert float(((found - F.gelu(hidden.double())).abs() / hidden.abs().clamp(min=1)).max()) <= 3e-7
 
 

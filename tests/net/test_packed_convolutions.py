@@ -9,6 +9,7 @@ from transformers import WavLMConfig
 from transformers.models.wavlm.modeling_wavlm import WavLMFeatureEncoder
 
 from net import packed_convolutions
+from net.host_tables import placed
 from net.packed_convolutions import Placement, extract, extract_fused, extract_plain, place, window_moments
 from tests.net.interpreted import run_interpreted
 
@@ -50,7 +51,7 @@ def one_by_one(extractor: Any, samples: Tensor, counts: tuple[int, ...]) -> Tens
 
 def place_for(extractor: Any, counts: tuple[int, ...], device: torch.device | str = "cpu") -> Placement:  # noqa: ANN401
     kernels, strides = extractor.placing
-    return place(counts, kernels, strides, device)
+    return placed(place(counts, kernels, strides), device)
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
@@ -118,7 +119,7 @@ def test_an_utterance_does_not_depend_on_its_neighbours() -> None:
 def test_moments_give_the_variance_of_a_narrow_filter() -> None:
     """A filter that all but cancels its input: float32 moments would lose its variance altogether."""
     counts = (16_000, 400)
-    placement = place(counts, (10,), (5,), "cpu")
+    placement = place(counts, (10,), (5,))
     samples = torch.sin(torch.arange(sum(counts)) * 0.02) + 1.0
     second_difference = torch.tensor([0.0, 0, 0, 1, -2, 1, 0, 0, 0, 0], dtype=torch.float64)
     _, covariance = window_moments(placement.lay_out(samples), placement)
@@ -132,7 +133,7 @@ def test_moments_give_the_variance_of_a_narrow_filter() -> None:
 
 def test_an_utterance_shorter_than_a_frame_is_refused() -> None:
     with pytest.raises(ValueError, match="399 samples is shorter than one frame"):
-        place((16_000, 399), (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2), "cpu")
+        place((16_000, 399), (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2))
 
 
 def test_group_norms_of_several_channels_are_refused() -> None:

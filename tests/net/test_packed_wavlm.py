@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from net.packed_layers import copy_weights
-from net.packed_wavlm import PackedWavLM
-from net.relative_attention import DROP_STEPS
+from net.packed_wavlm import SEEDS, PackedWavLM, mix_layers
 from tests.net.interpreted import run_interpreted
 from tests.net.test_upstream import make_waveforms, relative_error, tiny
 
+OFF = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0)
 NAMES = {"stable": "wavlm-tiny-random", "base": "wavlm-tiny-group-random"}
 
 
@@ -25,11 +24,10 @@ def make_encoder(name: str, **settings: float) -> Any:  # noqa: ANN401
     return encoder
 
 
-def encode(encoder: Any, waveforms: list[Tensor], dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:  # noqa: ANN401
-    packed = PackedWavLM(encoder)
-    plan = packed.plan([len(waveform) for waveform in waveforms], waveforms[0].device)
-    features = packed.features(torch.cat(waveforms), plan, dtype)
-    return packed.encode(features, plan, dtype, None, True)
+def encode(encoder: Any, waveforms: list[Tensor], dtype: torch.dtype, packed: PackedWavLM | None = None) -> Tensor:  # noqa: ANN401
+    packed = packed or PackedWavLM(encoder)
+    plan = packed.plan([len(waveform) for waveform in waveforms], waveforms[0].device, dtype)
+    return packed.encode(packed.features(torch.cat(waveforms), plan, dtype), plan, dtype, None)
 
 
 def gradients_of(encoder: Any, values: Tensor) -> dict[str, Tensor]:  # noqa: ANN401
@@ -47,14 +45,16 @@ def check_against_transformers(
     dtype: torch.dtype,
     limits: tuple[float, float],
 ) -> None:
-    last, layers = encode(encoder, waveforms, dtype)
+    last = encode(encoder, waveforms, dtype)
     outputs = [encoder(waveform[None], output_hidden_states=True) for waveform in waveforms]
     expected = torch.cat([output.last_hidden_state[0] for output in outputs])
     assert last.dtype == torch.float32
     assert relative_error(last, expected.detach()) <= limits[0]
-    for index, layer in enumerate(layers):
-        alone = torch.cat([output.hidden_states[index][0] for output in outputs])
-        assert relative_error(layer, alone.detach()) <= limits[0], index
+    states = zip(*(output.hidden_states for output in outputs), strict=True)
+    layers = [torch.cat([part[0] for part in parts]) for parts in states]
+    weights = torch.nn.Parameter(torch.linspace(-1, 1, len(layers), device=last.device))
+    mixed = encode(encoder, waveforms, dtype, PackedWavLM(encoder, weights))
+    assert relative_error(mixed, mix_layers(layers, weights).detach()) <= limits[0]
     mine, theirs = gradients_of(encoder, last), gradients_of(encoder, expected)
     assert set(mine) == set(theirs)
     for name, gradient in mine.items():
@@ -76,23 +76,25 @@ def test_fused_layers_equal_transformers(name: str) -> None:
 
 
 def check_dropout(name: str) -> None:
-    """Runs interpreted: with dropout everywhere, kernels and plain twins draw the same masks."""
+    """Runs interpreted: with dropout everywhere, kernels draw the masks that are written down in the oracles."""
     from net import fused_layers
+    from tests.net import layer_oracles
 
-    rates = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.2)
+    rates = dict.fromkeys(OFF, 0.2)
     encoder = make_encoder(name, **rates).train()
     encoder.config.layerdrop = 0.3
     waveforms = make_waveforms((0.2, 0.3))
 
     def run(seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         torch.manual_seed(seed)
-        last, _ = encode(encoder, waveforms, torch.float32)
+        last = encode(encoder, waveforms, torch.float32)
         return last.detach(), gradients_of(encoder, last)
 
     (first, first_gradients), (again, _), (other, _) = run(3), run(3), run(4)
     assert torch.equal(first, again)
     assert relative_error(first, other) > 0.05
-    fused_layers.runs_kernels = lambda rows: False  # the plain twins
+    for name in ("gelu_forward", "gelu_backward", "join_forward", "join_backward", "drop"):
+        setattr(fused_layers, name, getattr(layer_oracles, name))
     plain, plain_gradients = run(3)
     assert relative_error(first, plain) <= 3e-6
     for parameter, gradient in first_gradients.items():
@@ -112,8 +114,7 @@ def check_weights_that_change(name: str) -> None:
     optimiser = torch.optim.AdamW(encoder.parameters(), 1e-2, fused=True)
 
     def run(runner: PackedWavLM) -> Tensor:
-        plan = runner.plan([len(waveforms[0])], torch.device("cpu"))
-        return runner.encode(runner.features(waveforms[0], plan, torch.float32), plan, torch.float32, None, False)[0]
+        return encode(encoder, waveforms, torch.float32, runner)
 
     with torch.inference_mode():
         before = run(packed)
@@ -141,14 +142,13 @@ def test_each_dropout_is_applied_in_its_place(place: str, is_fused: bool) -> Non
 
 
 def check_one_dropout(place: str) -> None:
-    off = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0)
-    encoder = make_encoder("stable", **{**off, place: 0.3}, layerdrop=0.0)
+    encoder = make_encoder("stable", **{**OFF, place: 0.3}, layerdrop=0.0)
     waveforms = make_waveforms((0.2,))
 
     def run(seed: int) -> Tensor:
         torch.manual_seed(seed)
         with torch.no_grad():
-            return encode(encoder, waveforms, torch.float32)[0]
+            return encode(encoder, waveforms, torch.float32)
 
     encoder.eval()
     plain = run(1)
@@ -159,21 +159,42 @@ def check_one_dropout(place: str) -> None:
     assert relative_error(run(1), plain) > 0.01
 
 
-def test_each_dropout_of_a_layer_has_its_own_rate_and_seed() -> None:
+def test_each_dropout_has_a_seed_of_its_own() -> None:
     encoder = make_encoder("stable", hidden_dropout=0.1, attention_dropout=0.2, activation_dropout=0.3).train()
-    encoder.encoder.layers[0].feed_forward.output_dropout.p = 0.4
-    packed = PackedWavLM(encoder)
-    plan = packed.plan([8000], torch.device("cpu"))
-    layers = list(encoder.encoder.layers)
-    copies = copy_weights(layers, torch.float32)
-    settings = [
-        packed._settings(layer, packed._norms(layer, None), copy, torch.float32, plan, is_last=False)
-        for layer, copy in zip(layers, copies, strict=True)
-    ]
-    assert settings[0].rates == (0.1, 0.3, 0.4)
-    assert settings[0].call.threshold == round(0.2 * DROP_STEPS)
-    seeds = [seed for one in settings for seed in (*one.seeds, one.call.seed)]
-    assert len(set(seeds)) == 4 * len(layers)
+    seeds = PackedWavLM(encoder)._draw_seeds(torch.device("cpu"))
+    assert seeds is not None
+    assert seeds.shape == (len(encoder.encoder.layers) + 1, SEEDS)
+    assert len(set(seeds.flatten().tolist())) == seeds.numel()
+    assert PackedWavLM(encoder.eval())._draw_seeds(torch.device("cpu")) is None
+
+
+def check_filled_bucket(name: str) -> None:
+    """A batch that is filled up to its bucket gives what it gives without the filling."""
+    encoder = make_encoder(name, **OFF, layerdrop=0.0).train()
+    waveforms = make_waveforms((0.1, 0.9, 0.31))
+    weights = torch.nn.Parameter(torch.linspace(-1, 1, len(encoder.encoder.layers) + 1))
+    packed = PackedWavLM(encoder, weights)
+    expected = encode(encoder, waveforms, torch.float32, packed)
+    packed.record_steps()
+    packed._is_recorded = lambda device, dtype: True  # type: ignore[method-assign] # else for GPUs alone
+    plan = packed.plan([len(waveform) for waveform in waveforms], torch.device("cpu"), torch.float32)
+    assert plan.bucket is not None
+    assert sum(plan.transformer.attention.lengths) > sum(plan.lengths)
+    found = encode(encoder, waveforms, torch.float32, packed)
+    assert relative_error(found, expected.detach()) <= 1e-6
+    mine, theirs = gradients_of(encoder, found), gradients_of(encoder, expected)
+    for parameter, gradient in mine.items():
+        assert relative_error(gradient, theirs[parameter]) <= 1e-5, parameter
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_filling_a_bucket_changes_nothing(name: str) -> None:
+    check_filled_bucket(name)
+
+
+@pytest.mark.slow
+def test_filling_a_bucket_changes_nothing_in_kernels() -> None:
+    run_interpreted(__name__, "check_filled_bucket", "base")
 
 
 @pytest.mark.gpu
@@ -203,13 +224,13 @@ def test_checkpointing_on_a_gpu_saves_memory_and_changes_nothing(cuda: torch.dev
             make_encoder("stable", hidden_dropout=0.1, attention_dropout=0.1, num_hidden_layers=8).train().to(cuda)
         )
         encoder.feature_extractor.requires_grad_(False)
-        packed = PackedWavLM(encoder, is_checkpointed)
-        plan = packed.plan([len(waveform) for waveform in waveforms], cuda)
+        packed = PackedWavLM(encoder, is_checkpointed=is_checkpointed)
+        plan = packed.plan([len(waveform) for waveform in waveforms], cuda, torch.bfloat16)
         features = packed.features(torch.cat(waveforms), plan, torch.bfloat16)
         torch.manual_seed(5)
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        last, _ = packed.encode(features, plan, torch.bfloat16, None, False)
+        last = packed.encode(features, plan, torch.bfloat16, None)
         gradients = gradients_of(encoder, last)
         return gradients, torch.cuda.max_memory_allocated() - before
 
@@ -225,7 +246,7 @@ def test_a_step_on_a_gpu_repeats_bit_for_bit(cuda: torch.device) -> None:
 
     def run() -> dict[str, Tensor]:
         torch.manual_seed(5)
-        return gradients_of(encoder, encode(encoder, waveforms, torch.bfloat16)[0])
+        return gradients_of(encoder, encode(encoder, waveforms, torch.bfloat16))
 
     first, second = run(), run()
     for name, gradient in first.items():

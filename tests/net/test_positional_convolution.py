@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import WavLMConfig
 from transformers.models.wavlm.modeling_wavlm import WavLMPositionalConvEmbedding
 
+from net.host_tables import placed
 from net.positional_convolution import (
     frames_per_block,
     plan_positions,
@@ -56,7 +57,7 @@ def compare(
     embedding = make_embedding(dim, groups, taps).to(device)
     frames = torch.randn((sum(lengths), dim), generator=torch.Generator().manual_seed(1)).to(device).requires_grad_()
     expected = one_by_one(embedding, frames, lengths)
-    found = form(embedding, frames, plan_positions(lengths, embedding.conv, device, block), dtype)
+    found = form(embedding, frames, placed(plan_positions(lengths, embedding.conv, block), device), dtype)
     assert found.dtype == dtype
     direction = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2)).to(device)
     leaves = [frames, *embedding.parameters()]
@@ -78,7 +79,7 @@ def test_blocks_fill_whole_tiles() -> None:
 @pytest.mark.parametrize("block", [1, 2, 8])
 def test_the_plan_covers_every_frame_once_and_nothing_else(block: int) -> None:
     lengths = (3, 1, 16, 9)
-    plan = plan_positions(lengths, torch.nn.Conv1d(8, 8, 5, groups=2), "cpu", block)
+    plan = plan_positions(lengths, torch.nn.Conv1d(8, 8, 5, groups=2), block)
     rows, frames, valid = plan.blocks
     covered = [int(f) + i for f, v in zip(frames, valid, strict=True) for i in range(int(v))]
     assert covered == list(range(sum(lengths)))
@@ -97,7 +98,7 @@ def check_kernels(shape: str) -> None:
     dim, groups, taps, block, lengths = SHAPES[shape]
     embedding = make_embedding(dim, groups, taps)
     frames = torch.randn((sum(lengths), dim))
-    plan = plan_positions(lengths, embedding.conv, "cpu", block)
+    plan = plan_positions(lengths, embedding.conv, block)
     with torch.no_grad():
         both = [form(embedding, frames, plan, torch.float32) for form in (positional_fused, positional_plain)]
     assert relative_error(*both) <= 5e-6
@@ -127,7 +128,7 @@ def test_the_weight_gradient_repeats_bit_for_bit(cuda: torch.device) -> None:
     lengths = (399, 137, 549)
     embedding = make_embedding(768, 16, 128).to(cuda)
     frames = torch.randn((sum(lengths), 768), device=cuda, requires_grad=True)
-    plan = plan_positions(lengths, embedding.conv, cuda)
+    plan = placed(plan_positions(lengths, embedding.conv), cuda)
     leaves = [frames, *embedding.parameters()]
     runs = [
         torch.autograd.grad(positional_convolution(embedding, frames, plan, torch.bfloat16).float().sum(), leaves)

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
+from net.host_tables import placed
 from net.relative_attention import (
     DROP_STEPS,
     AttentionPlan,
     gate_of,
-    kept_weights,
-    philox,
     plain_relative_attention,
     relative_attention,
     relative_buckets,
 )
+from tests.net import layer_oracles as oracle
 from tests.net.attention_cases import Case, errors, random_case, relative_error, run_case
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ def wavlm_attention(dim: int, heads: int, seed: int = 0) -> WavLMAttention:
 def packed_attention(module: WavLMAttention, hidden: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """What WavLMAttention computes, on (frames, dim)."""
     heads = module.num_heads
-    plan = AttentionPlan.of(lengths, hidden.device)
+    plan = placed(AttentionPlan.of(lengths), hidden.device)
     buckets = relative_buckets(max(lengths) + 3, module.num_buckets, module.max_distance)
     table = module.rel_attn_embed(buckets).T
     gate = gate_of(
@@ -98,18 +98,19 @@ def test_plain_path_equals_the_formula_frame_by_frame() -> None:
 
 
 def test_dropout_drops_its_rate_and_keeps_the_mean() -> None:
-    kept = kept_weights(torch.tensor([0, 200]), 200, 4, round(0.1 * DROP_STEPS), seed=5)
+    kept = oracle.kept_weights(torch.tensor([0, 200]), 200, 4, round(0.1 * DROP_STEPS), seed=5)
     assert kept.shape == (2, 4, 200, 200)
     assert abs(1 - kept.double().mean() - 0.1) < 4 * (0.1 * 0.9 / kept.numel()) ** 0.5
     assert not torch.equal(kept[0], kept[1])
     assert not torch.equal(kept[:, 0], kept[:, 1])
-    assert not torch.equal(kept, kept_weights(torch.tensor([0, 200]), 200, 4, round(0.1 * DROP_STEPS), seed=6))
+    assert not torch.equal(kept, oracle.kept_weights(torch.tensor([0, 200]), 200, 4, round(0.1 * DROP_STEPS), seed=6))
     neighbours = (kept[..., 1:].double() - 0.9) * (kept[..., :-1].double() - 0.9)
     assert abs(neighbours.mean()) < 4 * 0.1 * 0.9 / neighbours.numel() ** 0.5
 
     case = random_case((50,), 2, 16, 50).to(torch.float64)
     exact = run_case(plain_relative_attention, case)["out"]
-    draws = torch.stack([run_case(plain_relative_attention, case, dropout=0.2, seed=s)["out"] for s in range(300)])
+    seeds = torch.arange(300)
+    draws = torch.stack([run_case(oracle.attention, case, dropout=0.2, seed=seed)["out"] for seed in seeds])
     standard_error = draws.std(0) / len(draws) ** 0.5
     assert ((draws.mean(0) - exact).abs() / standard_error).max() < 5
 
@@ -129,7 +130,7 @@ def test_philox_gives_the_published_words(
 ) -> None:
     """The known answers of Random123."""
     c0, c1, c2, c3 = (torch.tensor(c) for c in counters)
-    assert tuple(int(w) for w in philox(seed, c0, c1, c2, c3, rounds)) == words
+    assert tuple(int(w) for w in oracle.philox(seed, c0, c1, c2, c3, rounds)) == words
 
 
 @pytest.mark.parametrize(("buckets", "distance", "reach"), [(320, 800, 3000), (32, 64, 200), (320, 800, 1)])
@@ -153,7 +154,7 @@ def test_gate_is_that_of_transformers() -> None:
 
 
 def test_plan_lists_every_block_once_longest_utterances_first() -> None:
-    plan = AttentionPlan.of((64, 1, 65, 130), "cpu")
+    plan = AttentionPlan.of((64, 1, 65, 130))
     rows = plan.programs[64].tolist()
     assert [tuple(row[:3]) for row in rows] == [
         (130, 260, 0),
@@ -169,29 +170,28 @@ def test_plan_lists_every_block_once_longest_utterances_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frames", "reach", "gate_heads", "dropout", "seed", "key_dtype", "message"),
+    ("frames", "reach", "gate_heads", "dropout", "key_dtype", "message"),
     [
-        (4, 5, 2, 0.0, 0, torch.float32, "the plan is for 5 frames"),
-        (5, 4, 2, 0.0, 0, torch.float32, "reach >= 5"),
-        (5, 5, 1, 0.0, 0, torch.float32, "gate is"),
-        (5, 5, 2, 1.0, 0, torch.float32, "dropout is 1.0"),
-        (5, 5, 2, 0.0, -1, torch.float32, "seed is -1"),
-        (5, 5, 2, 0.0, 0, torch.float64, "one dtype"),
+        (4, 5, 2, 0.0, torch.float32, "the plan is for 5 frames"),
+        (5, 4, 2, 0.0, torch.float32, "reach >= 5"),
+        (5, 5, 1, 0.0, torch.float32, "gate is"),
+        (5, 5, 2, 1.0, torch.float32, "dropout is 1.0"),
+        (5, 5, 2, 0.0, torch.float64, "one dtype"),
     ],
 )
 def test_what_does_not_fit_is_refused(
-    frames: int, reach: int, gate_heads: int, dropout: float, seed: int, key_dtype: torch.dtype, message: str
+    frames: int, reach: int, gate_heads: int, dropout: float, key_dtype: torch.dtype, message: str
 ) -> None:
     query = torch.zeros(frames, 2, 16)
     gate, table = torch.zeros(frames, gate_heads), torch.zeros(2, 2 * reach - 1)
-    plan = AttentionPlan.of((5,), "cpu")
+    plan = AttentionPlan.of((5,))
     with pytest.raises(ValueError, match=message):
-        relative_attention(query, query.to(key_dtype), query, gate, table, plan, 1.0, dropout, seed)
+        relative_attention(query, query.to(key_dtype), query, gate, table, plan, 1.0, dropout)
 
 
 def test_an_utterance_without_frames_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one frame"):
-        AttentionPlan.of((5, 0), "cpu")
+        AttentionPlan.of((5, 0))
 
 
 @pytest.mark.slow
@@ -236,8 +236,9 @@ def test_float32_kernels_are_exact(cuda: torch.device, head_dim: int) -> None:
 @pytest.mark.parametrize("head_dim", [16, 32, 64, 128])
 def test_kernels_repeat_their_bits_and_drop_what_the_plain_path_drops(cuda: torch.device, head_dim: int) -> None:
     case = random_case((150, 64, 301), 3, head_dim, 320, dtype=torch.bfloat16).to(torch.bfloat16, cuda)
-    first, second = (run_case(relative_attention, case, dropout=0.1, seed=2**40 + 7) for _ in range(2))
-    exact = run_case(plain_relative_attention, case.to(torch.float64, cuda), dropout=0.1, seed=2**40 + 7)
+    seed = torch.tensor(2**40 + 7, device=cuda)
+    first, second = (run_case(relative_attention, case, dropout=0.1, seed=seed) for _ in range(2))
+    exact = run_case(oracle.attention, case.to(torch.float64, cuda), dropout=0.1, seed=seed)
     for name, error in errors(first, exact).items():
         assert torch.equal(first[name], second[name]), name
         assert error < 4 * torch.finfo(torch.bfloat16).eps, (name, error)

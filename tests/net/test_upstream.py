@@ -203,17 +203,14 @@ def test_nothing_is_differentiated_below_frozen_layers() -> None:
     encoder = tiny("wavlm-tiny-random")
     upstream = Upstream(encoder, SpecAugment(0.3, 4, 0.0, 1), False, 1).train()
     assert upstream.packed is not None
-    layers = [
-        hidden.requires_grad
-        for hidden in upstream.packed.encode(*_packed(upstream, (0.5,)), torch.float32, None, True)[1]
-    ]
-    assert layers == [False, False, True]
+    states = upstream.packed.hidden_states(*_packed(upstream, (0.5,)), torch.float32)
+    assert [hidden.requires_grad for hidden in states] == [False, False, True]
 
 
 def _packed(upstream: Upstream, seconds: tuple[float, ...]) -> tuple[torch.Tensor, Any]:
     assert upstream.packed is not None
     waveforms = together(make_waveforms(seconds))
-    plan = upstream.packed.plan(waveforms.counts, torch.device("cpu"))
+    plan = upstream.packed.plan(waveforms.counts, torch.device("cpu"), torch.float32)
     return upstream.packed.features(waveforms.samples, plan, torch.float32), plan
 
 
