@@ -1,4 +1,4 @@
-"""Exact properties of each effect, against torchaudio, scipy and arithmetic."""
+"""Exact properties of each effect, against torchaudio, NumPy and arithmetic."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-import scipy.signal
 import torch
 import torchaudio.functional as audio
 from torch import Tensor
@@ -78,13 +77,13 @@ def test_a_unit_impulse_is_the_identity_and_a_delayed_pair_an_echo() -> None:
 def test_reverberation_is_the_convolution_cut_to_the_utterance() -> None:
     pieces, responses = random_pieces(5_000, 16_000), random_pieces(700, 4_000)
     for piece, response, found in zip(pieces, responses, reverberate(pieces, responses), strict=True):
-        expected = scipy.signal.fftconvolve(piece.double().numpy(), response.double().numpy())[: len(piece)]
+        expected = np.convolve(piece.double().numpy(), response.double().numpy())[: len(piece)]
         assert np.abs(found.numpy() - expected).max() < 1e-5 * np.abs(expected).max()
 
 
 def test_the_noise_is_at_the_drawn_ratio() -> None:
     pieces = [0.01 * piece for piece in random_pieces(16_000, 3_000, 700)]
-    noise = [*random_pieces(16_001)[0].split(16_000)[:1], torch.zeros(0), *random_pieces(701)[0].split(700)[:1]]
+    noise = [random_pieces(16_001)[0][1:], torch.zeros(0), random_pieces(701)[0][1:]]
     found = augment(end_to_end(*pieces), augmentation(3, noise=noise, snr_db=(5.0, 17.5))).split()
     assert torch.equal(found[1], pieces[1]), "no noise was drawn for it"
     for place, snr_db in ((0, 5.0), (2, 17.5)):

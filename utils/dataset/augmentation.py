@@ -27,6 +27,7 @@ SHORTEST = round(SHORTEST_SECONDS * SAMPLE_RATE_HZ)
 ONSET = 0.1
 """The direct sound begins where a response first comes within 20 dB of its peak, as in ISO 3382-1."""
 LONGEST_RESPONSE = Crop(max_seconds=4.0, position=0.0)
+"""What comes later in a recording of an impulse response is left out; few halls reverberate longer."""
 LOWEST_PINK_HZ = 20.0
 """Half the power of pink noise would otherwise lie where nothing is heard."""
 NOTHING: Waveform = np.empty(0, dtype=np.float32)
@@ -136,7 +137,7 @@ def make_noise(colour: str, samples: int, generator: np.random.Generator) -> Wav
     audible = frequencies_hz >= LOWEST_PINK_HZ
     gain = np.zeros(len(frequencies_hz), dtype=np.float32)
     gain[audible] = 1 / np.sqrt(frequencies_hz[audible])
-    white = np.fft.rfft(generator.standard_normal(size, dtype=np.float32))
+    white = generator.standard_normal((len(gain), 2), dtype=np.float32).view(np.complex64)[:, 0]
     return np.fft.irfft(gain * white, size)[:samples].astype(np.float32, copy=False)
 
 
@@ -147,8 +148,9 @@ def read_noise(path: str, samples: int, position: float) -> Waveform:
 
 
 def read_response(path: str) -> Waveform:
-    """Return an impulse response from its direct sound on and of unit energy, so that it neither delays nor amplifies.
+    """Return an impulse response from its direct sound on and of unit energy.
 
+    So it delays nothing, and an utterance keeps about its power.
     Several channels are averaged, as a recording through the same microphones would be.
 
     Raises:
