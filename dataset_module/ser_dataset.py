@@ -10,6 +10,7 @@ import pandas as pd
 from torch.utils.data import Dataset
 
 from utils.data.wav import Crop, read_waveform
+from utils.dataset.augmentation import Augmenter
 from utils.dataset.collation import Utterance
 from utils.dataset.normalisation import Normalisation
 from utils.dataset.random_draws import utterance_generator
@@ -44,13 +45,20 @@ class SERDataset(Dataset[Utterance]):
     Args:
         table: Utterance table of the split.
         labels: What is trained.
-        normalisation: Applied to every waveform.
+        normalisation: Applied to every waveform that is not augmented; it comes after augmentation, on the device.
         max_seconds: Longer training utterances are cropped to this at a place drawn for (seed, epoch, utterance).
         seed: The run's seed.
+        augmenter: Draws what is done to training utterances, after they are cropped; None where nothing is.
     """
 
     def __init__(
-        self, table: pd.DataFrame, labels: Labels, normalisation: Normalisation, max_seconds: float, seed: int
+        self,
+        table: pd.DataFrame,
+        labels: Labels,
+        normalisation: Normalisation,
+        max_seconds: float,
+        seed: int,
+        augmenter: Augmenter | None = None,
     ) -> None:
         self.paths = table["path"].array
         self.names = (table["corpus"] + "/" + table["file"]).array
@@ -64,6 +72,7 @@ class SERDataset(Dataset[Utterance]):
         self.normalisation = normalisation
         self.max_seconds = max_seconds
         self.seed = seed
+        self.augmenter = augmenter
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -78,13 +87,23 @@ class SERDataset(Dataset[Utterance]):
             DataError: Where the recording cannot be used.
         """
         epoch, row = item
-        crop = None
+        crop, augmentation = None, None
         if epoch != EVALUATION:
             draw = utterance_generator(self.seed, epoch, self.names[row])
             crop = Crop(self.max_seconds, float(draw.random()))
-        samples = self.normalisation(read_waveform(self.paths[row], crop))
+        samples = read_waveform(self.paths[row], crop)
+        if self.augmenter is not None and epoch != EVALUATION:
+            augmentation = self.augmenter.draw(epoch, self.names[row], len(samples))
+        else:
+            samples = self.normalisation(samples)
         return Utterance(
-            row, samples, int(self.emotions[row]), self.attributes[row], int(self.genders[row]), self.votes[row]
+            row,
+            samples,
+            int(self.emotions[row]),
+            self.attributes[row],
+            int(self.genders[row]),
+            self.votes[row],
+            augmentation,
         )
 
 

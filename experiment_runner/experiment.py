@@ -23,6 +23,7 @@ from experiment_runner.train import Feed, Trainer, TrainerParts
 from net.loss_modules import ClassPriors, Loss, LossSettings, get_loss_module
 from net.ser_model_wrapper import SERModelWrapper
 from net.upstream import Upstream
+from utils.dataset.augmentation import choose_augmenter
 from utils.dataset.normalisation import Normalisation, measure_corpus
 from utils.dataset.random_draws import stable_key
 from utils.dataset.sampling import BatchItems, RandomBatches, evaluation_batches
@@ -115,6 +116,7 @@ def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
         precision=run.precision,
         train_batches=batches,
         train_feed=_feed(run, assembly.description, is_training=True),
+        normalisation=assembly.description.normalisation,
         development_feed=_feed(run, assembly.description, is_training=False),
         development_batches=evaluation_batches(
             data.development["seconds"].to_numpy(np.float64), config.eval_batch_size
@@ -166,7 +168,8 @@ def _feed(run: Run, description: ModelDescription, is_training: bool) -> Feed:
     if run.data.learns_votes:
         votes = replace(count_votes(run.config), smoothing=run.config.vote_smoothing if is_training else 0.0)
         labels = replace(labels, votes=votes)
-    dataset = SERDataset(table, labels, description.normalisation, run.config.max_seconds, run.seed)
+    augmenter = choose_augmenter(run.config, run.seed) if is_training else None
+    dataset = SERDataset(table, labels, description.normalisation, run.config.max_seconds, run.seed, augmenter)
     items = BatchItems()
     return Feed(items, make_loader(dataset, items, choose_workers(run.config.num_workers, run.device), run.device))
 

@@ -11,6 +11,7 @@ from experiment_runner.screen import Screen
 from utils.config_loading import ConfigurationError, Plan
 from utils.configuration import ExperimentConfig
 from utils.data import Corpus, DataError, load_corpus
+from utils.data.augmentation_files import check_augmentation
 from utils.data.wav import measure_seconds
 from utils.upstreams import MODELS_FOLDER, UPSTREAMS, UpstreamError, find_upstream
 
@@ -27,7 +28,7 @@ class PreparedExperiment:
 
 
 def prepare(plan: Plan, for_training: bool = True) -> list[PreparedExperiment]:
-    """Read corpora, choose classes and rows, and, where training is to come, look for upstreams.
+    """Read corpora, choose classes and rows, and, where training is to come, look for upstreams and noise.
 
     Raises:
         ConfigurationError: With the problems of all corpora and experiments.
@@ -44,6 +45,7 @@ def prepare(plan: Plan, for_training: bool = True) -> list[PreparedExperiment]:
         if for_training:
             place = f"{plan.experiments_file}: {config.name}: "
             _collect(problems, place, find_upstream, config.upstream_model, MODELS_FOLDER)
+            _collect(problems, f"{plan.experiments_file}: ", check_augmentation, config)
         if {config.corpus, *config.test_corpora} <= set(corpora):
             data = _collect(problems, f"{plan.experiments_file}: ", resolve_data, config, corpora)
             if data is not None:
@@ -121,6 +123,8 @@ def synthetic_note(experiments: Iterable[PreparedExperiment]) -> str:
 
 def _notes(config: ExperimentConfig, data: ExperimentData) -> list[str]:
     notes = [*data.notes, f"{config.name}: {_settings(config)}"]
+    if config.augments_waveforms:
+        notes.append(f"{config.name}: augmentation of training utterances: {config.describe_augmentation()}")
     if data.classes:
         counts = ", ".join(f"{name} {count:,}" for name, count in zip(data.classes, data.class_counts, strict=True))
         by = " by consensus" if config.learns_votes else ""

@@ -21,6 +21,7 @@ from net.loss_modules import AUXILIARY_TERMS, Loss, Targets, Terms
 from net.ser import Outputs
 from net.ser_model_wrapper import SERModelWrapper
 from utils.dataset.collation import Batch
+from utils.dataset.normalisation import Normalisation
 from utils.dataset.random_draws import step_seed
 from utils.dataset.sampling import EVALUATION, BatchItems, RandomBatches, Rows
 from utils.loss_manager import LossManager
@@ -90,6 +91,7 @@ class TrainerParts:
         precision: Of forward passes.
         train_batches: Composition of the training batches.
         train_feed: Training utterances.
+        normalisation: Of those that are augmented.
         development_feed: Development utterances.
         development_batches: Their batches, the longest first.
         judge: From development outputs to predictions and figures.
@@ -106,6 +108,7 @@ class TrainerParts:
     precision: Precision
     train_batches: RandomBatches
     train_feed: Feed
+    normalisation: Normalisation
     development_feed: Feed
     development_batches: list[Rows]
     judge: Callable[[Outputs], tuple[pd.DataFrame, Figures]]
@@ -179,7 +182,7 @@ class Trainer:
         look_every = 1 if self.device.type == "cpu" else self.log_every  # on the CPU a look waits for nothing
         with self.parts.screen.epoch_progress(epoch, sum(len(rows) for step in steps for rows in step)) as progress:
             for index, step in enumerate(steps):
-                window = [next(batches).to(self.device) for _ in step]
+                window = [next(batches).to(self.device).augmented(self.parts.normalisation) for _ in step]
                 losses.add(self.train_step(window))
                 progress.advance(sum(len(rows) for rows in step))
                 if (index + 1) % look_every == 0 or index + 1 == len(steps):

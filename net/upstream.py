@@ -35,11 +35,25 @@ class Waveforms:
 
     def padded(self) -> Tensor:
         """Return (batch, longest), zeros at the end of the shorter utterances."""
-        return nn.utils.rnn.pad_sequence(list(torch.split(self.samples, list(self.counts))), batch_first=True)
+        return pad_end(self.split(), max(self.counts))
+
+    def split(self) -> list[Tensor]:
+        """Return each utterance's samples, (samples,), as a view."""
+        return list(torch.split(self.samples, list(self.counts)))
+
+    def pin_memory(self) -> Waveforms:
+        """Move to page-locked memory."""
+        return Waveforms(self.samples.pin_memory(), self.counts)
 
     def to(self, device: torch.device) -> Waveforms:
         """Copy to a device, without waiting where the memory is pinned."""
         return Waveforms(self.samples.to(device, non_blocking=True), self.counts)
+
+
+def pad_end(pieces: Sequence[Tensor], length: int) -> Tensor:
+    """Lay pieces of shape (samples,) below each other, (pieces, length), with zeros at their ends, in one copy."""
+    zeros = pieces[0].new_zeros(length)
+    return torch.cat([part for piece in pieces for part in (piece, zeros[len(piece) :])]).view(-1, length)
 
 
 class Upstream(nn.Module):

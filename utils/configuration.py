@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from utils.configuration_augmentation import AugmentationKeys, augmentation_problems
 from utils.configuration_types import (
     ATTRIBUTE_LOSSES,
     CATEGORICAL_LOSSES,
@@ -109,7 +110,7 @@ class ClassGroups(Section):
     """Rare classes."""
 
 
-class TrainingConfig(Section):
+class TrainingConfig(AugmentationKeys):
     """The keys of a base config; any of them can stand in `config_update`."""
 
     corpus: str
@@ -230,6 +231,7 @@ class TrainingConfig(Section):
     def key_problems(self) -> list[tuple[str, str]]:
         """Return what is wrong between the keys of an experiment."""
         problems = _loss_problems(self) + _class_problems(self) + _repetition_problems(self)
+        problems += augmentation_problems(self)
         if self.layerdrop > 0 and (self.layer_weighting or isinstance(self.freeze, int)):
             why = "a skipped layer has no output" if self.layer_weighting else "frozen layers are never skipped"
             problems.append(("layerdrop", f"found {self.layerdrop:g}; allowed here: 0, because {why}"))

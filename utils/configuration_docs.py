@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 from pydantic.fields import FieldInfo
@@ -9,6 +10,7 @@ from pydantic_core import PydanticUndefined
 
 from utils.config_text import describe_allowed, describe_value
 from utils.configuration import ClassGroups, CorpusConfig, ExperimentEntry, TrainingConfig, affects_result
+from utils.configuration_augmentation import AugmentationKeys
 from utils.configuration_types import Section
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
@@ -28,6 +30,11 @@ SECTIONS: list[tuple[str, str, type[Section]]] = [
         ExperimentEntry,
     ),
     ("Keys of a base config and of `config_update`", "", TrainingConfig),
+    (
+        "Keys of augmentation",
+        "They stand in the same tables; what each effect does is told in [augmentation.md](augmentation.md).",
+        AugmentationKeys,
+    ),
     ("Keys of `class_groups`", "", ClassGroups),
 ]
 
@@ -36,7 +43,8 @@ def render() -> str:
     """Return the text of `docs/configuration.md`."""
     parts = [INTRODUCTION]
     for title, remark, model in SECTIONS:
-        rows = [_row(name, field) for name, field in model.model_fields.items()]
+        own = inspect.get_annotations(model)  # inherited keys have a section of their own
+        rows = [_row(name, field) for name, field in model.model_fields.items() if name in own]
         table = "\n".join(["| key | allowed | default | what it does |", "|---|---|---|---|", *rows])
         parts.append(f"## {title}\n\n" + (f"{remark}\n\n" if remark else "") + table + "\n")
     return "\n".join(parts)

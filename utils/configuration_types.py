@@ -32,7 +32,8 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-def _as_tuple(value: object) -> object:
+def as_tuple(value: object) -> object:
+    """Accept TOML's list for a tuple."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -49,10 +50,10 @@ def _as_path(value: object) -> object:
     return Path(os.path.expanduser(value)) if isinstance(value, str) and value else value
 
 
-Tags = Annotated[tuple[Annotated[StrictStr, Field(min_length=1, max_length=64)], ...], BeforeValidator(_as_tuple)]
-Names = Annotated[tuple[StrictStr, ...], BeforeValidator(_as_tuple)]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-Scale = Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
+Tags = Annotated[tuple[Annotated[StrictStr, Field(min_length=1, max_length=64)], ...], BeforeValidator(as_tuple)]
+Names = Annotated[tuple[StrictStr, ...], BeforeValidator(as_tuple)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(as_tuple), Field(min_length=1)]
+Scale = Annotated[tuple[float, float], BeforeValidator(as_tuple)]
 PathKey = Annotated[Path, BeforeValidator(_as_path)]
 AnyLoss = Annotated[
     Literal[

@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from net.upstream import Waveforms
 from utils.data.wav import Waveform, read_waveform
 
 SMALLEST_VARIANCE = 1e-7
@@ -39,6 +41,21 @@ class Normalisation:
             deviation = float(np.sqrt(samples.var(dtype=np.float64) + SMALLEST_VARIANCE))
         normalised: Waveform = ((samples - mean) / deviation).astype(np.float32)
         return normalised
+
+    def of_batch(self, waveforms: Waveforms) -> Waveforms:
+        """Return the same for the waveforms of a batch, on their device; moments are float64 here too."""
+        if self.kind == "none":
+            return waveforms
+        if self.kind == "corpus":
+            return Waveforms((waveforms.samples - self.mean) / self.deviation, waveforms.counts)
+        counts = torch.tensor(waveforms.counts).to(waveforms.samples.device, non_blocking=True).unsqueeze(1)
+        padded = waveforms.padded()
+        mean = padded.sum(1, keepdim=True, dtype=torch.float64) / counts
+        power = padded.double().square().sum(1, keepdim=True) / counts
+        deviation = ((power - mean.square()).clamp(min=0) + SMALLEST_VARIANCE).sqrt()
+        rows = ((padded - mean.float()) / deviation.float()).unbind()
+        samples = torch.cat([row[:count] for row, count in zip(rows, waveforms.counts, strict=True)])
+        return Waveforms(samples, waveforms.counts)
 
 
 def measure_corpus(paths: Iterable[str]) -> Normalisation:

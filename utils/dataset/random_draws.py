@@ -18,6 +18,11 @@ def utterance_generator(seed: int, epoch: int, utterance: str) -> np.random.Gene
     return np.random.default_rng(stable_key("utterance", seed, epoch, utterance))
 
 
+def effect_generator(effect: str, seed: int, epoch: int, utterance: str) -> np.random.Generator:
+    """Return the generator of one effect of augmentation on one utterance in one epoch."""
+    return np.random.default_rng(stable_key("augmentation", effect, seed, epoch, utterance))
+
+
 def order_generator(seed: int, epoch: int) -> np.random.Generator:
     """Return the generator of the order of utterances in one epoch."""
     return np.random.default_rng(stable_key("order", seed, epoch))

@@ -1,0 +1,143 @@
+"""Waveform augmentation of a batch on its device: speed, then reverberation, then noise.
+
+That is the order of the world: how somebody speaks, the room, and what sounds beside the microphone. What is done to
+which utterance was drawn before (`utils/dataset/augmentation.py`); nothing is drawn here, no result depends on other
+utterances but for rounding, and nothing waits for the device. Each effect is computed for all of its utterances at
+once, padded; between effects utterances are views, so that the number of kernels does not grow with the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache, partial
+
+import torch
+import torch.nn.functional as F
+import torchaudio.functional as audio
+from torch import Tensor
+
+from net.upstream import Waveforms, pad_end
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to the utterances of a batch.
+
+    Attributes:
+        speeds: Factor of each utterance, known on the host; 1 leaves it as it is.
+        responses: Impulse response of each utterance; no sample where there is none.
+        noise: Noise of each utterance, of its length after the change of speed and of unit power; no sample where there
+            is none.
+        snr_db: Signal-to-noise ratios of the utterances that have noise, in their order, (noisy utterances,).
+    """
+
+    speeds: tuple[Fraction, ...]
+    responses: Waveforms
+    noise: Waveforms
+    snr_db: Tensor
+
+    def to(self, device: torch.device) -> Augmentation:
+        """Copy to a device, without waiting where the memory is pinned."""
+        snr_db = self.snr_db.to(device, non_blocking=True)
+        return Augmentation(self.speeds, self.responses.to(device), self.noise.to(device), snr_db)
+
+    def pin_memory(self) -> Augmentation:
+        """Move to page-locked memory."""
+        return Augmentation(self.speeds, self.responses.pin_memory(), self.noise.pin_memory(), self.snr_db.pin_memory())
+
+
+def augment(waveforms: Waveforms, augmentation: Augmentation) -> Waveforms:
+    """Return the augmented waveforms; the change of speed changes their counts."""
+    pieces = waveforms.split()
+    for factor in sorted(set(augmentation.speeds) - {Fraction(1)}):
+        _change([speed == factor for speed in augmentation.speeds], pieces, partial(change_speed, factor=factor))
+    responses = [piece for piece in augmentation.responses.split() if len(piece)]
+    _change(augmentation.responses.counts, pieces, partial(reverberate, responses=responses))
+    noise = [piece for piece in augmentation.noise.split() if len(piece)]
+    _change(augmentation.noise.counts, pieces, partial(add_noise, noise=noise, snr_db=augmentation.snr_db))
+    return Waveforms(torch.cat(pieces), tuple(map(len, pieces)))
+
+
+def _change(
+    chosen: Sequence[int], pieces: list[Tensor], effect: Callable[[Sequence[Tensor]], Sequence[Tensor]]
+) -> None:
+    """Replace the chosen utterances by what an effect makes of them together."""
+    places = [place for place, is_chosen in enumerate(chosen) if is_chosen]
+    if places:
+        for place, changed in zip(places, effect([pieces[place] for place in places]), strict=True):
+            pieces[place] = changed
+
+
+def samples_at_speed(samples: int, factor: Fraction) -> int:
+    """Return how many samples are left of an utterance at a speed: samples / factor, rounded up."""
+    return -(-samples * factor.denominator // factor.numerator)
+
+
+def change_speed(pieces: Sequence[Tensor], factor: Fraction) -> list[Tensor]:
+    """Play utterances `factor` times as fast; duration and pitch change together.
+
+    Source: T. Ko et al., "Audio augmentation for speech recognition", Interspeech 2015. The samples are those of
+    `torchaudio.functional.speed`, the counts known on the host.
+    """
+    counts = [len(piece) for piece in pieces]
+    step, reach = factor.numerator, _reach(factor)
+    blocks = -(-max(counts) // step)
+    padded = F.pad(pad_end(pieces, blocks * step), (reach, reach))
+    changed = F.conv1d(padded.unsqueeze(1), _speed_filters(factor, padded.device), stride=step)
+    return _cut(changed.transpose(1, 2).flatten(1), [samples_at_speed(count, factor) for count in counts])
+
+
+def _reach(factor: Fraction) -> int:
+    """Return how many samples a filter reaches beyond its block: a little over torchaudio's 6 zero crossings."""
+    return -(-7 * factor.numerator // min(factor.numerator, factor.denominator))
+
+
+@cache
+def _speed_filters(factor: Fraction, device: torch.device) -> Tensor:
+    """Return the filters of `torchaudio.functional.resample`, (denominator, 1, taps), read off its impulse responses.
+
+    It would make them again in every call, and wait for the device each time.
+    """
+    step, outputs, reach = factor.numerator, factor.denominator, _reach(factor)
+    block = -(-reach // step)
+    first = block * step - reach
+    taps = 2 * reach + step
+    responses = audio.resample(torch.eye(first + taps), step, outputs)
+    filters: Tensor = responses[first:, block * outputs : (block + 1) * outputs]
+    return filters.t().unsqueeze(1).contiguous().to(device)
+
+
+def reverberate(pieces: Sequence[Tensor], responses: Sequence[Tensor]) -> list[Tensor]:
+    """Convolve each utterance with its impulse response; the reverberation after an utterance's end is cut off."""
+    counts = [len(piece) for piece in pieces]
+    longest = max(len(response) for response in responses)
+    size = _fast_size(max(counts) + longest - 1)
+    wet = audio.fftconvolve(pad_end(pieces, size - longest + 1), pad_end(responses, longest))
+    return _cut(wet, counts)
+
+
+def _fast_size(least: int) -> int:
+    """Return the next 2^k or 3 · 2^k: such sizes are fast, and so few that their plans are made once."""
+    power = 1 << (least - 1).bit_length()
+    return 3 * power // 4 if 3 * power // 4 >= least else power
+
+
+def add_noise(pieces: Sequence[Tensor], noise: Sequence[Tensor], snr_db: Tensor) -> list[Tensor]:
+    """Add noise at a signal-to-noise ratio; a silent utterance stays silent.
+
+    Both powers are means over all samples of the utterance, pauses included.
+
+    Args:
+        pieces: Utterances.
+        noise: Of the same lengths, none of them silent.
+        snr_db: (utterances,).
+    """
+    counts = [len(piece) for piece in pieces]
+    longest = max(counts)
+    return _cut(audio.add_noise(pad_end(pieces, longest), pad_end(noise, longest), snr_db), counts)
+
+
+def _cut(padded: Tensor, counts: Sequence[int]) -> list[Tensor]:
+    return [row[:count] for row, count in zip(padded.unbind(), counts, strict=True)]
