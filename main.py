@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CORPORA, EXPERIMENTS = Path("config.toml"), Path("experiments_config.toml")
 ALL_WELL, FAILED, WRONG_CONFIGURATION, INTERRUPTED = 0, 1, 2, 130
+INTERRUPTION = "interrupted; the same command keeps finished runs and starts this one over"
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -53,8 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         except ProcessesError as error:
             return processes.end(error, FAILED, partial(print_error, error))
         except KeyboardInterrupt as error:
-            told = "interrupted; the same command keeps finished runs and starts this one over"
-            return processes.end(error, INTERRUPTED, partial(print_error, told))
+            return processes.end(error, INTERRUPTED, lambda _: print_error(INTERRUPTION))
         except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
             return processes.end(error, FAILED, partial(print_unforeseen, error))
 

@@ -164,7 +164,7 @@ class ProcessGroup(Processes):
         if self._is_first_to_fail():
             tell(
                 f" (in process {self.rank} on {socket.gethostname()}, in the middle of joint work: all processes end "
-                "here, with them the experiments that were still to come)"
+                "here, without the rest of the list; the same command keeps what is finished)"
             )
         sys.stdout.flush()
         sys.stderr.flush()
