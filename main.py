@@ -46,7 +46,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 where all is well, 1 where an experiment failed, 2 where the configuration is wrong."""
     options = parse_arguments(arguments)
-    with join_processes() as processes:
+    try:
+        joined = join_processes()
+    except ProcessesError as error:
+        print_error(error)
+        return FAILED
+    with joined as processes:
         try:
             return carry_out(options, processes)
         except ConfigurationError as error:

@@ -99,6 +99,7 @@ def _describe_start(run: Run, assembly: Assembly) -> dict[str, object]:
         "experiment": run.config.run_identity(),
         "data": run.data.fingerprint(),
         "initial weights": weights.hexdigest(),
+        "kind of device": run.device.type,
         "precision": run.precision.reason,
         "version of torch": torch.__version__,
     }

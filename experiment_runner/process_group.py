@@ -33,21 +33,26 @@ FAILURES = "failures"
 
 
 class ProcessGroup(Processes):
-    """The processes that one `torchrun`, or one on each machine, has started; made once, in each of them."""
+    """The processes that one `torchrun`, or one on each machine, has started; made once, in each of them.
+
+    Raises:
+        ProcessesError: Where they do not find each other.
+    """
 
     def __init__(self) -> None:
-        store, self.rank, self.ranks = next(rendezvous("env://", timeout=LONGEST_WAIT))
         self.local_rank, self.local_ranks = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-        self._store = store
         self._agreed: BaseException | None = None
         self._remark = ""
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-            store=store,
-            rank=self.rank,
-            world_size=self.ranks,
-            timeout=LONGEST_WAIT,
-        )
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        try:
+            self._store, self.rank, self.ranks = next(rendezvous("env://", timeout=LONGEST_WAIT))
+            dist.init_process_group(
+                backend, store=self._store, rank=self.rank, world_size=self.ranks, timeout=LONGEST_WAIT
+            )
+        except RuntimeError as error:
+            raise ProcessesError(
+                f"the processes do not find each other: {error}; docs/parallel.md says how to name the network card"
+            ) from error
 
     def __exit__(self, *raised: object) -> None:
         """Leave the others, once all are done: `torchrun` ends those that still run when one has failed."""

@@ -110,7 +110,11 @@ ALONE = Processes()
 
 
 def join_processes() -> Processes:
-    """Return the processes that `torchrun` started with this one, once all are there; without it, this one alone."""
+    """Return the processes that `torchrun` started with this one, once all are there; without it, this one alone.
+
+    Raises:
+        ProcessesError: Where they do not find each other.
+    """
     if STARTED_BY_TORCHRUN not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         return ALONE
     from experiment_runner.process_group import ProcessGroup
