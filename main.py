@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiment_runner.processes import ALONE, Processes, ProcessesError, join_processes
 from utils import ConfigurationError, Plan, load_plan, print_error, print_unforeseen, read_token
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 CORPORA, EXPERIMENTS = Path("config.toml"), Path("experiments_config.toml")
 ALL_WELL, FAILED, WRONG_CONFIGURATION, INTERRUPTED = 0, 1, 2, 130
+INTERRUPTION = "interrupted; the same command keeps finished runs and starts this one over"
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -44,22 +47,38 @@ def main(arguments: list[str] | None = None) -> int:
     """Return 0 where all is well, 1 where an experiment failed, 2 where the configuration is wrong."""
     options = parse_arguments(arguments)
     try:
-        read_token("WANDB_TOKEN")  # an .env that cannot be read is told before anything else
-        if options.demo:
-            return demo(options)
-        plan = load_plan(options.config or CORPORA, options.experiments or EXPERIMENTS, options.only)
-        if options.check:
-            return check(plan)
-        return status_of(run(plan, options, *open_device(options)))
-    except ConfigurationError as error:
+        joined = join_processes()
+    except ProcessesError as error:
         print_error(error)
-        return WRONG_CONFIGURATION
-    except KeyboardInterrupt:
-        print_error("interrupted; the same command keeps finished runs and starts this one over")
-        return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
-        print_unforeseen(error)
         return FAILED
+    with joined as processes:
+        try:
+            return carry_out(options, processes)
+        except ConfigurationError as error:
+            return processes.end(error, WRONG_CONFIGURATION, partial(print_error, error))
+        except ProcessesError as error:
+            return processes.end(error, FAILED, partial(print_error, error))
+        except KeyboardInterrupt as error:
+            return processes.end(error, INTERRUPTED, lambda _: print_error(INTERRUPTION))
+        except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
+            return processes.end(error, FAILED, partial(print_unforeseen, error))
+
+
+def carry_out(options: argparse.Namespace, processes: Processes) -> int:
+    """Do what the command line asks for."""
+    with processes.agreement():
+        read_token("WANDB_TOKEN")  # an .env that cannot be read is told before anything else
+        if processes.ranks > 1 and (options.demo or options.check):
+            raise ConfigurationError(["--demo and --check take one process; start them with python, not torchrun"])
+    if options.demo:
+        return demo(options)
+    with processes.agreement():
+        plan = load_plan(options.config or CORPORA, options.experiments or EXPERIMENTS, options.only)
+    if options.check:
+        return check(plan)
+    with processes.agreement():
+        device, screen = open_device(options, processes)
+    return status_of(run(plan, options, device, screen, processes))
 
 
 def check(plan: Plan) -> int:
@@ -79,21 +98,21 @@ def demo(options: argparse.Namespace) -> int:
     """Make a synthetic corpus, train on it, evaluate, and say where the results are."""
     from experiment_runner.demo import EXPERIMENTS, make_corpus, show_results
 
-    device, screen = open_device(options)
+    device, screen = open_device(options, ALONE)
     plan = load_plan(make_corpus(options.output, screen), EXPERIMENTS, options.only)
-    outcomes = run(plan, options, device, screen)
+    outcomes = run(plan, options, device, screen, ALONE)
     show_results(outcomes, options.output, screen)
     return status_of(outcomes)
 
 
-def open_device(options: argparse.Namespace) -> tuple[torch.device, Screen]:
+def open_device(options: argparse.Namespace, processes: Processes) -> tuple[torch.device, Screen]:
     """Choose the device before any data is read."""
     from experiment_runner.device import DeviceError, choose_device
     from experiment_runner.screen import Screen
 
-    screen = Screen()
+    screen = Screen(is_silent=not processes.is_main)
     try:
-        return choose_device(options.device or ("auto" if options.demo else "cuda"), screen), screen
+        return choose_device(options.device or ("auto" if options.demo else "cuda"), screen, processes), screen
     except DeviceError as error:
         raise ConfigurationError([error]) from error
 
@@ -103,15 +122,19 @@ def status_of(outcomes: list[Outcome]) -> int:
     return FAILED if any(outcome.failed for outcome in outcomes) else ALL_WELL
 
 
-def run(plan: Plan, options: argparse.Namespace, device: torch.device, screen: Screen) -> list[Outcome]:
+def run(
+    plan: Plan, options: argparse.Namespace, device: torch.device, screen: Screen, processes: Processes
+) -> list[Outcome]:
     """Train every experiment of the plan, or evaluate it, or, for the demo, both."""
     from experiment_runner.preparation import prepare, show_plan
-    from experiment_runner.session import Session, check_precision
+    from experiment_runner.session import Session, check_precision, check_processes
 
-    experiments = prepare(plan, for_training=not options.test)
-    check_precision(experiments, device)
+    with processes.agreement():
+        experiments = prepare(plan, for_training=not options.test)
+        check_precision(experiments, device)
+        check_processes(experiments, processes)
     show_plan(experiments, screen)
-    with Session(experiments, options.output, device, screen) as session:
+    with Session(experiments, options.output, device, screen, processes) as session:
         outcomes = [] if options.test else session.train(options.retrain)
         outcomes += session.evaluate() if options.test or options.demo else []
     return outcomes

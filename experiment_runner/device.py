@@ -7,6 +7,7 @@ import platform
 
 import torch
 
+from experiment_runner.processes import Processes
 from experiment_runner.screen import Screen
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
@@ -16,11 +17,11 @@ class DeviceError(Exception):
     """The device asked for is not there; the text names the remedy."""
 
 
-def choose_device(name: str, screen: Screen) -> torch.device:
-    """Resolve `--device`.
+def choose_device(name: str, screen: Screen, processes: Processes) -> torch.device:
+    """Resolve `--device`; each of several processes on a machine has a GPU of its own.
 
     Raises:
-        DeviceError: Where CUDA is asked for and not there.
+        DeviceError: Where CUDA is asked for and not there, or there are more processes than GPUs.
     """
     has_cuda = torch.cuda.is_available()
     if name == "auto":
@@ -32,7 +33,18 @@ def choose_device(name: str, screen: Screen) -> torch.device:
     if name == "cpu":
         keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = False  # what is said to be float32 is
-    return torch.device(name)
+    return torch.device(name) if name == "cpu" or processes.ranks == 1 else _own_gpu(processes)
+
+
+def _own_gpu(processes: Processes) -> torch.device:
+    there = torch.cuda.device_count()
+    if processes.local_ranks > there:
+        raise DeviceError(
+            f"{processes.local_ranks} processes were started on a machine with {there} GPU(s), and each needs its own; "
+            f"start {there}: torchrun --nproc-per-node {there} main.py"
+        )
+    torch.cuda.set_device(processes.local_rank)
+    return torch.device("cuda", processes.local_rank)
 
 
 def keep_freed_memory() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ import torch
 from dataset_module.ser_dataset import Labels, SERDataset
 from experiment_runner.checkpoints import CheckpointError, read_checkpoint, write_json
 from experiment_runner.experiment_data import EvaluationSplit
-from experiment_runner.inference import choose_workers, decoded, infer, make_loader
+from experiment_runner.inference import decoded, infer, make_loader
 from experiment_runner.model_description import ModelDescription
 from experiment_runner.run import Run
-from experiment_runner.run_folder import RunError, RunFolder
+from experiment_runner.run_folder import RunError
 from net.ser import Outputs
 from net.ser_model_wrapper import SERModelWrapper
 from utils.configuration import ExperimentConfig
@@ -170,6 +171,21 @@ def run_evaluate(run: Run) -> dict[str, Figures]:
         CheckpointError: Where there is no usable checkpoint.
         DataError: Where a test recording cannot be used.
     """
+    with run.processes.agreement():
+        model, description, checkpoint = _load_trained(run)
+    groups = class_groups(run.config, description.classes, description.class_counts)
+    results = {}
+    for test in run.data.tests:
+        predictions = _predict_split(run, model, description, test)
+        figures = None if test.is_hidden else figures_from_predictions(predictions, groups)
+        run.processes.from_main(partial(_keep_split, run, test.label, predictions, figures, checkpoint.name))
+        if figures is not None:
+            results[test.label] = figures
+    return results
+
+
+def _load_trained(run: Run) -> tuple[SERModelWrapper, ModelDescription, Path]:
+    """Return the best model of a finished run, what it is, and where it lies."""
     data, folder = run.data, run.folder
     if not folder.is_finished:
         raise RunError(f"{folder.path} holds no finished training; run `python main.py` without --test first")
@@ -183,20 +199,7 @@ def run_evaluate(run: Run) -> dict[str, Figures]:
             f"{folder.path} was trained on the classes {', '.join(description.classes)}, but the labels now give "
             f"{', '.join(data.classes)}; restore the labels or train again with --retrain"
         )
-    groups = class_groups(run.config, description.classes, description.class_counts)
-    results = {}
-    for test in data.tests:
-        predictions = _predict_split(run, model, description, test)
-        if test.is_hidden:
-            write_predictions(folder.path / "predictions" / f"{test.label}.csv", predictions)
-            for path in write_submissions(folder.path / "submissions", test.label, predictions):
-                run.screen.line(f"{run.name}: {test.label}: {path}, for the leaderboard that has its labels")
-            continue
-        figures = figures_from_predictions(predictions, groups)
-        _write_split(folder, test.label, predictions, figures, checkpoint.name)
-        results[test.label] = figures
-        run.screen.line(f"{run.name}: {test.label}: {folder.path / 'predictions' / test.label}.csv")
-    return results
+    return model, description, checkpoint
 
 
 def write_submissions(folder: Path, split: str, predictions: pd.DataFrame) -> list[Path]:
@@ -230,21 +233,28 @@ def _predict_split(
     run: Run, model: SERModelWrapper, description: ModelDescription, test: EvaluationSplit
 ) -> pd.DataFrame:
     config, device = run.config, run.device
-    table = measure_seconds(test.table)
+    with run.processes.agreement():
+        table = measure_seconds(test.table)
     labels = replace(description.labels, attribute_scale=test.attribute_scale)
     dataset = SERDataset(table, labels, description.normalisation, config.max_seconds, run.seed)
-    items = BatchItems(evaluation_batches(table["seconds"].to_numpy(np.float64), config.eval_batch_size), EVALUATION)
-    loader = make_loader(dataset, items, choose_workers(config.num_workers, device), device)
-    outputs, _ = infer(model, decoded(loader), device, run.precision)
+    batches = evaluation_batches(table["seconds"].to_numpy(np.float64), config.eval_batch_size)
+    loader = make_loader(dataset, BatchItems(run.processes.deal(batches), EVALUATION), run.workers, device)
+    outputs, _ = infer(model, decoded(loader), device, run.precision, run.processes)
     return tabulate_predictions(table, outputs, labels, test.classes)
 
 
-def _write_split(folder: RunFolder, label: str, predictions: pd.DataFrame, figures: Figures, checkpoint: str) -> None:
-    """Write a split's predictions and figures into the run's folder."""
-    write_predictions(folder.path / "predictions" / f"{label}.csv", predictions)
-    path = folder.path / "evaluation" / f"{label}.json"
+def _keep_split(run: Run, label: str, predictions: pd.DataFrame, figures: Figures | None, checkpoint: str) -> None:
+    """Write a split's predictions, and its figures or, where it has no labels, submissions, into the run's folder."""
+    folder = run.folder.path
+    write_predictions(folder / "predictions" / f"{label}.csv", predictions)
+    if figures is None:
+        for path in write_submissions(folder / "submissions", label, predictions):
+            run.screen.line(f"{run.name}: {label}: {path}, for the leaderboard that has its labels")
+        return
+    path = folder / "evaluation" / f"{label}.json"
     path.parent.mkdir(exist_ok=True)
     write_json(path, {"split": label, "checkpoint": checkpoint, **figures})
+    run.screen.line(f"{run.name}: {label}: {folder / 'predictions' / label}.csv")
 
 
 def write_predictions(path: Path, predictions: pd.DataFrame) -> None:

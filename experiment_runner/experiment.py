@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from dataset_module.ser_dataset import SERDataset
 from experiment_runner.early_stopping import HybridEarlyStopping
 from experiment_runner.experiment_data import count_votes
-from experiment_runner.inference import choose_workers, make_loader
+from experiment_runner.inference import make_loader
 from experiment_runner.model_description import UPSTREAM_SETTINGS, ModelDescription, spec_augment
 from experiment_runner.optimisation import build_optimiser, build_scheduler
 from experiment_runner.preparation import measure_training
@@ -51,10 +53,21 @@ def run_train(run: Run) -> dict[str, Any]:
         FloatingPointError: Where losses or gradients stay non-finite.
     """
     started = time.perf_counter()
-    run = run.with_data(measure_training(run.data))
-    if run.config.normalize == "corpus":
-        run.screen.line(f"{run.name}: measuring mean and deviation of {len(run.data.train):,} recordings")
-    assembly = assemble(run)
+    with run.processes.agreement():
+        run = run.with_data(measure_training(run.data))
+        if run.config.normalize == "corpus":
+            run.screen.line(f"{run.name}: measuring mean and deviation of {len(run.data.train):,} recordings")
+        assembly = assemble(run)
+    run.processes.check_alike(partial(_describe_start, run, assembly))
+    run.processes.from_main(partial(_start, run, assembly))
+    with run.screen.log_to(run.folder.path / LOG):
+        _introduce(run, assembly)
+        recorder = Recorder(run, assembly.model, assembly.description)
+        stop = build_trainer(run, assembly, recorder).fit(run.config.epoch)
+        return run.processes.from_main(partial(_finish, run, recorder, stop, started))
+
+
+def _start(run: Run, assembly: Assembly) -> None:
     run.folder.start(
         {
             "classes": list(run.data.classes),
@@ -62,19 +75,35 @@ def run_train(run: Run) -> dict[str, Any]:
             "synthetic_corpora": list(run.data.synthetic_corpora),
             "upstream": assembly.upstream.description,
             "device": str(run.device),
+            "processes": run.processes.ranks,
             "precision": run.precision.reason,
             "data_sha256": run.data.fingerprint(),
         }
     )
     run.tracking.follow(config=run.config, folder=run.folder.path)
-    with run.screen.log_to(run.folder.path / LOG):
-        _introduce(run, assembly)
-        recorder = Recorder(run, assembly.model, assembly.description)
-        stop = build_trainer(run, assembly, recorder).fit(run.config.epoch)
-        result = recorder.result(stop, time.perf_counter() - started)
-        run.folder.finish(result)
-        run.screen.line(f"{run.name}: finished ({stop}); best epoch {result['best_epoch']}; {run.folder.path}")
+
+
+def _finish(run: Run, recorder: Recorder, stop: str, started: float) -> dict[str, Any]:
+    result = recorder.result(stop, time.perf_counter() - started)
+    run.folder.finish(result)
+    run.screen.line(f"{run.name}: finished ({stop}); best epoch {result['best_epoch']}; {run.folder.path}")
     return result
+
+
+def _describe_start(run: Run, assembly: Assembly) -> dict[str, object]:
+    """Return what has to be the same in all processes, since nothing sent later would make it so."""
+    weights = hashlib.sha256()
+    for name, tensor in assembly.model.state_dict().items():
+        weights.update(name.encode())
+        weights.update(tensor.cpu().flatten().view(torch.uint8).numpy())
+    return {
+        "experiment": run.config.run_identity(),
+        "data": run.data.fingerprint(),
+        "initial weights": weights.hexdigest(),
+        "kind of device": run.device.type,
+        "precision": run.precision.reason,
+        "version of torch": torch.__version__,
+    }
 
 
 def assemble(run: Run) -> Assembly:
@@ -123,16 +152,20 @@ def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
         ),
         judge=recorder.judge,
         stopping=HybridEarlyStopping(config.window, config.min_epochs, config.loss_stop_ratio, config.patience or 0),
-        save=recorder.save,
-        record=recorder.record,
+        save=lambda record: run.processes.from_main(partial(recorder.save, record)),
+        record=lambda record: run.processes.from_main(partial(recorder.record, record)),
         screen=run.screen,
+        processes=run.processes,
     )
     return Trainer(parts, run.device, run.seed, config.max_grad_norm, config.log_every)
 
 
 def training_batches(run: Run) -> RandomBatches:
     """Return the composition of a run's training batches."""
-    return RandomBatches(len(run.data.train), run.config.batch_size, run.config.accumulation_steps, run.seed)
+    config, processes = run.config, run.processes
+    return RandomBatches(
+        len(run.data.train), config.batch_size, config.accumulation_steps, run.seed, processes.rank, processes.ranks
+    )
 
 
 def _choose_normalisation(run: Run, upstream: LoadedUpstream) -> Normalisation:
@@ -171,7 +204,7 @@ def _feed(run: Run, description: ModelDescription, is_training: bool) -> Feed:
     augmenter = choose_augmenter(run.config, run.seed) if is_training else None
     dataset = SERDataset(table, labels, description.normalisation, run.config.max_seconds, run.seed, augmenter)
     items = BatchItems()
-    return Feed(items, make_loader(dataset, items, choose_workers(run.config.num_workers, run.device), run.device))
+    return Feed(items, make_loader(dataset, items, run.workers, run.device))
 
 
 def _introduce(run: Run, assembly: Assembly) -> None:
@@ -196,5 +229,11 @@ def _introduce(run: Run, assembly: Assembly) -> None:
         f"{len(train):,} training utterances ({train['seconds'].sum() / 3600:.2f} h) in "
         f"{training_batches(run).steps_per_epoch:,} steps an epoch, {config.epoch} epochs at most; "
         f"{len(development):,} development utterances ({development['seconds'].sum() / 3600:.2f} h); "
-        f"{choose_workers(config.num_workers, run.device)} decoding processes"
+        f"{run.workers} decoding processes"
     )
+    if run.processes.ranks > 1:
+        run.screen.line(
+            f"{run.processes.ranks} processes train together: an optimiser step takes {config.batch_size} x "
+            f"{config.accumulation_steps} x {run.processes.ranks} = "
+            f"{config.batch_size * config.accumulation_steps * run.processes.ranks} utterances"
+        )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dataset_module.ser_dataset import SERDataset
+from experiment_runner.effective_batch import gather
 from experiment_runner.optimisation import Precision
+from experiment_runner.processes import ALONE, Processes
 from net.loss_modules import Targets
 from net.ser import Outputs
 from net.ser_model_wrapper import SERModelWrapper
@@ -20,12 +23,18 @@ from utils.dataset.sampling import BatchItems, Item
 MOST_WORKERS = 16
 
 
-def choose_workers(num_workers: int | str, device: torch.device) -> int:
-    """Resolve the `num_workers` key: on a GPU the cores that are free, on the CPU none, whose cores the model needs."""
+def choose_workers(num_workers: int | str, device: torch.device, sharing: int) -> int:
+    """Resolve the `num_workers` key: on a GPU the cores that are free, on the CPU none, whose cores the model needs.
+
+    Args:
+        num_workers: The key.
+        device: Where the model is.
+        sharing: Processes that share the machine's cores.
+    """
     if isinstance(num_workers, int):
         return num_workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if device.type == "cpu" else max(1, min(MOST_WORKERS, cores - 1))
+    return 0 if device.type == "cpu" else max(1, min(MOST_WORKERS, cores // sharing - 1))
 
 
 def make_loader(dataset: SERDataset, items: BatchItems, num_workers: int, device: torch.device) -> DataLoader[Batch]:
@@ -76,22 +85,37 @@ def _collate_guarded(items: Sequence[Utterance | DataError]) -> Batch | DataErro
 
 
 def infer(
-    model: SERModelWrapper, batches: Iterable[Batch], device: torch.device, precision: Precision
+    model: SERModelWrapper,
+    batches: Iterable[Batch],
+    device: torch.device,
+    precision: Precision,
+    processes: Processes = ALONE,
 ) -> tuple[Outputs, Targets]:
     """Run the model over batches in evaluation mode.
 
+    Args:
+        model: The model.
+        batches: This process's share, as `Processes.deal` gives it.
+        device: Where the model is.
+        precision: Of the forward passes.
+        processes: That share the batches.
+
     Returns:
-        Outputs without embeddings, and targets, of all utterances on the device, fp32, ordered by row.
+        In every process, outputs without embeddings, and targets, of the utterances of all processes on the device,
+        fp32, ordered by row, each row once.
     """
     was_training = model.training
     model.eval()
     outputs, targets, rows = [], [], []
-    with torch.inference_mode(), precision.autocast(device):
+    with torch.inference_mode(), precision.autocast(device), processes.agreement():
         for batch in batches:
             on_device = batch.to(device)
             outputs.append(model(on_device.waveforms).without_embedding())
             targets.append(on_device.targets)
             rows.append(batch.rows)
     model.train(was_training)
-    order = torch.cat(rows).argsort().to(device)
-    return Outputs.concatenate(outputs).select(order), Targets.concatenate(targets).select(order)
+    with torch.inference_mode():
+        joined, known, _ = gather(Outputs.concatenate(outputs), Targets.concatenate(targets), processes)
+        (every_row,), _ = processes.gather([torch.cat(rows)])
+        order = torch.from_numpy(np.unique(every_row, return_index=True)[1]).to(device)
+        return joined.select(order), known.select(order)

@@ -37,6 +37,7 @@ def describe_provenance(run: Run) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
+        "processes": run.processes.ranks,
     }
 
 

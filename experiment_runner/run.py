@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from experiment_runner.experiment_data import ExperimentData
+from experiment_runner.inference import choose_workers
 from experiment_runner.optimisation import Precision, choose_precision
+from experiment_runner.processes import ALONE, Processes
 from experiment_runner.run_folder import RunFolder
 from experiment_runner.screen import Screen
 from experiment_runner.tracking import Tracking
@@ -24,6 +26,7 @@ class Run:
     device: torch.device
     screen: Screen
     tracking: Tracking
+    processes: Processes = ALONE
 
     @property
     def seed(self) -> int:
@@ -39,6 +42,11 @@ class Run:
     def precision(self) -> Precision:
         """Of forward passes."""
         return choose_precision(self.config.amp, self.device)
+
+    @property
+    def workers(self) -> int:
+        """Decoding processes of each loader."""
+        return choose_workers(self.config.num_workers, self.device, self.processes.local_ranks)
 
     def with_data(self, data: ExperimentData) -> Run:
         """Return the same run on other tables, such as measured ones."""

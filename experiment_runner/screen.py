@@ -57,18 +57,26 @@ class EpochProgress:
 
 
 class Screen:
-    """Prints to the terminal, and to a run's log while one is attached."""
+    """Prints to the terminal, and to a run's log while one is attached.
 
-    def __init__(self) -> None:
-        is_terminal = sys.stdout.isatty()
-        self.console = Console(highlight=False, soft_wrap=True, width=None if is_terminal else PLAIN_WIDTH)
+    Args:
+        is_silent: Nothing is printed or logged but errors, which are printed: another process speaks for this one.
+    """
+
+    def __init__(self, is_silent: bool = False) -> None:
+        is_terminal = sys.stdout.isatty() and not is_silent
+        width = None if is_terminal else PLAIN_WIDTH
+        self.console = Console(
+            highlight=False, soft_wrap=True, width=width, quiet=is_silent, force_terminal=False if is_silent else None
+        )
+        self._is_silent = is_silent
         self._log: Path | None = None
         self._redact = Redaction()
 
     @contextmanager
     def log_to(self, path: Path) -> Iterator[None]:
         """Copy every line to a file while the context lasts."""
-        self._log = path
+        self._log = None if self._is_silent else path
         try:
             yield
         finally:
@@ -88,7 +96,9 @@ class Screen:
 
     def error(self, text: str) -> None:
         """Print what went wrong."""
+        was_quiet, self.console.quiet = self.console.quiet, False
         self.line(f"ERROR: {text}", style="bold red")
+        self.console.quiet = was_quiet
 
     @contextmanager
     def epoch_progress(self, epoch: int, utterances: int) -> Iterator[EpochProgress]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +18,7 @@ from experiment_runner.evaluate import run_evaluate
 from experiment_runner.experiment import run_train
 from experiment_runner.optimisation import choose_precision
 from experiment_runner.preparation import PreparedExperiment, synthetic_note
+from experiment_runner.processes import ALONE, Processes, ProcessesError
 from experiment_runner.report import write_report
 from experiment_runner.run import Run
 from experiment_runner.run_folder import LOG, RunError, RunFolder
@@ -27,7 +29,9 @@ from utils import ConfigurationError, Redaction
 from utils.data import DataError
 from utils.upstreams import UpstreamError
 
-EXPECTED_FAILURES = (DataError, UpstreamError, CheckpointError, RunError, FloatingPointError)
+FAILED = 1
+"""Exit status of a command of which a run failed."""
+EXPECTED_FAILURES = (DataError, UpstreamError, CheckpointError, RunError, ProcessesError, FloatingPointError)
 
 
 def check_precision(experiments: Iterable[PreparedExperiment], device: torch.device) -> None:
@@ -46,6 +50,22 @@ def check_precision(experiments: Iterable[PreparedExperiment], device: torch.dev
         raise ConfigurationError(problems)
 
 
+def check_processes(experiments: Iterable[PreparedExperiment], processes: Processes) -> None:
+    """Refuse more processes than an experiment has training utterances.
+
+    Raises:
+        ConfigurationError: With every such experiment.
+    """
+    problems = [
+        f"{e.config.name}: {len(e.data.train)} training utterances are too few for {processes.ranks} processes; start "
+        "fewer processes"
+        for e in experiments
+        if len(e.data.train) < processes.ranks
+    ]
+    if problems:
+        raise ConfigurationError(problems)
+
+
 class Session:
     """An experiment list on one device: trains or evaluates every run, and prints the tables.
 
@@ -54,16 +74,22 @@ class Session:
         output: The output folder of the command.
         device: Where models are.
         screen: Where everything is shown.
+        processes: That work on it together.
     """
 
     def __init__(
-        self, experiments: Sequence[PreparedExperiment], output: Path, device: torch.device, screen: Screen
+        self,
+        experiments: Sequence[PreparedExperiment],
+        output: Path,
+        device: torch.device,
+        screen: Screen,
+        processes: Processes = ALONE,
     ) -> None:
         self._experiments = experiments
         self._screen = screen
         self._tracking = Tracking(screen)
         self._runs = [
-            Run(e.config, e.data, RunFolder(output, e.config, seed), device, screen, self._tracking)
+            Run(e.config, e.data, RunFolder(output, e.config, seed), device, screen, self._tracking, processes)
             for e in experiments
             for seed in e.config.seeds
         ]
@@ -89,21 +115,28 @@ class Session:
 
 def train_run(run: Run, retrain: bool) -> Outcome:
     """Train a run that is not finished, or any where `retrain` asks for it."""
-    if not retrain and run.folder.recover(run.data):
-        run.screen.line(f"{run.name}: an interrupted --retrain is dropped, the finished run is back")
-    if run.folder.is_finished and not retrain:
-        run.folder.check_unchanged(run.data)
-        return Outcome(run.config.name, run.seed, run.folder.result(), "finished before")
+    before = None if retrain else run.processes.from_main(partial(_finished_before, run))
+    if before is not None:
+        return Outcome(run.config.name, run.seed, before, "finished before")
     found = run_train(run)
-    _report(run)
+    run.processes.from_main(partial(_report, run))
     return Outcome(run.config.name, run.seed, found, "trained")
+
+
+def _finished_before(run: Run) -> dict[str, Any] | None:
+    if run.folder.recover(run.data):
+        run.screen.line(f"{run.name}: an interrupted --retrain is dropped, the finished run is back")
+    if not run.folder.is_finished:
+        return None
+    run.folder.check_unchanged(run.data)
+    return run.folder.result()
 
 
 def evaluate_run(run: Run) -> Outcome:
     """Evaluate a trained run on the test splits."""
     found = run_evaluate(run)
-    _report(run)
-    run.tracking.follow(run.config, run.folder.path)
+    run.processes.from_main(partial(_report, run))
+    run.processes.from_main(partial(run.tracking.follow, run.config, run.folder.path))
     return Outcome(run.config.name, run.seed, found, "evaluated")
 
 
@@ -120,18 +153,18 @@ def _survive(run: Run, action: Callable[[Run], Outcome]) -> Outcome:
     try:
         return action(run)
     except Exception as error:  # noqa: BLE001 - whatever breaks one run must not take the others with it
-        return _report_failure(run, error)
+        run.processes.end(error, FAILED, partial(_tell_failure, run, error))
+        return Outcome(run.config.name, run.seed, {}, "failed")
     finally:
         run.tracking.release(run.folder.path)
         gc.collect()  # optimiser and scheduler refer to each other and would hold the model
         torch.cuda.empty_cache()
 
 
-def _report_failure(run: Run, error: Exception) -> Outcome:
+def _tell_failure(run: Run, error: Exception, remark: str) -> None:
     reason = _explain(error, run.folder.path)
     with run.screen.log_to(run.folder.path / LOG) if run.folder.path.is_dir() else nullcontext():
-        run.screen.error(f"{run.name}: {reason}")
-    return Outcome(run.config.name, run.seed, {}, "failed")
+        run.screen.error(f"{run.name}: {reason}{remark}")
 
 
 def _explain(error: Exception, folder: Path) -> str:

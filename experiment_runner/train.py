@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import torch
@@ -14,8 +15,10 @@ from torch.amp.grad_scaler import GradScaler
 from torch.utils.data import DataLoader
 
 from experiment_runner.early_stopping import Decision, HybridEarlyStopping
+from experiment_runner.effective_batch import differentiate, total_weights
 from experiment_runner.inference import decoded, infer
 from experiment_runner.optimisation import Precision
+from experiment_runner.processes import Processes
 from experiment_runner.screen import EpochProgress, Screen
 from net.loss_modules import AUXILIARY_TERMS, Loss, Targets, Terms
 from net.ser import Outputs
@@ -99,6 +102,7 @@ class TrainerParts:
         save: Called with the record of each epoch that is saved as best.
         record: Called with every epoch's record.
         screen: Where progress is shown.
+        processes: That train together; batches are this process's share.
     """
 
     model: SERModelWrapper
@@ -116,6 +120,7 @@ class TrainerParts:
     save: Callable[[EpochRecord], None]
     record: Callable[[EpochRecord], None]
     screen: Screen
+    processes: Processes
 
 
 class Trainer:
@@ -154,7 +159,8 @@ class Trainer:
             train = self.train_epoch(epoch)
             train_seconds = time.perf_counter() - started
             development = self.evaluate()
-            decision = self.parts.stopping.update(development.loss, development.score)
+            decide = partial(self.parts.stopping.update, development.loss, development.score)
+            decision = self.parts.processes.from_main(decide)  # processes may differ in rounding, not in this
             record = EpochRecord(
                 epoch,
                 self.step,
@@ -180,23 +186,26 @@ class Trainer:
         batches = self.parts.train_feed.serve([rows for step in steps for rows in step], epoch)
         losses = LossManager()
         look_every = 1 if self.device.type == "cpu" else self.log_every  # on the CPU a look waits for nothing
-        with self.parts.screen.epoch_progress(epoch, sum(len(rows) for step in steps for rows in step)) as progress:
+        sizes = self.parts.train_batches.step_sizes()
+        with self.parts.screen.epoch_progress(epoch, sum(sizes)) as progress:
             for index, step in enumerate(steps):
-                window = [next(batches).to(self.device).augmented(self.parts.normalisation) for _ in step]
+                with self.parts.processes.agreement():
+                    window = [next(batches).to(self.device).augmented(self.parts.normalisation) for _ in step]
                 losses.add(self.train_step(window))
-                progress.advance(sum(len(rows) for rows in step))
+                progress.advance(sizes[index])
                 if (index + 1) % look_every == 0 or index + 1 == len(steps):
                     self._look(progress, losses)
         means = losses.means()
-        if not math.isfinite(means["loss"]):
-            raise FloatingPointError(
-                f'no step of epoch {epoch} had a loss that is finite; lower learning_rate, or set amp = "off"'
-            )
+        with self.parts.processes.agreement():
+            if not math.isfinite(means["loss"]):
+                raise FloatingPointError(
+                    f'no step of epoch {epoch} had a loss that is finite; lower learning_rate, or set amp = "off"'
+                )
         return means
 
     def train_step(self, window: list[Batch]) -> Terms:
         """Take one optimiser step over the micro-batches of an effective batch; return the loss terms of all of it."""
-        if len(window) == 1 or self.parts.loss.separable:
+        if len(window) * self.parts.processes.ranks == 1 or self.parts.loss.separable:
             terms = self._differentiate_by_parts(window)
         else:
             terms = self._differentiate_in_two_passes(window)
@@ -206,8 +215,7 @@ class Trainer:
 
     def evaluate(self) -> DevelopmentFigures:
         """Judge the model on the whole development split."""
-        batches = self.parts.development_feed.serve(self.parts.development_batches, EVALUATION)
-        outputs, targets = infer(self.parts.model, batches, self.device, self.parts.precision)
+        outputs, targets = self._infer_development(self.parts.development_batches)
         with torch.inference_mode():
             terms = {name: float(term) for name, term in self.parts.loss(outputs, targets).items()}
         predictions, figures = self.parts.judge(outputs)
@@ -216,12 +224,15 @@ class Trainer:
 
     def _rehearse_development(self) -> None:
         """Run the longest development batch before the first epoch: a broken evaluation shows in seconds."""
-        batches = self.parts.development_feed.serve(self.parts.development_batches[:1], EVALUATION)
-        infer(self.parts.model, batches, self.device, self.parts.precision)
+        self._infer_development(self.parts.development_batches[:1])
+
+    def _infer_development(self, batches: list[Rows]) -> tuple[Outputs, Targets]:
+        share = self.parts.development_feed.serve(self.parts.processes.deal(batches), EVALUATION)
+        return infer(self.parts.model, share, self.device, self.parts.precision, self.parts.processes)
 
     def _forward(self, batch: Batch, part: int) -> Outputs:
-        """Run one micro-batch; dropout and masks depend on seed, step and part alone."""
-        torch.manual_seed(step_seed(self.seed, self.step, part))
+        """Run one micro-batch; dropout and masks depend on seed, step and its number in the effective batch alone."""
+        torch.manual_seed(step_seed(self.seed, self.step, self.parts.processes.number(part)))
         with self.parts.precision.autocast(self.device):
             outputs: Outputs = self.parts.model(batch.waveforms)
         return outputs
@@ -230,34 +241,37 @@ class Trainer:
         """Sum the gradients of micro-batches, each divided by the weights of the whole effective batch."""
         loss = self.parts.loss
         terms: Terms = {}
-        totals = loss.totals(Targets.concatenate([b.targets for b in window])) if len(window) > 1 else None
+        totals = total_weights(loss, [batch.targets for batch in window], self.parts.processes)
         for part, batch in enumerate(window):
             share = loss(self._forward(batch, part), batch.targets, totals)
             _backward([self.scaler.scale(_sum(share))])
             terms = {name: terms[name] + term.detach() if part else term.detach() for name, term in share.items()}
+        self.parts.processes.sum(list(terms.values()))
         return terms
 
     def _differentiate_in_two_passes(self, window: list[Batch]) -> Terms:
         """Differentiate a loss of all utterances at once, holding one micro-batch's graph at a time.
 
         The first pass collects the outputs without a graph, the loss gives their gradient, and the second pass, with
-        the same draws, carries it back into the model.
+        the same draws, carries it back into the model. A single micro-batch keeps its graph and takes one pass.
         """
-        with torch.no_grad():
+        is_single = len(window) == 1
+        with torch.set_grad_enabled(is_single):
             parts = [self._forward(batch, part) for part, batch in enumerate(window)]
+        targets = Targets.concatenate([batch.targets for batch in window])
         joined = Outputs.concatenate(parts)
-        leaves = [tensor.requires_grad_() for tensor in joined.tensors()]
-        terms: Terms = self.parts.loss(joined, Targets.concatenate([batch.targets for batch in window]))
-        _backward([self.scaler.scale(_sum(terms))])
+        terms, gradients = differentiate(self.parts.loss, joined, targets, self.parts.processes, self.scaler)
         sizes = [len(batch.rows) for batch in window]
-        gradients = zip(*(torch.split(leaf.grad, sizes) for leaf in leaves if leaf.grad is not None), strict=True)
-        for part, (batch, gradient) in enumerate(zip(window, gradients, strict=True)):
-            _backward(self._forward(batch, part).tensors(), list(gradient))
-        return {name: term.detach() for name, term in terms.items()}
+        shares = zip(*(torch.split(gradient, sizes) for gradient in gradients), strict=True)
+        for part, (batch, share) in enumerate(zip(window, shares, strict=True)):
+            outputs = parts[part] if is_single else self._forward(batch, part)
+            _backward(outputs.tensors(), list(share))
+        return terms
 
     def _update(self) -> None:
         """Step the optimiser; gradients that are not finite are refused on the device, without waiting for it."""
         optimiser = self.parts.optimiser
+        self.parts.processes.sum_gradients(self.trained)
         self.scaler.unscale_(optimiser)
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.max_grad_norm)
         refused = (~torch.isfinite(norm)).float()
@@ -272,11 +286,12 @@ class Trainer:
     def _look(self, progress: EpochProgress, losses: LossManager) -> None:
         """Wait for the device, show the loss, and end a run that goes nowhere."""
         progress.show_loss(losses.means()["loss"])
-        if float(self.refused[2]) >= MOST_REFUSED_STEPS:
-            raise FloatingPointError(
-                f"{MOST_REFUSED_STEPS} optimiser steps in a row had gradients that are not finite (step {self.step}); "
-                'lower learning_rate, or set amp = "off"'
-            )
+        with self.parts.processes.agreement():
+            if float(self.refused[2]) >= MOST_REFUSED_STEPS:
+                raise FloatingPointError(
+                    f"{MOST_REFUSED_STEPS} optimiser steps in a row had gradients that are not finite (step "
+                    f'{self.step}); lower learning_rate, or set amp = "off"'
+                )
 
 
 def selection_score(figures: Figures) -> float:

@@ -47,22 +47,23 @@ class Targets:
 
     def to(self, device: torch.device) -> Targets:
         """Copy to a device, without waiting where the memory is pinned."""
-        return Targets(*(tensor.to(device, non_blocking=True) for tensor in self._tensors()))
+        return Targets(*(tensor.to(device, non_blocking=True) for tensor in self.tensors()))
 
     def pin_memory(self) -> Targets:
         """Copy to page-locked memory."""
-        return Targets(*(tensor.pin_memory() for tensor in self._tensors()))
+        return Targets(*(tensor.pin_memory() for tensor in self.tensors()))
 
     @staticmethod
     def concatenate(parts: list[Targets]) -> Targets:
         """Join the targets of several batches."""
-        return Targets(*(torch.cat(column) for column in zip(*(part._tensors() for part in parts), strict=True)))
+        return Targets(*(torch.cat(column) for column in zip(*(part.tensors() for part in parts), strict=True)))
 
     def select(self, rows: Tensor) -> Targets:
         """Return the targets of some rows, in their order."""
-        return Targets(*(tensor[rows] for tensor in self._tensors()))
+        return Targets(*(tensor[rows] for tensor in self.tensors()))
 
-    def _tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
+        """Return everything, in the order of the attributes above."""
         return [getattr(self, field.name) for field in fields(self)]
 
 

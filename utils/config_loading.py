@@ -47,6 +47,10 @@ class ConfigurationError(Exception):
         self.problems = list(dict.fromkeys(str(problem) for problem in problems))
         super().__init__("\n".join(self.problems))
 
+    def __reduce__(self) -> tuple[type[ConfigurationError], tuple[list[str]]]:
+        """Travel between processes by the problems, not by the text made of them."""
+        return type(self), (self.problems,)
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -176,7 +176,8 @@ class TrainingConfig(AugmentationKeys):
     epoch: Count = 30
     """Most epochs to train."""
     batch_size: Count = 16
-    """Utterances a forward pass."""
+    """Utterances a forward pass, in each of the processes that train together: an optimiser step takes
+    batch_size x accumulation_steps x processes."""
     accumulation_steps: Count = 1
     """Forward passes an optimiser step; 4 of 2 equal 1 of 8."""
     learning_rate: Positive = 1e-5

@@ -64,15 +64,15 @@ class Redaction:
         return text
 
 
-def print_error(error: object) -> None:
-    """Print what went wrong to standard error, without any token."""
-    print(Redaction()(str(error)), file=sys.stderr)
+def print_error(error: object, remark: str = "") -> None:
+    """Print what went wrong, and a remark behind it, to standard error, without any token."""
+    print(Redaction()(f"{error}{remark}"), file=sys.stderr)
 
 
-def print_unforeseen(error: Exception) -> None:
+def print_unforeseen(error: Exception, remark: str = "") -> None:
     """Print what was not foreseen, and write its traceback to a file, for a bug report."""
     with tempfile.NamedTemporaryFile(
         "w", prefix="traceback-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
     ) as file:
         file.write(Redaction()("".join(traceback.format_exception(error))))
-    print_error(f"{type(error).__name__}: {error}; the traceback is in {file.name}")
+    print_error(f"{type(error).__name__}: {error}; the traceback is in {file.name}{remark}")

@@ -21,6 +21,7 @@ from experiment_runner.optimisation import (
     learning_rate_factor,
 )
 from experiment_runner.preparation import measure_training
+from experiment_runner.processes import ALONE, Processes
 from experiment_runner.recorder import Recorder
 from experiment_runner.run import Run
 from experiment_runner.run_folder import RunFolder
@@ -39,13 +40,17 @@ KEYS = {"name": "test", "corpus": "P", "upstream_model": "wavlm-tiny-random", "f
 
 
 def make_trainer(
-    podcast: SyntheticPodcast, folder: Path, keys: Mapping[str, object], device: torch.device = CPU
+    podcast: SyntheticPodcast,
+    folder: Path,
+    keys: Mapping[str, object],
+    device: torch.device = CPU,
+    processes: Processes = ALONE,
 ) -> Trainer:
     config = ExperimentConfig.model_validate({**KEYS, **keys})
     corpus = load_corpus("P", CorpusConfig(PATH_TO_LABEL=podcast.labels, PATH_TO_AUDIO=podcast.audio))
     data = measure_training(resolve_data(config, {"P": corpus}))
-    screen = Screen()
-    run = Run(config, data, RunFolder(folder, config, 1), device, screen, Tracking(screen))
+    screen = Screen(is_silent=not processes.is_main)
+    run = Run(config, data, RunFolder(folder, config, 1), device, screen, Tracking(screen), processes)
     assembly = assemble(run)
     return build_trainer(run, assembly, Recorder(run, assembly.model, assembly.description))
 

@@ -26,6 +26,8 @@ def test_every_rank_has_equal_counts_and_every_utterance_is_seen_once(
     plans = [RandomBatches(utterances, batch_size, accumulation_steps, 0, r, ranks).steps(epoch) for r in range(ranks)]
     seen = np.concatenate([rows for plan in plans for step in plan for rows in step])
     assert sorted(seen) == list(range(utterances))
+    sizes_of_steps = [sum(len(rows) for plan in plans for rows in plan[step]) for step in range(len(plans[0]))]
+    assert RandomBatches(utterances, batch_size, accumulation_steps, 0, 0, ranks).step_sizes() == sizes_of_steps
     shapes = {tuple(len(step) for step in plan) for plan in plans}
     assert len(shapes) == 1
     sizes = [len(rows) for plan in plans for step in plan for rows in step]

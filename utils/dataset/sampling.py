@@ -48,6 +48,11 @@ class RandomBatches:
         effective = self.batch_size * self.accumulation_steps * self.ranks
         return min(-(-self.utterances // effective), self.utterances // self.ranks)
 
+    def step_sizes(self) -> list[int]:
+        """Return the utterances of every optimiser step, on all ranks together."""
+        steps = self.steps_per_epoch
+        return [(self.utterances + steps - 1 - step) // steps for step in range(steps)]
+
     def steps(self, epoch: int) -> list[list[Rows]]:
         """Return the micro-batches of this rank for every optimiser step of an epoch."""
         order = order_generator(self.seed, epoch).permutation(self.utterances)
