@@ -220,7 +220,7 @@ class Trainer:
         """Run one micro-batch; dropout and masks depend on seed, step and part alone."""
         torch.manual_seed(step_seed(self.seed, self.step, part))
         with self.parts.precision.autocast(self.device):
-            outputs: Outputs = self.parts.model(batch.waveforms)
+            outputs: Outputs = self.parts.model(batch.inputs)
         return outputs
 
     def _differentiate_by_parts(self, window: list[Batch]) -> Terms:

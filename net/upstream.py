@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from net.frames import Frames, from_padded
 from net.group_norm import LengthAwareGroupNorm
-from net.packed_wavlm import PackedWavLM
+from net.packed_wavlm import PackedWavLM, PackPlan
 from net.spec_augment import SpecAugment
 
 
@@ -39,6 +40,53 @@ class Waveforms:
     def to(self, device: torch.device) -> Waveforms:
         """Copy to a device, without waiting where the memory is pinned."""
         return Waveforms(self.samples.to(device, non_blocking=True), self.counts)
+
+    def pin_memory(self) -> Waveforms:
+        """Copy to page-locked memory."""
+        return Waveforms(self.samples.pin_memory(), self.counts)
+
+
+@dataclass(frozen=True)
+class FrozenFrames:
+    """What an upstream's frozen part made of utterances before, in place of their waveforms.
+
+    Attributes:
+        values: What `Upstream.frozen_frames` returned, of the utterances that are known, end to end.
+        counts: Samples of every utterance of the batch, in its order.
+        is_known: For each, whether `values` holds it.
+        others: Waveforms of those that are not known, in the batch's order; None where all are.
+    """
+
+    values: Tensor
+    counts: tuple[int, ...]
+    is_known: tuple[bool, ...]
+    others: Waveforms | None
+
+    def to(self, device: torch.device) -> FrozenFrames:
+        """Copy to a device, without waiting where the memory is pinned."""
+        others = None if self.others is None else self.others.to(device)
+        return replace(self, values=self.values.to(device, non_blocking=True), others=others)
+
+    def pin_memory(self) -> FrozenFrames:
+        """Copy to page-locked memory what does not lie there."""
+        others = None if self.others is None else self.others.pin_memory()
+        return replace(self, values=self.values.pin_memory(), others=others)
+
+    def joined_with(self, computed: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Put what was computed of the others between what is known, each utterance in its place.
+
+        Args:
+            computed: Of `others`, end to end, as `values` is of the known.
+            lengths: Frames of every utterance of the batch.
+        """
+        pairs = list(zip(lengths, self.is_known, strict=True))
+        known = iter(torch.split(self.values, [length for length, is_known in pairs if is_known]))
+        new = iter(torch.split(computed, [length for length, is_known in pairs if not is_known]))
+        return torch.cat([next(known if is_known else new) for is_known in self.is_known])
+
+
+Inputs = Waveforms | FrozenFrames
+"""A batch of utterances, as an upstream takes it."""
 
 
 class Upstream(nn.Module):
@@ -108,40 +156,96 @@ class Upstream(nn.Module):
         Raises:
             ValueError: Where an utterance is shorter than one frame.
         """
-        counts = tuple(self._through_convolutions(count)[-1] for count in samples)
+        counts = self._through_convolutions(samples)[-1]
         if min(counts) < 1:
             raise ValueError(f"an utterance of {min(samples)} samples is shorter than one frame of the upstream")
         return counts
 
-    def forward(self, waveforms: Waveforms) -> Frames:
-        """Encode waveforms to frames of shape (total_frames, hidden)."""
+    @property
+    def frozen_stage(self) -> str | None:
+        """What `frozen_frames` returns: `upstream` where nothing is trained, else `cnn` where convolutions are frozen.
+
+        None where nothing is frozen, or where the encoder cannot start behind its convolutions, as padded ones cannot.
+        """
+        if self.is_frozen:
+            return "upstream"
+        return "cnn" if self._frozen and self.packed is not None else None
+
+    @property
+    def frozen_width(self) -> int:
+        """Numbers a frame of `frozen_frames`."""
+        if self.frozen_stage == "cnn":
+            return int(self.encoder.config.conv_dim[-1])
+        return self.hidden_size * (1 if self.layer_weights is None else len(self.layer_weights))
+
+    def frozen_parameters(self) -> dict[str, Tensor]:
+        """Return the weights that decide what `frozen_frames` returns, by name."""
+        module = self.encoder if self.is_frozen else self.encoder.feature_extractor
+        return dict(module.state_dict())
+
+    def frozen_frames(self, waveforms: Waveforms) -> Tensor:
+        """Return what the frozen part makes of waveforms, which training never changes.
+
+        Returns:
+            (total_frames, frozen_width): the output of the convolutions in the dtype of the products; or, of a frozen
+            encoder, its last frames in float32, with `layer_weighting` the frames of all layers side by side.
+        """
+        with torch.no_grad():
+            if not self.is_frozen:
+                return self._features(waveforms, self._plan(waveforms))
+            last, layers, _ = self._encode(waveforms)
+            return torch.cat(list(layers), dim=1) if layers else last
+
+    def forward(self, inputs: Inputs) -> Frames:
+        """Encode utterances to frames of shape (total_frames, hidden)."""
         with torch.no_grad() if self.is_frozen else nullcontext():
-            last, layers, lengths = self._encode(waveforms)
+            last, layers, lengths = self._encode(inputs)
         return Frames(self._combine_layers(last, layers), lengths)
 
-    def _encode(self, waveforms: Waveforms) -> tuple[Tensor, list[Tensor], tuple[int, ...]]:
+    def _encode(self, inputs: Inputs) -> tuple[Tensor, Sequence[Tensor], tuple[int, ...]]:
         """Return the last frames (total_frames, hidden), those of all layers where they are wanted, and lengths."""
+        if isinstance(inputs, FrozenFrames) and self.is_frozen:
+            known = self._complete(inputs)
+            by_layer = known.view(len(known), -1, self.hidden_size).unbind(1)
+            return by_layer[-1], by_layer, self.frame_counts(inputs.counts)
         if self.packed is None:
-            return self._encode_padded(waveforms)
-        plan = self.packed.plan(waveforms.counts, waveforms.samples.device)
-        dtype = _product_dtype(waveforms.samples.device)
-        features = self.packed.features(waveforms.samples, plan, dtype)
+            assert isinstance(inputs, Waveforms), "a padded encoder starts from waveforms"
+            return self._encode_padded(inputs)
+        plan = self._plan(inputs)
+        features = self._complete(inputs) if isinstance(inputs, FrozenFrames) else self._features(inputs, plan)
         mask = self._mask if self.encoder.training and self.spec_augment.is_on else None
         keeps_layers = self.layer_weights is not None
-        last, layers = self.packed.encode(features, plan, dtype, mask, keeps_layers)
+        last, layers = self.packed.encode(features, plan, _product_dtype(features.device), mask, keeps_layers)
         return last, layers, plan.lengths
+
+    def _plan(self, inputs: Inputs) -> PackPlan:
+        assert self.packed is not None
+        values = inputs.samples if isinstance(inputs, Waveforms) else inputs.values
+        return self.packed.plan(inputs.counts, values.device)
+
+    def _features(self, waveforms: Waveforms, plan: PackPlan) -> Tensor:
+        """Return what the convolutions make of waveforms, (total_frames, conv_dim)."""
+        assert self.packed is not None
+        return self.packed.features(waveforms.samples, plan, _product_dtype(waveforms.samples.device))
+
+    def _complete(self, inputs: FrozenFrames) -> Tensor:
+        """Return the frozen part's frames of the whole batch; those that are not known are computed."""
+        if inputs.others is None:
+            return inputs.values
+        return inputs.joined_with(self.frozen_frames(inputs.others), self.frame_counts(inputs.counts))
 
     def _encode_padded(self, waveforms: Waveforms) -> tuple[Tensor, list[Tensor], tuple[int, ...]]:
         self._lengths = self.frame_counts(waveforms.counts)
         is_padded = len(set(waveforms.counts)) > 1
-        first = tuple(self._through_convolutions(count)[0] for count in waveforms.counts)
+        first = self._through_convolutions(waveforms.counts)[0]
         for norm in self._group_norms:
             norm.lengths = first if is_padded else None
         padded = waveforms.padded()
         mask = _sample_mask(waveforms.counts, padded) if is_padded else None
         output = self.encoder(padded, attention_mask=mask, output_hidden_states=self.layer_weights is not None)
         layers = output.hidden_states if self.layer_weights is not None else ()
-        last, *layers = (from_padded(hidden, self._lengths) for hidden in (output.last_hidden_state, *layers))
+        hidden = (output.last_hidden_state, *layers)
+        last, *layers = (from_padded(frames, self._lengths).float() for frames in hidden)  # as the packed ones are
         return last, layers, self._lengths
 
     def _combine_layers(self, last: Tensor, layers: Sequence[Tensor]) -> Tensor:
@@ -157,12 +261,12 @@ class Upstream(nn.Module):
         """Apply SpecAugment to projected frames (total_frames, hidden)."""
         return self.spec_augment(hidden, lengths, getattr(self.encoder, "masked_spec_embed", None))
 
-    def _through_convolutions(self, samples: int) -> list[int]:
-        """Return the length after each convolution."""
-        lengths = []
+    def _through_convolutions(self, samples: Sequence[int]) -> list[tuple[int, ...]]:
+        """Return the length of each utterance after each convolution."""
+        lengths, current = [], np.array(samples)
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
-            samples = (samples - kernel) // stride + 1
-            lengths.append(samples)
+            current = (current - kernel) // stride + 1
+            lengths.append(tuple(current.tolist()))
         return lengths
 
     def _mask_projected(self, module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ANN401 - a torch hook

@@ -215,6 +215,11 @@ class TrainingConfig(Section):
         Literal["auto"] | Annotated[int, Field(ge=0)], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))
     ] = "auto"
     """Processes that decode audio. `auto`: by the machine's cores on a GPU, none on the CPU."""
+    cache_gib: Annotated[
+        Literal["auto"] | Annotated[float, Field(ge=0)], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))
+    ] = "auto"
+    """What all kept outputs of frozen upstream parts may take on the disk together, in GiB; 0 keeps none. `auto`: half
+    of the space that is free without them, where reading them is faster than computing them."""
     log_every: Annotated[Count, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = 50
     """Steps between two looks at the loss and at the count of refused steps."""
     tracking: Annotated[Literal["wandb", "none"], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = "wandb"

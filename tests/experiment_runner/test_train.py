@@ -29,9 +29,11 @@ from experiment_runner.tracking import Tracking
 from experiment_runner.train import Trainer
 from net.loss_modules import Targets
 from net.ser import Outputs
+from net.upstream import Waveforms
 from tests.synthetic_podcast import SyntheticPodcast
 from utils.configuration import CorpusConfig, ExperimentConfig
 from utils.data import DataError, load_corpus
+from utils.dataset.collation import Batch
 from utils.metrics import Figures
 
 CPU = torch.device("cpu")
@@ -52,6 +54,12 @@ def make_trainer(
 
 def weights_of(trainer: Trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten().cpu() for p in trainer.parts.model.parameters()])
+
+
+def spoilt(batch: Batch) -> Batch:
+    assert isinstance(batch.inputs, Waveforms)
+    batch.inputs.samples[5] = float("nan")
+    return batch
 
 
 TASKS = {
@@ -117,7 +125,7 @@ def test_a_step_that_is_not_finite_leaves_the_weights_alone(podcast: SyntheticPo
     batches = [next(trainer.parts.train_feed.serve(rows, 1)) for rows in steps[:2]]
     trainer.parts.model.train()
     before = weights_of(trainer)
-    batches[0].waveforms.samples[5] = float("nan")
+    batches[0] = spoilt(batches[0])
     trainer.train_step([batches[0]])
     assert torch.equal(weights_of(trainer), before)
     assert trainer.refused.tolist() == [1, 1, 1]
@@ -311,8 +319,7 @@ def test_training_on_a_gpu(task: str, amp: str, podcast: SyntheticPodcast, tmp_p
     assert np.isfinite(trainer.evaluate().loss)
     before, skipped = weights_of(trainer), trainer.refused.clone()
     batch = next(trainer.parts.train_feed.serve(trainer.parts.train_batches.steps(1)[0], 1))
-    batch.waveforms.samples[5] = float("nan")
-    trainer.train_step([batch.to(cuda)])
+    trainer.train_step([spoilt(batch).to(cuda)])
     assert torch.equal(weights_of(trainer), before)
     assert trainer.refused[0] == skipped[0] + 1
 

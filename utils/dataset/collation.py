@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from net.loss_modules import Targets
-from net.upstream import Waveforms
+from net.upstream import Inputs, Waveforms
 from utils.data.wav import Waveform
 
 
@@ -38,30 +38,37 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Batch:
-    """Waveforms, targets and the rows they come from."""
+    """Utterances as the model takes them, targets and the rows they come from."""
 
-    waveforms: Waveforms
+    inputs: Inputs
     targets: Targets
     rows: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """Copy to a device, without waiting where the memory is pinned; the rows stay on the host."""
-        return Batch(self.waveforms.to(device), self.targets.to(device), self.rows)
+        return Batch(self.inputs.to(device), self.targets.to(device), self.rows)
 
     def pin_memory(self) -> Batch:
         """Move to page-locked memory; called by the data loader."""
-        waveforms = Waveforms(self.waveforms.samples.pin_memory(), self.waveforms.counts)
-        return Batch(waveforms, self.targets.pin_memory(), self.rows)
+        return Batch(self.inputs.pin_memory(), self.targets.pin_memory(), self.rows)
 
 
 def collate(utterances: Sequence[Utterance]) -> Batch:
     """Join utterances end to end; nothing is padded here."""
     samples = torch.from_numpy(np.concatenate([utterance.samples for utterance in utterances]))
-    emotion = torch.tensor([utterance.emotion for utterance in utterances])
-    attributes = torch.from_numpy(np.stack([utterance.attributes for utterance in utterances]))
-    gender = torch.tensor([utterance.gender for utterance in utterances])
-    votes = torch.from_numpy(np.stack([utterance.votes for utterance in utterances]))
-    targets = Targets(
+    targets = make_targets(
+        torch.tensor([utterance.emotion for utterance in utterances]),
+        torch.from_numpy(np.stack([utterance.attributes for utterance in utterances])),
+        torch.tensor([utterance.gender for utterance in utterances]),
+        torch.from_numpy(np.stack([utterance.votes for utterance in utterances])),
+    )
+    counts = tuple(len(utterance.samples) for utterance in utterances)
+    return Batch(Waveforms(samples, counts), targets, torch.tensor([utterance.row for utterance in utterances]))
+
+
+def make_targets(emotion: Tensor, attributes: Tensor, gender: Tensor, votes: Tensor) -> Targets:
+    """Mask what is missing; the arguments are those of `Utterance`, one row an utterance."""
+    return Targets(
         emotion=emotion.clamp(min=0),
         emotion_mask=emotion >= 0,
         attributes=attributes.nan_to_num(),
@@ -71,5 +78,3 @@ def collate(utterances: Sequence[Utterance]) -> Batch:
         votes=votes.nan_to_num(),
         votes_mask=~votes.isnan().any(dim=1) if votes.shape[1] else torch.zeros(len(votes), dtype=torch.bool),
     )
-    counts = tuple(len(utterance.samples) for utterance in utterances)
-    return Batch(Waveforms(samples, counts), targets, torch.tensor([utterance.row for utterance in utterances]))
