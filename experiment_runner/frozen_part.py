@@ -75,7 +75,7 @@ def keep_frozen_part(run: Run, upstream: Upstream, description: ModelDescription
         reason = str(error)
     except StoreError as error:
         reason = f"it cannot be kept: {error}"
-    if upstream.frozen_stage or run.config.cache_gib != "auto":
+    if run.config.freeze != "none" or run.config.cache_gib != "auto":
         run.screen.line(f"frozen part: computed in every epoch, because {reason}")
     return None
 
@@ -223,9 +223,8 @@ def _check_it_is_wanted(run: Run, upstream: Upstream) -> None:
         NotKeptError: Says which.
     """
     if upstream.frozen_stage is None:
-        is_padded = upstream.packed is None and run.config.freeze != "none"
         what = f"{run.config.upstream_model} cannot start behind its convolutions, as WavLM can"
-        raise NotKeptError(what if is_padded else "nothing is frozen")
+        raise NotKeptError("nothing is frozen" if run.config.freeze == "none" else what)
     if run.config.cache_gib == 0:
         raise NotKeptError("cache_gib = 0")
     if run.config.cache_gib == "auto" and run.config.epoch < 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
@@ -56,6 +56,8 @@ class DiskFrames:
     """
 
     def __init__(self, kept: KeptPart, places: pd.DataFrame, is_pinned: bool) -> None:
+        self.places = places
+        self.row_bytes = kept.store.row_bytes
         self._kept = kept
         self._first, self._frames = places["first"].to_numpy(), places["frames"].to_numpy()
         self._is_pinned = is_pinned
@@ -86,16 +88,15 @@ class DeviceFrames:
 
     Args:
         disk: What they are read from.
-        places: Of the split.
         device: The GPU.
     """
 
-    def __init__(self, disk: DiskFrames, places: pd.DataFrame, device: torch.device, row_bytes: int) -> None:
-        frames = places["frames"].to_numpy()
+    def __init__(self, disk: DiskFrames, device: torch.device) -> None:
+        frames = disk.places["frames"].to_numpy()
         kept = np.flatnonzero(frames > 0)
         self._frames = frames
         self._first = np.where(frames > 0, np.maximum(frames, 0).cumsum() - frames, -1)
-        part = frames[kept].cumsum() * row_bytes // MOST_BYTES_AT_ONCE
+        part = frames[kept].cumsum() * disk.row_bytes // MOST_BYTES_AT_ONCE
         parts = np.split(kept, np.flatnonzero(np.diff(part)) + 1)
         self._table = torch.cat([disk.fetch(rows).to(device, non_blocking=True) for rows in parts])
 
@@ -162,7 +163,7 @@ class KeptFeed(Feed):
             yield batch
 
 
-def ahead(items: Iterator[Item]) -> Iterator[Item]:
+def ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
     """Compute items in a thread of its own before they are asked for; what is raised there is raised here."""
     with ThreadPoolExecutor(1) as pool:
         pending = deque(pool.submit(next, items, None) for _ in range(AHEAD))
@@ -212,5 +213,4 @@ def _sources(run: Run, kept: KeptPart) -> list[Source]:
     if not is_cuda or size > torch.cuda.mem_get_info(run.device)[0] // SHARE_OF_FREE_GPU_MEMORY:
         return list(disk)
     run.screen.line("frozen part: all of it lies in the GPU's memory")
-    pairs = zip(disk, kept.places, strict=True)
-    return [DeviceFrames(source, places, run.device, kept.store.row_bytes) for source, places in pairs]
+    return [DeviceFrames(source, run.device) for source in disk]

@@ -5,8 +5,8 @@ WavLM is computed on utterances laid end to end (`packed_wavlm.py`); its relativ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -198,7 +198,7 @@ class Upstream(nn.Module):
 
     def forward(self, inputs: Inputs) -> Frames:
         """Encode utterances to frames of shape (total_frames, hidden)."""
-        with torch.no_grad() if self.is_frozen else nullcontext():
+        with _without_a_trace() if self.is_frozen else nullcontext():
             last, layers, lengths = self._encode(inputs)
         return Frames(self._combine_layers(last, layers), lengths)
 
@@ -279,6 +279,13 @@ class Upstream(nn.Module):
         longest = hidden.shape[1]
         masked = torch.stack([F.pad(part, (0, 0, 0, longest - len(part))) for part in packed])
         return (masked, *output[1:]) if isinstance(output, tuple) else masked
+
+
+@contextmanager
+def _without_a_trace() -> Iterator[None]:
+    """Keep no graph, and draw nothing that others would have drawn: transformers' layers draw in evaluation, too."""
+    with torch.no_grad(), torch.random.fork_rng(devices=()):
+        yield
 
 
 def _product_dtype(device: torch.device) -> torch.dtype:

@@ -41,13 +41,13 @@ KEYS = {"name": "test", "corpus": "P", "upstream_model": "wavlm-tiny-random", "f
 
 
 def make_trainer(
-    podcast: SyntheticPodcast, folder: Path, keys: Mapping[str, object], device: torch.device = CPU
+    podcast: SyntheticPodcast, folder: Path, keys: Mapping[str, object], device: torch.device = CPU, seed: int = 1
 ) -> Trainer:
     config = ExperimentConfig.model_validate({**KEYS, **keys})
     corpus = load_corpus("P", CorpusConfig(PATH_TO_LABEL=podcast.labels, PATH_TO_AUDIO=podcast.audio))
     data = measure_training(resolve_data(config, {"P": corpus}))
     screen = Screen()
-    run = Run(config, data, RunFolder(folder, config, 1), device, screen, Tracking(screen))
+    run = Run(config, data, RunFolder(folder, config, seed), device, screen, Tracking(screen))
     assembly = assemble(run)
     return build_trainer(run, assembly, Recorder(run, assembly.model, assembly.description))
 
