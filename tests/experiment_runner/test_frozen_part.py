@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import HubertConfig, HubertModel
 
-from experiment_runner import frozen_part
+from experiment_runner import frozen_part, kept_feed
 from experiment_runner.kept_feed import DeviceFrames, DiskFrames, KeptFeed, ahead
 from net.upstream import FrozenFrames
 from tests.conftest import ROOT
@@ -111,6 +111,15 @@ def test_training_on_what_is_kept_is_training_on_recordings(
     assert f"0 computed now, {whole + DEVELOPMENT} found there" in read.said
     assert_alike(computed, plain)
     assert_same(read, computed)
+
+
+def test_cropped_utterances_are_decoded_by_workers_beside_what_is_kept(
+    podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = {"max_seconds": 0.5, "batch_size": 2}
+    alone, workers = (train(podcast, tmp_path, capsys, {**keys, "num_workers": number}) for number in (0, 2))
+    assert_same(workers, alone)
+    assert_alike(alone, train(podcast, tmp_path, capsys, {**keys, "cache_gib": 0}))
 
 
 @pytest.mark.parametrize("freeze", ["cnn", "upstream"])
@@ -306,6 +315,28 @@ def test_frames_held_on_a_device_are_those_of_the_disk(podcast: SyntheticPodcast
     kept = np.flatnonzero(feed.samples >= 0)
     for rows in (kept, kept[::-2], kept[:0]):
         assert torch.equal(held.finish(held.fetch(rows)), feed.source.fetch(rows))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("freeze", ["cnn", "upstream"])
+def test_a_gpu_trains_on_what_is_kept(
+    freeze: str,
+    upstream: str,
+    podcast: SyntheticPodcast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cuda: torch.device,
+) -> None:
+    keys = {**FAST, "upstream_model": upstream, "freeze": freeze, "max_seconds": 0.6}
+    losses = []
+    for gib, share in ((0, 4), ("auto", 4), ("auto", 2**60)):
+        monkeypatch.setattr(kept_feed, "SHARE_OF_FREE_GPU_MEMORY", share)
+        trainer = make_trainer(podcast, tmp_path, {**keys, "cache_gib": gib}, cuda)
+        assert ("lies in the GPU's memory" in capsys.readouterr().out) == (gib == "auto" and share == 4)
+        losses.append([trainer.train_epoch(1)["loss"], trainer.train_epoch(2)["loss"], trainer.evaluate().loss])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+    assert losses[2] == losses[1]
 
 
 def test_batches_of_what_is_kept_hold_no_waveform_and_the_same_targets(

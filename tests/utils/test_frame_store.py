@@ -63,7 +63,10 @@ def test_what_was_not_committed_is_cut_off_and_what_was_stays() -> None:
         store.commit()
         add(store, [9])
         assert store.size == (4 + 2 + 10) * ROW_BYTES
+    unfinished = store_folder() / f"{KEY}.parquet.123.tmp"
+    unfinished.write_text("?")
     again = opened()
+    assert not unfinished.exists()
     assert again.size == (4 + 2) * ROW_BYTES
     assert not again.was_damaged
     assert again.find(np.array([9]))["first"].tolist() == [-1]

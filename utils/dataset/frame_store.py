@@ -117,6 +117,8 @@ class FrameStore:
         self._committed_at = time.monotonic()
         index = _read_index(self._index_path)
         with _disk(self.path):
+            for leftover in place.parent.glob(f"{self._index_path.name}.*"):  # of a process killed in a commit
+                leftover.unlink()
             self._open()
             self._index = _no_entries() if index is None else index
             if index is None or self._end * row_bytes > self.size:
