@@ -235,9 +235,11 @@ def _check_it_pays(device: torch.device, wanted: int) -> None:
     """Refuse frames that a GPU computes about as fast as a disk delivers them.
 
     In half precision the convolutions' output takes 51 kB a second of audio; the frames of a `base` upstream take 154
-    kB, all of its layers 2 MB. A disk of 1 GB/s delivers 20,000, 6,500 and 500 seconds of audio a second, where a GPU
-    computes 10,000 and more; so they must stay in the memory between epochs, of which they may take half. A CPU
-    computes some ten seconds of audio a second, which any disk exceeds.
+    kB, all of its layers 2 MB. A disk of 1 GB/s delivers them for 20,000, 6,500 and 500 seconds of audio a second, one
+    on a network for a tenth of that. An H100 computes the convolutions of 60,000 (256 s in 4.0 ms) and even trains a
+    `base` upstream on 5,000 (256 s in 48 ms, docs/performance.md). So frames must stay in the memory between epochs, of
+    which they may take half. A CPU core computes a `base` upstream on about five seconds of audio a second, which any
+    disk exceeds.
 
     Raises:
         NotKeptError: Where they would not stay in memory.

@@ -57,8 +57,8 @@ class DiskFrames:
 
     def __init__(self, kept: KeptPart, places: pd.DataFrame, is_pinned: bool) -> None:
         self.places = places
-        self.row_bytes = kept.store.row_bytes
-        self._kept = kept
+        self.row_bytes, self.width, self.dtype = kept.store.row_bytes, kept.width, kept.dtype
+        self._store = kept.store
         self._first, self._frames = places["first"].to_numpy(), places["frames"].to_numpy()
         self._is_pinned = is_pinned
         self._pool = ThreadPoolExecutor(THREADS)
@@ -66,14 +66,14 @@ class DiskFrames:
     def fetch(self, rows: Rows) -> Tensor:
         """Read the frames of some utterances, by several threads."""
         lengths = self._frames[rows]
-        shape = (int(lengths.sum()), self._kept.width)
-        frames = torch.empty(shape, dtype=self._kept.dtype, pin_memory=self._is_pinned)
+        shape = (int(lengths.sum()), self.width)
+        frames = torch.empty(shape, dtype=self.dtype, pin_memory=self._is_pinned)
         whole, stops = frames.view(torch.uint8).numpy(), lengths.cumsum()
         pieces = list(zip(self._first[rows].tolist(), (stops - lengths).tolist(), stops.tolist(), strict=True))
 
         def read(part: int) -> None:
             for first, start, stop in pieces[part::THREADS]:
-                self._kept.store.read(first, whole[start:stop])
+                self._store.read(first, whole[start:stop])
 
         list(self._pool.map(read, range(min(THREADS, len(pieces)))))
         return frames
@@ -98,7 +98,12 @@ class DeviceFrames:
         self._first = np.where(frames > 0, np.maximum(frames, 0).cumsum() - frames, -1)
         part = frames[kept].cumsum() * disk.row_bytes // MOST_BYTES_AT_ONCE
         parts = np.split(kept, np.flatnonzero(np.diff(part)) + 1)
-        self._table = torch.cat([disk.fetch(rows).to(device, non_blocking=True) for rows in parts])
+        shape = (int(frames[kept].sum()), disk.width)
+        self._table = torch.empty(shape, dtype=disk.dtype, device=device)
+        for rows in parts:
+            fetched = disk.fetch(rows)
+            start = int(self._first[rows[0]]) if len(rows) else 0
+            self._table[start : start + len(fetched)].copy_(fetched, non_blocking=True)
 
     def fetch(self, rows: Rows) -> Tensor:
         """Return the rows of the table that some utterances have, (total_frames,)."""

@@ -307,7 +307,10 @@ def test_the_least_recently_used_makes_room(
     assert len(list(cache.glob("*.frames"))) == 1
 
 
-def test_frames_held_on_a_device_are_those_of_the_disk(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+def test_frames_held_on_a_device_are_those_of_the_disk(
+    podcast: SyntheticPodcast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_feed, "MOST_BYTES_AT_ONCE", 20_000)
     feed = make_trainer(podcast, tmp_path, {**FAST, "max_seconds": 0.6}).parts.train_feed
     assert isinstance(feed, KeptFeed)
     assert isinstance(feed.source, DiskFrames)
