@@ -237,7 +237,7 @@ def _predict_split(
         table = measure_seconds(test.table)
     labels = replace(description.labels, attribute_scale=test.attribute_scale)
     dataset = SERDataset(table, labels, description.normalisation, config.max_seconds, run.seed)
-    batches = evaluation_batches(table["seconds"].to_numpy(np.float64), config.eval_batch_size)
+    batches = evaluation_batches(table["seconds"].to_numpy(np.float64), run.eval_batch_seconds)
     loader = make_loader(dataset, BatchItems(run.processes.deal(batches), EVALUATION), run.workers, device)
     outputs, _ = infer(model, decoded(loader), device, run.precision, run.processes)
     return tabulate_predictions(table, outputs, labels, test.classes)

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from dataset_module.ser_dataset import SERDataset
 from experiment_runner.early_stopping import HybridEarlyStopping
-from experiment_runner.experiment_data import count_votes
-from experiment_runner.inference import make_loader
+from experiment_runner.kept_feed import build_feeds
 from experiment_runner.model_description import UPSTREAM_SETTINGS, ModelDescription, spec_augment
 from experiment_runner.optimisation import build_optimiser, build_scheduler
 from experiment_runner.preparation import measure_training
 from experiment_runner.recorder import Recorder
 from experiment_runner.run import Run
 from experiment_runner.run_folder import LOG
-from experiment_runner.train import Feed, Trainer, TrainerParts
+from experiment_runner.train import Trainer, TrainerParts
 from net.loss_modules import ClassPriors, Loss, LossSettings, get_loss_module
 from net.ser_model_wrapper import SERModelWrapper
 from net.upstream import Upstream
-from utils.dataset.augmentation import choose_augmenter
 from utils.dataset.normalisation import Normalisation, measure_corpus
 from utils.dataset.random_draws import stable_key
-from utils.dataset.sampling import BatchItems, RandomBatches, evaluation_batches
+from utils.dataset.sampling import RandomBatches, evaluation_batches
 from utils.upstreams import LoadedUpstream, UpstreamError, load_upstream
 
 
@@ -136,7 +134,12 @@ def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
     """Put the parts of a training together."""
     config, data, model = run.config, run.data, assembly.model
     batches = training_batches(run)
+    if config.compile == "auto" and model.upstream.record_steps(run.device):
+        run.screen.line(
+            "steps are recorded as CUDA graphs; the first ones wait for kernels to be compiled"
+        )
     optimiser = build_optimiser(model, config)
+    train_feed, development_feed = build_feeds(run, model.upstream, assembly.description)
     parts = TrainerParts(
         model=model,
         loss=_build_loss(run).to(run.device),
@@ -144,11 +147,11 @@ def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
         scheduler=build_scheduler(optimiser, config, batches.steps_per_epoch * config.epoch),
         precision=run.precision,
         train_batches=batches,
-        train_feed=_feed(run, assembly.description, is_training=True),
+        train_feed=train_feed,
         normalisation=assembly.description.normalisation,
-        development_feed=_feed(run, assembly.description, is_training=False),
+        development_feed=development_feed,
         development_batches=evaluation_batches(
-            data.development["seconds"].to_numpy(np.float64), config.eval_batch_size
+            data.development["seconds"].to_numpy(np.float64), run.eval_batch_seconds
         ),
         judge=recorder.judge,
         stopping=HybridEarlyStopping(config.window, config.min_epochs, config.loss_stop_ratio, config.patience or 0),
@@ -163,9 +166,10 @@ def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
 def training_batches(run: Run) -> RandomBatches:
     """Return the composition of a run's training batches."""
     config, processes = run.config, run.processes
-    return RandomBatches(
-        len(run.data.train), config.batch_size, config.accumulation_steps, run.seed, processes.rank, processes.ranks
-    )
+    seconds = run.data.train["seconds"].to_numpy(np.float64).clip(max=config.max_seconds)
+    longest = math.inf if config.max_batch_seconds is None else config.max_batch_seconds
+    sizes = config.batch_size, config.accumulation_steps
+    return RandomBatches(seconds, *sizes, run.seed, longest, processes.rank, processes.ranks)
 
 
 def _choose_normalisation(run: Run, upstream: LoadedUpstream) -> Normalisation:
@@ -193,18 +197,6 @@ def _build_loss(run: Run) -> Loss:
         config.gender_loss_weight if config.has_gender_head else None,
     )
     return get_loss_module(settings, ClassPriors(torch.from_numpy(run.data.class_counts)), run.data.attributes)
-
-
-def _feed(run: Run, description: ModelDescription, is_training: bool) -> Feed:
-    table = run.data.train if is_training else run.data.development
-    labels = description.labels
-    if run.data.learns_votes:
-        votes = replace(count_votes(run.config), smoothing=run.config.vote_smoothing if is_training else 0.0)
-        labels = replace(labels, votes=votes)
-    augmenter = choose_augmenter(run.config, run.seed) if is_training else None
-    dataset = SERDataset(table, labels, description.normalisation, run.config.max_seconds, run.seed, augmenter)
-    items = BatchItems()
-    return Feed(items, make_loader(dataset, items, run.workers, run.device))
 
 
 def _introduce(run: Run, assembly: Assembly) -> None:

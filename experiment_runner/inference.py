@@ -50,7 +50,7 @@ def make_loader(dataset: SERDataset, items: BatchItems, num_workers: int, device
     )
 
 
-def decoded(loader: DataLoader[Batch]) -> Iterator[Batch]:
+def decoded(loader: Iterable[Batch]) -> Iterator[Batch]:
     """Serve a loader's batches.
 
     Raises:
@@ -110,7 +110,7 @@ def infer(
     with torch.inference_mode(), precision.autocast(device), processes.agreement():
         for batch in batches:
             on_device = batch.to(device)
-            outputs.append(model(on_device.waveforms).without_embedding())
+            outputs.append(model(on_device.inputs).without_embedding())
             targets.append(on_device.targets)
             rows.append(batch.rows)
     model.train(was_training)

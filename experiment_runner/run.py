@@ -48,6 +48,12 @@ class Run:
         """Decoding processes of each loader."""
         return choose_workers(self.config.num_workers, self.device, self.processes.local_ranks)
 
+    @property
+    def eval_batch_seconds(self) -> float:
+        """Of a forward pass in evaluation: a GPU is busy enough with ten minutes of audio, a CPU with two."""
+        asked = self.config.eval_batch_seconds
+        return asked if asked != "auto" else 640.0 if self.device.type == "cuda" else 128.0
+
     def with_data(self, data: ExperimentData) -> Run:
         """Return the same run on other tables, such as measured ones."""
         return replace(self, data=data)

@@ -173,7 +173,8 @@ def _explain(error: Exception, folder: Path) -> str:
         return str(error)
     if isinstance(error, torch.OutOfMemoryError):
         return (
-            "the GPU's memory is full; lower batch_size (with more accumulation_steps), max_seconds or eval_batch_size"
+            "the GPU's memory is full; set max_batch_seconds (the optimiser steps stay the same), lower max_seconds or "
+            "eval_batch_seconds, or set gradient_checkpointing = true"
         )
     text = Redaction()("".join(traceback.format_exception(error)))
     try:

@@ -186,7 +186,7 @@ class Trainer:
         batches = self.parts.train_feed.serve([rows for step in steps for rows in step], epoch)
         losses = LossManager()
         look_every = 1 if self.device.type == "cpu" else self.log_every  # on the CPU a look waits for nothing
-        sizes = self.parts.train_batches.step_sizes()
+        sizes = self.parts.train_batches.step_sizes(epoch)
         with self.parts.screen.epoch_progress(epoch, sum(sizes)) as progress:
             for index, step in enumerate(steps):
                 with self.parts.processes.agreement():
@@ -234,7 +234,7 @@ class Trainer:
         """Run one micro-batch; dropout and masks depend on seed, step and its number in the effective batch alone."""
         torch.manual_seed(step_seed(self.seed, self.step, self.parts.processes.number(part)))
         with self.parts.precision.autocast(self.device):
-            outputs: Outputs = self.parts.model(batch.waveforms)
+            outputs: Outputs = self.parts.model(batch.inputs)
         return outputs
 
     def _differentiate_by_parts(self, window: list[Batch]) -> Terms:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 import torchaudio.functional as audio
 from torch import Tensor
 
-from net.upstream import Waveforms, pad_end
+from net.inputs import Waveforms, pad_end
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,7 @@ def forward_kernel(
         sums = tl.dot(weights.to(v.dtype), v, sums * shrink[:, None], input_precision=PRECISION)
         highest = new_highest
 
+    total_weight = tl.maximum(total_weight, 1.0)  # the highest score's is 1: this is for programs without frames
     store_rows(out, sums / total_weight[:, None], start, head, rows, length, HEADS, HEAD_DIM)
     lse_rows = lse + head.to(tl.int64) * total + start + rows
     tl.store(lse_rows, highest + tl.log2(total_weight), mask=rows < length)

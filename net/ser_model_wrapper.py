@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from net.inputs import Inputs
 from net.pooling import AttentiveStatisticsPooling
 from net.ser import Outputs, UtteranceHead
-from net.upstream import Upstream, Waveforms
+from net.upstream import Upstream
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class HeadShape:
 
 
 class SERModelWrapper(nn.Module):
-    """Waveforms → emotion logits, emotional attributes and gender logits.
+    """Utterances → emotion logits, emotional attributes and gender logits.
 
     Args:
         upstream: The speech encoder.
@@ -44,12 +45,12 @@ class SERModelWrapper(nn.Module):
         if self.attribute_head is not None:
             nn.init.constant_(self.attribute_head.output.bias, 0.5)  # the middle of the training scale
 
-    def forward(self, waveforms: Waveforms) -> Outputs:
+    def forward(self, inputs: Inputs) -> Outputs:
         """Return what each head says, as `Outputs` describes it, and embeddings (batch, 2 · hidden).
 
         Heads run on the pooled statistics in the precision that autocast chooses; all outputs are fp32.
         """
-        embedding = self.pooling(self.upstream(waveforms))
+        embedding = self.pooling(self.upstream(inputs))
         heads = (self.emotion_head, self.attribute_head, self.gender_head)
         return Outputs(embedding, *(None if head is None else head(embedding).float() for head in heads))
 

@@ -5,55 +5,21 @@ WavLM is computed on utterances laid end to end (`packed_wavlm.py`); its relativ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from net.frames import Frames, from_padded
 from net.group_norm import LengthAwareGroupNorm
+from net.inputs import FrozenFrames, Inputs, Waveforms
+from net.pack_plan import PackPlan
 from net.packed_wavlm import PackedWavLM, mix_layers
 from net.spec_augment import SpecAugment
-
-
-@dataclass(frozen=True)
-class Waveforms:
-    """Waveforms of several utterances end to end.
-
-    Attributes:
-        samples: (total_samples,) float32, 16 kHz mono, normalised.
-        counts: Samples of each utterance, known on the host.
-    """
-
-    samples: Tensor
-    counts: tuple[int, ...]
-
-    def padded(self) -> Tensor:
-        """Return (batch, longest), zeros at the end of the shorter utterances."""
-        return pad_end(self.split(), max(self.counts))
-
-    def split(self) -> list[Tensor]:
-        """Return each utterance's samples, (samples,), as a view."""
-        return list(torch.split(self.samples, list(self.counts)))
-
-    def pin_memory(self) -> Waveforms:
-        """Move to page-locked memory."""
-        return Waveforms(self.samples.pin_memory(), self.counts)
-
-    def to(self, device: torch.device) -> Waveforms:
-        """Copy to a device, without waiting where the memory is pinned."""
-        return Waveforms(self.samples.to(device, non_blocking=True), self.counts)
-
-
-def pad_end(pieces: Sequence[Tensor], length: int) -> Tensor:
-    """Lay pieces of shape (samples,) below each other, (pieces, length), with zeros at their ends, in one copy."""
-    zeros = pieces[0].new_zeros(length)
-    return torch.cat([part for piece in pieces for part in (piece, zeros[len(piece) :])]).view(-1, length)
 
 
 class Upstream(nn.Module):
@@ -119,55 +85,129 @@ class Upstream(nn.Module):
             module.eval()
         return self
 
+    def record_steps(self, device: torch.device) -> bool:
+        """Record what training steps ask of a GPU, where that can be; `PackedWavLM.record_steps` says what it needs.
+
+        Returns:
+            Whether it can be: of a WavLM that is trained, without layerdrop.
+        """
+        if device.type != "cuda" or self.packed is None or self.is_frozen or self.encoder.config.layerdrop > 0:
+            return False
+        self.packed.record_steps()
+        return True
+
     def frame_counts(self, samples: Sequence[int]) -> tuple[int, ...]:
         """Return the frames that the convolutions make of so many samples.
 
         Raises:
             ValueError: Where an utterance is shorter than one frame.
         """
-        counts = tuple(self._through_convolutions(count)[-1] for count in samples)
+        counts = self._through_convolutions(samples)[-1]
         if min(counts) < 1:
             raise ValueError(f"an utterance of {min(samples)} samples is shorter than one frame of the upstream")
         return counts
 
-    def forward(self, waveforms: Waveforms) -> Frames:
-        """Encode waveforms to frames of shape (total_frames, hidden)."""
-        encode = self._encode_padded if self.packed is None else partial(self._encode_packed, self.packed)
-        return encode(waveforms)
+    @property
+    def frozen_stage(self) -> str | None:
+        """What `frozen_frames` returns: `upstream` where nothing is trained, else `cnn` where convolutions are frozen.
 
-    def _encode_packed(self, packed: PackedWavLM, waveforms: Waveforms) -> Frames:
-        device = waveforms.samples.device
-        dtype = _product_dtype(device)
-        plan = packed.plan(waveforms.counts, device, dtype)
-        features = packed.features(waveforms.samples, plan, dtype)
+        None where nothing is frozen, or where the encoder cannot start behind its convolutions, as padded ones cannot.
+        """
+        if self.is_frozen:
+            return "upstream"
+        return "cnn" if self._frozen and self.packed is not None else None
+
+    @property
+    def frozen_width(self) -> int:
+        """Numbers a frame of `frozen_frames`."""
+        if self.frozen_stage == "cnn":
+            return int(self.encoder.config.conv_dim[-1])
+        return self.hidden_size * (1 if self.layer_weights is None else len(self.layer_weights))
+
+    def frozen_parameters(self) -> dict[str, Tensor]:
+        """Return the weights that decide what `frozen_frames` returns, by name."""
+        module = self.encoder if self.is_frozen else self.encoder.feature_extractor
+        return dict(module.state_dict())
+
+    def forward(self, inputs: Inputs) -> Frames:
+        """Encode utterances to frames of shape (total_frames, hidden)."""
+        if self.is_frozen:
+            values = self._complete(inputs)
+            layers = values.view(len(values), -1, self.hidden_size).unbind(1)
+            return Frames(self._weighted(layers[-1], layers), self.frame_counts(inputs.counts))
+        if self.packed is None:
+            assert isinstance(inputs, Waveforms), "a padded encoder starts from waveforms"
+            return Frames(self._weighted(*self._encode_padded(inputs)), self._lengths)
+        plan = self._plan(inputs)
+        features = self._complete(inputs) if isinstance(inputs, FrozenFrames) else self._features(inputs, plan)
         mask = self._mask if self.encoder.training and self.spec_augment.is_on else None
-        return Frames(packed.encode(features, plan, dtype, mask), plan.lengths)
+        return Frames(self.packed.encode(features, plan, _product_dtype(features.device), mask), plan.lengths)
 
-    def _encode_padded(self, waveforms: Waveforms) -> Frames:
+    def frozen_frames(self, waveforms: Waveforms) -> Tensor:
+        """Return what the frozen part makes of waveforms, which training never changes.
+
+        Returns:
+            (total_frames, frozen_width): the output of the convolutions in the dtype of the products; or, of a frozen
+            encoder, its last frames in float32, with `layer_weighting` the frames of all layers side by side.
+        """
+        with _without_a_trace():
+            if self.packed is None:
+                last, layers = self._encode_padded(waveforms)
+                return torch.cat(layers, dim=1) if layers else last
+            plan, dtype = self._plan(waveforms), _product_dtype(waveforms.samples.device)
+            features = self._features(waveforms, plan)
+            if not self.is_frozen:
+                return features
+            if self.layer_weights is None:
+                return self.packed.encode(features, plan, dtype, None)
+            return torch.cat(self.packed.hidden_states(features, plan, dtype), dim=1)
+
+    def _plan(self, inputs: Inputs) -> PackPlan:
+        assert self.packed is not None
+        device = (inputs.samples if isinstance(inputs, Waveforms) else inputs.values).device
+        return self.packed.plan(inputs.counts, device, _product_dtype(device))
+
+    def _features(self, waveforms: Waveforms, plan: PackPlan) -> Tensor:
+        """Return what the convolutions make of waveforms, (total_frames, conv_dim)."""
+        assert self.packed is not None
+        return self.packed.features(waveforms.samples, plan, _product_dtype(waveforms.samples.device))
+
+    def _complete(self, inputs: Inputs) -> Tensor:
+        """Return the frozen part's frames of the whole batch; those that are not known are computed."""
+        if isinstance(inputs, Waveforms):
+            return self.frozen_frames(inputs)
+        if inputs.others is None:
+            return inputs.values
+        return inputs.joined_with(self.frozen_frames(inputs.others), self.frame_counts(inputs.counts))
+
+    def _encode_padded(self, waveforms: Waveforms) -> tuple[Tensor, list[Tensor]]:
+        """Return the last frames (total_frames, hidden), and those of all layers where they are wanted."""
         self._lengths = self.frame_counts(waveforms.counts)
         is_padded = len(set(waveforms.counts)) > 1
-        first = tuple(self._through_convolutions(count)[0] for count in waveforms.counts)
+        first = self._through_convolutions(waveforms.counts)[0]
         for norm in self._group_norms:
             norm.lengths = first if is_padded else None
         padded = waveforms.padded()
         mask = _sample_mask(waveforms.counts, padded) if is_padded else None
-        with torch.no_grad() if self.is_frozen else nullcontext():
-            output = self.encoder(padded, attention_mask=mask, output_hidden_states=self.layer_weights is not None)
-        if self.layer_weights is None:
-            return Frames(from_padded(output.last_hidden_state, self._lengths), self._lengths)
-        layers = [from_padded(hidden, self._lengths) for hidden in output.hidden_states]
-        return Frames(mix_layers(layers, self.layer_weights), self._lengths)
+        output = self.encoder(padded, attention_mask=mask, output_hidden_states=self.layer_weights is not None)
+        layers = output.hidden_states if self.layer_weights is not None else ()
+        hidden = (output.last_hidden_state, *layers)
+        last, *layers = (from_padded(frames, self._lengths).float() for frames in hidden)  # as the packed ones are
+        return last, layers
+
+    def _weighted(self, last: Tensor, layers: Sequence[Tensor]) -> Tensor:
+        return last if self.layer_weights is None else mix_layers(layers, self.layer_weights)
 
     def _mask(self, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
         """Apply SpecAugment to projected frames (total_frames, hidden)."""
         return self.spec_augment(hidden, lengths, getattr(self.encoder, "masked_spec_embed", None))
 
-    def _through_convolutions(self, samples: int) -> list[int]:
-        """Return the length after each convolution."""
-        lengths = []
+    def _through_convolutions(self, samples: Sequence[int]) -> list[tuple[int, ...]]:
+        """Return the length of each utterance after each convolution."""
+        lengths, current = [], np.array(samples)
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
-            samples = (samples - kernel) // stride + 1
-            lengths.append(samples)
+            current = (current - kernel) // stride + 1
+            lengths.append(tuple(current.tolist()))
         return lengths
 
     def _mask_projected(self, module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ANN401 - a torch hook
@@ -180,6 +220,13 @@ class Upstream(nn.Module):
         longest = hidden.shape[1]
         masked = torch.stack([F.pad(part, (0, 0, 0, longest - len(part))) for part in packed])
         return (masked, *output[1:]) if isinstance(output, tuple) else masked
+
+
+@contextmanager
+def _without_a_trace() -> Iterator[None]:
+    """Keep no graph, and draw nothing that others would have drawn: transformers' layers draw in evaluation, too."""
+    with torch.no_grad(), torch.random.fork_rng(devices=()):
+        yield
 
 
 def _product_dtype(device: torch.device) -> torch.dtype:

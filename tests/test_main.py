@@ -115,7 +115,7 @@ def test_finished_runs_are_skipped_changed_ones_refused_and_retrained_on_request
     assert "finished before" in capsys.readouterr().out
     assert (run / "result.json").read_bytes() == first
 
-    harmless = ONE.replace("epoch = 1", "epoch = 1, eval_batch_size = 3")
+    harmless = ONE.replace("epoch = 1", "epoch = 1, eval_batch_seconds = 3")
     assert program.main([*write_files(tmp_path, podcast, harmless), "--test"]) == 0
     capsys.readouterr()
 

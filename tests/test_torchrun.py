@@ -23,7 +23,7 @@ name = "damaged"
 config_update = { corpus = "Damaged", batch_size = 2 }
 [[experiments]]
 name = "whole"
-config_update = { eval_batch_size = 5, task = "multitask", loss_type = "BalancedSoftmax" }
+config_update = { eval_batch_seconds = 5, task = "multitask", loss_type = "BalancedSoftmax" }
 """
 
 

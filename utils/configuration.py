@@ -180,6 +180,9 @@ class TrainingConfig(AugmentationKeys):
     batch_size x accumulation_steps x processes."""
     accumulation_steps: Count = 1
     """Forward passes an optimiser step; 4 of 2 equal 1 of 8."""
+    max_batch_seconds: Positive | None = None
+    """Most seconds of audio a forward pass: a batch that lasts longer is taken in several, for the same optimiser step.
+    Default: no bound."""
     learning_rate: Positive = 1e-5
     """Highest learning rate of the upstream."""
     head_learning_rate: Positive | None = None
@@ -211,12 +214,23 @@ class TrainingConfig(AugmentationKeys):
     normalize: Literal["upstream", "corpus", "utterance", "none"] = "upstream"
     """Waveform normalisation: as the upstream was trained, by the training split's mean and deviation, by each
     utterance's own, or none."""
-    eval_batch_size: Annotated[Count, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = 16
-    """Utterances a forward pass in evaluation."""
+    eval_batch_seconds: Annotated[Literal["auto"] | Positive, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = (
+        "auto"
+    )
+    """Seconds of audio a forward pass in evaluation, utterances of similar length together. `auto`: 640 on a GPU, 128
+    on the CPU."""
+    compile: Annotated[Literal["auto", "off"], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = "auto"
+    """`auto`: on a GPU, what a training step of WavLM asks of it is recorded once for each size of batch and replayed
+    as a CUDA graph; batches are filled up by a 32nd at most, with zeros that no result sees."""
     num_workers: Annotated[
         Literal["auto"] | Annotated[int, Field(ge=0)], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))
     ] = "auto"
     """Processes that decode audio. `auto`: by the machine's cores on a GPU, none on the CPU."""
+    cache_gib: Annotated[
+        Literal["auto"] | Annotated[float, Field(ge=0)], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))
+    ] = "auto"
+    """What all kept outputs of frozen upstream parts may take on the disk together, in GiB; 0 keeps none. `auto`: half
+    of the space that is free without them, where reading them is faster than computing them."""
     log_every: Annotated[Count, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = 50
     """Steps between two looks at the loss and at the count of refused steps."""
     tracking: Annotated[Literal["wandb", "none"], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = "wandb"

@@ -13,6 +13,7 @@ import torch
 
 import main as program
 from experiment_runner.train import Trainer
+from net.inputs import Waveforms
 from tests.experiment_runner.test_train import make_trainer, weights_of
 from tests.synthetic_podcast import SyntheticPodcast
 from tests.test_main import write_files
@@ -44,12 +45,17 @@ def effects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     }
 
 
+def waveforms_of(batch: Batch) -> Waveforms:
+    assert isinstance(batch.inputs, Waveforms)
+    return batch.inputs
+
+
 def training_waveforms(trainer: Trainer, batches: list[np.ndarray], epoch: int = 1) -> dict[int, torch.Tensor]:
     """Return what the model is given of each row."""
     found: dict[int, torch.Tensor] = {}
     for batch in trainer.parts.train_feed.serve(batches, epoch):
         augmented = batch.augmented(trainer.parts.normalisation)
-        found.update(zip(batch.rows.tolist(), augmented.waveforms.split(), strict=True))
+        found.update(zip(batch.rows.tolist(), waveforms_of(augmented).split(), strict=True))
     return found
 
 
@@ -82,7 +88,7 @@ def test_what_is_augmented_is_normalised_afterwards_and_development_never_augmen
         assert float(samples.double().var(correction=0)) == pytest.approx(1, abs=1e-3)
     for epoch in (EVALUATION, 1):
         one, other = (
-            next(trainer.parts.development_feed.serve(BATCHES, epoch)).waveforms.samples
+            waveforms_of(next(trainer.parts.development_feed.serve(BATCHES, epoch))).samples
             for trainer in (plain, augmented)
         )
         assert torch.equal(one, other)
@@ -95,7 +101,7 @@ def test_without_augmentation_batches_are_what_they_were(podcast: SyntheticPodca
     assert batch.augmentation is None
     assert batch.augmented(trainer.parts.normalisation) is batch
     paths = trainer.parts.train_feed.loader.dataset.dataset.paths  # type: ignore[attr-defined]
-    for row, samples in zip(batch.rows.tolist(), batch.waveforms.split(), strict=True):
+    for row, samples in zip(batch.rows.tolist(), waveforms_of(batch).split(), strict=True):
         recording, _ = soundfile.read(paths[row], dtype="float32")
         expected = trainer.parts.normalisation(recording)
         assert np.array_equal(samples.numpy(), expected)
@@ -105,9 +111,9 @@ def test_without_augmentation_batches_are_what_they_were(podcast: SyntheticPodca
 def test_a_batch_is_normalised_as_its_utterances_are(kind: str, podcast: SyntheticPodcast, tmp_path: Path) -> None:
     normalisation = Normalisation(kind, 0.02, 0.3)
     batch: Batch = next(make_trainer(podcast, tmp_path, {"normalize": "none"}).parts.train_feed.serve(BATCHES, 1))
-    found = normalisation.of_batch(batch.waveforms)
-    assert found.counts == batch.waveforms.counts
-    for samples, raw in zip(found.split(), batch.waveforms.split(), strict=True):
+    found = normalisation.of_batch(waveforms_of(batch))
+    assert found.counts == waveforms_of(batch).counts
+    for samples, raw in zip(found.split(), waveforms_of(batch).split(), strict=True):
         assert samples.numpy() == pytest.approx(normalisation(raw.numpy()), abs=1e-5)
 
 

@@ -26,16 +26,16 @@ NO_DRAWS = {
     "mask_time_prob": 0.0,
 }
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "categorical": ({"batch_size": 3, "eval_batch_size": 5}, {"batch_size": 3, "accumulation_steps": 2}),
+    "categorical": ({"batch_size": 3, "eval_batch_seconds": 5}, {"batch_size": 3, "accumulation_steps": 2}),
     "dimensional": (
-        {"task": "dimensional", "loss_type": "CCCLoss", "batch_size": 5, "eval_batch_size": 64},
+        {"task": "dimensional", "loss_type": "CCCLoss", "batch_size": 5, "eval_batch_seconds": 64},
         {"accumulation_steps": 2},
     ),
     "multitask": (
         {"task": "multitask", "batch_size": 2, "accumulation_steps": 2, "layerdrop": 0.5, "num_workers": 1},
         {"accumulation_steps": 4},
     ),
-    "batches of twice the size": ({"batch_size": 4, "eval_batch_size": 3, **NO_DRAWS}, {"batch_size": 8}),
+    "batches of twice the size": ({"batch_size": 4, "eval_batch_seconds": 3, **NO_DRAWS}, {"batch_size": 8}),
 }
 """The keys of two processes, and what one process has in their place."""
 

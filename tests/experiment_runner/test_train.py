@@ -28,11 +28,13 @@ from experiment_runner.run_folder import RunFolder
 from experiment_runner.screen import Screen
 from experiment_runner.tracking import Tracking
 from experiment_runner.train import Trainer
+from net.inputs import Waveforms
 from net.loss_modules import Targets
 from net.ser import Outputs
 from tests.synthetic_podcast import SyntheticPodcast
 from utils.configuration import CorpusConfig, ExperimentConfig
 from utils.data import DataError, load_corpus
+from utils.dataset.collation import Batch
 from utils.metrics import Figures
 
 CPU = torch.device("cpu")
@@ -45,18 +47,25 @@ def make_trainer(
     keys: Mapping[str, object],
     device: torch.device = CPU,
     processes: Processes = ALONE,
+    seed: int = 1,
 ) -> Trainer:
     config = ExperimentConfig.model_validate({**KEYS, **keys})
     corpus = load_corpus("P", CorpusConfig(PATH_TO_LABEL=podcast.labels, PATH_TO_AUDIO=podcast.audio))
     data = measure_training(resolve_data(config, {"P": corpus}))
     screen = Screen(is_silent=not processes.is_main)
-    run = Run(config, data, RunFolder(folder, config, 1), device, screen, Tracking(screen), processes)
+    run = Run(config, data, RunFolder(folder, config, seed), device, screen, Tracking(screen), processes)
     assembly = assemble(run)
     return build_trainer(run, assembly, Recorder(run, assembly.model, assembly.description))
 
 
 def weights_of(trainer: Trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten().cpu() for p in trainer.parts.model.parameters()])
+
+
+def spoilt(batch: Batch) -> Batch:
+    assert isinstance(batch.inputs, Waveforms)
+    batch.inputs.samples[5] = float("nan")
+    return batch
 
 
 TASKS = {
@@ -122,7 +131,7 @@ def test_a_step_that_is_not_finite_leaves_the_weights_alone(podcast: SyntheticPo
     batches = [next(trainer.parts.train_feed.serve(rows, 1)) for rows in steps[:2]]
     trainer.parts.model.train()
     before = weights_of(trainer)
-    batches[0].waveforms.samples[5] = float("nan")
+    batches[0] = spoilt(batches[0])
     trainer.train_step([batches[0]])
     assert torch.equal(weights_of(trainer), before)
     assert trainer.refused.tolist() == [1, 1, 1]
@@ -141,8 +150,8 @@ def test_ten_refused_steps_in_a_row_end_the_experiment(podcast: SyntheticPodcast
 
 
 def test_the_development_loss_is_one_over_the_whole_split(podcast: SyntheticPodcast, tmp_path: Path) -> None:
-    small = make_trainer(podcast, tmp_path, {**TASKS["multitask"], "eval_batch_size": 1}).evaluate()
-    large = make_trainer(podcast, tmp_path, {**TASKS["multitask"], "eval_batch_size": 64}).evaluate()
+    small = make_trainer(podcast, tmp_path, {**TASKS["multitask"], "eval_batch_seconds": 1}).evaluate()
+    large = make_trainer(podcast, tmp_path, {**TASKS["multitask"], "eval_batch_seconds": 64}).evaluate()
     assert small.loss == pytest.approx(large.loss, abs=1e-5)
     assert small.terms == pytest.approx(large.terms, abs=1e-5)
     assert small.predictions["file"].tolist() == large.predictions["file"].tolist()
@@ -150,7 +159,7 @@ def test_the_development_loss_is_one_over_the_whole_split(podcast: SyntheticPodc
 
 
 def test_outputs_come_back_in_the_order_of_the_table(podcast: SyntheticPodcast, tmp_path: Path) -> None:
-    trainer = make_trainer(podcast, tmp_path, {"eval_batch_size": 5})
+    trainer = make_trainer(podcast, tmp_path, {"eval_batch_seconds": 5})
     table_order = list(trainer.parts.development_feed.serve([np.arange(24)], -1))
     expected, _ = infer(trainer.parts.model, table_order, CPU, trainer.parts.precision)
     sorted_order = trainer.parts.development_feed.serve(trainer.parts.development_batches, -1)
@@ -316,8 +325,7 @@ def test_training_on_a_gpu(task: str, amp: str, podcast: SyntheticPodcast, tmp_p
     assert np.isfinite(trainer.evaluate().loss)
     before, skipped = weights_of(trainer), trainer.refused.clone()
     batch = next(trainer.parts.train_feed.serve(trainer.parts.train_batches.steps(1)[0], 1))
-    batch.waveforms.samples[5] = float("nan")
-    trainer.train_step([batch.to(cuda)])
+    trainer.train_step([spoilt(batch).to(cuda)])
     assert torch.equal(weights_of(trainer), before)
     assert trainer.refused[0] == skipped[0] + 1
 

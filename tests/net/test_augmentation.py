@@ -12,7 +12,7 @@ import torchaudio.functional as audio
 from torch import Tensor
 
 from net.augmentation import Augmentation, augment, change_speed, reverberate, samples_at_speed
-from net.upstream import Waveforms
+from net.inputs import Waveforms
 
 SAMPLE_RATE_HZ = 16_000
 SPEEDS = [Fraction(9, 10), Fraction(11, 10), Fraction(1, 2), Fraction(2), Fraction(99, 100), Fraction(199, 100)]

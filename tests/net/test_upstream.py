@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
 
+from net.inputs import Waveforms
 from net.ser_model_wrapper import HeadShape, SERModelWrapper
 from net.spec_augment import SpecAugment, draw_spans
-from net.upstream import Upstream, Waveforms
+from net.upstream import Upstream
 from utils.upstreams import (
     UPSTREAMS,
     UpstreamError,

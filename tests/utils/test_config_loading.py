@@ -185,7 +185,7 @@ def test_an_incomplete_base_is_no_mistake(tmp_path: Path) -> None:
 
 
 def test_keys_that_cannot_change_a_result_are_not_part_of_a_runs_identity() -> None:
-    one = ExperimentConfig(name="a", corpus="c", eval_batch_size=1, num_workers=3, seeds=(1, 2), test_corpora=("d",))
+    one = ExperimentConfig(name="a", corpus="c", eval_batch_seconds=1, num_workers=3, seeds=(1, 2), test_corpora=("d",))
     other = ExperimentConfig(name="a", corpus="c")
     assert one.run_identity() == other.run_identity()
     assert ExperimentConfig(name="a", corpus="c", window=4).run_identity() != other.run_identity()

@@ -9,6 +9,13 @@ from utils.dataset.random_draws import step_seed, utterance_generator
 from utils.dataset.sampling import RandomBatches, evaluation_batches
 
 
+def make(
+    utterances: int, batch_size: int, accumulation_steps: int, seed: int, rank: int = 0, ranks: int = 1
+) -> RandomBatches:
+    seconds = np.random.default_rng(utterances).uniform(1, 12, utterances)
+    return RandomBatches(seconds, batch_size, accumulation_steps, seed, rank=rank, ranks=ranks)
+
+
 @given(
     utterances=st.integers(1, 200),
     batch_size=st.integers(1, 17),
@@ -21,13 +28,13 @@ def test_every_rank_has_equal_counts_and_every_utterance_is_seen_once(
 ) -> None:
     if utterances < ranks:
         with pytest.raises(ValueError, match="too few"):
-            RandomBatches(utterances, batch_size, accumulation_steps, 0, 0, ranks)
+            make(utterances, batch_size, accumulation_steps, 0, 0, ranks)
         return
-    plans = [RandomBatches(utterances, batch_size, accumulation_steps, 0, r, ranks).steps(epoch) for r in range(ranks)]
+    plans = [make(utterances, batch_size, accumulation_steps, 0, r, ranks).steps(epoch) for r in range(ranks)]
     seen = np.concatenate([rows for plan in plans for step in plan for rows in step])
     assert sorted(seen) == list(range(utterances))
     sizes_of_steps = [sum(len(rows) for plan in plans for rows in plan[step]) for step in range(len(plans[0]))]
-    assert RandomBatches(utterances, batch_size, accumulation_steps, 0, 0, ranks).step_sizes() == sizes_of_steps
+    assert make(utterances, batch_size, accumulation_steps, 0, 0, ranks).step_sizes(epoch) == sizes_of_steps
     shapes = {tuple(len(step) for step in plan) for plan in plans}
     assert len(shapes) == 1
     sizes = [len(rows) for plan in plans for step in plan for rows in step]
@@ -39,7 +46,7 @@ def test_every_rank_has_equal_counts_and_every_utterance_is_seen_once(
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:
     def order(seed: int, epoch: int) -> list[int]:
-        return [int(row) for step in RandomBatches(50, 8, 1, seed).steps(epoch) for rows in step for row in rows]
+        return [int(row) for step in make(50, 8, 1, seed).steps(epoch) for rows in step for row in rows]
 
     assert order(1, 1) == order(1, 1)
     assert order(1, 1) != order(1, 2)
@@ -47,15 +54,38 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
 
 
 def test_accumulating_4_of_2_takes_the_steps_of_batches_of_8() -> None:
-    whole, parts = RandomBatches(61, 8, 1, 0).steps(3), RandomBatches(61, 2, 4, 0).steps(3)
+    whole, parts = make(61, 8, 1, 0).steps(3), make(61, 2, 4, 0).steps(3)
     for one, other in zip(whole, parts, strict=True):
         assert np.array_equal(np.concatenate(one), np.concatenate(other))
 
 
+def test_the_first_epoch_begins_with_the_longest_micro_batch() -> None:
+    seconds = np.random.default_rng(0).uniform(1, 12, 100)
+    for accumulation_steps in (1, 3):
+        batches = RandomBatches(seconds, 8, accumulation_steps, 1)
+        longest = [max(seconds[rows].sum() for rows in step) for step in batches.steps(1)]
+        assert np.argmax(longest) == 0
+        assert sum(longest[0] > other for other in longest[1:]) == len(longest) - 1
+
+
+@given(batch_size=st.integers(1, 12), max_seconds=st.floats(0.5, 60), accumulation_steps=st.integers(1, 3))
+def test_micro_batches_are_cut_at_their_bound_and_steps_stay(
+    batch_size: int, max_seconds: float, accumulation_steps: int
+) -> None:
+    seconds = np.random.default_rng(1).uniform(1, 12, 50)
+    whole = RandomBatches(seconds, batch_size, accumulation_steps, 3).steps(2)
+    cut = RandomBatches(seconds, batch_size, accumulation_steps, 3, max_seconds).steps(2)
+    for one, other in zip(whole, cut, strict=True):
+        assert np.array_equal(np.concatenate(one), np.concatenate(other))
+        for rows in other:
+            assert len(rows) == 1 or (len(rows) and seconds[rows].sum() <= max_seconds)
+        assert len(other) >= len(one)
+
+
 def test_evaluation_takes_the_longest_first_and_all_once() -> None:
-    seconds = np.array([1.0, 5.0, 3.0, 2.0, 4.0])
-    batches = evaluation_batches(seconds, 2)
-    assert [list(rows) for rows in batches] == [[1, 4], [2, 3], [0]]
+    seconds = np.array([1.0, 5.0, 3.0, 2.0, 4.0, 30.0])
+    batches = evaluation_batches(seconds, 10.0)
+    assert [list(rows) for rows in batches] == [[5], [1, 4], [2, 3, 0]]
 
 
 def test_draws_are_keyed() -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from net.augmentation import Augmentation, augment
+from net.inputs import Inputs, Waveforms
 from net.loss_modules import Targets
-from net.upstream import Waveforms
 from utils.data.wav import Waveform
 from utils.dataset.augmentation import DrawnAugmentation
 from utils.dataset.normalisation import Normalisation
@@ -43,12 +43,12 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Batch:
-    """Waveforms, targets and the rows they come from.
+    """Utterances as the model takes them, targets and the rows they come from.
 
     Where there is an `augmentation`, it is still to be done, and the waveforms are not normalised yet.
     """
 
-    waveforms: Waveforms
+    inputs: Inputs
     targets: Targets
     rows: Tensor
     augmentation: Augmentation | None = None
@@ -56,12 +56,12 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Copy to a device, without waiting where the memory is pinned; the rows stay on the host."""
         augmentation = None if self.augmentation is None else self.augmentation.to(device)
-        return Batch(self.waveforms.to(device), self.targets.to(device), self.rows, augmentation)
+        return Batch(self.inputs.to(device), self.targets.to(device), self.rows, augmentation)
 
     def pin_memory(self) -> Batch:
         """Move to page-locked memory; called by the data loader."""
         augmentation = None if self.augmentation is None else self.augmentation.pin_memory()
-        return Batch(self.waveforms.pin_memory(), self.targets.pin_memory(), self.rows, augmentation)
+        return Batch(self.inputs.pin_memory(), self.targets.pin_memory(), self.rows, augmentation)
 
     def augmented(self, normalisation: Normalisation) -> Batch:
         """Return the batch augmented and then normalised, on its device; as it is where it has no augmentation.
@@ -71,17 +71,28 @@ class Batch:
         """
         if self.augmentation is None:
             return self
-        waveforms = normalisation.of_batch(augment(self.waveforms, self.augmentation))
-        return replace(self, waveforms=waveforms, augmentation=None)
+        assert isinstance(self.inputs, Waveforms), "what is augmented is not kept"
+        waveforms = normalisation.of_batch(augment(self.inputs, self.augmentation))
+        return replace(self, inputs=waveforms, augmentation=None)
 
 
 def collate(utterances: Sequence[Utterance]) -> Batch:
     """Join utterances end to end; nothing is padded here."""
-    emotion = torch.tensor([utterance.emotion for utterance in utterances])
-    attributes = torch.from_numpy(np.stack([utterance.attributes for utterance in utterances]))
-    gender = torch.tensor([utterance.gender for utterance in utterances])
-    votes = torch.from_numpy(np.stack([utterance.votes for utterance in utterances]))
-    targets = Targets(
+    targets = make_targets(
+        torch.tensor([utterance.emotion for utterance in utterances]),
+        torch.from_numpy(np.stack([utterance.attributes for utterance in utterances])),
+        torch.tensor([utterance.gender for utterance in utterances]),
+        torch.from_numpy(np.stack([utterance.votes for utterance in utterances])),
+    )
+    rows = torch.tensor([utterance.row for utterance in utterances])
+    drawn = [utterance.augmentation for utterance in utterances if utterance.augmentation is not None]
+    augmentation = _collate_augmentation(drawn) if drawn else None
+    return Batch(_end_to_end([utterance.samples for utterance in utterances]), targets, rows, augmentation)
+
+
+def make_targets(emotion: Tensor, attributes: Tensor, gender: Tensor, votes: Tensor) -> Targets:
+    """Mask what is missing; the arguments are those of `Utterance`, one row an utterance."""
+    return Targets(
         emotion=emotion.clamp(min=0),
         emotion_mask=emotion >= 0,
         attributes=attributes.nan_to_num(),
@@ -91,10 +102,6 @@ def collate(utterances: Sequence[Utterance]) -> Batch:
         votes=votes.nan_to_num(),
         votes_mask=~votes.isnan().any(dim=1) if votes.shape[1] else torch.zeros(len(votes), dtype=torch.bool),
     )
-    rows = torch.tensor([utterance.row for utterance in utterances])
-    drawn = [utterance.augmentation for utterance in utterances if utterance.augmentation is not None]
-    augmentation = _collate_augmentation(drawn) if drawn else None
-    return Batch(_end_to_end([utterance.samples for utterance in utterances]), targets, rows, augmentation)
 
 
 def _collate_augmentation(drawn: Sequence[DrawnAugmentation]) -> Augmentation:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from net.upstream import Waveforms
+from net.inputs import Waveforms
 from utils.data.wav import Waveform, read_waveform
 
 SMALLEST_VARIANCE = 1e-7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,29 +13,41 @@ from utils.dataset.random_draws import order_generator
 
 Rows = npt.NDArray[np.int64]
 """Positions in a split's table."""
+FIRST_EPOCH = 1
 EVALUATION = -1
 """The epoch of what is not cropped or augmented."""
 Item = tuple[int, int]
 """(epoch, row): what a dataset is asked for, so that workers need no state."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RandomBatches:
     """Random batches of a training split.
 
     An epoch is cut into ceil(utterances / effective batch) optimiser steps whose sizes differ by at most one, each step
     into micro-batches likewise: no utterance is dropped, none is seen twice, and accumulating 4 of 2 takes the same
-    steps as batches of 8. Every rank has the same number of micro-batches; where utterances do not divide among ranks,
-    a micro-batch may hold one more than `batch_size`.
+    steps as batches of 8. Every rank has the same number of them; where utterances do not divide among ranks, one may
+    hold one more than `batch_size`. A micro-batch longer than `max_seconds` is cut into several. The first epoch begins
+    with the step that has the longest micro-batch, so that memory fails early.
+
+    Attributes:
+        seconds: Of every utterance as it is trained on, (utterances,).
+        batch_size: Utterances of a micro-batch.
+        accumulation_steps: Micro-batches of a step and rank.
+        seed: The run's.
+        max_seconds: Of a micro-batch, unless a single utterance is longer.
+        rank: This process.
+        ranks: All processes.
 
     Raises:
         ValueError: Where there are fewer utterances than ranks.
     """
 
-    utterances: int
+    seconds: npt.NDArray[np.float64]
     batch_size: int
     accumulation_steps: int
     seed: int
+    max_seconds: float = math.inf
     rank: int = 0
     ranks: int = 1
 
@@ -43,30 +56,66 @@ class RandomBatches:
             raise ValueError(f"{self.utterances} training utterances are too few for {self.ranks} processes")
 
     @property
+    def utterances(self) -> int:
+        """Utterances in an epoch."""
+        return len(self.seconds)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch."""
         effective = self.batch_size * self.accumulation_steps * self.ranks
         return min(-(-self.utterances // effective), self.utterances // self.ranks)
 
-    def step_sizes(self) -> list[int]:
-        """Return the utterances of every optimiser step, on all ranks together."""
-        steps = self.steps_per_epoch
-        return [(self.utterances + steps - 1 - step) // steps for step in range(steps)]
+    def step_sizes(self, epoch: int) -> list[int]:
+        """Return the utterances of every optimiser step of an epoch, on all ranks together."""
+        return [len(rows) for rows in self._steps_of_all(epoch)]
 
     def steps(self, epoch: int) -> list[list[Rows]]:
         """Return the micro-batches of this rank for every optimiser step of an epoch."""
+        return [
+            [part for rows in self._micro_batches(step)[self.rank :: self.ranks] for part in self._cut(rows)]
+            for step in self._steps_of_all(epoch)
+        ]
+
+    def _steps_of_all(self, epoch: int) -> list[Rows]:
         order = order_generator(self.seed, epoch).permutation(self.utterances)
-        return [self._micro_batches(rows) for rows in np.array_split(order, self.steps_per_epoch)]
+        steps = np.array_split(order, self.steps_per_epoch)
+        if epoch == FIRST_EPOCH:
+            longest = [max(self.seconds[rows].sum() for rows in self._micro_batches(step)) for step in steps]
+            steps.insert(0, steps.pop(int(np.argmax(longest))))
+        return steps
 
-    def _micro_batches(self, rows: Rows) -> list[Rows]:
-        parts = min(self.accumulation_steps, len(rows) // self.ranks)
-        return np.array_split(rows, parts * self.ranks)[self.rank :: self.ranks]
+    def _micro_batches(self, step: Rows) -> list[Rows]:
+        """Return those of all ranks, dealt in turn."""
+        parts = min(self.accumulation_steps, len(step) // self.ranks)
+        return np.array_split(step, parts * self.ranks)
+
+    def _cut(self, rows: Rows) -> list[Rows]:
+        """Cut a micro-batch, in its order, where `max_seconds` are full."""
+        starts, total = [], 0.0
+        for place, seconds in enumerate(self.seconds[rows]):
+            total += seconds
+            if place and total > self.max_seconds:
+                starts.append(place)
+                total = seconds
+        return np.split(rows, starts)
 
 
-def evaluation_batches(seconds: npt.NDArray[np.float64], batch_size: int) -> list[Rows]:
-    """Return batches of similar duration, the longest first, so that memory fails early."""
+def evaluation_batches(seconds: npt.NDArray[np.float64], batch_seconds: float) -> list[Rows]:
+    """Return batches of similar duration, the longest first, so that memory fails early.
+
+    Args:
+        seconds: Of every utterance, (utterances,).
+        batch_seconds: The most that a batch may last, all its utterances taken as long as its longest; an utterance
+            that is longer still is a batch by itself.
+    """
     order = np.argsort(-seconds, kind="stable").astype(np.int64)
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = []
+    while len(order):
+        size = max(1, int(batch_seconds // max(seconds[order[0]], 1e-3)))
+        batches.append(order[:size])
+        order = order[size:]
+    return batches
 
 
 class BatchItems:
