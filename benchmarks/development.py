@@ -88,10 +88,10 @@ def run(options: argparse.Namespace, device: torch.device) -> list[passes.Row]:
     for shape in options.shapes:
         with tempfile.TemporaryDirectory() as folder:
             upstream = write_upstream(Path(folder), shape)
-            rows += [measure_stock(upstream, variant, windows, options) for variant in REFERENCES]
+            rows += [passes.say(measure_stock(upstream, variant, windows, options)) for variant in REFERENCES]
             for precision in PRECISIONS:
                 for size in options.batch_sizes:
-                    rows += measure_ours(upstream, waveforms, durations, precision, size, device)
+                    rows += map(passes.say, measure_ours(upstream, waveforms, durations, precision, size, device))
     return rows
 
 

@@ -110,7 +110,7 @@ def measure_stock(bench: Bench, variant: str) -> passes.Row:
 
 def _windows(bench: Bench, steps: Sequence[Rows], parts: int) -> list[list[Padded]]:
     """Return the padded micro-batches of every step."""
-    is_pinned = bench.device.type == "cuda"
+    is_pinned = bench.device.type == "cuda" and parts == 1
 
     def pad(rows: Rows) -> Padded:
         return Padded.of([bench.waveforms[row] for row in rows], (rows % len(CLASSES)).tolist(), is_pinned)
@@ -145,8 +145,8 @@ def run(options: argparse.Namespace, device: torch.device, peak: float | None) -
         with tempfile.TemporaryDirectory() as name:
             folder = write_upstream(Path(name), shape).parent
             bench = Bench(shape, folder, seconds, waveforms, batches, options.most_seconds, device, peak)
-            rows += [measure_stock(bench, variant) for variant in REFERENCES]
-            rows += [measure_ours(bench, variant) for variant in PRECISIONS]
+            rows += [passes.say(measure_stock(bench, variant)) for variant in REFERENCES]
+            rows += [passes.say(measure_ours(bench, variant)) for variant in PRECISIONS]
     return rows
 
 

@@ -3,7 +3,7 @@
 Recordings of MSP-PODCAST's durations are generated as WAV, FLAC and packed shards (16 kHz, 16 bit, page cache warm) and
 served by the project's own loader in batches. The memory of a corpus is that of tables of more and more rows over the
 same few files, each in a process of its own: what the main process and its workers hold after random batches of all
-rows, shared pages counted once (proportional set size).
+rows. Pages that they share count once, and those of libraries, which other programs share too, not at all.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from utils.dataset.sampling import BatchItems, Rows
 
 BATCH_SIZE = 32
 MOST_SECONDS = 12.0
+"""Longer than every recording, so that none is cropped."""
 LABELS = Labels(CLASSES, (), (1.0, 7.0))
 KINDS = ("wav", "flac", "shards")
 MEMORY_BATCHES = 32
@@ -100,10 +101,10 @@ def measure_rate(kind: str, paths: Sequence[str], workers: int, utterances: int)
     for _ in source.serve(batches[: 2 * workers + 1]):
         pass
     began = time.perf_counter()
-    samples = sum(sum(batch.waveforms.counts) for batch in source.serve(batches))
+    served = sum(len(batch.rows) for batch in source.serve(batches))
     seconds = time.perf_counter() - began
-    hours = samples / SAMPLE_RATE_HZ / 3600
-    rates = {"files_per_second": utterances / seconds, "hours_per_second": hours / seconds}
+    hours = float(source.table["seconds"].sum()) / 3600
+    rates = {"files_per_second": served / seconds, "hours_per_second": hours / seconds}
     return {"kind": kind, "workers": workers, "seconds": seconds, **rates}
 
 
@@ -120,7 +121,7 @@ def measure_memory(paths: Sequence[str], rows: int, workers: int) -> dict[str, i
     return {
         "rows": rows,
         "workers": len(children),
-        "all_bytes": sum(_rollup(number)["Pss"] for number in everyone),
+        "all_bytes": sum(_rollup(number)["Pss_Anon"] for number in everyone),
         "resident_bytes": sum(_rollup(number)["Rss"] for number in everyone),
         "worker_bytes": max(own, default=0),
     }

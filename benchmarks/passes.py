@@ -92,6 +92,12 @@ def peak_gib(device: torch.device) -> float | None:
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
 
 
+def say(row: Row) -> Row:
+    """Print a variant's rate as soon as it is known, and return its row."""
+    print(f"{row['shape']:10} {row['variant']:32} {row['rate']:10,.0f} s/s", flush=True)
+    return row
+
+
 def compare(rows: Iterable[Row], references: Sequence[str]) -> None:
     """Add to every row how many times as fast as each of some variants of its shape it is."""
     rows = list(rows)

@@ -30,7 +30,12 @@ from utils.dataset.sampling import BatchItems, Rows
 def make_config(upstream: Path, keys: Mapping[str, object]) -> ExperimentConfig:
     """Return the configuration of an experiment on the benchmarks' corpus."""
     common = {"name": "benchmark", "corpus": CORPUS, "upstream_model": str(upstream), "normalize": "none"}
-    return ExperimentConfig.model_validate({**common, "tracking": "none", **keys})
+    return ExperimentConfig.model_validate({**common, "tracking": "none", **cache_keys(0), **keys})
+
+
+def cache_keys(gib: float) -> dict[str, float]:
+    """Return the key that limits what is kept of frozen parts, where there is one."""
+    return {"cache_gib": gib} if "cache_gib" in ExperimentConfig.model_fields else {}
 
 
 def make_trainer(config: ExperimentConfig, corpus: Corpus, folder: Path, seed: int, device: torch.device) -> Trainer:
