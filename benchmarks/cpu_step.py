@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import WavLMConfig, WavLMModel
 
 from benchmarks.synthetic import CLASSES, SHAPES, upstream_settings
-from experiment_runner.device import choose_device
+from experiment_runner.device import keep_freed_memory
 from experiment_runner.model_description import NO_MASKING
 from experiment_runner.screen import Screen
 from net.frames import Frames
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("cpu_step.json"), metavar="FILE")
     options = parser.parse_args(arguments)
     screen = Screen()
-    choose_device("cpu", screen)
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     waveforms = draw_waveforms(options.utterances, *options.seconds)
     config = {**SHAPES[options.shape], **upstream_settings(), "apply_spec_augment": False}
