@@ -135,9 +135,7 @@ def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
     config, data, model = run.config, run.data, assembly.model
     batches = training_batches(run)
     if config.compile == "auto" and model.upstream.record_steps(run.device):
-        run.screen.line(
-            "steps are recorded as CUDA graphs; the first ones wait for kernels to be compiled"
-        )
+        run.screen.line("steps are recorded as CUDA graphs; the first ones wait for kernels to be compiled")
     optimiser = build_optimiser(model, config)
     train_feed, development_feed = build_feeds(run, model.upstream, assembly.description)
     parts = TrainerParts(

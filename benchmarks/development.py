@@ -1,0 +1,121 @@
+"""How fast a development pass is, beside one utterance at a time: `python -m benchmarks.development`.
+
+Utterances of MSP-PODCAST's durations, random weights, everything in memory. Real (unpadded) seconds of audio a second.
+
+    one by one    transformers' WavLM, pooling and head, one utterance a forward pass, its class read after each
+    ours          the project's `infer` on its evaluation batches: sorted by duration, the longest first
+    evaluate      the same with loss, predictions and figures: the whole of what a training does after an epoch
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks import passes
+from benchmarks.project import develop_from_memory, make_config, make_trainer
+from benchmarks.stock import OneByOne, Padded, load_stock
+from benchmarks.synthetic import CLASSES, Seconds, draw_noise, draw_seconds, make_corpus, write_upstream
+from experiment_runner.inference import infer
+from experiment_runner.train import Trainer
+from utils.data import Corpus
+from utils.data.wav import Waveform
+from utils.dataset.sampling import EVALUATION
+
+REFERENCES = ("one by one, fp32", "one by one, AMP fp16")
+PRECISIONS = {"fp32": "off", "bf16": "bf16"}
+WARM_UP = 8
+
+
+def measure_stock(upstream: Path, variant: str, windows: list[list[Padded]], options: argparse.Namespace) -> passes.Row:
+    """Measure utterances one by one, until they end or the time is over."""
+    device = torch.device(options.device)
+    passes.forget(device)
+    dtype = torch.float16 if "fp16" in variant else None
+    loop = OneByOne(load_stock(upstream, device, by_item=True), device, dtype)
+    for window in windows[:WARM_UP]:
+        loop(window)
+    taken, seconds = passes.time_windows(loop, windows, options.most_seconds, device)
+    audio = sum(batch.seconds for window in windows[:taken] for batch in window)
+    row: passes.Row = {"shape": upstream.name, "variant": variant, "utterances": taken, "seconds": seconds}
+    return {**row, "rate": audio / seconds, "gib": passes.peak_gib(device)}
+
+
+def measure_ours(
+    upstream: Path,
+    waveforms: list[Waveform],
+    durations: Seconds,
+    precision: str,
+    batch_seconds: float,
+    device: torch.device,
+) -> list[passes.Row]:
+    """Measure the second pass over all utterances, and a whole evaluation."""
+    passes.forget(device)
+    keys = {"amp": PRECISIONS[precision], "eval_batch_seconds": batch_seconds, "num_workers": 0}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(make_config(upstream, keys), _corpus(durations), Path(folder), 1, device)
+        develop_from_memory(trainer, waveforms)
+        rows = []
+        for name, run in (("ours", partial(_infer, trainer)), ("evaluate", trainer.evaluate)):
+            run()
+            row: passes.Row = {
+                "shape": upstream.name,
+                "variant": f"{name}, {precision}, batches of {batch_seconds:g} s",
+            }
+            seconds = passes.seconds_of(run, device)
+            row |= {"utterances": len(durations), "seconds": seconds, "rate": float(durations.sum()) / seconds}
+            rows.append({**row, "gib": passes.peak_gib(device)})
+    return rows
+
+
+def _corpus(durations: Seconds) -> Corpus:
+    """Return a corpus of these development rows, and of as few training rows as are allowed."""
+    return make_corpus(np.concatenate([durations, np.full(len(CLASSES), 3.0)]), len(durations))
+
+
+def _infer(trainer: Trainer) -> torch.Tensor:
+    parts = trainer.parts
+    batches = parts.development_feed.serve(parts.development_batches, EVALUATION)
+    outputs, _ = infer(parts.model, batches, trainer.device, parts.precision)
+    return outputs.tensors()[0].argmax(1).cpu()
+
+
+def run(options: argparse.Namespace, device: torch.device) -> list[passes.Row]:
+    """Measure every variant of every shape."""
+    durations = draw_seconds(options.utterances)
+    waveforms = draw_noise(durations)
+    is_pinned = device.type == "cuda"
+    windows = [[Padded.of([samples], [row % len(CLASSES)], is_pinned)] for row, samples in enumerate(waveforms)]
+    rows: list[passes.Row] = []
+    for shape in options.shapes:
+        with tempfile.TemporaryDirectory() as folder:
+            upstream = write_upstream(Path(folder), shape)
+            rows += [passes.say(measure_stock(upstream, variant, windows, options)) for variant in REFERENCES]
+            for precision in PRECISIONS:
+                for size in options.batch_seconds:
+                    rows += map(passes.say, measure_ours(upstream, waveforms, durations, precision, size, device))
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a table and write `development.json`."""
+    parser = passes.parser_of(__doc__, "development.json")
+    parser.add_argument("--utterances", type=int, default=768, metavar="N")
+    parser.add_argument("--batch-seconds", type=float, nargs="+", default=[128.0, 640.0], metavar="S")
+    parser.add_argument("--most-seconds", type=float, default=8.0, metavar="S", help="time of each stock loop")
+    options = parser.parse_args(arguments)
+    device = passes.find_device(options.device)
+    rows = run(options, device)
+    passes.compare(rows, REFERENCES)
+    title = f"Development pass, {passes.describe(device)}"
+    passes.tell(title, rows, REFERENCES, options.output, device=passes.describe(device))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""How much audio a training takes in a second, beside stock loops: `python -m benchmarks.epoch`.
+
+Utterances of MSP-PODCAST's durations, real (unpadded) seconds of them a second; random weights, the convolutions
+frozen, 32 utterances an optimiser step, the same ones in the same order for all. Every variant has its batches in
+memory: `python -m benchmarks.loader` measures the decoding.
+
+    baseline    4 padded micro-batches of 8, pooling item by item, the loss read after each, three optimisers
+    careful     one padded batch of 32 in page-locked memory, one fused AdamW, never waiting for the GPU, no SpecAugment
+    ours        the project's trainer as an experiment runs it, with clipping, schedule and SpecAugment
+
+Dropouts are the project's defaults and layerdrop is off on all sides. MFU counts 3 x the transformer's forward and
+1 x the convolutions' operations of the unpadded audio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import WavLMConfig
+
+from benchmarks import passes, step
+from benchmarks.project import make_config, make_trainer, train_from_memory
+from benchmarks.stock import BaselineLoop, CarefulLoop, Padded, load_stock
+from benchmarks.synthetic import (
+    CLASSES,
+    SHAPES,
+    Seconds,
+    draw_noise,
+    draw_seconds,
+    make_corpus,
+    write_upstream,
+)
+from utils.data.wav import SAMPLE_RATE_HZ, Waveform
+from utils.dataset.sampling import RandomBatches, Rows
+
+DEVELOPMENT = 8
+MICRO_BATCHES = 4
+SEED = 1
+TIMED_EPOCHS = 4
+WARM_UP_STEPS = 4
+REFERENCES = ("baseline, fp32", "baseline, AMP fp16", "careful, AMP fp16")
+PRECISIONS = {"ours, bf16": "bf16", "ours, fp32": "off"}
+WARM_UP_EPOCHS = {"ours, bf16": 8, "ours, fp32": 1}
+"""So many that most sizes of batch are recorded, as they soon are in a long training; float32 waits for the GPU."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every variant of one shape trains on.
+
+    Attributes:
+        shape: Its name.
+        folder: Where its upstream lies, and where runs may write.
+        seconds: Of the training utterances.
+        waveforms: Of the training utterances.
+        batches: Of the training utterances.
+        most_seconds: Time after which a stock loop takes no more steps.
+        device: Where everything is trained.
+        peak: Operations a second of a bf16 product on it; None where that was not measured.
+    """
+
+    shape: str
+    folder: Path
+    seconds: Seconds
+    waveforms: list[Waveform]
+    batches: RandomBatches
+    most_seconds: float
+    device: torch.device
+    peak: float | None
+
+    def row(self, variant: str, steps: Sequence[Rows], seconds: float) -> passes.Row:
+        """Return what is known of a variant that took some steps in so many seconds."""
+        rows = np.concatenate(steps)
+        row: passes.Row = {"shape": self.shape, "variant": variant, "steps": len(steps), "seconds": seconds}
+        row["rate"] = float(self.seconds[rows].sum()) / seconds
+        row["gib"] = passes.peak_gib(self.device)
+        if self.peak is not None:
+            row["mfu"] = self._operations(rows) / seconds / self.peak
+        return row
+
+    def _operations(self, rows: Rows) -> float:
+        config = WavLMConfig(**SHAPES[self.shape])
+        batches = (step.Batch(1, int(seconds * SAMPLE_RATE_HZ)) for seconds in self.seconds[rows])
+        counts = (step.operations(config, batch) for batch in batches)
+        return sum(conv + 3 * transformer for conv, transformer in counts)
+
+
+def measure_stock(bench: Bench, variant: str) -> passes.Row:
+    """Measure a loop as others write it."""
+    passes.forget(bench.device)
+    is_baseline = variant.startswith("baseline")
+    upstream = bench.folder / bench.shape
+    model = load_stock(upstream, bench.device, by_item=is_baseline, masks_frames=is_baseline)
+    loop = (BaselineLoop if is_baseline else CarefulLoop)(
+        model, bench.device, torch.float16 if "fp16" in variant else None
+    )
+    parts = MICRO_BATCHES if is_baseline else 1
+    warm_up = [rows for (rows,) in bench.batches.steps(1)[:WARM_UP_STEPS]]
+    steps = [rows for (rows,) in bench.batches.steps(2)]
+    for window in _windows(bench, warm_up, parts):
+        loop(window)
+    taken, seconds = passes.time_windows(loop, _windows(bench, steps, parts), bench.most_seconds, bench.device)
+    return bench.row(variant, steps[:taken], seconds)
+
+
+def _windows(bench: Bench, steps: Sequence[Rows], parts: int) -> list[list[Padded]]:
+    """Return the padded micro-batches of every step."""
+    is_pinned = bench.device.type == "cuda" and parts == 1
+
+    def pad(rows: Rows) -> Padded:
+        return Padded.of([bench.waveforms[row] for row in rows], (rows % len(CLASSES)).tolist(), is_pinned)
+
+    return [[pad(part) for part in np.array_split(rows, parts)] for rows in steps]
+
+
+def measure_ours(bench: Bench, variant: str) -> passes.Row:
+    """Measure epochs of the project's trainer after the first ones."""
+    passes.forget(bench.device)
+    keys = {"amp": PRECISIONS[variant], "batch_size": bench.batches.batch_size, "num_workers": 0}
+    config = make_config(bench.folder / bench.shape, keys)
+    corpus = make_corpus(np.concatenate([np.full(DEVELOPMENT, 3.0), bench.seconds]), DEVELOPMENT)
+    trainer = make_trainer(config, corpus, bench.folder, SEED, bench.device)
+    taken, seconds = [], 0.0
+    warm_up = WARM_UP_EPOCHS[variant]
+    for epoch in range(1, warm_up + TIMED_EPOCHS + 1):
+        steps = train_from_memory(trainer, bench.waveforms, epoch)
+        spent = passes.seconds_of(partial(trainer.train_epoch, epoch), bench.device)
+        if epoch > warm_up:
+            taken += [rows for step in steps for rows in step]
+            seconds += spent
+    return bench.row(variant, taken, seconds)
+
+
+def run(options: argparse.Namespace, device: torch.device, peak: float | None) -> list[passes.Row]:
+    """Measure every variant of every shape."""
+    seconds = draw_seconds(options.steps * options.batch_size)
+    waveforms = draw_noise(seconds)
+    batches = RandomBatches(seconds, options.batch_size, 1, SEED)
+    rows: list[passes.Row] = []
+    for shape in options.shapes:
+        with tempfile.TemporaryDirectory() as name:
+            folder = write_upstream(Path(name), shape).parent
+            bench = Bench(shape, folder, seconds, waveforms, batches, options.most_seconds, device, peak)
+            rows += [passes.say(measure_stock(bench, variant)) for variant in REFERENCES]
+            rows += [passes.say(measure_ours(bench, variant)) for variant in PRECISIONS]
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a table and write `epoch.json`."""
+    parser = passes.parser_of(__doc__, "epoch.json")
+    parser.add_argument("--steps", type=int, default=24, metavar="N", help="optimiser steps that are timed")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="utterances an optimiser step")
+    parser.add_argument("--most-seconds", type=float, default=12.0, metavar="S", help="time of each stock loop")
+    options = parser.parse_args(arguments)
+    device = passes.find_device(options.device)
+    peak = step.peak_rates()[0] if device.type == "cuda" else None
+    rows = run(options, device, peak)
+    passes.compare(rows, REFERENCES)
+    title = f"Training, {passes.describe(device)}"
+    passes.tell(title, rows, REFERENCES, options.output, device=passes.describe(device), peak=peak)
+
+
+if __name__ == "__main__":
+    main()

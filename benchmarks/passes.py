@@ -1,0 +1,129 @@
+"""How the benchmarks of whole passes choose a device, measure and tell what they found."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.stock import Padded
+from benchmarks.synthetic import SHAPES
+from experiment_runner.device import keep_freed_memory
+from experiment_runner.screen import Screen
+
+Row = dict[str, Any]
+
+
+def parser_of(description: str | None, output: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that all of them have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", default=["base-plus", "large"], choices=list(SHAPES))
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--output", type=Path, default=Path(output), metavar="FILE")
+    return parser
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device asked for, float32 being float32 there; where there is none, end in one sentence."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SystemExit(
+            "this benchmark needs a CUDA GPU and none is there; --device cpu --shapes tiny shows that it runs"
+        )
+    if name == "cpu":
+        keep_freed_memory()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return torch.device(name)
+
+
+def describe(device: torch.device) -> str:
+    """Return the name of a device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for a device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_of(call: Callable[[], object], device: torch.device) -> float:
+    """Time one call, with all that it asked of the device."""
+    synchronise(device)
+    began = time.perf_counter()
+    call()
+    synchronise(device)
+    return time.perf_counter() - began
+
+
+def time_windows(
+    step: Callable[[Sequence[Padded]], object],
+    windows: Sequence[Sequence[Padded]],
+    most_seconds: float,
+    device: torch.device,
+) -> tuple[int, float]:
+    """Take a step with each window, until they end or the time is over; return how many were taken, and seconds."""
+    synchronise(device)
+    began = time.perf_counter()
+    taken = 0
+    for window in windows:
+        step(window)
+        taken += 1
+        if time.perf_counter() - began > most_seconds:
+            break
+    synchronise(device)
+    return taken, time.perf_counter() - began
+
+
+def forget(device: torch.device) -> None:
+    """Free what the last variant held, and begin to watch the memory afresh."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_gib(device: torch.device) -> float | None:
+    """Return the most memory that was allocated on a GPU."""
+    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+
+
+def say(row: Row) -> Row:
+    """Print a variant's rate as soon as it is known, and return its row."""
+    print(f"{row['shape']:10} {row['variant']:32} {row['rate']:10,.0f} s/s", flush=True)
+    return row
+
+
+def compare(rows: Iterable[Row], references: Sequence[str]) -> None:
+    """Add to every row how many times as fast as each of some variants of its shape it is."""
+    rows = list(rows)
+    for row in rows:
+        rates = {other["variant"]: other["rate"] for other in rows if other["shape"] == row["shape"]}
+        row["times"] = {name: row["rate"] / rates[name] for name in references}
+
+
+def tell(title: str, rows: Sequence[Row], references: Sequence[str], path: Path, **facts: object) -> None:
+    """Print a table and write it as JSON.
+
+    Args:
+        title: Of the table.
+        rows: Each with its `shape`, `variant`, `rate` (s of audio a second), `times`, and perhaps `mfu` and `gib`.
+        references: What `times` compares with.
+        path: Of the JSON.
+        facts: What else it says.
+    """
+    columns = ("shape", "variant", "audio s/s", *(f"x {name}" for name in references), "MFU", "GiB")
+    cells = []
+    for row in rows:
+        times = [f"{row['times'][name]:.2f}" for name in references]
+        mfu = f"{row['mfu']:.1%}" if row.get("mfu") is not None else ""
+        gib = f"{row['gib']:.1f}" if row.get("gib") is not None else ""
+        cells.append([row["shape"], row["variant"], f"{row['rate']:,.0f}", *times, mfu, gib])
+    Screen().table(title, columns, cells, numeric=range(2, len(columns)))
+    path.write_text(json.dumps({**facts, "rows": rows}, indent=2) + "\n", encoding="utf-8")

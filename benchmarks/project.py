@@ -1,0 +1,85 @@
+"""This project's own trainer for the benchmarks of whole passes, fed from the disk or from memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.synthetic import CLASSES, CORPUS
+from experiment_runner.experiment import assemble, build_trainer
+from experiment_runner.experiment_data import resolve_data
+from experiment_runner.recorder import Recorder
+from experiment_runner.run import Run
+from experiment_runner.run_folder import RunFolder
+from experiment_runner.screen import Screen
+from experiment_runner.tracking import Tracking
+from experiment_runner.train import Feed, Trainer
+from utils.configuration import ExperimentConfig
+from utils.data import Corpus
+from utils.data.wav import Waveform
+from utils.dataset.collation import Batch, Utterance, collate
+from utils.dataset.sampling import BatchItems, Rows
+
+
+def make_config(upstream: Path, keys: Mapping[str, object]) -> ExperimentConfig:
+    """Return the configuration of an experiment on the benchmarks' corpus."""
+    common = {"name": "benchmark", "corpus": CORPUS, "upstream_model": str(upstream), "normalize": "none"}
+    return ExperimentConfig.model_validate({**common, "tracking": "none", "cache_gib": 0, **keys})
+
+
+def make_trainer(config: ExperimentConfig, corpus: Corpus, folder: Path, seed: int, device: torch.device) -> Trainer:
+    """Put a trainer together as `run_train` does."""
+    screen = Screen()
+    data = resolve_data(config, {CORPUS: corpus})
+    run = Run(config, data, RunFolder(folder, config, seed), device, screen, Tracking(screen))
+    assembly = assemble(run)
+    return build_trainer(run, assembly, Recorder(run, assembly.model, assembly.description))
+
+
+def train_from_memory(trainer: Trainer, waveforms: Sequence[Waveform], epoch: int) -> list[list[Rows]]:
+    """Let the trainer take an epoch's batches from memory; return the rows of its micro-batches by step."""
+    steps = trainer.parts.train_batches.steps(epoch)
+    feed = memory_feed([rows for step in steps for rows in step], waveforms, trainer.device)
+    trainer.parts = replace(trainer.parts, train_feed=feed)
+    return steps
+
+
+def develop_from_memory(trainer: Trainer, waveforms: Sequence[Waveform]) -> None:
+    """Let the trainer take the development batches from memory."""
+    feed = memory_feed(trainer.parts.development_batches, waveforms, trainer.device)
+    trainer.parts = replace(trainer.parts, development_feed=feed)
+
+
+def memory_feed(batches: Sequence[Rows], waveforms: Sequence[Waveform], device: torch.device) -> Feed:
+    """Return a feed of collated batches, in page-locked memory for a GPU."""
+    collated = [collate([_utterance(int(row), waveforms[row]) for row in rows]) for rows in batches]
+    if device.type == "cuda":
+        collated = [batch.pin_memory() for batch in collated]
+    loader = DataLoader(_Batches(collated), batch_size=None, collate_fn=_as_it_is, generator=torch.Generator())
+    return Feed(BatchItems(), loader)
+
+
+def _utterance(row: int, samples: Waveform) -> Utterance:
+    nothing = np.empty(0, np.float32)
+    return Utterance(row, samples, row % len(CLASSES), nothing, -1, nothing)
+
+
+class _Batches(Dataset[Batch]):
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.batches[index]
+
+
+def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - what the dataset holds
+    return batch
