@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from experiment_runner.early_stopping import Decision, HybridEarlyStopping
 from experiment_runner.effective_batch import differentiate, total_weights
 from experiment_runner.inference import decoded, infer
-from experiment_runner.optimisation import Precision
+from experiment_runner.optimisation import Precision, clip_gradients
 from experiment_runner.processes import Processes
 from experiment_runner.screen import EpochProgress, Screen
 from net.loss_modules import AUXILIARY_TERMS, Loss, Targets, Terms
@@ -273,7 +273,7 @@ class Trainer:
         optimiser = self.parts.optimiser
         self.parts.processes.sum_gradients(self.trained)
         self.scaler.unscale_(optimiser)
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.max_grad_norm)
+        norm = clip_gradients(self.trained, self.max_grad_norm)
         refused = (~torch.isfinite(norm)).float()
         optimiser.found_inf = refused  # type: ignore[attr-defined] # the fused kernels leave the weights alone where 1
         optimiser.step()

@@ -13,18 +13,13 @@ ALIGNMENT = 32
 """Tables begin at multiples of so many numbers (128 bytes): kernels are compiled for the alignment they first meet."""
 
 
-def flatten(tables: Sequence[Tensor]) -> Tensor:
-    """Lay int32 tables end to end, each one aligned."""
-    flat = torch.zeros(sum(map(_room, tables)), dtype=torch.int32, device=tables[0].device)
-    start = 0
-    for table in tables:
-        flat[start : start + table.numel()] = table.flatten()
-        start += _room(table)
-    return flat
+def room_for(tables: Sequence[Tensor]) -> Tensor:
+    """Return zeros on the tables' device for all of them, end to end and each one aligned."""
+    return torch.zeros(sum(map(_room, tables)), dtype=torch.int32, device=tables[0].device)
 
 
 def unflatten(flat: Tensor, tables: Sequence[Tensor]) -> list[Tensor]:
-    """View what `flatten` made of such tables, wherever it is now."""
+    """View what `room_for` made for such tables, or what it was copied to."""
     pieces = torch.split(flat, [_room(table) for table in tables])
     return [piece[: table.numel()].view(table.shape) for piece, table in zip(pieces, tables, strict=True)]
 
@@ -54,6 +49,12 @@ AnyPlan = TypeVar("AnyPlan", bound=Plan)
 
 
 def placed(plan: AnyPlan, device: torch.device | str) -> AnyPlan:
-    """Return a plan with its tables on a device, copied at once and without waiting for it."""
+    """Return a plan with its tables, which lie on the host, on a device: by one copy and without waiting for it."""
     tables = plan.tables()
-    return plan.with_tables(unflatten(to_device(flatten(tables), device), tables))
+    is_pinned = torch.device(device).type == "cuda"
+    flat = torch.empty(sum(map(_room, tables)), dtype=torch.int32, pin_memory=is_pinned)
+    start, whole = 0, flat.numpy()
+    for table in tables:
+        whole[start : start + table.numel()] = table.numpy().ravel()
+        start += _room(table)
+    return plan.with_tables(unflatten(flat.to(device, non_blocking=True), tables))

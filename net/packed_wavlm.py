@@ -23,7 +23,7 @@ from net.pack_plan import PackPlan, TransformerPlan
 from net.packed_convolutions import extract, place
 from net.plain_layers import dropped, normed, product, rate_of, run_plain_layer
 from net.positional_convolution import plan_positions, positional_convolution
-from net.relative_attention import AttentionPlan, has_kernels, prepare_call, relative_buckets
+from net.relative_attention import AttentionPlan, has_kernels, kernel_settings, prepare_call, relative_buckets
 from net.step_graphs import StepGraphs
 from net.triton_support import is_exact_gelu
 
@@ -90,7 +90,9 @@ class PackedWavLM:
             bucket = self._widest = Bucket.around(lengths, self._widest)
             lengths = bucket.fill(lengths)
         positions = plan_positions(lengths, self.encoder.encoder.pos_conv_embed.conv, bucket=bucket)
-        transformer = TransformerPlan(positions, AttentionPlan.of(lengths, bucket=bucket))
+        head_dim = self.encoder.encoder.layers[0].attention.head_dim
+        settings = kernel_settings(dtype, head_dim) if self._is_fused(device, dtype) else None
+        transformer = TransformerPlan(positions, AttentionPlan.of(lengths, settings, bucket))
         return placed(PackPlan(placement, transformer, bucket), device)
 
     def features(self, samples: Tensor, plan: PackPlan, dtype: torch.dtype) -> Tensor:

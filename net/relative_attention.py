@@ -209,12 +209,16 @@ def relative_attention(
     return attended
 
 
+def kernel_settings(dtype: torch.dtype, head_dim: int) -> KernelSettings:
+    """Return the kernels' settings where nothing else is asked for."""
+    return (FLOAT_SETTINGS if dtype == torch.float32 else HALF_SETTINGS)[head_dim]
+
+
 def prepare_call(
     plan: AttentionPlan, dtype: torch.dtype, head_dim: int, scale: float, dropout: float, seed: Tensor | None
 ) -> Call:
     """Return what the kernels need beside tensors."""
-    table_of_settings = FLOAT_SETTINGS if dtype == torch.float32 else HALF_SETTINGS
-    settings = plan.settings or table_of_settings[head_dim]
+    settings = plan.settings or kernel_settings(dtype, head_dim)
     return Call(plan, settings, scale, seed, round(dropout * DROP_STEPS), 1 / (1 - dropout))
 
 

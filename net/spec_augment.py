@@ -43,11 +43,11 @@ class SpecAugment:
         """
         dim = hidden.shape[1]
         if self.time_prob > 0:
-            spans = torch.cat([draw_spans(length, self.time_prob, self.time_length) for length in lengths])
+            spans = draw_spans(lengths, self.time_prob, self.time_length)
             fill = hidden.new_zeros(dim) if embedding is None else embedding.to(hidden.dtype)
             hidden = torch.where(_on(spans, hidden).unsqueeze(1), fill, hidden)
         if self.feature_prob > 0:
-            masks = torch.stack([draw_spans(dim, self.feature_prob, self.feature_length) for _ in lengths])
+            masks = draw_spans([dim] * len(lengths), self.feature_prob, self.feature_length).view(-1, dim)
             utterance = torch.repeat_interleave(torch.tensor(lengths))
             hidden = hidden.masked_fill(_on(masks, hidden).index_select(0, _on(utterance, hidden)), 0.0)
         return hidden
@@ -58,15 +58,19 @@ def _on(values: Tensor, like: Tensor) -> Tensor:
     return (values.pin_memory() if like.is_cuda else values).to(like.device, non_blocking=True)
 
 
-def draw_spans(length: int, prob: float, span: int) -> Tensor:
-    """Return a bool mask (length,) with spans.
+def draw_spans(lengths: Sequence[int], prob: float, span: int) -> Tensor:
+    """Return a bool mask with spans in each of several sequences, end to end: (sum of lengths,).
 
-    A span longer than `length` is cut to it.
+    A span longer than its sequence is cut to it.
     """
-    span = min(span, length)
-    count = int(prob * length / span + float(torch.rand(())))
-    starts = torch.randint(0, length - span + 1, (count,))
-    places = (starts.unsqueeze(1) + torch.arange(span)).flatten()
-    mask = torch.zeros(length, dtype=torch.bool)
+    sizes = torch.tensor(lengths)
+    spans = sizes.clamp(max=span)
+    counts = (prob * sizes / spans + torch.rand(len(sizes))).long()
+    sequence = torch.repeat_interleave(counts)
+    room = (sizes - spans + 1)[sequence]
+    starts = (sizes.cumsum(0) - sizes)[sequence] + (torch.rand(len(sequence), dtype=torch.float64) * room).long()
+    within = torch.arange(span)
+    places = (starts.unsqueeze(1) + within)[within < spans[sequence].unsqueeze(1)]
+    mask = torch.zeros(int(sizes.sum()), dtype=torch.bool)
     mask[places] = True
     return mask

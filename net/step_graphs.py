@@ -2,7 +2,8 @@
 
 Launching the kernels of a transformer one by one takes the host longer than running them takes the GPU. A recording is
 launched by one call. It reads and writes fixed places in memory, which all recordings share: a forward and its backward
-must follow each other, with no other forward of the same `StepGraphs` between them.
+must follow each other, with no other forward of the same `StepGraphs` between them. Gradients of parameters go straight
+to their `.grad`: only `backward()` finds them, not `torch.autograd.grad`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from net.buckets import Bucket
-from net.host_tables import Plan, flatten, unflatten
+from net.host_tables import Plan, room_for, unflatten
 
 MOST_RECORDINGS = 64
+SPARE = 8
+"""One part in so many is allocated beside what the largest batch needs, for larger ones to come."""
 AnyPlan = TypeVar("AnyPlan", bound=Plan)
 Run = Callable[[Tensor, AnyPlan, torch.dtype, Tensor | None], Tensor]
 """Takes hidden frames (N, D) float32, a plan on their device, the products' dtype and seeds; returns (N, D) float32."""
@@ -41,14 +44,16 @@ class _Recording:
     """The graphs of one kind of batches.
 
     Attributes:
-        forward: From the shared input, tables and seeds to the shared output.
-        backward: From the shared output gradient to the shared gradients.
+        forward: From the input, tables and seeds to the output.
+        backward: From the output's gradient to the others.
+        frames: Input, output, the output's gradient and the input's, each at least as long as the bucket.
         tables: What the plan's tables are copied to.
         reached: For each trained parameter, whether it has a gradient.
     """
 
     forward: torch.cuda.CUDAGraph
     backward: torch.cuda.CUDAGraph
+    frames: tuple[Tensor, ...]
     tables: list[Tensor]
     reached: list[bool]
 
@@ -96,8 +101,9 @@ class StepGraphs(Generic[AnyPlan]):
             return self.run(F.pad(hidden, (0, 0, 0, missing)), plan, dtype, seeds)[: hidden.shape[0]]
         if kind not in self._recordings:
             self._recordings[kind] = self._record(kind, hidden, plan, seeds)
-        recording, trained = self._recordings[kind], self._trained()
-        replayed: Tensor = _Replay.apply(hidden, self, recording, bucket.frames, plan, seeds, *trained)  # type: ignore[no-untyped-call]
+        anchor = next(parameter for parameter in self.parameters if parameter.requires_grad)
+        arguments = (hidden, anchor, self, self._recordings[kind], bucket.frames, plan, seeds)
+        replayed: Tensor = _Replay.apply(*arguments)  # type: ignore[no-untyped-call]
         return replayed
 
     def _trained(self) -> list[nn.Parameter]:
@@ -108,28 +114,26 @@ class StepGraphs(Generic[AnyPlan]):
         self._seen: set[_Kind] = set()
         self._recordings: dict[_Kind, _Recording] = {}
         self._pool: Any = None
-        self.frames: tuple[Tensor, ...] = ()
-        self.gradients: list[Tensor] = []
+        self._frames: tuple[Tensor, ...] = ()
+        self._gradients: list[Tensor] = []
         self.seeds: Tensor | None = None
 
     def _make_room(self, kind: _Kind, hidden: Tensor, seeds: Tensor | None) -> None:
-        """Allocate what all recordings share; a larger bucket than any before makes all of them start anew."""
-        if self.frames and self.frames[0].shape[0] >= kind.bucket.frames:
-            return
-        seen = self._seen
-        self._forget()
-        self._seen = seen
-        self._pool = torch.cuda.graph_pool_handle()
-        self.frames = torch.zeros((4, kind.bucket.frames, hidden.shape[1]), device=hidden.device).unbind(0)
-        self.gradients = [torch.empty_like(parameter) for parameter in self._trained()]
-        self.seeds = None if seeds is None else torch.zeros_like(seeds)
+        """Allocate what recordings share: anew for a larger bucket than any before, with some room to spare."""
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+            self._gradients = [torch.empty_like(parameter) for parameter in self._trained()]
+        if self.seeds is None and seeds is not None:
+            self.seeds = torch.zeros_like(seeds)
+        if not self._frames or self._frames[0].shape[0] < kind.bucket.frames:
+            rows = kind.bucket.frames + kind.bucket.frames // SPARE
+            self._frames = torch.zeros((4, rows, hidden.shape[1]), device=hidden.device).unbind(0)
 
     def _record(self, kind: _Kind, hidden: Tensor, plan: AnyPlan, seeds: Tensor | None) -> _Recording:
         self._make_room(kind, hidden, seeds)
-        taken, given, given_gradient, taken_gradient = (part[: kind.bucket.frames] for part in self.frames)
+        taken, given, given_gradient, taken_gradient = (part[: kind.bucket.frames] for part in self._frames)
         leaf = taken.detach().requires_grad_(kind.wants_input_gradient)
-        flat = flatten(plan.tables())
-        tables = unflatten(flat, plan.tables())
+        tables = unflatten(room_for(plan.tables()), plan.tables())
         forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         with self._stand_ins() as trained, self._capture(forward):
             found = self.run(leaf, plan.with_tables(tables), kind.dtype, self.seeds)
@@ -140,9 +144,9 @@ class StepGraphs(Generic[AnyPlan]):
             if kind.wants_input_gradient:
                 taken_gradient.copy_(gradients.pop(0))
             reached = [gradient is not None for gradient in gradients]
-            pairs = [pair for pair in zip(self.gradients, gradients, strict=True) if pair[1] is not None]
+            pairs = [pair for pair in zip(self._gradients, gradients, strict=True) if pair[1] is not None]
             torch._foreach_copy_([pair[0] for pair in pairs], [pair[1] for pair in pairs])
-        return _Recording(forward, backward, tables, reached)
+        return _Recording(forward, backward, self._frames, tables, reached)
 
     @contextmanager
     def _stand_ins(self) -> Iterator[list[nn.Parameter]]:
@@ -166,11 +170,24 @@ class StepGraphs(Generic[AnyPlan]):
         """Other threads, such as one that pins batches, go on meanwhile."""
         return torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local")
 
-    def keep_accumulated(self) -> None:
-        """Move gradients that lie where the next backward writes: this one is to be added to them."""
-        for parameter, shared in zip(self._trained(), self.gradients, strict=True):
-            if parameter.grad is not None and parameter.grad.data_ptr() == shared.data_ptr():
-                parameter.grad = parameter.grad.clone()
+    def differentiate(self, recording: _Recording) -> None:
+        """Replay a backward and add its gradients to those that the parameters have.
+
+        Without autograd, which takes the host a hundredth of a millisecond for every parameter. A gradient that is the
+        parameter's first stays in the shared place, and moves on only where another one is to be added to it.
+        """
+        pairs = list(zip(self._trained(), self._gradients, strict=True))
+        pairs = [pair for pair, is_reached in zip(pairs, recording.reached, strict=True) if is_reached]
+        for parameter, shared in pairs:
+            if parameter.grad is shared:
+                parameter.grad = shared.clone()
+        recording.backward.replay()
+        added = [(parameter.grad, shared) for parameter, shared in pairs if parameter.grad is not None]
+        for parameter, shared in pairs:
+            if parameter.grad is None:
+                parameter.grad = shared
+        if added:
+            torch._foreach_add_([grad for grad, _ in added], [shared for _, shared in added])
 
 
 class _Replay(torch.autograd.Function):
@@ -178,14 +195,15 @@ class _Replay(torch.autograd.Function):
     def forward(
         ctx: Any,  # noqa: ANN401 - torch's own
         hidden: Tensor,
+        anchor: nn.Parameter,
         graphs: StepGraphs[AnyPlan],
         recording: _Recording,
         frames: int,
         plan: AnyPlan,
         seeds: Tensor | None,
-        *trained: nn.Parameter,
     ) -> Tensor:
-        taken, given, *_ = graphs.frames
+        """Replay a forward; the anchor makes autograd ask for the backward where the input has no gradient."""
+        taken, given, *_ = recording.frames
         count = hidden.shape[0]
         taken[:count].copy_(hidden)
         taken[count:frames].zero_()
@@ -203,12 +221,9 @@ class _Replay(torch.autograd.Function):
         graphs, recording = ctx.graphs, ctx.recording
         if ctx.turn != graphs.turn:
             raise RuntimeError("a recorded forward was followed by another one before its backward")
-        _, _, given_gradient, taken_gradient = graphs.frames
+        _, _, given_gradient, taken_gradient = recording.frames
         count = gradients[0].shape[0]
         given_gradient[:count].copy_(gradients[0])
         given_gradient[count : ctx.frames].zero_()
-        graphs.keep_accumulated()
-        recording.backward.replay()
-        shared = zip(graphs.gradients, recording.reached, strict=True)
-        by_hidden = taken_gradient[:count].clone() if ctx.needs_input_grad[0] else None
-        return by_hidden, *[None] * 5, *(gradient.detach() if reached else None for gradient, reached in shared)
+        graphs.differentiate(recording)
+        return taken_gradient[:count].clone() if ctx.needs_input_grad[0] else None, *[None] * 6

@@ -33,6 +33,7 @@ def _is_capable(device: torch.device) -> bool:
     return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
+@cache
 def is_exact_gelu(activation: object) -> bool:
-    """Return whether an activation is the GELU with the error function, which the kernels have."""
+    """Return whether an activation is the GELU with the error function, which the kernels have; tried once for each."""
     return callable(activation) and torch.equal(activation(_PROBE), F.gelu(_PROBE))

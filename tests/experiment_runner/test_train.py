@@ -18,6 +18,7 @@ from experiment_runner.inference import infer
 from experiment_runner.optimisation import (
     build_optimiser,
     choose_precision,
+    clip_gradients,
     learning_rate_factor,
 )
 from experiment_runner.preparation import measure_training
@@ -340,3 +341,19 @@ def test_a_gpu_computes_what_the_cpu_computes(
     other = make_trainer(podcast, tmp_path, keys, cuda)
     other.parts.model.load_state_dict(one.parts.model.state_dict())
     assert one.evaluate().loss == pytest.approx(other.evaluate().loss, abs=1e-4)
+
+
+@pytest.mark.parametrize("max_norm", [0.1, 1e6])
+def test_gradients_are_clipped_as_torch_clips_them(max_norm: float) -> None:
+    torch.manual_seed(0)
+    parameters = [torch.nn.Parameter(torch.randn(size)) for size in (3, 700, 1, 20)]
+    others = [torch.nn.Parameter(parameter.detach().clone()) for parameter in parameters]
+    for parameter, other in zip(parameters[:3], others[:3], strict=True):
+        parameter.grad = torch.randn_like(parameter)
+        other.grad = parameter.grad.clone()
+    norm = clip_gradients(parameters, max_norm)
+    assert torch.equal(norm, torch.nn.utils.clip_grad_norm_(others, max_norm))
+    for parameter, other in zip(parameters[:3], others[:3], strict=True):
+        assert parameter.grad is not None
+        assert other.grad is not None
+        assert torch.equal(parameter.grad, other.grad)

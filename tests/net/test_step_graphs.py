@@ -106,7 +106,7 @@ def test_recorded_steps_with_checkpointing_are_the_same(cuda: torch.device) -> N
 
 @pytest.mark.gpu
 def test_a_backward_that_comes_too_late_is_refused(cuda: torch.device) -> None:
-    encoder = make_encoder("base").train().cuda()
+    encoder = make_encoder("base", layerdrop=0.0).train().cuda()
     packed = PackedWavLM(encoder)
     packed.record_steps()
     waveforms = [waveform.cuda() for waveform in make_waveforms(LONG)]
@@ -118,7 +118,7 @@ def test_a_backward_that_comes_too_late_is_refused(cuda: torch.device) -> None:
 
 @pytest.mark.gpu
 def test_frozen_layers_and_new_freezing_are_recorded_as_they_are(cuda: torch.device) -> None:
-    encoder = make_encoder("base").train().cuda()
+    encoder = make_encoder("base", layerdrop=0.0).train().cuda()
     encoder.feature_extractor.requires_grad_(False)
     packed = PackedWavLM(encoder)
     packed.record_steps()
@@ -130,3 +130,5 @@ def test_frozen_layers_and_new_freezing_are_recorded_as_they_are(cuda: torch.dev
         first = encoder.encoder.layers[0].attention.q_proj.weight.grad
         assert (first is None) == frozen
         assert encoder.encoder.layers[1].attention.q_proj.weight.grad.abs().sum() > 0
+    assert packed._graphs is not None
+    assert len(packed._graphs._recordings) == 1

@@ -258,9 +258,21 @@ def test_spec_augment_masks_in_training_alone_and_repeats() -> None:
 
 def test_spans_stay_inside_and_cover_the_share_asked_for() -> None:
     torch.manual_seed(0)
-    masks = torch.stack([draw_spans(80, 0.1, 10) for _ in range(2000)])
-    assert 0.08 < masks.float().mean() < 0.1, "spans overlap now and then"
-    assert draw_spans(3, 0.9, 10).tolist() == [True, True, True]
+    masks = draw_spans([80] * 2000, 0.1, 10).view(2000, 80)
+    assert 0.09 < masks.float().mean() < 0.11
+    assert 0.5 < float(masks[:, 0].sum() / masks[:, 40].sum() * 10) < 2, "the first frame is in one span of ten"
+    assert draw_spans([3, 40, 3], 0.9, 10).tolist()[:3] == [True, True, True]
+
+
+def test_every_sequence_has_its_share_of_spans() -> None:
+    torch.manual_seed(0)
+    lengths = [5, 200, 31, 4]
+    counts = torch.zeros(4)
+    for _ in range(500):
+        mask = draw_spans(lengths, 0.2, 5)
+        counts += torch.stack([part.sum() for part in torch.split(mask, lengths)])
+    expected = 0.2 * torch.tensor(lengths)
+    assert ((counts / 500 / expected > 0.75) & (counts / 500 / expected < 1.05)).all(), counts / 500 / expected
 
 
 SHAPES = {
