@@ -153,7 +153,7 @@ class Trainer:
         Raises:
             FloatingPointError: Where losses or gradients stay non-finite.
         """
-        self._rehearse_development()
+        self._rehearse()
         for epoch in range(1, epochs + 1):
             started = time.perf_counter()
             train = self.train_epoch(epoch)
@@ -222,9 +222,18 @@ class Trainer:
         loss = sum(term for name, term in terms.items() if name not in AUXILIARY_TERMS)
         return DevelopmentFigures(loss, terms, selection_score(figures), figures, predictions)
 
-    def _rehearse_development(self) -> None:
-        """Run the longest development batch before the first epoch: a broken evaluation shows in seconds."""
+    def _rehearse(self) -> None:
+        """Run the longest batches before the first epoch: full memory or a broken evaluation show in seconds.
+
+        Nothing is learnt: the training batch's gradients are dropped.
+        """
         self._infer_development(self.parts.development_batches[:1])
+        self.parts.model.train()
+        with self.parts.processes.agreement():
+            (batch,) = self.parts.train_feed.serve([self.parts.train_batches.longest(1)], 1)
+            batch = batch.to(self.device).augmented(self.parts.normalisation)
+        _backward([_sum(self.parts.loss(self._forward(batch, 0), batch.targets))])
+        self.parts.optimiser.zero_grad(set_to_none=True)
 
     def _infer_development(self, batches: list[Rows]) -> tuple[Outputs, Targets]:
         share = self.parts.development_feed.serve(self.parts.processes.deal(batches), EVALUATION)

@@ -13,7 +13,6 @@ from utils.dataset.random_draws import order_generator
 
 Rows = npt.NDArray[np.int64]
 """Positions in a split's table."""
-FIRST_EPOCH = 1
 EVALUATION = -1
 """The epoch of what is not cropped or augmented."""
 Item = tuple[int, int]
@@ -27,8 +26,7 @@ class RandomBatches:
     An epoch is cut into ceil(utterances / effective batch) optimiser steps whose sizes differ by at most one, each step
     into micro-batches likewise: no utterance is dropped, none is seen twice, and accumulating 4 of 2 takes the same
     steps as batches of 8. Every rank has the same number of them; where utterances do not divide among ranks, one may
-    hold one more than `batch_size`. A micro-batch longer than `max_seconds` is cut into several. The first epoch begins
-    with the step that has the longest micro-batch, so that memory fails early.
+    hold one more than `batch_size`. A micro-batch longer than `max_seconds` is cut into several.
 
     Attributes:
         seconds: Of every utterance as it is trained on, (utterances,).
@@ -77,13 +75,15 @@ class RandomBatches:
             for step in self._steps_of_all(epoch)
         ]
 
+    def longest(self, epoch: int) -> Rows:
+        """Return the longest micro-batch of this rank in an epoch."""
+        return max(
+            (rows for step in self.steps(epoch) for rows in step), key=lambda rows: float(self.seconds[rows].sum())
+        )
+
     def _steps_of_all(self, epoch: int) -> list[Rows]:
         order = order_generator(self.seed, epoch).permutation(self.utterances)
-        steps = np.array_split(order, self.steps_per_epoch)
-        if epoch == FIRST_EPOCH:
-            longest = [max(self.seconds[rows].sum() for rows in self._micro_batches(step)) for step in steps]
-            steps.insert(0, steps.pop(int(np.argmax(longest))))
-        return steps
+        return np.array_split(order, self.steps_per_epoch)
 
     def _micro_batches(self, step: Rows) -> list[Rows]:
         """Return those of all ranks, dealt in turn."""
