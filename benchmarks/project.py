@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.synthetic import CLASSES, CORPUS
 from experiment_runner.experiment import assemble, build_trainer
 from experiment_runner.experiment_data import resolve_data
+from experiment_runner.processes import ALONE, Processes
 from experiment_runner.recorder import Recorder
 from experiment_runner.run import Run
 from experiment_runner.run_folder import RunFolder
@@ -33,11 +34,18 @@ def make_config(upstream: Path, keys: Mapping[str, object]) -> ExperimentConfig:
     return ExperimentConfig.model_validate({**common, "tracking": "none", "cache_gib": 0, **keys})
 
 
-def make_trainer(config: ExperimentConfig, corpus: Corpus, folder: Path, seed: int, device: torch.device) -> Trainer:
+def make_trainer(
+    config: ExperimentConfig,
+    corpus: Corpus,
+    folder: Path,
+    seed: int,
+    device: torch.device,
+    processes: Processes = ALONE,
+) -> Trainer:
     """Put a trainer together as `run_train` does."""
-    screen = Screen()
+    screen = Screen(is_silent=not processes.is_main)
     data = resolve_data(config, {CORPUS: corpus})
-    run = Run(config, data, RunFolder(folder, config, seed), device, screen, Tracking(screen))
+    run = Run(config, data, RunFolder(folder, config, seed), device, screen, Tracking(screen), processes)
     assembly = assemble(run)
     return build_trainer(run, assembly, Recorder(run, assembly.model, assembly.description))
 

@@ -27,7 +27,7 @@ def start_together(script: Path, arguments: Sequence[object], ranks: int = 2, se
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
         "OMP_NUM_THREADS": 1,
-        "PYTHONPATH": ROOT,
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
     }
     processes = []
     for rank in range(ranks):
