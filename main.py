@@ -53,15 +53,16 @@ def main(arguments: list[str] | None = None) -> int:
         return FAILED
     with joined as processes:
         try:
-            return carry_out(options, processes)
+            status = carry_out(options, processes)
         except ConfigurationError as error:
-            return processes.end(error, WRONG_CONFIGURATION, partial(print_error, error))
+            status = processes.end(error, WRONG_CONFIGURATION, partial(print_error, error))
         except ProcessesError as error:
-            return processes.end(error, FAILED, partial(print_error, error))
+            status = processes.end(error, FAILED, partial(print_error, error))
         except KeyboardInterrupt as error:
-            return processes.end(error, INTERRUPTED, lambda _: print_error(INTERRUPTION))
+            status = processes.end(error, INTERRUPTED, lambda _: print_error(INTERRUPTION))
         except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
-            return processes.end(error, FAILED, partial(print_unforeseen, error))
+            status = processes.end(error, FAILED, partial(print_unforeseen, error))
+    return processes.leave(status)
 
 
 def carry_out(options: argparse.Namespace, processes: Processes) -> int:

@@ -171,9 +171,13 @@ class ProcessGroup(Processes):
                 f" (in process {self.rank} on {socket.gethostname()}, in the middle of joint work: all processes end "
                 "here, without the rest of the list; the same command keeps what is finished)"
             )
+        return self.leave(status)  # an orderly end would wait for the others
+
+    def leave(self, status: int) -> int:
+        """End the process: taking torch.distributed's threads down was seen to abort one that had done its work."""
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)  # an orderly end would wait for the others
+        os._exit(status)
 
     def _is_first_to_fail(self) -> bool:
         """Ask the store, which answers whatever the other processes do; who keeps it has failed if it does not."""
