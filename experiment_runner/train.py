@@ -241,7 +241,7 @@ class Trainer:
 
     def _forward(self, batch: Batch, part: int) -> Outputs:
         """Run one micro-batch; dropout and masks depend on seed, step and its number in the effective batch alone."""
-        torch.manual_seed(step_seed(self.seed, self.step, self.parts.processes.number(part)))
+        _seed_generators(step_seed(self.seed, self.step, self.parts.processes.number(part)), self.device)
         with self.parts.precision.autocast(self.device):
             outputs: Outputs = self.parts.model(batch.inputs)
         return outputs
@@ -307,6 +307,18 @@ def selection_score(figures: Figures) -> float:
     """Return what selects the model: macro-F1, mean CCC, or the mean of both in multitask."""
     scores = [float(figures[name]) for name in ("macro_f1", "mean_ccc") if name in figures]
     return sum(scores) / len(scores)
+
+
+def _seed_generators(seed: int, device: torch.device) -> None:
+    """Seed the generators that a step draws from, as `torch.manual_seed` would.
+
+    It also seeds kinds of devices that are not there, by keeping the call and a traceback for each: a millisecond and
+    some memory a step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
 
 
 def _backward(tensors: list[Tensor], gradients: list[Tensor] | None = None) -> None:
