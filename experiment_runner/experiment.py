@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from experiment_runner.early_stopping import HybridEarlyStopping
-from experiment_runner.kept_feed import build_feeds
+from experiment_runner.kept_feed import KeptFeed, build_feeds
 from experiment_runner.model_description import UPSTREAM_SETTINGS, ModelDescription, spec_augment
-from experiment_runner.optimisation import build_optimiser, build_scheduler
+from experiment_runner.optimisation import build_optimiser, build_scheduler, make_recordable
 from experiment_runner.preparation import measure_training
 from experiment_runner.recorder import Recorder
 from experiment_runner.run import Run
 from experiment_runner.run_folder import LOG
-from experiment_runner.train import Trainer, TrainerParts
+from experiment_runner.train import Feed, Trainer, TrainerParts
 from net.loss_modules import ClassPriors, Loss, LossSettings, get_loss_module
 from net.ser_model_wrapper import SERModelWrapper
 from net.upstream import Upstream
@@ -134,15 +134,20 @@ def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
     """Put the parts of a training together."""
     config, data, model = run.config, run.data, assembly.model
     batches = training_batches(run)
-    if config.compile == "auto" and model.upstream.record_steps(run.device):
+    train_feed, development_feed = build_feeds(run, model.upstream, assembly.description)
+    records_upstream = config.compile == "auto" and model.upstream.record_steps(run.device)
+    records_kept = config.compile == "auto" and _learns_from_kept_frames(run, model.upstream, train_feed)
+    if records_upstream or records_kept:
         run.screen.line("steps are recorded as CUDA graphs; the first ones wait for kernels to be compiled")
     optimiser = build_optimiser(model, config)
-    train_feed, development_feed = build_feeds(run, model.upstream, assembly.description)
+    scheduler = build_scheduler(optimiser, config, batches.steps_per_epoch * config.epoch)
+    if records_kept:
+        make_recordable(optimiser)
     parts = TrainerParts(
         model=model,
         loss=_build_loss(run).to(run.device),
         optimiser=optimiser,
-        scheduler=build_scheduler(optimiser, config, batches.steps_per_epoch * config.epoch),
+        scheduler=scheduler,
         precision=run.precision,
         train_batches=batches,
         train_feed=train_feed,
@@ -157,8 +162,14 @@ def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
         record=lambda record: run.processes.from_main(partial(recorder.record, record)),
         screen=run.screen,
         processes=run.processes,
+        records_kept_steps=records_kept,
     )
     return Trainer(parts, run.device, run.seed, config.max_grad_norm, config.log_every)
+
+
+def _learns_from_kept_frames(run: Run, upstream: Upstream, feed: Feed) -> bool:
+    """Return whether training steps begin with kept frames of a whole upstream, on one GPU and in one process."""
+    return run.device.type == "cuda" and run.processes.ranks == 1 and upstream.is_frozen and isinstance(feed, KeptFeed)
 
 
 def training_batches(run: Run) -> RandomBatches:

@@ -21,6 +21,7 @@ from experiment_runner.inference import decoded, make_loader
 from experiment_runner.model_description import ModelDescription
 from experiment_runner.run import Run
 from experiment_runner.train import Feed
+from net.frames import starts_of
 from net.inputs import FrozenFrames, Waveforms
 from net.upstream import Upstream
 from utils.dataset.augmentation import choose_augmenter
@@ -126,12 +127,14 @@ class KeptFeed(Feed):
         dataset: Of the split; its labels are the targets.
         source: Of the kept frames.
         samples: Of every kept utterance; -1 for the others, which the loader decodes.
+        frames: Likewise.
         is_pinned: Whether batches are handed out in page-locked memory.
     """
 
     dataset: SERDataset
     source: Source
     samples: npt.NDArray[np.int64]
+    frames: npt.NDArray[np.int64]
     is_pinned: bool
 
     def serve(self, batches: list[Rows], epoch: int) -> Iterator[Batch]:
@@ -157,7 +160,8 @@ class KeptFeed(Feed):
             others = decoded_others.inputs
             counts[~is_known] = others.counts
         values = self.source.fetch(rows[is_known])
-        inputs = FrozenFrames(values, tuple(counts.tolist()), tuple(is_known.tolist()), others)
+        starts = starts_of(self.frames[rows].tolist()) if others is None else None
+        inputs = FrozenFrames(values, tuple(counts.tolist()), tuple(is_known.tolist()), others, starts)
         labels = (self.dataset.emotions, self.dataset.attributes, self.dataset.genders, self.dataset.votes)
         targets = make_targets(*(torch.from_numpy(column[rows]) for column in labels))
         return Batch(inputs, targets, torch.from_numpy(rows))
@@ -196,8 +200,8 @@ def build_feeds(run: Run, upstream: Upstream, description: ModelDescription) -> 
         items = BatchItems()
         feed = Feed(items, make_loader(dataset, items, run.workers, run.device))
         if kept is not None and source is not None:
-            samples = kept.places[split]["samples"].to_numpy()
-            feed = KeptFeed(items, feed.loader, dataset, source, samples, run.device.type == "cuda")
+            samples, frames = (kept.places[split][name].to_numpy() for name in ("samples", "frames"))
+            feed = KeptFeed(items, feed.loader, dataset, source, samples, frames, run.device.type == "cuda")
         feeds.append(feed)
     return feeds[0], feeds[1]
 

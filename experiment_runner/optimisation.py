@@ -88,6 +88,13 @@ def build_optimiser(model: SERModelWrapper, config: ExperimentConfig) -> torch.o
     )
 
 
+def make_recordable(optimiser: torch.optim.AdamW) -> None:
+    """Keep the learning rates on the GPU, where a recorded step reads them; the schedule must exist already."""
+    for group in optimiser.param_groups:
+        group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=group["params"][0].device)
+        group["capturable"] = True
+
+
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """Scale the gradients down to a norm of `max_norm`, all together; return the norm before.
 

@@ -19,6 +19,7 @@ from experiment_runner.effective_batch import differentiate, total_weights
 from experiment_runner.inference import decoded, infer
 from experiment_runner.optimisation import Precision, clip_gradients
 from experiment_runner.processes import Processes
+from experiment_runner.recorded_steps import RecordedSteps
 from experiment_runner.screen import EpochProgress, Screen
 from net.loss_modules import AUXILIARY_TERMS, Loss, Targets, Terms
 from net.ser import Outputs
@@ -103,6 +104,8 @@ class TrainerParts:
         record: Called with every epoch's record.
         screen: Where progress is shown.
         processes: That train together; batches are this process's share.
+        records_kept_steps: Whether steps on what is kept of a frozen upstream are recorded; see `RecordedSteps`. The
+            optimiser must be recordable then.
     """
 
     model: SERModelWrapper
@@ -121,6 +124,7 @@ class TrainerParts:
     record: Callable[[EpochRecord], None]
     screen: Screen
     processes: Processes
+    records_kept_steps: bool
 
 
 class Trainer:
@@ -146,6 +150,7 @@ class Trainer:
         self.scaler = GradScaler(device.type, enabled=parts.precision.needs_scaler)
         self.trained = [p for group in parts.optimiser.param_groups for p in group["params"]]
         self.refused = torch.zeros(3, device=device)  # in all, in a row now, most in a row
+        self._recorded = RecordedSteps(self._take_single) if parts.records_kept_steps else None
 
     def fit(self, epochs: int) -> str:
         """Train until early stopping or for so many epochs; return why training ended.
@@ -205,11 +210,13 @@ class Trainer:
 
     def train_step(self, window: list[Batch]) -> Terms:
         """Take one optimiser step over the micro-batches of an effective batch; return the loss terms of all of it."""
-        if len(window) * self.parts.processes.ranks == 1 or self.parts.loss.separable:
-            terms = self._differentiate_by_parts(window)
+        has_begun = len(self.parts.optimiser.state) > 0  # and its state lies where it stays
+        if self._recorded is not None and has_begun and self._recorded.can_take(window):
+            self._seed(0)
+            terms = self._recorded(window[0])
         else:
-            terms = self._differentiate_in_two_passes(window)
-        self._update()
+            terms = self._take(window)
+        self.parts.scheduler.step()
         self.step += 1
         return terms
 
@@ -239,9 +246,31 @@ class Trainer:
         share = self.parts.development_feed.serve(self.parts.processes.deal(batches), EVALUATION)
         return infer(self.parts.model, share, self.device, self.parts.precision, self.parts.processes)
 
-    def _forward(self, batch: Batch, part: int) -> Outputs:
-        """Run one micro-batch; dropout and masks depend on seed, step and its number in the effective batch alone."""
+    def _take(self, window: list[Batch]) -> Terms:
+        """Differentiate and step the optimiser."""
+        if len(window) * self.parts.processes.ranks == 1 or self.parts.loss.separable:
+            terms = self._differentiate_by_parts(window)
+        else:
+            terms = self._differentiate_in_two_passes(window)
+        self._update()
+        return terms
+
+    def _take_single(self, batch: Batch) -> Terms:
+        """Do what `_take` does with one micro-batch in one process, all of it on the GPU; seeds are set before."""
+        terms = self.parts.loss(self._run(batch), batch.targets)
+        _backward([self.scaler.scale(_sum(terms))])
+        self._update()
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _seed(self, part: int) -> None:
+        """Let dropout and masks depend on seed, step and a micro-batch's number in the effective batch alone."""
         _seed_generators(step_seed(self.seed, self.step, self.parts.processes.number(part)), self.device)
+
+    def _forward(self, batch: Batch, part: int) -> Outputs:
+        self._seed(part)
+        return self._run(batch)
+
+    def _run(self, batch: Batch) -> Outputs:
         with self.parts.precision.autocast(self.device):
             outputs: Outputs = self.parts.model(batch.inputs)
         return outputs
@@ -288,9 +317,8 @@ class Trainer:
         optimiser.step()
         self.scaler.update()
         optimiser.zero_grad(set_to_none=True)
-        self.parts.scheduler.step()
         in_row = (self.refused[1] + 1) * refused
-        self.refused = torch.stack([self.refused[0] + refused, in_row, torch.maximum(self.refused[2], in_row)])
+        self.refused.copy_(torch.stack([self.refused[0] + refused, in_row, torch.maximum(self.refused[2], in_row)]))
 
     def _look(self, progress: EpochProgress, losses: LossManager) -> None:
         """Wait for the device, show the loss, and end a run that goes nowhere."""

@@ -16,6 +16,16 @@ LONGEST_STEP = 128
 UTTERANCES_STEP = 8
 
 
+def round_frames(total: int) -> int:
+    """Return the frames of the bucket of a batch of so many."""
+    step = _step_of(total)
+    return -(-total // step) * step
+
+
+def _step_of(total: int) -> int:
+    return max(SMALLEST_STEP, 1 << (total // SHARE).bit_length() >> 1)
+
+
 @dataclass(frozen=True)
 class Bucket:
     """Bounds that all batches of a bucket keep.
@@ -34,10 +44,9 @@ class Bucket:
     def around(cls, lengths: Sequence[int], other: Bucket | None = None) -> Bucket:
         """Return the bucket of a batch of such lengths, its bounds no narrower than another's."""
         total = sum(lengths)
-        step = max(SMALLEST_STEP, 1 << (total // SHARE).bit_length() >> 1)
-        frames = -(-total // step) * step
+        frames = round_frames(total)
         longest = -(-max(lengths) // LONGEST_STEP) * LONGEST_STEP
-        utterances = -(-(len(lengths) + -(-step // longest)) // UTTERANCES_STEP) * UTTERANCES_STEP
+        utterances = -(-(len(lengths) + -(-_step_of(total) // longest)) // UTTERANCES_STEP) * UTTERANCES_STEP
         if other is None:
             return cls(frames, utterances, longest)
         return cls(frames, max(utterances, other.utterances), max(longest, other.longest))

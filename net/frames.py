@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from net.host_tables import to_device
 
 
 @dataclass(frozen=True)
@@ -22,14 +25,25 @@ class Frames:
     Attributes:
         values: (total_frames, dim).
         lengths: Frames of each utterance, known on the host; each at least 1.
+        known_starts: `starts`, where they are on the device already. Then there may be more values than frames: what is
+            behind the last utterance is filling, which `sum`, `spread` and `softmax` do not take.
     """
 
     values: Tensor
     lengths: tuple[int, ...]
+    known_starts: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if sum(self.lengths) != self.values.shape[0] or min(self.lengths) < 1:
+        filling = self.values.shape[0] - sum(self.lengths)
+        if filling < 0 or min(self.lengths) < 1 or (filling and self.known_starts is None):
             raise ValueError(f"lengths {self.lengths} do not describe {self.values.shape[0]} frames")
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """Where each utterance begins and the last one ends, (batch + 1,) int32 on the values' device."""
+        if self.known_starts is not None:
+            return self.known_starts
+        return to_device(starts_of(self.lengths), self.values.device)
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum (total_frames, dim) over each utterance's frames: (batch, dim)."""
@@ -58,6 +72,11 @@ class Frames:
         """The utterance of every frame, (total_frames,)."""
         utterances = torch.arange(len(self.lengths), device=self.values.device)
         return torch.repeat_interleave(utterances, self._lengths, output_size=self.values.shape[0])
+
+
+def starts_of(lengths: Sequence[int]) -> Tensor:
+    """Return where utterances laid end to end begin, and where the last one ends, (batch + 1,) int32 on the host."""
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
 
 
 def from_padded(padded: Tensor, lengths: Sequence[int]) -> Tensor:

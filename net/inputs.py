@@ -53,22 +53,27 @@ class FrozenFrames:
         counts: Samples of every utterance of the batch, in its order.
         is_known: For each, whether `values` holds it.
         others: Waveforms of those that are not known, in the batch's order; None where all are.
+        starts: Where each utterance begins in `values` and the last one ends, (batch + 1,) int32, where all are known.
+            What is behind the last one is filling.
     """
 
     values: Tensor
     counts: tuple[int, ...]
     is_known: tuple[bool, ...]
     others: Waveforms | None
+    starts: Tensor | None = None
 
     def to(self, device: torch.device) -> FrozenFrames:
         """Copy to a device, without waiting where the memory is pinned."""
         others = None if self.others is None else self.others.to(device)
-        return replace(self, values=self.values.to(device, non_blocking=True), others=others)
+        starts = None if self.starts is None else self.starts.to(device, non_blocking=True)
+        return replace(self, values=self.values.to(device, non_blocking=True), others=others, starts=starts)
 
     def pin_memory(self) -> FrozenFrames:
         """Copy to page-locked memory what does not lie there."""
         others = None if self.others is None else self.others.pin_memory()
-        return replace(self, values=self.values.pin_memory(), others=others)
+        starts = None if self.starts is None else self.starts.pin_memory()
+        return replace(self, values=self.values.pin_memory(), others=others, starts=starts)
 
     def joined_with(self, computed: Tensor, lengths: Sequence[int]) -> Tensor:
         """Put what was computed of the others between what is known, each utterance in its place.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from net.frames import Frames
+from net.triton_support import runs_triton
 
 SMALLEST_VARIANCE = 1e-5
 
@@ -30,8 +31,12 @@ class AttentiveStatisticsPooling(nn.Module):
         """Pool (total_frames, dim) to (batch, 2 · dim), in fp32 whatever the frames' precision."""
         scores = self.attention(torch.tanh(self.projection(frames.values)))
         with torch.autocast(frames.values.device.type, enabled=False):
-            values = frames.values.float()
-            weights = frames.softmax(scores.float())
+            values, scores = frames.values.float(), scores.float()
+            if runs_triton(values.device):
+                from net.attentive_statistics import pool_statistics
+
+                return pool_statistics(values.contiguous(), scores, frames.starts, SMALLEST_VARIANCE)
+            weights = frames.softmax(scores)
             mean = frames.sum(weights * values)
             variance = frames.sum(weights * (values - frames.spread(mean)).square())
             deviation = variance.clamp(min=SMALLEST_VARIANCE).sqrt()

@@ -134,7 +134,8 @@ class Upstream(nn.Module):
         if self.is_frozen:
             values = self._complete(inputs)
             layers = values.view(len(values), -1, self.hidden_size).unbind(1)
-            return Frames(self._weighted(layers[-1], layers), self.frame_counts(inputs.counts))
+            starts = inputs.starts if isinstance(inputs, FrozenFrames) else None
+            return Frames(self._weighted(layers[-1], layers), self.frame_counts(inputs.counts), starts)
         if self.packed is None:
             assert isinstance(inputs, Waveforms), "a padded encoder starts from waveforms"
             return Frames(self._weighted(*self._encode_padded(inputs)), self._lengths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -14,18 +15,16 @@ class LossManager:
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._steps: Tensor | None = None
+        self._names: tuple[str, ...] = ()
+        self._sums = torch.zeros(0)
 
     def add(self, terms: dict[str, Tensor]) -> None:
         """Add one optimiser step's terms, each a scalar."""
-        values = {name: term.detach().double() for name, term in terms.items()}
-        values["loss"] = torch.stack(list(values.values())).sum()
-        is_finite = torch.isfinite(values["loss"])
-        for name, value in values.items():
-            kept = torch.where(is_finite, value, torch.zeros_like(value))
-            self._sums[name] = self._sums[name] + kept if name in self._sums else kept
-        self._steps = is_finite.double() if self._steps is None else self._steps + is_finite
+        values = torch.stack([*terms.values()]).detach().double()
+        values = F.pad(values, (0, 1), value=1.0)  # counts the step
+        if not self._names:
+            self._names, self._sums = tuple(terms), torch.zeros_like(values)
+        self._sums += torch.where(torch.isfinite(values.sum()), values, 0.0)
 
     def means(self) -> dict[str, float]:
         """Return the mean of every term over the finite steps since the start; waits for the device.
@@ -33,7 +32,8 @@ class LossManager:
         Raises:
             ValueError: Where no step was added.
         """
-        if self._steps is None:
+        if not self._names:
             raise ValueError("no step was added yet")
-        steps = float(self._steps)
-        return {name: float(total) / steps if steps else float("nan") for name, total in self._sums.items()}
+        *sums, steps = self._sums.tolist()
+        means = [total / steps if steps else float("nan") for total in sums]
+        return {**dict(zip(self._names, means, strict=True)), "loss": sum(means)}

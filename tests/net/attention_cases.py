@@ -11,6 +11,7 @@ from torch import Tensor
 
 from net.host_tables import placed
 from net.relative_attention import AttentionPlan
+from tests.net.errors import peak_error
 
 NAMES = ("out", "query", "key", "value", "gate", "table")
 Attend = Callable[..., Tensor]
@@ -66,11 +67,5 @@ def run_case(attend: Attend, case: Case, plan: AttentionPlan | None = None, **op
     return dict(zip(NAMES, (out.detach(), *packed.grad.unbind(1), gate.grad, table.grad), strict=True))
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    """Largest deviation over the largest expected value."""
-    found, expected = found.detach().double(), expected.detach().double()
-    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
-
-
 def errors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
-    return {name: relative_error(found[name], expected[name]) for name in NAMES}
+    return {name: peak_error(found[name], expected[name]) for name in NAMES}

@@ -14,6 +14,7 @@ from net import position_gate
 from net.fused_layers import Dropout
 from net.triton_support import runs_triton
 from tests.net import layer_oracles as oracle
+from tests.net.errors import peak_error
 from tests.net.interpreted import run_interpreted
 
 EPS = 1e-5
@@ -51,13 +52,7 @@ def by_autograd(outputs: Any, gradients: Any, leaves: list[Tensor]) -> list[Tens
 def assert_close(found: tuple[Tensor | None, ...], expected: list[Tensor], limit: float = 1e-12) -> None:
     for one, other in zip(found, expected, strict=True):
         assert one is not None
-        assert error(one, other) <= limit
-
-
-def error(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    found, expected = found.detach().double(), expected.detach().double()
-    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+        assert peak_error(one, other) <= limit
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
@@ -65,7 +60,7 @@ def test_plain_gelu_equals_autograd(rate: float) -> None:
     hidden, bias, gradient = random(5, 48).requires_grad_(), random(48).requires_grad_(), random(5, 48, seed=1)
     expected = F.gelu(hidden + bias) * mask_of(rate, int(SEED), 5, 48)
     dropout = Dropout(rate, SEED)
-    assert error(oracle.gelu_forward(hidden, bias, dropout), expected) <= 1e-12
+    assert peak_error(oracle.gelu_forward(hidden, bias, dropout), expected) <= 1e-12
     found = oracle.gelu_backward(gradient, hidden.detach(), bias.detach(), dropout)
     assert_close(found, by_autograd(expected, gradient, [hidden, bias]))
 
@@ -101,7 +96,7 @@ def test_plain_gate_equals_autograd() -> None:
     )
     a, b = torch.sigmoid(F.linear(hidden.view(5, 3, HEAD_DIM), weight, bias)).unbind(-1)
     expected = a * (b * const - 1.0) + 2.0
-    assert error(oracle.gate_forward(hidden, weight, bias, const), expected) <= 1e-12
+    assert peak_error(oracle.gate_forward(hidden, weight, bias, const), expected) <= 1e-12
     gate_gradient, other = random(5, 3, seed=4), random(5, 48, seed=5)
     leaves = [hidden, weight, bias, const]
     detached = hidden.detach(), weight.detach(), bias.detach(), const.detach()
@@ -181,7 +176,7 @@ def errors(case: Case, device: torch.device | str = "cpu") -> Iterator[tuple[Ten
     for one, other in zip(found, expected, strict=True):
         assert (one is None) == (other is None)
         if one is not None:
-            yield one, error(one, other)
+            yield one, peak_error(one, other)
 
 
 def assert_all_close(
@@ -210,7 +205,7 @@ def check_kernels(rows: str, dim: str) -> None:
                     assert (one is None) == (other is None)
                     if one is not None:
                         assert one.dtype == other.dtype
-                        assert error(one, other) <= (limit if one.dtype == dtype else 1e-6), (name, number, dtype)
+                        assert peak_error(one, other) <= (limit if one.dtype == dtype else 1e-6), (name, number, dtype)
 
 
 @pytest.mark.parametrize(("rows", "dim"), [(5, 48), (1, 64), (67, 96), (5, 768)])

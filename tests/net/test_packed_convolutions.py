@@ -11,6 +11,7 @@ from transformers.models.wavlm.modeling_wavlm import WavLMFeatureEncoder
 from net import packed_convolutions
 from net.host_tables import placed
 from net.packed_convolutions import Placement, extract, extract_fused, extract_plain, place, window_moments
+from tests.net.errors import peak_error
 from tests.net.interpreted import run_interpreted
 
 COUNTS = (400, 719, 3200, 401, 16_000, 1999)
@@ -54,11 +55,6 @@ def place_for(extractor: Any, counts: tuple[int, ...], device: torch.device | st
     return placed(place(counts, kernels, strides), device)
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    expected = expected.detach().double()
-    return float((found.detach().double() - expected).abs().max() / expected.abs().max())
-
-
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_every_utterance_is_extracted_as_if_alone(settings: str) -> None:
     extractor = make_extractor(SETTINGS[settings])
@@ -68,7 +64,7 @@ def test_every_utterance_is_extracted_as_if_alone(settings: str) -> None:
         found = extract(extractor, samples, place_for(extractor, COUNTS), torch.float32)
     lengths = place_for(extractor, COUNTS).lengths[-1]
     for one, other in zip(torch.split(found, list(lengths)), torch.split(expected, list(lengths)), strict=True):
-        assert relative_error(one, other) <= 1e-5
+        assert peak_error(one, other) <= 1e-5
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -86,7 +82,7 @@ def test_gradients_equal_those_of_transformers(settings: str) -> None:
             assert name == "conv_layers.0.conv.bias"
             assert stock.abs().max() <= 1e-9 * direction.abs().sum()
         else:
-            assert relative_error(ours, stock) <= 1e-5, name
+            assert peak_error(ours, stock) <= 1e-5, name
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -156,13 +152,13 @@ def check_kernels(settings: str) -> None:
     for found, expected in zip(
         kernels.window_moments(signal, placement), window_moments(signal, placement), strict=True
     ):
-        assert relative_error(found, expected) <= 1e-12
+        assert peak_error(found, expected) <= 1e-12
     with torch.no_grad():
         expected = extract_plain(extractor, samples, placement, torch.float32)
     for dtype, limit in ((torch.float32, 2e-6), (torch.float16, 5e-3)):
         found = extract_fused(extractor, samples, placement, dtype)
         assert found.dtype == dtype
-        assert relative_error(found, expected) <= limit
+        assert peak_error(found, expected) <= limit
 
 
 @pytest.mark.slow
@@ -188,7 +184,7 @@ def test_kernels_on_a_gpu(
         expected = one_by_one(extractor, samples, counts)
         found = extract(extractor, samples, placement, dtype)
     assert found.dtype == dtype
-    assert relative_error(found, expected) <= limit
+    assert peak_error(found, expected) <= limit
 
 
 @pytest.mark.gpu
@@ -201,4 +197,4 @@ def test_gradients_on_a_gpu(cuda: torch.device, monkeypatch: pytest.MonkeyPatch)
     found = extract(extractor, make_samples(COUNTS), place_for(extractor, COUNTS), torch.float32)
     by_cpu = torch.autograd.grad(found.square().sum(), list(extractor.parameters()))
     for one, other in zip(by_gpu, by_cpu, strict=True):
-        assert relative_error(one.cpu(), other) <= 1e-4
+        assert peak_error(one.cpu(), other) <= 1e-4

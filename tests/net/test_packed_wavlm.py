@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import WavLMConfig, WavLMModel
 
+from benchmarks.synthetic import SHAPES
 from net.packed_wavlm import SEEDS, PackedWavLM, mix_layers
+from tests.net.errors import relative_error
 from tests.net.interpreted import run_interpreted
-from tests.net.test_upstream import make_waveforms, relative_error, tiny
+from tests.net.test_upstream import make_waveforms, tiny
 
 OFF = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0)
 NAMES = {"stable": "wavlm-tiny-random", "base": "wavlm-tiny-group-random"}
@@ -252,3 +255,49 @@ def test_a_step_on_a_gpu_repeats_bit_for_bit(cuda: torch.device) -> None:
     for name, gradient in first.items():
         if "feature_extractor" not in name:  # cuDNN's own backward
             assert torch.equal(gradient, second[name]), name
+
+
+def make_full_encoder(shape: str, seed: int, device: torch.device) -> Any:  # noqa: ANN401
+    torch.manual_seed(seed)
+    encoder = WavLMModel(WavLMConfig(**SHAPES[shape], **OFF, layerdrop=0.0, apply_spec_augment=False))
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter) * (parameter.ndim < 2))
+    return encoder.train().to(device)
+
+
+def all_gradients(encoder: Any, values: Tensor) -> dict[str, Tensor]:  # noqa: ANN401
+    return {name: gradient.double().cpu() for name, gradient in gradients_of(encoder, values).items()}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("shape", ["base-plus", "large"])
+def test_half_precision_is_as_exact_as_that_of_transformers(shape: str, seed: int, cuda: torch.device) -> None:
+    """Frames, all gradients together, and each parameter's, against transformers in float32."""
+    encoder = make_full_encoder(shape, seed, cuda)
+    waveforms = [waveform.to(cuda) for waveform in make_waveforms((0.5, 2.0, 3.1, 7.3))]
+
+    def run_stock() -> Tensor:
+        return torch.cat([encoder(waveform[None]).last_hidden_state[0] for waveform in waveforms])
+
+    expected = run_stock()
+    exact = expected.detach(), all_gradients(encoder, expected)
+    with torch.autocast("cuda", torch.bfloat16):
+        stock = run_stock()
+    by_stock = stock.detach().float(), all_gradients(encoder, stock.float())
+    ours = encode(encoder, waveforms, torch.bfloat16)
+    by_ours = ours.detach(), all_gradients(encoder, ours)
+    errors = [relative_error(found[0], exact[0]) for found in (by_ours, by_stock)]
+    assert errors[0] <= errors[1]
+    joined = [torch.cat([found[1][name].flatten() for name in exact[1]]) for found in (by_ours, by_stock, exact)]
+    together = [relative_error(found, joined[2]) for found in joined[:2]]
+    assert together[0] <= together[1]
+    shares = {
+        name: float((by_ours[1][name] - gradient).norm())
+        / max(float((by_stock[1][name] - gradient).norm()), 1e-4 * float(joined[2].norm()))
+        for name, gradient in exact[1].items()
+    }
+    worst = max(shares, key=lambda name: shares[name])
+    print(f"{shape} {seed}: frames {errors}, gradients {together}, worst {worst} {shares[worst]:.2f}")
+    assert shares[worst] <= 1.5, worst

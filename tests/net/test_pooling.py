@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import copy
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
 
 from net.frames import Frames, from_padded
 from net.pooling import AttentiveStatisticsPooling
+from net.triton_support import runs_triton
+from tests.net.interpreted import run_interpreted
 
 
 def make_frames(lengths: list[int], dim: int, seed: int = 0) -> Frames:
@@ -70,3 +75,49 @@ def test_lengths_must_describe_the_values() -> None:
     for lengths in ((2, 2), (5, 0)):
         with pytest.raises(ValueError, match="do not describe"):
             Frames(torch.zeros(5, 1), lengths)
+
+
+def pool(pooling: AttentiveStatisticsPooling, values: torch.Tensor, frames: Frames) -> list[torch.Tensor]:
+    """Pool, and differentiate a weighting of the result by frames and weights."""
+    values = values.detach().requires_grad_()
+    pooling.zero_grad()
+    pooled = pooling(Frames(values, frames.lengths, frames.known_starts))
+    weighting = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(3)).to(pooled)
+    torch.autograd.backward((pooled * weighting).sum())
+    found = [pooled.detach(), values.grad, *(parameter.grad for parameter in pooling.parameters())]
+    return [tensor.clone() for tensor in found if tensor is not None]
+
+
+def compare_with_double(device: torch.device, lengths: list[int], dim: int, limit: float) -> None:
+    """Kernels in float32, filling included, against PyTorch's own operations in float64 on the CPU."""
+    assert runs_triton(device)
+    torch.manual_seed(1)
+    exact = AttentiveStatisticsPooling(dim).double()
+    kernel = copy.deepcopy(exact).float().to(device)
+    torch.nn.init.normal_(exact.attention.weight, std=2 / dim**0.5)
+    frames = make_frames(lengths, dim)
+    frames.values[: lengths[0]] = frames.values[0]  # no variance
+    kernel.load_state_dict(exact.state_dict())
+    with patch("net.pooling.runs_triton", return_value=False):
+        expected = pool(exact, frames.values.double(), frames)
+    filling = torch.full((5, dim), 7.0)
+    filled = Frames(torch.cat([frames.values, filling]).to(device), frames.lengths, frames.starts.to(device))
+    found = pool(kernel, filled.values, filled)
+    assert not found[1][len(frames.values) :].any()
+    found[1] = found[1][: len(frames.values)]
+    for one, other in zip(found, expected, strict=True):
+        assert float((one.cpu() - other).norm()) <= limit * max(float(other.norm()), 1e-3)
+
+
+def compare_on_the_cpu() -> None:
+    compare_with_double(torch.device("cpu"), [3, 1, 45, 12, 70], 136, 1e-5)
+
+
+def test_kernels_pool_what_torch_pools() -> None:
+    run_interpreted(__name__, "compare_on_the_cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dim", [64, 768, 1024])
+def test_kernels_on_a_gpu(dim: int, cuda: torch.device) -> None:
+    compare_with_double(cuda, [3, 1, 3000, 137, *range(200, 460, 10)], dim, 5e-5)

@@ -17,6 +17,7 @@ from net.positional_convolution import (
     positional_fused,
     positional_plain,
 )
+from tests.net.errors import peak_error
 from tests.net.interpreted import run_interpreted
 
 Form = Callable[..., Tensor]
@@ -44,11 +45,6 @@ def one_by_one(embedding: Any, frames: Tensor, lengths: tuple[int, ...]) -> Tens
     return torch.cat([embedding(utterance[None])[0] for utterance in torch.split(frames, list(lengths))])
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    expected = expected.detach().double()
-    return float((found.detach().double() - expected).abs().max() / expected.abs().max())
-
-
 def compare(
     form: Form, shape: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> list[float]:
@@ -64,7 +60,7 @@ def compare(
     by_stock = torch.autograd.grad((expected * direction).sum(), leaves)
     by_ours = torch.autograd.grad((found.float() * direction).sum(), leaves)
     pairs = [(found, expected), *zip(by_ours, by_stock, strict=True)]
-    return [relative_error(one, other) for one, other in pairs]
+    return [peak_error(one, other) for one, other in pairs]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -101,7 +97,7 @@ def check_kernels(shape: str) -> None:
     plan = plan_positions(lengths, embedding.conv, block)
     with torch.no_grad():
         both = [form(embedding, frames, plan, torch.float32) for form in (positional_fused, positional_plain)]
-    assert relative_error(*both) <= 5e-6
+    assert peak_error(*both) <= 5e-6
 
 
 @pytest.mark.slow

@@ -21,7 +21,8 @@ from net.relative_attention import (
     relative_buckets,
 )
 from tests.net import layer_oracles as oracle
-from tests.net.attention_cases import Case, errors, random_case, relative_error, run_case
+from tests.net.attention_cases import Case, errors, random_case, run_case
+from tests.net.errors import peak_error
 
 ROOT = Path(__file__).resolve().parents[2]
 PI = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344)
@@ -69,10 +70,10 @@ def test_plain_path_equals_transformers_on_each_utterance_alone() -> None:
     together = hidden.clone().requires_grad_()
     found = packed_attention(module, together, lengths)
     torch.autograd.backward(found, weights)
-    assert relative_error(found, expected) < 1e-5
+    assert peak_error(found, expected) < 1e-5
     assert alone.grad is not None
     assert together.grad is not None
-    assert relative_error(together.grad, alone.grad) < 1e-5
+    assert peak_error(together.grad, alone.grad) < 1e-5
     assert len(expected_gradients) == 12
     # The key's bias adds the same to all scores of a query: its gradient is zero but for rounding.
     rounding = float(expected_gradients["k_proj.weight"].abs().max())
@@ -149,7 +150,7 @@ def test_gate_is_that_of_transformers() -> None:
     expected = (gate_a * (gate_b * const - 1.0) + 2.0).squeeze(-1).squeeze(0).T
     found = gate_of(hidden, linear.weight, linear.bias, const, heads)
     assert found.shape == (50, heads)
-    assert relative_error(found, expected) < 1e-6
+    assert peak_error(found, expected) < 1e-6
     assert gate_of(hidden.bfloat16(), linear.weight, linear.bias, const, heads).dtype == torch.float32
 
 

@@ -11,6 +11,7 @@ from net.inputs import Waveforms
 from net.ser_model_wrapper import HeadShape, SERModelWrapper
 from net.spec_augment import SpecAugment, draw_spans
 from net.upstream import Upstream
+from tests.net.errors import relative_error
 from utils.upstreams import (
     UPSTREAMS,
     UpstreamError,
@@ -69,10 +70,6 @@ def test_an_utterance_does_not_depend_on_its_neighbours(family: str) -> None:
             for one, other in zip(batch.select(torch.tensor([index])).tensors(), alone.tensors(), strict=True):
                 assert (one - other).abs().max() <= 1e-5
             assert (batch.embedding[index] - alone.embedding[0]).abs().max() <= 1e-5
-
-
-def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found.detach() - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,0 +1,76 @@
+"""Attention-weighted means and deviations of utterances' frames, each way in one kernel.
+
+With α the softmax of the scores over an utterance's frames, μ = Σ α x and v = Σ α (x − μ)², the gradients are those of
+μ and sqrt(max(v, smallest)) written out: of x, α (∂μ + 2 ∂v (x − μ)); of a score, the columns' sum of
+α (∂μ (x − μ) + ∂v ((x − μ)² − v)). Everything is computed in float32 and summed in a fixed order; import only where
+Triton runs.
+
+Shapes: N frames, B utterances, D columns.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import triton  # type: ignore[import-untyped]
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from net import attentive_statistics_kernels as kernels
+
+FORWARD = {"R": 32, "C": 64, "num_warps": 4}
+BACKWARD = {"R": 16, "C": 128, "num_warps": 4}
+PROGRAMS = 16
+"""Of the backward, which share an utterance."""
+
+
+def pool_statistics(values: Tensor, scores: Tensor, starts: Tensor, smallest_variance: float) -> Tensor:
+    """Return mean and standard deviation of each utterance's frames, weighted by the softmax of their scores.
+
+    Args:
+        values: (N, D) float32, contiguous. Rows behind the last utterance's are filling: their gradient is 0.
+        scores: (N, 1) float32.
+        starts: (B + 1,) int32: where each utterance begins and the last one ends.
+        smallest_variance: A smaller one counts as this one, and has no gradient.
+
+    Returns:
+        (B, 2 D): means, deviations.
+    """
+    pooled: Tensor = _Statistics.apply(values, scores, starts, smallest_variance)  # type: ignore[no-untyped-call]
+    return pooled
+
+
+class _Statistics(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's own
+        values: Tensor,
+        scores: Tensor,
+        starts: Tensor,
+        smallest: float,
+    ) -> Tensor:
+        utterances, columns = len(starts) - 1, values.shape[1]
+        statistics = values.new_empty((utterances, 2 * columns))
+        softmax = values.new_empty((utterances, 2))
+        scores = scores.contiguous()
+        kernels.statistics_forward_kernel[(utterances, triton.cdiv(columns, FORWARD["C"]))](
+            values, scores, starts, statistics, softmax, D=columns, SMALLEST=math.sqrt(smallest), **FORWARD
+        )
+        ctx.save_for_backward(values, scores, starts, statistics, softmax)
+        ctx.smallest = smallest
+        return statistics
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        values, scores, starts, statistics, softmax = ctx.saved_tensors
+        wants_values = ctx.needs_input_grad[0]
+        values_gradient = torch.zeros_like(values) if wants_values else values
+        scores_gradient = torch.zeros_like(scores)
+        kernels.statistics_backward_kernel[(len(statistics), PROGRAMS)](
+            gradients[0].contiguous(), values, scores, starts, statistics, softmax, values_gradient, scores_gradient,
+            D=values.shape[1], SMALLEST=math.sqrt(ctx.smallest), WANTS_VALUES=wants_values, **BACKWARD,
+        )  # fmt: skip
+        return values_gradient if wants_values else None, scores_gradient, None, None
