@@ -74,8 +74,7 @@ def memory_feed(batches: Sequence[Rows], waveforms: Sequence[Waveform], device: 
 
 
 def _utterance(row: int, samples: Waveform) -> Utterance:
-    nothing = np.empty(0, np.float32)
-    return Utterance(row, samples, row % len(CLASSES), nothing, -1, nothing)
+    return Utterance(row, samples, np.array([row % len(CLASSES), -1], np.float32), attributes=0)
 
 
 class _Batches(Dataset[Batch]):

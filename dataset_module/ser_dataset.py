@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from utils.data.wav import Crop, read_waveform
 from utils.dataset.augmentation import Augmenter
-from utils.dataset.collation import Utterance
+from utils.dataset.collation import LabelTable, Utterance
 from utils.dataset.normalisation import Normalisation
 from utils.dataset.random_draws import utterance_generator
 from utils.dataset.sampling import EVALUATION, Item
@@ -62,13 +62,13 @@ class SERDataset(Dataset[Utterance]):
     ) -> None:
         self.paths = table["path"].array
         self.names = (table["corpus"] + "/" + table["file"]).array
-        self.emotions = _indices(table["emotion"], labels.classes)
-        self.genders = _indices(table["gender"], labels.genders)
+        emotions, genders = _indices(table["emotion"], labels.classes), _indices(table["gender"], labels.genders)
         shares = np.empty((len(table), 0)) if labels.votes is None else vote_shares(table, labels.classes, labels.votes)
-        self.votes = shares.astype(np.float32)
         low, high = labels.attribute_scale
         values = table[list(labels.attributes)].to_numpy(dtype=np.float64)
-        self.attributes = ((values - low) / (high - low)).astype(np.float32)
+        attributes = ((values - low) / (high - low)).astype(np.float32)
+        self.labels = LabelTable.columns(emotions, genders, attributes, shares.astype(np.float32))
+        self.attributes = len(labels.attributes)
         self.normalisation = normalisation
         self.max_seconds = max_seconds
         self.seed = seed
@@ -96,15 +96,7 @@ class SERDataset(Dataset[Utterance]):
             augmentation = self.augmenter.draw(epoch, self.names[row], len(samples))
         else:
             samples = self.normalisation(samples)
-        return Utterance(
-            row,
-            samples,
-            int(self.emotions[row]),
-            self.attributes[row],
-            int(self.genders[row]),
-            self.votes[row],
-            augmentation,
-        )
+        return Utterance(row, samples, self.labels[row], self.attributes, augmentation)
 
 
 def _indices(column: pd.Series, names: tuple[str, ...]) -> npt.NDArray[np.int64]:

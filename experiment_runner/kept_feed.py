@@ -25,7 +25,7 @@ from net.frames import starts_of
 from net.inputs import FrozenFrames, Waveforms
 from net.upstream import Upstream
 from utils.dataset.augmentation import choose_augmenter
-from utils.dataset.collation import Batch, make_targets
+from utils.dataset.collation import Batch, LabelTable
 from utils.dataset.frame_store import THREADS
 from utils.dataset.sampling import BatchItems, Rows
 
@@ -124,7 +124,7 @@ class KeptFeed(Feed):
     """A feed that reads what is kept of the frozen part, and decodes only the other utterances.
 
     Attributes:
-        dataset: Of the split; its labels are the targets.
+        dataset: Of the split; its labels are the batches'.
         source: Of the kept frames.
         samples: Of every kept utterance; -1 for the others, which the loader decodes.
         frames: Likewise.
@@ -162,9 +162,8 @@ class KeptFeed(Feed):
         values = self.source.fetch(rows[is_known])
         starts = starts_of(self.frames[rows].tolist()) if others is None else None
         inputs = FrozenFrames(values, tuple(counts.tolist()), tuple(is_known.tolist()), others, starts)
-        labels = (self.dataset.emotions, self.dataset.attributes, self.dataset.genders, self.dataset.votes)
-        targets = make_targets(*(torch.from_numpy(column[rows]) for column in labels))
-        return Batch(inputs, targets, torch.from_numpy(rows))
+        labels = LabelTable(torch.from_numpy(self.dataset.labels[rows]), self.dataset.attributes)
+        return Batch(inputs, labels, torch.from_numpy(rows))
 
     def _finished(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:

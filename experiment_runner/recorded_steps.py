@@ -15,7 +15,7 @@ from torch import Tensor
 
 from net.buckets import round_frames
 from net.inputs import FrozenFrames
-from net.loss_modules import Targets, Terms
+from net.loss_modules import Terms
 from net.step_graphs import MOST_RECORDINGS, SPARE
 from utils.dataset.collation import Batch
 
@@ -26,7 +26,7 @@ class _Recording:
 
     Attributes:
         graph: From the places to all that a step changes.
-        batch: The places: a batch's frames, filled up, and its targets.
+        batch: The places: a batch's frames, filled up, and its labels.
         names: Of the loss terms.
         terms: Their values, (terms,).
     """
@@ -76,12 +76,12 @@ class RecordedSteps:
         return dict(zip(recording.names, recording.terms.clone().unbind(), strict=True))
 
     def _record(self, batch: Batch, values: Tensor) -> _Recording:
-        inputs, targets = _frames_of(batch), batch.targets.tensors()
+        inputs = _frames_of(batch)
         assert inputs.starts is not None
         places = replace(
             batch,
             inputs=replace(inputs, values=values, starts=inputs.starts.clone()),
-            targets=Targets(*map(torch.clone, targets)),
+            labels=replace(batch.labels, values=batch.labels.values.clone()),
         )
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
@@ -100,8 +100,7 @@ class RecordedSteps:
         if count < len(there.values):
             there.values[count:].zero_()
         there.starts.copy_(given.starts)
-        for place, tensor in zip(places.targets.tensors(), batch.targets.tensors(), strict=True):
-            place.copy_(tensor)
+        places.labels.values.copy_(batch.labels.values)
 
 
 def _frames_of(batch: Batch) -> FrozenFrames:

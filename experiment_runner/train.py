@@ -150,6 +150,7 @@ class Trainer:
         self.scaler = GradScaler(device.type, enabled=parts.precision.needs_scaler)
         self.trained = [p for group in parts.optimiser.param_groups for p in group["params"]]
         self.refused = torch.zeros(3, device=device)  # in all, in a row now, most in a row
+        self._losses = LossManager()
         self._recorded = RecordedSteps(self._take_single) if parts.records_kept_steps else None
 
     def fit(self, epochs: int) -> str:
@@ -189,18 +190,18 @@ class Trainer:
         self.parts.model.train()
         steps = self.parts.train_batches.steps(epoch)
         batches = self.parts.train_feed.serve([rows for step in steps for rows in step], epoch)
-        losses = LossManager()
+        self._losses.restart()
         look_every = 1 if self.device.type == "cpu" else self.log_every  # on the CPU a look waits for nothing
         sizes = self.parts.train_batches.step_sizes(epoch)
         with self.parts.screen.epoch_progress(epoch, sum(sizes)) as progress:
             for index, step in enumerate(steps):
                 with self.parts.processes.agreement():
                     window = [next(batches).to(self.device).augmented(self.parts.normalisation) for _ in step]
-                losses.add(self.train_step(window))
+                self.train_step(window)
                 progress.advance(sizes[index])
                 if (index + 1) % look_every == 0 or index + 1 == len(steps):
-                    self._look(progress, losses)
-        means = losses.means()
+                    self._look(progress)
+        means = self._losses.means()
         with self.parts.processes.agreement():
             if not math.isfinite(means["loss"]):
                 raise FloatingPointError(
@@ -253,6 +254,7 @@ class Trainer:
         else:
             terms = self._differentiate_in_two_passes(window)
         self._update()
+        self._losses.add(terms)
         return terms
 
     def _take_single(self, batch: Batch) -> Terms:
@@ -260,6 +262,7 @@ class Trainer:
         terms = self.parts.loss(self._run(batch), batch.targets)
         _backward([self.scaler.scale(_sum(terms))])
         self._update()
+        self._losses.add(terms)
         return {name: term.detach() for name, term in terms.items()}
 
     def _seed(self, part: int) -> None:
@@ -320,9 +323,9 @@ class Trainer:
         in_row = (self.refused[1] + 1) * refused
         self.refused.copy_(torch.stack([self.refused[0] + refused, in_row, torch.maximum(self.refused[2], in_row)]))
 
-    def _look(self, progress: EpochProgress, losses: LossManager) -> None:
+    def _look(self, progress: EpochProgress) -> None:
         """Wait for the device, show the loss, and end a run that goes nowhere."""
-        progress.show_loss(losses.means()["loss"])
+        progress.show_loss(self._losses.means()["loss"])
         with self.parts.processes.agreement():
             if float(self.refused[2]) >= MOST_REFUSED_STEPS:
                 raise FloatingPointError(

@@ -45,14 +45,6 @@ class Targets:
     votes: Tensor
     votes_mask: Tensor
 
-    def to(self, device: torch.device) -> Targets:
-        """Copy to a device, without waiting where the memory is pinned."""
-        return Targets(*(tensor.to(device, non_blocking=True) for tensor in self.tensors()))
-
-    def pin_memory(self) -> Targets:
-        """Copy to page-locked memory."""
-        return Targets(*(tensor.pin_memory() for tensor in self.tensors()))
-
     @staticmethod
     def concatenate(parts: list[Targets]) -> Targets:
         """Join the targets of several batches."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,7 +13,7 @@ class LossManager:
     """Accumulates every named term of every step without waiting for the device.
 
     The names of the terms are the names in the log; `loss` is their sum. Steps whose terms are not finite are refused
-    by the trainer and left out of the means.
+    by the trainer and left out of the means. From the first step on the sums stay at their place in memory.
     """
 
     def __init__(self) -> None:
@@ -21,13 +23,17 @@ class LossManager:
     def add(self, terms: dict[str, Tensor]) -> None:
         """Add one optimiser step's terms, each a scalar."""
         values = torch.stack([*terms.values()]).detach().double()
-        values = F.pad(values, (0, 1), value=1.0)  # counts the step
+        values = F.pad(values, (0, 1), value=1.0)  # the last counts steps
         if not self._names:
             self._names, self._sums = tuple(terms), torch.zeros_like(values)
         self._sums += torch.where(torch.isfinite(values.sum()), values, 0.0)
 
+    def restart(self) -> None:
+        """Forget all steps."""
+        self._sums.zero_()
+
     def means(self) -> dict[str, float]:
-        """Return the mean of every term over the finite steps since the start; waits for the device.
+        """Return the mean of every term over the finite steps since the last restart; waits for the device.
 
         Raises:
             ValueError: Where no step was added.
@@ -35,5 +41,5 @@ class LossManager:
         if not self._names:
             raise ValueError("no step was added yet")
         *sums, steps = self._sums.tolist()
-        means = [total / steps if steps else float("nan") for total in sums]
+        means = [total / steps if steps else math.nan for total in sums]
         return {**dict(zip(self._names, means, strict=True)), "loss": sum(means)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -25,43 +26,93 @@ class Utterance:
     Attributes:
         row: Its position in the split's table.
         samples: (samples,) float32, 16 kHz mono; normalised, but where augmentation is to come before it.
-        emotion: Class index, -1 where missing.
-        attributes: (attributes,) on [0, 1], NaN where missing.
-        gender: Gender index, -1 where missing.
-        votes: Shares of the raters' votes, (classes,), NaN where missing; (0,) where they are not learnt.
+        labels: Its row of a `LabelTable`.
+        attributes: See there.
         augmentation: What is to be done to it; None where nothing is.
     """
 
     row: int
     samples: Waveform
-    emotion: int
-    attributes: npt.NDArray[np.float32]
-    gender: int
-    votes: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.float32]
+    attributes: int
     augmentation: DrawnAugmentation | None = None
 
 
 @dataclass(frozen=True)
+class LabelTable:
+    """Labels of a batch in one small table, which travels to the device at once.
+
+    Attributes:
+        values: (batch, 2 + attributes + classes) float32: the indices of emotion and gender, -1 where missing;
+            attributes on [0, 1], NaN where missing; shares of the raters' votes, NaN where missing, no column where
+            they are not learnt.
+        attributes: How many of the columns are attributes.
+    """
+
+    values: Tensor
+    attributes: int
+
+    @staticmethod
+    def columns(
+        emotions: npt.NDArray[np.int64],
+        genders: npt.NDArray[np.int64],
+        attributes: npt.NDArray[np.float32],
+        votes: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.float32]:
+        """Return the values of a table, one row an utterance."""
+        return np.column_stack([emotions, genders, attributes, votes]).astype(np.float32)
+
+    def targets(self) -> Targets:
+        """Return what a criterion takes, on the table's device; what is missing is masked."""
+        emotion, gender = self.values[:, 0], self.values[:, 1]
+        attributes, votes = self.values[:, 2 : 2 + self.attributes], self.values[:, 2 + self.attributes :]
+        has_votes = ~votes.isnan().any(dim=1) if votes.shape[1] else torch.zeros_like(emotion, dtype=torch.bool)
+        return Targets(
+            emotion=emotion.clamp(min=0).long(),
+            emotion_mask=emotion >= 0,
+            attributes=attributes.nan_to_num(),
+            attribute_mask=~attributes.isnan(),
+            gender=gender.clamp(min=0).long(),
+            gender_mask=gender >= 0,
+            votes=votes.nan_to_num(),
+            votes_mask=has_votes,
+        )
+
+    def to(self, device: torch.device) -> LabelTable:
+        """Copy to a device, without waiting where the memory is pinned."""
+        return LabelTable(self.values.to(device, non_blocking=True), self.attributes)
+
+    def pin_memory(self) -> LabelTable:
+        """Copy to page-locked memory."""
+        return LabelTable(self.values.pin_memory(), self.attributes)
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Utterances as the model takes them, targets and the rows they come from.
+    """Utterances as the model takes them, their labels and the rows they come from.
 
     Where there is an `augmentation`, it is still to be done, and the waveforms are not normalised yet.
     """
 
     inputs: Inputs
-    targets: Targets
+    labels: LabelTable
     rows: Tensor
     augmentation: Augmentation | None = None
+
+    @cached_property
+    def targets(self) -> Targets:
+        """What a criterion takes, where the batch is."""
+        return self.labels.targets()
 
     def to(self, device: torch.device) -> Batch:
         """Copy to a device, without waiting where the memory is pinned; the rows stay on the host."""
         augmentation = None if self.augmentation is None else self.augmentation.to(device)
-        return Batch(self.inputs.to(device), self.targets.to(device), self.rows, augmentation)
+        return Batch(self.inputs.to(device), self.labels.to(device), self.rows, augmentation)
 
     def pin_memory(self) -> Batch:
         """Move to page-locked memory; called by the data loader."""
         augmentation = None if self.augmentation is None else self.augmentation.pin_memory()
-        return Batch(self.inputs.pin_memory(), self.targets.pin_memory(), self.rows, augmentation)
+        return Batch(self.inputs.pin_memory(), self.labels.pin_memory(), self.rows, augmentation)
 
     def augmented(self, normalisation: Normalisation) -> Batch:
         """Return the batch augmented and then normalised, on its device; as it is where it has no augmentation.
@@ -78,30 +129,12 @@ class Batch:
 
 def collate(utterances: Sequence[Utterance]) -> Batch:
     """Join utterances end to end; nothing is padded here."""
-    targets = make_targets(
-        torch.tensor([utterance.emotion for utterance in utterances]),
-        torch.from_numpy(np.stack([utterance.attributes for utterance in utterances])),
-        torch.tensor([utterance.gender for utterance in utterances]),
-        torch.from_numpy(np.stack([utterance.votes for utterance in utterances])),
-    )
+    labels = torch.from_numpy(np.stack([utterance.labels for utterance in utterances]))
+    table = LabelTable(labels, utterances[0].attributes)
     rows = torch.tensor([utterance.row for utterance in utterances])
     drawn = [utterance.augmentation for utterance in utterances if utterance.augmentation is not None]
     augmentation = _collate_augmentation(drawn) if drawn else None
-    return Batch(_end_to_end([utterance.samples for utterance in utterances]), targets, rows, augmentation)
-
-
-def make_targets(emotion: Tensor, attributes: Tensor, gender: Tensor, votes: Tensor) -> Targets:
-    """Mask what is missing; the arguments are those of `Utterance`, one row an utterance."""
-    return Targets(
-        emotion=emotion.clamp(min=0),
-        emotion_mask=emotion >= 0,
-        attributes=attributes.nan_to_num(),
-        attribute_mask=~attributes.isnan(),
-        gender=gender.clamp(min=0),
-        gender_mask=gender >= 0,
-        votes=votes.nan_to_num(),
-        votes_mask=~votes.isnan().any(dim=1) if votes.shape[1] else torch.zeros(len(votes), dtype=torch.bool),
-    )
+    return Batch(_end_to_end([utterance.samples for utterance in utterances]), table, rows, augmentation)
 
 
 def _collate_augmentation(drawn: Sequence[DrawnAugmentation]) -> Augmentation:
