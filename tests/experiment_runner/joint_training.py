@@ -52,3 +52,4 @@ if __name__ == "__main__":
             podcast = SyntheticPodcast(Path(case["labels"]), Path(case["audio"]), pd.DataFrame())
             found = train(podcast, folder, case["keys"], processes, device)
             torch.save(found, folder / f"{name}-{processes.rank}.pt")
+    processes.leave(0)  # an orderly end waits seconds for each worker of each loader

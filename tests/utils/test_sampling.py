@@ -56,7 +56,14 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
 def test_accumulating_4_of_2_takes_the_steps_of_batches_of_8() -> None:
     whole, parts = make(61, 8, 1, 0).steps(3), make(61, 2, 4, 0).steps(3)
     for one, other in zip(whole, parts, strict=True):
-        assert np.array_equal(np.concatenate(one), np.concatenate(other))
+        assert sorted(np.concatenate(one)) == sorted(np.concatenate(other))
+
+
+def test_ranks_have_equally_many_seconds() -> None:
+    ranks = [make(1024, 32, 1, 0, rank, 4) for rank in range(4)]
+    seconds = np.array([[one.seconds[rows].sum() for (rows,) in one.steps(1)] for one in ranks])
+    assert seconds.shape == (4, 8)
+    assert (np.ptp(seconds, axis=0) < 0.02 * seconds.mean(axis=0)).all()
 
 
 def test_the_longest_micro_batch_is_found() -> None:

@@ -86,9 +86,18 @@ class RandomBatches:
         return np.array_split(order, self.steps_per_epoch)
 
     def _micro_batches(self, step: Rows) -> list[Rows]:
-        """Return those of all ranks, dealt in turn."""
-        parts = min(self.accumulation_steps, len(step) // self.ranks)
-        return np.array_split(step, parts * self.ranks)
+        """Return those of all ranks, which take them in turn.
+
+        Utterances are dealt by duration, to and fro, so that all last equally long: ranks wait for the slowest in every
+        step, and the memory for the longest.
+        """
+        count = min(self.accumulation_steps, len(step) // self.ranks) * self.ranks
+        if count == 1:
+            return [step]
+        turn, place = np.divmod(np.arange(len(step)), count)
+        receiver = np.where(turn % 2, count - 1 - place, place)
+        by_duration = step[np.argsort(-self.seconds[step], kind="stable")]
+        return [by_duration[receiver == number] for number in range(count)]
 
     def _cut(self, rows: Rows) -> list[Rows]:
         """Cut a micro-batch, in its order, where `max_seconds` are full."""
