@@ -165,7 +165,8 @@ def convolve(hidden: Tensor, conv: nn.Conv1d) -> Tensor:
     """Convolve (time, channels) to (frames, out_channels) in the dtype of `hidden`.
 
     The kernel's taps fall into groups of `stride` taps. The windows of one group do not overlap, so that together they
-    are a view of `hidden` as a matrix, and the convolution is one product a group.
+    are a view of `hidden` as a matrix, and the convolution is one product a group: in half precision, of all groups
+    side by side, since a sum of products would be rounded after each.
     """
     kernel, stride = conv.kernel_size[0], conv.stride[0]
     if conv.groups != 1 or conv.dilation[0] != 1 or conv.padding != (0,):
@@ -173,17 +174,18 @@ def convolve(hidden: Tensor, conv: nn.Conv1d) -> Tensor:
     channels = hidden.shape[1]
     rows = (hidden.shape[0] - kernel) // stride + 1
     weight = conv.weight.to(hidden.dtype).permute(0, 2, 1).flatten(1)
-    result = None
+    bias = None if conv.bias is None else conv.bias.to(hidden.dtype)
+    groups = []
     for first in range(0, kernel, stride):
         width = min(stride, kernel - first) * channels
-        start = first * channels
-        windows = hidden.as_strided((rows, width), (stride * channels, 1), hidden.storage_offset() + start)
-        part = weight[:, start : start + width]
-        if result is None:
-            result = F.linear(windows, part, None if conv.bias is None else conv.bias.to(hidden.dtype))
-        else:
-            result = result.addmm_(windows, part.t())
-    assert result is not None
+        place = hidden.storage_offset() + first * channels
+        groups.append(hidden.as_strided((rows, width), (stride * channels, 1), place))
+    if hidden.dtype.itemsize < 4:
+        return F.linear(torch.cat(groups, dim=1), weight, bias)
+    first_part, *parts = torch.split(weight, [group.shape[1] for group in groups], dim=1)
+    result = F.linear(groups[0], first_part, bias)
+    for group, part in zip(groups[1:], parts, strict=True):
+        result = result.addmm_(group, part.t())
     return result
 
 

@@ -38,7 +38,9 @@ def podcast(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPodcast:
 
 
 @pytest.fixture
-def cuda() -> torch.device:
+def cuda(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """A GPU, whose float32 is float32 as in the program (`experiment_runner/device.py`)."""
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA GPU")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     return torch.device("cuda")

@@ -170,16 +170,13 @@ def test_kernels_equal_the_plain_form(settings: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("norm", ["group", "layer"])
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2), (torch.float16, 5e-3)])
-def test_kernels_on_a_gpu(
-    norm: str, dtype: torch.dtype, limit: float, cuda: torch.device, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kernels_on_a_gpu(norm: str, dtype: torch.dtype, limit: float, cuda: torch.device) -> None:
     extractor = make_extractor({"feat_extract_norm": norm, "conv_bias": norm == "layer", "conv_dim": [512] * 7}).to(
         cuda
     )
     counts = (128_000, 400, 44_000, 99_999, 160_000)
     samples = make_samples(counts, cuda)
     placement = place_for(extractor, counts, cuda)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     with torch.no_grad():
         expected = one_by_one(extractor, samples, counts)
         found = extract(extractor, samples, placement, dtype)

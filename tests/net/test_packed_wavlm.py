@@ -211,9 +211,7 @@ def test_fused_layers_on_a_gpu(
     dtype: torch.dtype,
     limits: tuple[float, float],
     cuda: torch.device,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     encoder = make_encoder(name).eval().to(cuda)
     waveforms = [waveform.to(cuda) for waveform in make_waveforms((0.1, 8.0, 2.5, 12.0))]
     check_against_transformers(encoder, waveforms, dtype, limits)

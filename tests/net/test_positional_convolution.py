@@ -112,7 +112,6 @@ def test_kernels_equal_transformers(shape: str) -> None:
 def test_kernels_on_a_gpu(
     dim: int, dtype: torch.dtype, limit: float, cuda: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     monkeypatch.setitem(SHAPES, "real", (dim, 16, 128, None, (399, 1, 137, 549, 64)))
     output, *gradients = compare(positional_convolution, "real", dtype, cuda)
     assert output <= limit
