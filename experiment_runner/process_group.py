@@ -11,6 +11,7 @@ import pickle
 import socket
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -133,13 +134,19 @@ class ProcessGroup(Processes):
         return joined, slice(start, start + len(own))
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Replace float32 tensors without a graph, in place, by their sums over the processes."""
+        """Replace float32 tensors without a graph, in place, by their sums over the processes.
+
+        One bucket is copied while another is on its way.
+        """
+        on_the_way: deque[tuple[list[Tensor], Tensor, dist.Work]] = deque()
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.flatten() for tensor in bucket])
             with _joint_work():
-                dist.all_reduce(flat)
-            parts = torch.split(flat, [tensor.numel() for tensor in bucket])
-            torch._foreach_copy_(bucket, [part.view_as(t) for part, t in zip(parts, bucket, strict=True)])
+                on_the_way.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
+            if len(on_the_way) > 1:
+                _take_over(*on_the_way.popleft())
+        while on_the_way:
+            _take_over(*on_the_way.popleft())
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace gradients, in place, by their sums over the processes.
@@ -210,6 +217,13 @@ def _joint_work() -> Iterator[None]:
             "another process has ended without a word, perhaps killed because the memory was full, or its machine "
             "cannot be reached any more; start the command again"
         ) from error
+
+
+def _take_over(bucket: list[Tensor], flat: Tensor, work: dist.Work) -> None:
+    with _joint_work():
+        work.wait()
+    parts = torch.split(flat, [tensor.numel() for tensor in bucket])
+    torch._foreach_copy_(bucket, [part.view_as(tensor) for part, tensor in zip(parts, bucket, strict=True)])
 
 
 def _report(error: Exception) -> tuple[Exception, str, str]:
