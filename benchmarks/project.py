@@ -74,7 +74,7 @@ def memory_feed(batches: Sequence[Rows], waveforms: Sequence[Waveform], device: 
 
 
 def _utterance(row: int, samples: Waveform) -> Utterance:
-    return Utterance(row, samples, np.array([row % len(CLASSES), -1], np.float32), attributes=0)
+    return Utterance(row, samples, np.array([row % len(CLASSES), -1], np.float32), attribute_count=0)
 
 
 class _Batches(Dataset[Batch]):

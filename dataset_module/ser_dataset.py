@@ -67,8 +67,8 @@ class SERDataset(Dataset[Utterance]):
         low, high = labels.attribute_scale
         values = table[list(labels.attributes)].to_numpy(dtype=np.float64)
         attributes = ((values - low) / (high - low)).astype(np.float32)
-        self.labels = LabelTable.columns(emotions, genders, attributes, shares.astype(np.float32))
-        self.attributes = len(labels.attributes)
+        self.labels = LabelTable.join(emotions, genders, attributes, shares.astype(np.float32))
+        self.attribute_count = len(labels.attributes)
         self.normalisation = normalisation
         self.max_seconds = max_seconds
         self.seed = seed
@@ -96,7 +96,7 @@ class SERDataset(Dataset[Utterance]):
             augmentation = self.augmenter.draw(epoch, self.names[row], len(samples))
         else:
             samples = self.normalisation(samples)
-        return Utterance(row, samples, self.labels[row], self.attributes, augmentation)
+        return Utterance(row, samples, self.labels[row], self.attribute_count, augmentation)
 
 
 def _indices(column: pd.Series, names: tuple[str, ...]) -> npt.NDArray[np.int64]:

@@ -13,17 +13,19 @@ import numpy as np
 import torch
 
 from experiment_runner.early_stopping import HybridEarlyStopping
-from experiment_runner.kept_feed import KeptFeed, build_feeds
+from experiment_runner.kept_feed import build_feeds
 from experiment_runner.model_description import UPSTREAM_SETTINGS, ModelDescription, spec_augment
 from experiment_runner.optimisation import build_optimiser, build_scheduler, make_recordable
 from experiment_runner.preparation import measure_training
 from experiment_runner.recorder import Recorder
 from experiment_runner.run import Run
 from experiment_runner.run_folder import LOG
-from experiment_runner.train import Feed, Trainer, TrainerParts
+from experiment_runner.train import Trainer, TrainerParts
 from net.loss_modules import ClassPriors, Loss, LossSettings, get_loss_module
 from net.ser_model_wrapper import SERModelWrapper
+from net.triton_support import runs_triton
 from net.upstream import Upstream
+from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.normalisation import Normalisation, measure_corpus
 from utils.dataset.random_draws import stable_key
 from utils.dataset.sampling import RandomBatches, evaluation_batches
@@ -136,12 +138,12 @@ def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
     batches = training_batches(run)
     train_feed, development_feed = build_feeds(run, model.upstream, assembly.description)
     records_upstream = config.compile == "auto" and model.upstream.record_steps(run.device)
-    records_kept = config.compile == "auto" and _learns_from_kept_frames(run, model.upstream, train_feed)
-    if records_upstream or records_kept:
+    most_frames = _most_frames(run, model.upstream)
+    if records_upstream or most_frames is not None:
         run.screen.line("steps are recorded as CUDA graphs; the first ones wait for kernels to be compiled")
     optimiser = build_optimiser(model, config)
     scheduler = build_scheduler(optimiser, config, batches.steps_per_epoch * config.epoch)
-    if records_kept:
+    if most_frames is not None:
         make_recordable(optimiser)
     parts = TrainerParts(
         model=model,
@@ -162,14 +164,24 @@ def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
         record=lambda record: run.processes.from_main(partial(recorder.record, record)),
         screen=run.screen,
         processes=run.processes,
-        records_kept_steps=records_kept,
+        most_frames=most_frames,
     )
     return Trainer(parts, run.device, run.seed, config.max_grad_norm, config.log_every)
 
 
-def _learns_from_kept_frames(run: Run, upstream: Upstream, feed: Feed) -> bool:
-    """Return whether training steps begin with kept frames of a whole upstream, on one GPU and in one process."""
-    return run.device.type == "cuda" and run.processes.ranks == 1 and upstream.is_frozen and isinstance(feed, KeptFeed)
+def _most_frames(run: Run, upstream: Upstream) -> int | None:
+    """Return the frames of the longest batch, where whole steps are recorded, which begin behind a frozen upstream.
+
+    On one GPU that has the kernels, in one process, one micro-batch a step; else None.
+    """
+    config = run.config
+    has_kernels = run.device.type == "cuda" and runs_triton(run.device)
+    is_single = run.processes.ranks * config.accumulation_steps == 1
+    if not (config.compile == "auto" and has_kernels and is_single and upstream.is_frozen):
+        return None
+    seconds = np.sort(run.data.train["seconds"].to_numpy(np.float64).clip(max=config.max_seconds))
+    longest = seconds[-config.batch_size :] * SAMPLE_RATE_HZ
+    return sum(upstream.frame_counts(longest.astype(np.int64).tolist()))
 
 
 def training_batches(run: Run) -> RandomBatches:

@@ -162,7 +162,7 @@ class KeptFeed(Feed):
         values = self.source.fetch(rows[is_known])
         starts = starts_of(self.frames[rows].tolist()) if others is None else None
         inputs = FrozenFrames(values, tuple(counts.tolist()), tuple(is_known.tolist()), others, starts)
-        labels = LabelTable(torch.from_numpy(self.dataset.labels[rows]), self.dataset.attributes)
+        labels = LabelTable(torch.from_numpy(self.dataset.labels[rows]), self.dataset.attribute_count)
         return Batch(inputs, labels, torch.from_numpy(rows))
 
     def _finished(self, batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -115,6 +115,11 @@ def build_scheduler(optimiser: torch.optim.Optimizer, config: ExperimentConfig, 
     return LambdaLR(optimiser, lambda step: learning_rate_factor(config.scheduler, step, total_steps, warmup_steps))
 
 
+def current_rate(scheduler: LambdaLR) -> float:
+    """Return the learning rate of the next step, of the first group, without asking the device."""
+    return float(scheduler.base_lrs[0]) * scheduler.lr_lambdas[0](scheduler.last_epoch)
+
+
 def learning_rate_factor(scheduler: str, step: int, total_steps: int, warmup_steps: int) -> float:
     """Return the share of the highest learning rate at an optimiser step counted from 0.
 

@@ -1,4 +1,4 @@
-"""Optimiser steps on kept frames of a frozen upstream, each recorded whole as one CUDA graph.
+"""Optimiser steps behind a frozen upstream, each recorded whole as one CUDA graph.
 
 What is left to compute of them is a few hundred small kernels; launching these one by one takes the host many times as
 long as running them takes the GPU.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,12 +16,28 @@ from torch import Tensor
 from net.buckets import round_frames
 from net.inputs import FrozenFrames
 from net.loss_modules import Terms
-from net.step_graphs import MOST_RECORDINGS, SPARE
 from utils.dataset.collation import Batch
+
+SHARE = 4
+"""A recording takes at most one part in so many more frames than its batches have: these frames cost little."""
+MOST_RECORDINGS = 64
+Kind = tuple[int, int]
+"""What one recording serves: batches of so many frames when filled up, and of so many utterances."""
+
+
+class RecordingError(Exception):
+    """A step cannot be recorded; the text names the remedy."""
+
+
+class Graph(Protocol):
+    """A `torch.cuda.CUDAGraph`."""
+
+    def replay(self) -> None:
+        """Do again what was recorded."""
 
 
 @dataclass(frozen=True)
-class _Recording:
+class Recording:
     """One recorded step.
 
     Attributes:
@@ -31,63 +47,91 @@ class _Recording:
         terms: Their values, (terms,).
     """
 
-    graph: torch.cuda.CUDAGraph
+    graph: Graph
     batch: Batch
     names: tuple[str, ...]
     terms: Tensor
 
 
 class RecordedSteps:
-    """Takes optimiser steps by recordings: one for each bucket of the frames and each number of utterances.
+    """Takes optimiser steps, by a recording from the second batch of a kind on.
 
     Args:
-        take: Takes a step with a batch on the GPU, without waiting for it. It must have run before, so that what is
-            made once is there; all that it changes must stay at its place in memory.
+        take: Takes a step with a batch on the GPU, without waiting for it. All that it reads and changes must stay at
+            its place in memory, and the model in training mode; no graph of an earlier step may be alive.
+        most_frames: Of a batch; steps with more are taken without a recording.
     """
 
-    def __init__(self, take: Callable[[Batch], Terms]) -> None:
+    def __init__(self, take: Callable[[Batch], Terms], most_frames: int) -> None:
+        self.recordings: dict[Kind, Recording] = {}
         self._take = take
-        self._recordings: dict[tuple[int, int], _Recording] = {}
+        self._rows = round_frames(most_frames, SHARE)
         self._values: Tensor | None = None
+        self._seen: set[Kind] = set()
         self._pool: Any = None
 
     @staticmethod
-    def can_take(window: list[Batch]) -> bool:
-        """Return whether an effective batch is a single one of which everything is kept, on a GPU."""
-        inputs = window[0].inputs
-        if len(window) > 1 or not isinstance(inputs, FrozenFrames):
-            return False
-        return inputs.starts is not None and inputs.values.is_cuda
+    def kind_of(batch: Batch) -> Kind:
+        """Return what a batch has in common with others of its recording."""
+        return round_frames(len(_frames_of(batch).values), SHARE), len(batch.rows)
 
     def __call__(self, batch: Batch) -> Terms:
-        """Take a step; return the loss terms, which stay what they are in later steps."""
-        inputs = _frames_of(batch)
-        frames, width = inputs.values.shape
-        bucket = round_frames(frames)
-        if self._values is None or len(self._values) < bucket or len(self._recordings) >= MOST_RECORDINGS:
-            self._recordings, self._pool = {}, torch.cuda.graph_pool_handle()
-            self._values = inputs.values.new_zeros((bucket + bucket // SPARE, width))
-        kind = bucket, len(batch.rows)
-        if kind not in self._recordings:
-            self._recordings[kind] = self._record(batch, self._values[:bucket])
-        recording = self._recordings[kind]
+        """Take a step.
+
+        Args:
+            batch: With the frames of all its utterances.
+
+        Returns:
+            The loss terms, which stay what they are in later steps.
+
+        Raises:
+            RecordingError: Where the GPU cannot record it.
+        """
+        kind = self.kind_of(batch)
+        if kind not in self._seen or kind[0] > self._rows:
+            self._seen.add(kind)
+            return self._take(batch)
+        if kind not in self.recordings:
+            self._make_room(batch)
+            self.recordings[kind] = self._record(kind, batch)
+        recording = self.recordings[kind]
         self._fill(recording.batch, batch)
         recording.graph.replay()
         return dict(zip(recording.names, recording.terms.clone().unbind(), strict=True))
 
-    def _record(self, batch: Batch, values: Tensor) -> _Recording:
+    def _make_room(self, batch: Batch) -> None:
+        """Allocate what recordings share, once; drop them all where they are too many."""
+        if len(self.recordings) >= MOST_RECORDINGS:
+            self.recordings, self._pool = {}, None
+        if self._values is None:
+            values = _frames_of(batch).values
+            self._values = values.new_zeros((self._rows, values.shape[1]))
+
+    def _places(self, kind: Kind, batch: Batch) -> Batch:
+        """Return a batch of the kind, whose tensors a recording reads."""
         inputs = _frames_of(batch)
+        assert self._values is not None
         assert inputs.starts is not None
-        places = replace(
+        return replace(
             batch,
-            inputs=replace(inputs, values=values, starts=inputs.starts.clone()),
+            inputs=replace(inputs, values=self._values[: kind[0]], starts=inputs.starts.clone()),
             labels=replace(batch.labels, values=batch.labels.values.clone()),
         )
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            terms = self._take(places)
-            values_of_terms = torch.stack([term.detach() for term in terms.values()])
-        return _Recording(graph, places, tuple(terms), values_of_terms)
+
+    def _record(self, kind: Kind, batch: Batch) -> Recording:
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        graph, places = torch.cuda.CUDAGraph(), self._places(kind, batch)
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                terms = self._take(places)
+                values = torch.stack([term.detach() for term in terms.values()])
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise RecordingError(f'a training step could not be recorded ({reason}); set compile = "off"') from error
+        return Recording(graph, places, tuple(terms), values)
 
     @staticmethod
     def _fill(places: Batch, batch: Batch) -> None:

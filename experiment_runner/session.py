@@ -19,6 +19,7 @@ from experiment_runner.experiment import run_train
 from experiment_runner.optimisation import choose_precision
 from experiment_runner.preparation import PreparedExperiment, synthetic_note
 from experiment_runner.processes import ALONE, Processes, ProcessesError
+from experiment_runner.recorded_steps import RecordingError
 from experiment_runner.report import write_report
 from experiment_runner.run import Run
 from experiment_runner.run_folder import LOG, RunError, RunFolder
@@ -31,7 +32,15 @@ from utils.upstreams import UpstreamError
 
 FAILED = 1
 """Exit status of a command of which a run failed."""
-EXPECTED_FAILURES = (DataError, UpstreamError, CheckpointError, RunError, ProcessesError, FloatingPointError)
+EXPECTED_FAILURES = (
+    DataError,
+    UpstreamError,
+    CheckpointError,
+    RunError,
+    ProcessesError,
+    RecordingError,
+    FloatingPointError,
+)
 
 
 def check_precision(experiments: Iterable[PreparedExperiment], device: torch.device) -> None:

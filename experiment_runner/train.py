@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pandas as pd
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from experiment_runner.early_stopping import Decision, HybridEarlyStopping
 from experiment_runner.effective_batch import differentiate, total_weights
 from experiment_runner.inference import decoded, infer
-from experiment_runner.optimisation import Precision, clip_gradients
+from experiment_runner.optimisation import Precision, clip_gradients, current_rate
 from experiment_runner.processes import Processes
 from experiment_runner.recorded_steps import RecordedSteps
 from experiment_runner.screen import EpochProgress, Screen
@@ -104,8 +104,8 @@ class TrainerParts:
         record: Called with every epoch's record.
         screen: Where progress is shown.
         processes: That train together; batches are this process's share.
-        records_kept_steps: Whether steps on what is kept of a frozen upstream are recorded; see `RecordedSteps`. The
-            optimiser must be recordable then.
+        most_frames: Of a training batch, where steps behind a frozen upstream are recorded, see `RecordedSteps`: the
+            optimiser must be recordable then. None where they are not.
     """
 
     model: SERModelWrapper
@@ -124,7 +124,7 @@ class TrainerParts:
     record: Callable[[EpochRecord], None]
     screen: Screen
     processes: Processes
-    records_kept_steps: bool
+    most_frames: int | None
 
 
 class Trainer:
@@ -151,7 +151,8 @@ class Trainer:
         self.trained = [p for group in parts.optimiser.param_groups for p in group["params"]]
         self.refused = torch.zeros(3, device=device)  # in all, in a row now, most in a row
         self._losses = LossManager()
-        self._recorded = RecordedSteps(self._take_single) if parts.records_kept_steps else None
+        most_frames = parts.most_frames
+        self._recorded = None if most_frames is None else RecordedSteps(self._take_seeded, most_frames)
 
     def fit(self, epochs: int) -> str:
         """Train until early stopping or for so many epochs; return why training ended.
@@ -176,7 +177,7 @@ class Trainer:
                 int(self.refused[0]),
                 train_seconds,
                 time.perf_counter() - started,
-                float(self.parts.scheduler.get_last_lr()[0]),
+                current_rate(self.parts.scheduler),
             )
             if decision.improved:
                 self.parts.save(record)
@@ -211,10 +212,8 @@ class Trainer:
 
     def train_step(self, window: list[Batch]) -> Terms:
         """Take one optimiser step over the micro-batches of an effective batch; return the loss terms of all of it."""
-        has_begun = len(self.parts.optimiser.state) > 0  # and its state lies where it stays
-        if self._recorded is not None and has_begun and self._recorded.can_take(window):
-            self._seed(0)
-            terms = self._recorded(window[0])
+        if self._recorded is not None and len(window) == 1:
+            terms = self._recorded(self._behind_upstream(window[0]))
         else:
             terms = self._take(window)
         self.parts.scheduler.step()
@@ -257,13 +256,18 @@ class Trainer:
         self._losses.add(terms)
         return terms
 
-    def _take_single(self, batch: Batch) -> Terms:
-        """Do what `_take` does with one micro-batch in one process, all of it on the GPU; seeds are set before."""
-        terms = self.parts.loss(self._run(batch), batch.targets)
-        _backward([self.scaler.scale(_sum(terms))])
+    def _take_seeded(self, batch: Batch) -> Terms:
+        """Do what `_take` does with one micro-batch in one process, but for setting seeds, without the host's help."""
+        terms = self._differentiate_part(batch, None)
         self._update()
         self._losses.add(terms)
-        return {name: term.detach() for name, term in terms.items()}
+        return terms
+
+    def _behind_upstream(self, batch: Batch) -> Batch:
+        """Return a batch with all its frames of the frozen upstream, and set the step's seeds."""
+        self._seed(0)
+        with self.parts.precision.autocast(self.device):
+            return replace(batch, inputs=self.parts.model.upstream.complete(batch.inputs))
 
     def _seed(self, part: int) -> None:
         """Let dropout and masks depend on seed, step and a micro-batch's number in the effective batch alone."""
@@ -284,11 +288,17 @@ class Trainer:
         terms: Terms = {}
         totals = total_weights(loss, [batch.targets for batch in window], self.parts.processes)
         for part, batch in enumerate(window):
-            share = loss(self._forward(batch, part), batch.targets, totals)
-            _backward([self.scaler.scale(_sum(share))])
-            terms = {name: terms[name] + term.detach() if part else term.detach() for name, term in share.items()}
+            self._seed(part)
+            share = self._differentiate_part(batch, totals)
+            terms = {name: terms[name] + term if part else term for name, term in share.items()}
         self.parts.processes.sum(list(terms.values()))
         return terms
+
+    def _differentiate_part(self, batch: Batch, totals: Terms | None) -> Terms:
+        """Differentiate a micro-batch's share of the loss; return its terms."""
+        terms = self.parts.loss(self._run(batch), batch.targets, totals)
+        _backward([self.scaler.scale(_sum(terms))])
+        return {name: term.detach() for name, term in terms.items()}
 
     def _differentiate_in_two_passes(self, window: list[Batch]) -> Terms:
         """Differentiate a loss of all utterances at once, holding one micro-batch's graph at a time.

@@ -56,7 +56,7 @@ def statistics_forward_kernel(
         weights = tl.exp(load_scores(scores, rows, last) - highest)
         centred = load_tile(values, rows, columns, last, D) - mean[None, :]
         sums += weights[:, None] * centred * centred
-    deviation = tl.maximum(tl.sqrt(tl.sum(sums, 0) / total), SMALLEST)
+    deviation = tl.maximum(tl.sqrt(tl.sum(sums, 0) / total), SMALLEST, propagate_nan=tl.PropagateNan.ALL)
     tl.store(statistics + utterance * 2 * D + columns, mean, mask=columns < D)
     tl.store(statistics + utterance * 2 * D + D + columns, deviation, mask=columns < D)
     if tl.program_id(1) == 0:

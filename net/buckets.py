@@ -16,14 +16,14 @@ LONGEST_STEP = 128
 UTTERANCES_STEP = 8
 
 
-def round_frames(total: int) -> int:
-    """Return the frames of the bucket of a batch of so many."""
-    step = _step_of(total)
+def round_frames(total: int, share: int = SHARE) -> int:
+    """Return the frames of the bucket of a batch of so many, at most one part in `share` more, but for small ones."""
+    step = _step_of(total, share)
     return -(-total // step) * step
 
 
-def _step_of(total: int) -> int:
-    return max(SMALLEST_STEP, 1 << (total // SHARE).bit_length() >> 1)
+def _step_of(total: int, share: int = SHARE) -> int:
+    return max(SMALLEST_STEP, 1 << (total // share).bit_length() >> 1)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Values of several utterances end to end, and the few operations that respect their borders.
 
-Pooling and heads are written in these operations alone, so that how an upstream lays out its batch (padded, packed)
-never reaches them, and no operation can mix two utterances.
+Pooling and heads are written in these operations alone, or in a kernel that takes the borders from `starts`, so that
+how an upstream lays out its batch (padded, packed) never reaches them, and no operation can mix two utterances.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ class Frames:
 
     @cached_property
     def _lengths(self) -> Tensor:
+        if sum(self.lengths) != self.values.shape[0]:
+            raise ValueError(f"what is behind the {sum(self.lengths)} frames can be left out by `starts` alone")
         return torch.tensor(self.lengths).to(self.values.device, non_blocking=True)
 
     @cached_property

@@ -3,8 +3,7 @@
 Every utterance starts at a multiple of the extractor's total stride in one long signal, so that frame k of layer l of
 an utterance at sample s lies at row s / stride_l + k of one grid per layer. A convolution over the whole signal then
 computes every utterance's frames as if it were alone; the few rows between utterances mix two of them and are dropped
-at the end. Activations are (time, channels), where a strided convolution is a sum of matrix products on views, without
-any copy.
+at the end. Activations are (time, channels), where a strided convolution is a sum of matrix products on views.
 """
 
 from __future__ import annotations
@@ -180,7 +179,7 @@ def convolve(hidden: Tensor, conv: nn.Conv1d) -> Tensor:
         width = min(stride, kernel - first) * channels
         place = hidden.storage_offset() + first * channels
         groups.append(hidden.as_strided((rows, width), (stride * channels, 1), place))
-    if hidden.dtype.itemsize < 4:
+    if hidden.dtype.itemsize < 4 and len(groups) > 1:
         return F.linear(torch.cat(groups, dim=1), weight, bias)
     first_part, *parts = torch.split(weight, [group.shape[1] for group in groups], dim=1)
     result = F.linear(groups[0], first_part, bias)

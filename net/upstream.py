@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from net.frames import Frames, from_padded
+from net.frames import Frames, from_padded, starts_of
 from net.group_norm import LengthAwareGroupNorm
+from net.host_tables import to_device
 from net.inputs import FrozenFrames, Inputs, Waveforms
 from net.pack_plan import PackPlan
 from net.packed_wavlm import PackedWavLM, mix_layers
@@ -132,10 +133,9 @@ class Upstream(nn.Module):
     def forward(self, inputs: Inputs) -> Frames:
         """Encode utterances to frames of shape (total_frames, hidden)."""
         if self.is_frozen:
-            values = self._complete(inputs)
-            layers = values.view(len(values), -1, self.hidden_size).unbind(1)
-            starts = inputs.starts if isinstance(inputs, FrozenFrames) else None
-            return Frames(self._weighted(layers[-1], layers), self.frame_counts(inputs.counts), starts)
+            known = self.complete(inputs)
+            layers = known.values.view(len(known.values), -1, self.hidden_size).unbind(1)
+            return Frames(self._weighted(layers[-1], layers), self.frame_counts(inputs.counts), known.starts)
         if self.packed is None:
             assert isinstance(inputs, Waveforms), "a padded encoder starts from waveforms"
             return Frames(self._weighted(*self._encode_padded(inputs)), self._lengths)
@@ -162,6 +162,14 @@ class Upstream(nn.Module):
             if self.layer_weights is None:
                 return self.packed.encode(features, plan, dtype, None)
             return torch.cat(self.packed.hidden_states(features, plan, dtype), dim=1)
+
+    def complete(self, inputs: Inputs) -> FrozenFrames:
+        """Return a whole batch's frames of a frozen encoder; those that are not known are computed."""
+        if isinstance(inputs, FrozenFrames) and inputs.starts is not None:
+            return inputs
+        values, counts = self._complete(inputs), inputs.counts
+        starts = to_device(starts_of(self.frame_counts(counts)), values.device)
+        return FrozenFrames(values, counts, (True,) * len(counts), None, starts)
 
     def _plan(self, inputs: Inputs) -> PackPlan:
         assert self.packed is not None

@@ -221,8 +221,8 @@ class TrainingConfig(AugmentationKeys):
     on the CPU."""
     compile: Annotated[Literal["auto", "off"], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = "auto"
     """`auto`: on a GPU, what a training step of WavLM asks of it is recorded once for each size of batch and replayed
-    as a CUDA graph; batches are filled up by a 32nd at most, with zeros that no result sees. Steps that begin with kept
-    frames of a frozen upstream are recorded whole, optimiser included, in one process without accumulation."""
+    as a CUDA graph; batches are filled up by a 32nd at most, with zeros that no result sees. With a frozen upstream the
+    rest of a step is recorded whole, optimiser included, in one process with one micro-batch a step."""
     num_workers: Annotated[
         Literal["auto"] | Annotated[int, Field(ge=0)], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))
     ] = "auto"

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import WavLMConfig
 from transformers.models.wavlm.modeling_wavlm import WavLMFeatureEncoder
 
 from net import packed_convolutions
 from net.host_tables import placed
-from net.packed_convolutions import Placement, extract, extract_fused, extract_plain, place, window_moments
-from tests.net.errors import peak_error
+from net.packed_convolutions import Placement, convolve, extract, extract_fused, extract_plain, place, window_moments
+from tests.net.errors import peak_error, relative_error
 from tests.net.interpreted import run_interpreted
 
 COUNTS = (400, 719, 3200, 401, 16_000, 1999)
@@ -159,6 +159,15 @@ def check_kernels(settings: str) -> None:
         found = extract_fused(extractor, samples, placement, dtype)
         assert found.dtype == dtype
         assert peak_error(found, expected) <= limit
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 5])
+def test_half_precision_is_rounded_once(kernel: int) -> None:
+    torch.manual_seed(0)
+    conv, hidden = nn.Conv1d(64, 64, kernel, 2).bfloat16(), torch.randn(200, 64).bfloat16()
+    found = convolve(hidden, conv)
+    exact = conv.double()(hidden.double().t()[None])[0].t()
+    assert relative_error(found, exact) <= 1.05 * relative_error(exact.bfloat16(), exact)
 
 
 @pytest.mark.slow

@@ -27,14 +27,14 @@ class Utterance:
         row: Its position in the split's table.
         samples: (samples,) float32, 16 kHz mono; normalised, but where augmentation is to come before it.
         labels: Its row of a `LabelTable`.
-        attributes: See there.
+        attribute_count: See there.
         augmentation: What is to be done to it; None where nothing is.
     """
 
     row: int
     samples: Waveform
     labels: npt.NDArray[np.float32]
-    attributes: int
+    attribute_count: int
     augmentation: DrawnAugmentation | None = None
 
 
@@ -46,14 +46,14 @@ class LabelTable:
         values: (batch, 2 + attributes + classes) float32: the indices of emotion and gender, -1 where missing;
             attributes on [0, 1], NaN where missing; shares of the raters' votes, NaN where missing, no column where
             they are not learnt.
-        attributes: How many of the columns are attributes.
+        attribute_count: How many of the columns are attributes.
     """
 
     values: Tensor
-    attributes: int
+    attribute_count: int
 
     @staticmethod
-    def columns(
+    def join(
         emotions: npt.NDArray[np.int64],
         genders: npt.NDArray[np.int64],
         attributes: npt.NDArray[np.float32],
@@ -65,7 +65,7 @@ class LabelTable:
     def targets(self) -> Targets:
         """Return what a criterion takes, on the table's device; what is missing is masked."""
         emotion, gender = self.values[:, 0], self.values[:, 1]
-        attributes, votes = self.values[:, 2 : 2 + self.attributes], self.values[:, 2 + self.attributes :]
+        attributes, votes = self.values[:, 2:].tensor_split([self.attribute_count], dim=1)
         has_votes = ~votes.isnan().any(dim=1) if votes.shape[1] else torch.zeros_like(emotion, dtype=torch.bool)
         return Targets(
             emotion=emotion.clamp(min=0).long(),
@@ -80,11 +80,11 @@ class LabelTable:
 
     def to(self, device: torch.device) -> LabelTable:
         """Copy to a device, without waiting where the memory is pinned."""
-        return LabelTable(self.values.to(device, non_blocking=True), self.attributes)
+        return LabelTable(self.values.to(device, non_blocking=True), self.attribute_count)
 
     def pin_memory(self) -> LabelTable:
         """Copy to page-locked memory."""
-        return LabelTable(self.values.pin_memory(), self.attributes)
+        return LabelTable(self.values.pin_memory(), self.attribute_count)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Batch:
 def collate(utterances: Sequence[Utterance]) -> Batch:
     """Join utterances end to end; nothing is padded here."""
     labels = torch.from_numpy(np.stack([utterance.labels for utterance in utterances]))
-    table = LabelTable(labels, utterances[0].attributes)
+    table = LabelTable(labels, utterances[0].attribute_count)
     rows = torch.tensor([utterance.row for utterance in utterances])
     drawn = [utterance.augmentation for utterance in utterances if utterance.augmentation is not None]
     augmentation = _collate_augmentation(drawn) if drawn else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -88,16 +89,21 @@ class RandomBatches:
     def _micro_batches(self, step: Rows) -> list[Rows]:
         """Return those of all ranks, which take them in turn.
 
-        Utterances are dealt by duration, to and fro, so that all last equally long: ranks wait for the slowest in every
-        step, and the memory for the longest.
+        Utterances are dealt from the longest to the shortest, each to the micro-batch that lasts shortest so far, so
+        that all last about equally long: ranks wait for the slowest in every step, and memory is that of the longest.
         """
         count = min(self.accumulation_steps, len(step) // self.ranks) * self.ranks
         if count == 1:
             return [step]
-        turn, place = np.divmod(np.arange(len(step)), count)
-        receiver = np.where(turn % 2, count - 1 - place, place)
-        by_duration = step[np.argsort(-self.seconds[step], kind="stable")]
-        return [by_duration[receiver == number] for number in range(count)]
+        room = [len(part) for part in np.array_split(step, count)]
+        dealt: list[list[int]] = [[] for _ in range(count)]
+        shortest = [(0.0, number) for number in range(count)]
+        for row in step[np.argsort(-self.seconds[step], kind="stable")].tolist():
+            seconds, number = heapq.heappop(shortest)
+            dealt[number].append(row)
+            if len(dealt[number]) < room[number]:
+                heapq.heappush(shortest, (seconds + float(self.seconds[row]), number))
+        return [np.array(rows, dtype=np.int64) for rows in dealt]
 
     def _cut(self, rows: Rows) -> list[Rows]:
         """Cut a micro-batch, in its order, where `max_seconds` are full."""
