@@ -157,6 +157,8 @@ def test_a_recorded_step_that_is_not_finite_leaves_the_weights_alone(
     (batch,) = trainer.parts.train_feed.serve(rows, 2)
     batch = batch.to(cuda)
     assert isinstance(batch.inputs, FrozenFrames)
+    for _ in range(2):
+        trainer.train_step([batch])  # recorded now, whatever the first epoch has recorded
     before, refused = weights_of(trainer), trainer.refused.clone()
     spoilt = replace(batch, inputs=replace(batch.inputs, values=batch.inputs.values * float("nan")))
     assert not torch.isfinite(trainer.train_step([spoilt])["emotion_loss"])

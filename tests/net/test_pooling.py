@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import importlib
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -115,6 +117,30 @@ def compare_on_the_cpu() -> None:
 
 def test_kernels_pool_what_torch_pools() -> None:
     run_interpreted(__name__, "compare_on_the_cpu")
+
+
+@pytest.mark.parametrize("wants_values", [False, True])
+def test_kernels_compile_for_an_h100_without_one(
+    wants_values: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the interpreter takes is not always what the compiler takes."""
+    triton = pytest.importorskip("triton")
+    compiler = importlib.import_module("triton.compiler")
+    target = importlib.import_module("triton.backends.compiler").GPUTarget("cuda", 90, 32)
+    from net import attentive_statistics, attentive_statistics_kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    floats = ["values", "scores", "statistics", "softmax", "gradient", "values_gradient", "scores_gradient"]
+    types = {**dict.fromkeys(floats, "*fp32"), "starts": "*i32"}
+    common = {"D": 768, "SMALLEST": 0.003, "WANTS_VALUES": wants_values}
+    for kernel, settings in (
+        (attentive_statistics_kernels.statistics_forward_kernel, attentive_statistics.FORWARD),
+        (attentive_statistics_kernels.statistics_backward_kernel, attentive_statistics.BACKWARD),
+    ):
+        constants = {name: value for name, value in {**common, **settings}.items() if name in kernel.arg_names}
+        signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
+        compiled = triton.compile(compiler.ASTSource(kernel, signature, constants), target=target)
+        assert ".target sm_90" in compiled.asm["ptx"]
 
 
 @pytest.mark.gpu
