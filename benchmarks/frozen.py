@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -72,12 +72,12 @@ def measure_ours(
     corpus = make_corpus(seconds, DEVELOPMENT, paths)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        trainer = make_trainer(make_config(upstream, keys), corpus, Path(folder), 1, device)
-        building = time.perf_counter() - began
         epochs = []
-        for epoch in range(1, options.epochs + 1):
-            epochs.append(passes.seconds_of(partial(trainer.train_epoch, epoch), device))
-            trainer.evaluate()
+        with closing(make_trainer(make_config(upstream, keys), corpus, Path(folder), 1, device)) as trainer:
+            building = time.perf_counter() - began
+            for epoch in range(1, options.epochs + 1):
+                epochs.append(passes.seconds_of(partial(trainer.train_epoch, epoch), device))
+                trainer.evaluate()
     audio = float(seconds[DEVELOPMENT:].sum())
     spent = {"ours, start and first epoch": building + epochs[0], "ours, later epochs": float(np.mean(epochs[1:]))}
     row = {"shape": upstream.name, "gib": passes.peak_gib(device), "epochs": epochs}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -63,7 +64,8 @@ def run_train(run: Run) -> dict[str, Any]:
     with run.screen.log_to(run.folder.path / LOG):
         _introduce(run, assembly)
         recorder = Recorder(run, assembly.model, assembly.description)
-        stop = build_trainer(run, assembly, recorder).fit(run.config.epoch)
+        with closing(build_trainer(run, assembly, recorder)) as trainer:
+            stop = trainer.fit(run.config.epoch)
         return run.processes.from_main(partial(_finish, run, recorder, stop, started))
 
 

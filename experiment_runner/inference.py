@@ -50,6 +50,18 @@ def make_loader(dataset: SERDataset, items: BatchItems, num_workers: int, device
     )
 
 
+def end_workers(loader: DataLoader[Batch]) -> None:
+    """End the processes that decode for a loader; a later pass starts others.
+
+    Torch ends them as soon as nothing refers to the loader. Where it refers to itself by way of others, though, the
+    garbage collector takes away the queues first, and each process is waited for for five seconds.
+    """
+    passes = loader._iterator
+    loader._iterator = None
+    if passes is not None:
+        passes._shutdown_workers()  # type: ignore[attr-defined] # only loaders with workers keep their passes
+
+
 def decoded(loader: Iterable[Batch]) -> Iterator[Batch]:
     """Serve a loader's batches.
 

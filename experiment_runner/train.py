@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from experiment_runner.early_stopping import Decision, HybridEarlyStopping
 from experiment_runner.effective_batch import differentiate, total_weights
-from experiment_runner.inference import decoded, infer
+from experiment_runner.inference import decoded, end_workers, infer
 from experiment_runner.optimisation import Precision, clip_gradients, current_rate
 from experiment_runner.processes import Processes
 from experiment_runner.recorded_steps import RecordedSteps
@@ -46,6 +46,10 @@ class Feed:
         """Decode the batches in order."""
         self.items.batches, self.items.epoch = batches, epoch
         return decoded(self.loader)
+
+    def close(self) -> None:
+        """End the processes that decode."""
+        end_workers(self.loader)
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,11 @@ class Trainer:
         self._losses = LossManager()
         most_frames = parts.most_frames
         self._recorded = None if most_frames is None else RecordedSteps(self._take_seeded, most_frames)
+
+    def close(self) -> None:
+        """End the processes that decode."""
+        self.parts.train_feed.close()
+        self.parts.development_feed.close()
 
     def fit(self, epochs: int) -> str:
         """Train until early stopping or for so many epochs; return why training ended.

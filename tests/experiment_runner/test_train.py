@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +41,14 @@ from utils.dataset.collation import Batch
 from utils.metrics import Figures
 
 CPU = torch.device("cpu")
-KEYS = {"name": "test", "corpus": "P", "upstream_model": "wavlm-tiny-random", "freeze": "none", "learning_rate": 1e-3}
+KEYS = {
+    "name": "test",
+    "corpus": "P",
+    "upstream_model": "wavlm-tiny-random",
+    "freeze": "none",
+    "learning_rate": 1e-3,
+    "num_workers": 0,
+}
 
 
 def make_trainer(
@@ -290,6 +299,21 @@ def test_a_recording_that_breaks_is_named_in_one_sentence(
         trainer.train_epoch(1)
     assert str(caught.value).startswith(f"{gone} cannot be decoded")
     assert "Traceback" not in str(caught.value)
+
+
+def test_a_closed_trainer_ends_its_workers_at_once_and_can_go_on(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    before = set(multiprocessing.active_children())
+    trainer = make_trainer(podcast, tmp_path, {"num_workers": 2})
+    trainer.train_epoch(1)
+    trainer.evaluate()
+    workers = set(multiprocessing.active_children()) - before
+    assert len(workers) == 4
+    started = time.perf_counter()
+    trainer.close()
+    assert time.perf_counter() - started < 2
+    assert not workers & set(multiprocessing.active_children())
+    trainer.train_epoch(2)
+    trainer.close()
 
 
 @pytest.mark.gpu
