@@ -92,16 +92,12 @@ class JoinGradients(NamedTuple):
     Attributes:
         residual: (N, D) float32.
         branch: (N, D) in the dtype asked for.
-        weight: (D,) float32.
-        bias: (D,) float32.
-        branch_bias: (D,) float32.
+        sums: (3, D) float32: of the norm's weight and bias and of the branch's bias.
     """
 
     residual: Tensor
     branch: Tensor
-    weight: Tensor
-    bias: Tensor
-    branch_bias: Tensor
+    sums: Tensor
 
 
 def gelu_forward(hidden: Tensor, bias: Tensor, dropout: Dropout) -> Tensor:
@@ -123,7 +119,9 @@ def gelu_forward(hidden: Tensor, bias: Tensor, dropout: Dropout) -> Tensor:
     return out
 
 
-def gelu_backward(gradient: Tensor, hidden: Tensor, bias: Tensor, dropout: Dropout) -> tuple[Tensor, Tensor]:
+def gelu_backward(
+    gradient: Tensor, hidden: Tensor, bias: Tensor, dropout: Dropout, bias_gradient: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the gradients of hidden (N, F) in its dtype and of bias (F,) float32.
 
     Args:
@@ -131,6 +129,7 @@ def gelu_backward(gradient: Tensor, hidden: Tensor, bias: Tensor, dropout: Dropo
         hidden: As given there, as all that follows.
         bias: See hidden.
         dropout: See hidden.
+        bias_gradient: Where that of bias is wanted, if in a certain place.
     """
     settings = SETTINGS["gelu_backward"]
     rows, columns = hidden.shape
@@ -144,7 +143,7 @@ def gelu_backward(gradient: Tensor, hidden: Tensor, bias: Tensor, dropout: Dropo
         F=columns, R=settings["rows"], C=size, STAGES=settings["num_stages"], **dropout.constants(),
         num_warps=_warps(settings, size),
     )  # fmt: skip
-    return hidden_gradient, sums.sum(0)
+    return hidden_gradient, torch.sum(sums, 0, out=bias_gradient)
 
 
 def join_forward(
@@ -198,6 +197,7 @@ def join_backward(
     joined_gradient: Tensor | None,
     dropout: Dropout,
     dtype: torch.dtype,
+    sums_gradient: Tensor | None = None,
 ) -> JoinGradients:
     """Return the gradients of what `join_forward` took.
 
@@ -210,6 +210,7 @@ def join_backward(
         joined_gradient: (N, D) float32, what reaches `joined` not by its norm, or None.
         dropout: As given there.
         dtype: Of the branch's gradient.
+        sums_gradient: Where `sums` are wanted, if in a certain place.
     """
     settings = SETTINGS["join_backward"]
     rows, columns = joined.shape
@@ -225,7 +226,7 @@ def join_backward(
         D=columns, R=settings["rows"], C=size, STAGES=settings["num_stages"], HAS_SECOND=second is not None,
         HAS_JOINED=joined_gradient is not None, **dropout.constants(), num_warps=_warps(settings, size),
     )  # fmt: skip
-    return JoinGradients(residual_gradient, branch_gradient, *sums.sum(0).unbind(0))
+    return JoinGradients(residual_gradient, branch_gradient, torch.sum(sums, 0, out=sums_gradient))
 
 
 def drop(hidden: Tensor, dropout: Dropout) -> Tensor:

@@ -69,6 +69,54 @@ class LayerWeights(NamedTuple):
         return cls._make([*weights[:3], *biases[:3], *gate, *pairs])
 
 
+class LayerGradients(NamedTuple):
+    """The gradients of a layer's parameters, float32, those together that one operation finds.
+
+    Attributes:
+        projection: (3 D, D), of query, key and value.
+        projection_bias: (3 D,).
+        gate: (2, 4, head_dim); the kernels add up four rows of the weight each, which have one gradient.
+        gate_bias: (2, 4).
+        gate_const: (H,).
+        out: (D, D).
+        first: (3, D), of the first norm's weight and bias and of the bias of `out`.
+        inner: (F, D).
+        inner_bias: (F,).
+        outer: (D, F).
+        second: (3, D), of the second norm's weight and bias and of the bias of `outer`.
+    """
+
+    projection: Tensor
+    projection_bias: Tensor
+    gate: Tensor
+    gate_bias: Tensor
+    gate_const: Tensor
+    out: Tensor
+    first: Tensor
+    inner: Tensor
+    inner_bias: Tensor
+    outer: Tensor
+    second: Tensor
+
+    @classmethod
+    def empty(cls, heads: int, inner_bias: Tensor, norm: Tensor) -> LayerGradients:
+        """Allocate those of a layer of so many heads, with an inner bias and a norm of such lengths."""
+        inner, width = len(inner_bias), len(norm)
+        attention = (3 * width, width), (3 * width,), (2, 4, width // heads), (2, 4), (heads,), (width, width)
+        feed = (3, width), (inner, width), (inner,), (width, inner), (3, width)
+        return cls._make(norm.new_empty(shape) for shape in (*attention, *feed))
+
+    def by_weight(self) -> LayerWeights:
+        """Return each parameter's, a view."""
+        first, second = self.first.unbind(), self.second.unbind()
+        gate = self.gate.flatten(0, 1), self.gate_bias.flatten(), self.gate_const.view(1, -1, 1, 1)
+        thirds = [*self.projection.chunk(3), *self.projection_bias.chunk(3)]
+        feed = self.inner, self.inner_bias, self.outer
+        return LayerWeights._make(
+            [*thirds, *gate, self.out, first[2], *first[:2], *feed, second[2], *second[:2]],
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class LayerSettings:
     """What a layer needs beside tensors.
@@ -80,6 +128,7 @@ class LayerSettings:
         eps: Of both norms.
         dropouts: Behind the attention, behind the activation and behind the feed-forward part.
         next_dtype: Of the input that is left for the next layer.
+        gradients: Where those of the parameters are wanted, if in a certain place.
     """
 
     copies: ProductWeights
@@ -88,6 +137,7 @@ class LayerSettings:
     eps: tuple[float, float]
     dropouts: tuple[Dropout, Dropout, Dropout]
     next_dtype: torch.dtype
+    gradients: LayerGradients | None = None
 
 
 def run_layer(
@@ -219,29 +269,28 @@ class _Layer(torch.autograd.Function):
         first, second = saved[9:12], saved[12:15]
         inner_bias, first_norm, second_norm, const = saved[15:]
         copies = settings.copies
-        found: dict[str, Tensor] = {}
+        found = settings.gradients or LayerGradients.empty(len(const), inner_bias, second_norm)
         stream_gradient, taken_gradient = stream_gradient.contiguous(), taken_gradient.contiguous()
 
-        ends = _join_backward(second, second_norm, stream_gradient, taken_gradient, settings, 1, taken.dtype)
-        stream_gradient, branch, found["second_norm"], found["second_norm_bias"], found["outer_bias"] = ends
+        ends = stream_gradient, taken_gradient, settings, 1, taken.dtype, found.second
+        stream_gradient, branch = _join_backward(second, second_norm, *ends)
         if not any(ctx.needs_input_grad[:3]) and not any(ctx.needs_input_grad[4:-2]):
-            return *[None] * (len(ctx.needs_input_grad) - 2), found["second_norm"], found["second_norm_bias"]
-        found["outer"] = product_of_gradient(branch, activated)
+            return *[None] * (len(ctx.needs_input_grad) - 2), *found.second[:2]
+        product_of_gradient(branch, activated, found.outer)
         gradient = branch @ copies.outer
-        gradient, found["inner_bias"] = fused_layers.gelu_backward(gradient, inner, inner_bias, settings.dropouts[1])
-        found["inner"] = product_of_gradient(gradient, first_taken)
+        dropout = settings.dropouts[1]
+        gradient, _ = fused_layers.gelu_backward(gradient, inner, inner_bias, dropout, found.inner_bias)
+        product_of_gradient(gradient, first_taken, found.inner)
         gradient = gradient @ copies.inner
 
-        ends = _join_backward(first, first_norm, stream_gradient, gradient, settings, 0, taken.dtype)
-        stream_gradient, branch, found["first_norm"], found["first_norm_bias"], found["out_bias"] = ends
-        found["out"] = product_of_gradient(branch, out.flatten(1))
+        ends = stream_gradient, gradient, settings, 0, taken.dtype, found.first
+        stream_gradient, branch = _join_backward(first, first_norm, *ends)
+        product_of_gradient(branch, out.flatten(1), found.out)
         out_gradient = (branch @ copies.out).view_as(out)
         taken_gradient, table_gradient = _attention_backward(
             (*packed.unbind(1), gate, table, out, lse), out_gradient, taken, const, found, ctx
         )
-        found["gate_const"] = found["gate_const"].view(1, -1, 1, 1)
-        gradients = [found[name] for name in LayerWeights._fields]
-        return stream_gradient, taken_gradient, table_gradient, None, *gradients
+        return stream_gradient, taken_gradient, table_gradient, None, *found.by_weight()
 
 
 def _attention_backward(
@@ -249,24 +298,23 @@ def _attention_backward(
     out_gradient: Tensor,
     taken: Tensor,
     const: Tensor,
-    found: dict[str, Tensor],
+    found: LayerGradients,
     ctx: Any,  # noqa: ANN401
 ) -> tuple[Tensor, Tensor | None]:
     """Fill in the gradients of projections and gate; return those of the layer's input and of the table."""
     with_table: bool = ctx.needs_input_grad[2]
     packed, gate_gradient, table_gradient = attention.backward(saved, out_gradient, ctx.settings.call, with_table)
     packed = packed.flatten(1)
-    projection = product_of_gradient(packed, taken)
-    found["query"], found["key"], found["value"] = projection.chunk(3)
-    biases = packed.sum(0, dtype=torch.float32).chunk(3)
-    found["query_bias"], found["key_bias"], found["value_bias"] = biases
+    product_of_gradient(packed, taken, found.projection)
+    torch.sum(packed, 0, dtype=torch.float32, out=found.projection_bias)
     copies: ProductWeights = ctx.settings.copies
     folded = copies.gate, copies.gate_bias, const
-    taken_gradient, gate, gate_bias, found["gate_const"] = position_gate.gate_backward(
+    taken_gradient, gate, gate_bias, gate_const = position_gate.gate_backward(
         gate_gradient, taken, *folded, packed @ copies.projection
     )
-    found["gate"] = gate.unsqueeze(1).expand(2, 4, -1).reshape(8, -1)
-    found["gate_bias"] = gate_bias.unsqueeze(1).expand(2, 4).reshape(8)
+    found.gate.copy_(gate.unsqueeze(1))
+    found.gate_bias.copy_(gate_bias.unsqueeze(1))
+    found.gate_const.copy_(gate_const)
     return taken_gradient, table_gradient
 
 
@@ -306,18 +354,20 @@ def _join_backward(
     settings: LayerSettings,
     place: int,
     dtype: torch.dtype,
-) -> tuple[Tensor, ...]:
-    """Return the gradients of stream, branch, norm, norm's bias and branch's bias."""
+    sums: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Fill in the gradients of the norm and of the branch's bias; return those of stream and branch."""
     direct = stream_gradient if settings.is_stable else None
     normed = (taken_gradient,) if settings.is_stable else (taken_gradient, stream_gradient)
     joined, mean, rstd = statistics
     dropout = settings.dropouts[2 * place]
-    found = fused_layers.join_backward(joined, mean, rstd, norm, normed, direct, dropout, dtype)
-    return found.residual, found.branch, found.weight, found.bias, found.branch_bias
+    found = fused_layers.join_backward(joined, mean, rstd, norm, normed, direct, dropout, dtype, sums)
+    return found.residual, found.branch
 
 
-def product_of_gradient(gradient: Tensor, taken: Tensor) -> Tensor:
-    """Return the gradient of a weight, (out, in) float32, of what was taken and the gradient of what was made of it."""
+def product_of_gradient(gradient: Tensor, taken: Tensor, found: Tensor) -> None:
+    """Find the gradient of a weight, (out, in) float32, from what was taken and the gradient of what was made of it."""
     if gradient.dtype == torch.float32:
-        return gradient.t() @ taken
-    return torch.mm(gradient.t(), taken, out_dtype=torch.float32)
+        torch.mm(gradient.t(), taken, out=found)
+    else:
+        torch.mm(gradient.t(), taken, out_dtype=torch.float32, out=found)

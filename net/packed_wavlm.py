@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,7 +30,7 @@ from net.triton_support import is_exact_gelu
 
 if TYPE_CHECKING:
     from net.fused_layers import Dropout
-    from net.packed_layers import ProductWeights
+    from net.packed_layers import LayerGradients, ProductWeights
 
 Masking = Callable[[Tensor, Sequence[int]], Tensor]
 """Takes projected frames (N, D) and the frames of each utterance, and returns them with spans masked."""
@@ -68,6 +69,7 @@ class PackedWavLM:
         self.heads = int(self.config.num_attention_heads)
         self._one_hot = torch.empty(0, 1)  # of the buckets of all distances, as far as was asked for
         self._graphs: StepGraphs[TransformerPlan] | None = None
+        self._gradients: list[LayerGradients | None] = []
         self._widest: Bucket | None = None
 
     def record_steps(self) -> None:
@@ -80,7 +82,7 @@ class PackedWavLM:
         places = [(module, name) for module in modules for name, _ in module.named_parameters(recurse=False)]
         if self.layer_weights is not None:
             places.append((self, "layer_weights"))
-        self._graphs = StepGraphs(self._transform, places)
+        self._graphs = StepGraphs(self._transform, places, self._make_gradients)
 
     def plan(self, counts: Sequence[int], device: torch.device, dtype: torch.dtype) -> PackPlan:
         """Plan a batch of utterances of so many samples, for products of a dtype."""
@@ -198,11 +200,29 @@ class PackedWavLM:
         layers = list(transformer.layers)
         drawn = [[None] * SEEDS] * (len(layers) + 1) if seeds is None else [row.unbind() for row in seeds.unbind()]
         hidden = drop(hidden, Dropout(rate_of(transformer.dropout), drawn[-1][0]))
+        is_recording = self._graphs is not None and self._graphs.is_recording
+        gradients: Sequence[LayerGradients | None] = self._gradients if is_recording else [None] * len(layers)
         runs: list[RunLayer] = []
-        for layer, copies, own in zip(layers, copy_weights(layers, dtype), drawn, strict=False):
+        for layer, copies, own, given in zip(layers, copy_weights(layers, dtype), drawn, gradients, strict=False):
             dropouts = [Dropout(rate, seed) for rate, seed in zip(_rates(layer), own, strict=True)]
-            runs.append(partial(self._fused_layer, plan=plan, layer=layer, copies=copies, dropouts=dropouts))
+            run = partial(self._fused_layer, layer=layer, copies=copies, dropouts=dropouts, gradients=given)
+            runs.append(partial(run, plan=plan))
         return hidden, runs
+
+    def _make_gradients(self) -> dict[Tensor, Tensor]:
+        """Allocate where recordings put the gradients of trained layers' parameters; return each parameter's."""
+        from net.packed_layers import LayerGradients, LayerWeights
+
+        found: dict[Tensor, Tensor] = {}
+        self._gradients = []
+        for layer, after in pairwise([*self.encoder.encoder.layers, None]):
+            weights = LayerWeights.of(layer, *self._norms(layer, after))
+            is_trained = any(weight.requires_grad for weight in weights)
+            given = LayerGradients.empty(self.heads, weights.inner_bias, weights.first_norm) if is_trained else None
+            self._gradients.append(given)
+            if given is not None:
+                found.update(zip(weights, given.by_weight(), strict=True))
+        return found
 
     def _run(
         self, layer: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]], *state: Tensor
@@ -231,6 +251,7 @@ class PackedWavLM:
         plan: AttentionPlan,
         copies: ProductWeights,
         dropouts: Sequence[Dropout],
+        gradients: LayerGradients | None,
         is_last: bool,
     ) -> tuple[Tensor, Tensor]:
         """Run one layer by its kernels; takes and returns stream and input as `run_layer` does."""
@@ -244,6 +265,7 @@ class PackedWavLM:
             eps=(norms[0].eps, norms[1].eps),
             dropouts=(dropouts[0], dropouts[1], dropouts[2]),
             next_dtype=torch.float32 if is_last and self.is_stable else taken.dtype,
+            gradients=gradients,
         )
         return run_layer(stream, taken, table, LayerWeights.of(layer, *norms), settings)
 

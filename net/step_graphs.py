@@ -8,7 +8,7 @@ to their `.grad`: only `backward()` finds them, not `torch.autograd.grad`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -65,11 +65,20 @@ class StepGraphs(Generic[AnyPlan]):
         run: The function. It draws from the seeds alone, and what it makes of a frame depends on its utterance alone.
         places: Owner and attribute of each parameter that it is differentiated by, beside its input. All is recorded
             again where one moves in memory, or is frozen.
+        make_gradients: Allocates where the function itself puts the gradients of some parameters while it
+            `is_recording`; those of others are copied to places that all recordings share.
     """
 
-    def __init__(self, run: Run[AnyPlan], places: Sequence[tuple[Any, str]]) -> None:
+    def __init__(
+        self,
+        run: Run[AnyPlan],
+        places: Sequence[tuple[Any, str]],
+        make_gradients: Callable[[], Mapping[Tensor, Tensor]] = dict,
+    ) -> None:
         self.run = run
         self.places = list(places)
+        self.make_gradients = make_gradients
+        self.is_recording = False
         self.parameters: list[nn.Parameter] = [getattr(owner, name) for owner, name in places]
         self.turn = 0
         self._state: list[tuple[int, bool]] = []
@@ -122,7 +131,8 @@ class StepGraphs(Generic[AnyPlan]):
         """Allocate what recordings share: anew for a larger bucket than any before, with some room to spare."""
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-            self._gradients = [torch.empty_like(parameter) for parameter in self._trained()]
+            made = self.make_gradients()
+            self._gradients = [made[p] if p in made else torch.empty_like(p) for p in self._trained()]
         if self.seeds is None and seeds is not None:
             self.seeds = torch.zeros_like(seeds)
         if not self._frames or self._frames[0].shape[0] < kind.bucket.frames:
@@ -145,7 +155,9 @@ class StepGraphs(Generic[AnyPlan]):
                 taken_gradient.copy_(gradients.pop(0))
             reached = [gradient is not None for gradient in gradients]
             pairs = [pair for pair in zip(self._gradients, gradients, strict=True) if pair[1] is not None]
-            torch._foreach_copy_([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+            pairs = [(shared, found) for shared, found in pairs if shared.data_ptr() != found.data_ptr()]
+            if pairs:
+                torch._foreach_copy_([shared for shared, _ in pairs], [found for _, found in pairs])
         return _Recording(forward, backward, self._frames, tables, reached)
 
     @contextmanager
@@ -158,8 +170,10 @@ class StepGraphs(Generic[AnyPlan]):
         aliases = [nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in self.parameters]
         try:
             self._put(aliases)
+            self.is_recording = True
             yield [alias for alias in aliases if alias.requires_grad]
         finally:
+            self.is_recording = False
             self._put(self.parameters)
 
     def _put(self, parameters: Sequence[nn.Parameter]) -> None:

@@ -19,13 +19,15 @@ def gelu_forward(hidden: Tensor, bias: Tensor, dropout: Dropout) -> Tensor:
     return (F.gelu(wide(hidden) + bias) * kept_factor(hidden, dropout)).to(hidden.dtype)
 
 
-def gelu_backward(gradient: Tensor, hidden: Tensor, bias: Tensor, dropout: Dropout) -> tuple[Tensor, Tensor]:
+def gelu_backward(
+    gradient: Tensor, hidden: Tensor, bias: Tensor, dropout: Dropout, bias_gradient: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Compute `gelu_backward` by PyTorch alone."""
     x = wide(hidden) + bias
     below = 0.5 * torch.erfc(-x * math.sqrt(0.5))
     slope = below + x * torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
     hidden_gradient = wide(gradient) * kept_factor(hidden, dropout) * slope
-    return hidden_gradient.to(hidden.dtype), hidden_gradient.sum(0)
+    return hidden_gradient.to(hidden.dtype), torch.sum(hidden_gradient, 0, out=bias_gradient)
 
 
 def join_forward(
@@ -57,6 +59,7 @@ def join_backward(
     joined_gradient: Tensor | None,
     dropout: Dropout,
     dtype: torch.dtype,
+    sums_gradient: Tensor | None = None,
 ) -> JoinGradients:
     """Compute `join_backward` by PyTorch alone."""
     gradient = wide(normed_gradients[0])
@@ -70,7 +73,8 @@ def join_backward(
         residual = residual + joined_gradient
     by_weight, by_bias = (gradient * scaled).sum(0), gradient.sum(0)
     branch = residual * kept_factor(residual, dropout)
-    return JoinGradients(residual, branch.to(dtype), by_weight, by_bias, branch.sum(0))
+    sums = torch.stack([by_weight, by_bias, branch.sum(0)], out=sums_gradient)
+    return JoinGradients(residual, branch.to(dtype), sums)
 
 
 def drop(hidden: Tensor, dropout: Dropout) -> Tensor:

@@ -271,7 +271,7 @@ def make_full_encoder(shape: str, seed: int, device: torch.device) -> Any:  # no
 def test_half_precision_is_as_exact_as_that_of_transformers(shape: str, seed: int, cuda: torch.device) -> None:
     """Frames, all gradients together and each parameter's, against transformers in float32.
 
-    Limits leave room for the luck of single roundings, which differ between libraries' products.
+    For single parameters the limit leaves room for the luck of roundings, which differ between libraries' products.
     """
     encoder = make_full_encoder(shape, seed, cuda)
     waveforms = [waveform.to(cuda) for waveform in make_waveforms((0.5, 2.0, 3.1, 7.3))]
@@ -298,6 +298,6 @@ def test_half_precision_is_as_exact_as_that_of_transformers(shape: str, seed: in
     worst = max(shares, key=lambda name: shares[name])
     found = f"ours and stock: frames {frames}, gradients {together}; worst share {shares[worst]:.2f} of {worst}"
     print(shape, seed, found)
-    assert frames[0] <= 1.03 * frames[1], found
-    assert together[0] <= 1.03 * together[1], found
-    assert shares[worst] <= 1.3, found
+    assert frames[0] <= frames[1], found
+    assert together[0] <= together[1], found
+    assert shares[worst] <= 1.1, found
