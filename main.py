@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiment_runner.interruption import EXIT_STATUS, Interrupted, Interruption
+from experiment_runner.output_lock import OutputInUseError, locked
 from experiment_runner.processes import ALONE, Processes, ProcessesError, join_processes
 from utils import ConfigurationError, Plan, load_plan, print_error, print_unforeseen, read_token
 
@@ -18,8 +21,7 @@ if TYPE_CHECKING:
     from experiment_runner.tables import Outcome
 
 CORPORA, EXPERIMENTS = Path("config.toml"), Path("experiments_config.toml")
-ALL_WELL, FAILED, WRONG_CONFIGURATION, INTERRUPTED = 0, 1, 2, 130
-INTERRUPTION = "interrupted; the same command keeps finished runs and starts this one over"
+ALL_WELL, FAILED, WRONG_CONFIGURATION = 0, 1, 2
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -44,42 +46,50 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 where all is well, 1 where an experiment failed, 2 where the configuration is wrong."""
+    """Return 0 where all is well, 1 where a run failed, 2 where the configuration is wrong, 75 where it goes on."""
     options = parse_arguments(arguments)
-    try:
-        joined = join_processes()
-    except ProcessesError as error:
-        print_error(error)
-        return FAILED
-    with joined as processes:
+    with Interruption() as interruption:
         try:
-            status = carry_out(options, processes)
-        except ConfigurationError as error:
-            status = processes.end(error, WRONG_CONFIGURATION, partial(print_error, error))
+            joined = join_processes()
         except ProcessesError as error:
-            status = processes.end(error, FAILED, partial(print_error, error))
-        except KeyboardInterrupt as error:
-            status = processes.end(error, INTERRUPTED, lambda _: print_error(INTERRUPTION))
-        except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
-            status = processes.end(error, FAILED, partial(print_unforeseen, error))
-    return processes.leave(status)
+            print_error(error)
+            return FAILED
+        with joined as processes:
+            status = guarded(options, processes, interruption)
+        return processes.leave(status)
 
 
-def carry_out(options: argparse.Namespace, processes: Processes) -> int:
+def guarded(options: argparse.Namespace, processes: Processes, interruption: Interruption) -> int:
+    """Do what the command line asks for; say in a sentence what keeps it from being done."""
+    try:
+        status = carry_out(options, processes, interruption)
+    except (Interrupted, KeyboardInterrupt) as error:
+        told = f"interrupted ({error}); the same command goes on from here"
+        status = processes.end(error, EXIT_STATUS, lambda _: print_error(told))
+    except ConfigurationError as error:
+        status = processes.end(error, WRONG_CONFIGURATION, partial(print_error, error))
+    except (ProcessesError, OutputInUseError) as error:
+        status = processes.end(error, FAILED, partial(print_error, error))
+    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
+        status = processes.end(error, FAILED, partial(print_unforeseen, error))
+    return status
+
+
+def carry_out(options: argparse.Namespace, processes: Processes, interruption: Interruption) -> int:
     """Do what the command line asks for."""
     with processes.agreement():
         read_token("WANDB_TOKEN")  # an .env that cannot be read is told before anything else
         if processes.ranks > 1 and (options.demo or options.check):
             raise ConfigurationError(["--demo and --check take one process; start them with python, not torchrun"])
     if options.demo:
-        return demo(options)
+        return demo(options, interruption)
     with processes.agreement():
         plan = load_plan(options.config or CORPORA, options.experiments or EXPERIMENTS, options.only)
     if options.check:
         return check(plan)
     with processes.agreement():
         device, screen = open_device(options, processes)
-    return status_of(run(plan, options, device, screen, processes))
+    return status_of(run(plan, options, device, screen, processes, interruption))
 
 
 def check(plan: Plan) -> int:
@@ -95,13 +105,13 @@ def check(plan: Plan) -> int:
     return ALL_WELL
 
 
-def demo(options: argparse.Namespace) -> int:
+def demo(options: argparse.Namespace, interruption: Interruption) -> int:
     """Make a synthetic corpus, train on it, evaluate, and say where the results are."""
     from experiment_runner.demo import EXPERIMENTS, make_corpus, show_results
 
     device, screen = open_device(options, ALONE)
     plan = load_plan(make_corpus(options.output, screen), EXPERIMENTS, options.only)
-    outcomes = run(plan, options, device, screen, ALONE)
+    outcomes = run(plan, options, device, screen, ALONE, interruption)
     show_results(outcomes, options.output, screen)
     return status_of(outcomes)
 
@@ -124,7 +134,12 @@ def status_of(outcomes: list[Outcome]) -> int:
 
 
 def run(
-    plan: Plan, options: argparse.Namespace, device: torch.device, screen: Screen, processes: Processes
+    plan: Plan,
+    options: argparse.Namespace,
+    device: torch.device,
+    screen: Screen,
+    processes: Processes,
+    interruption: Interruption,
 ) -> list[Outcome]:
     """Train every experiment of the plan, or evaluate it, or, for the demo, both."""
     from experiment_runner.preparation import prepare, show_plan
@@ -135,7 +150,9 @@ def run(
         check_precision(experiments, device)
         check_processes(experiments, processes)
     show_plan(experiments, screen)
-    with Session(experiments, options.output, device, screen, processes) as session:
+    session = Session(experiments, options.output, device, screen, processes, interruption)
+    lock = nullcontext if options.test and not options.output.exists() else partial(locked, options.output)
+    with processes.from_main_while(lock), session:
         outcomes = [] if options.test else session.train(options.retrain)
         outcomes += session.evaluate() if options.test or options.demo else []
     return outcomes

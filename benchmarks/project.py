@@ -47,7 +47,7 @@ def make_trainer(
     data = resolve_data(config, {CORPUS: corpus})
     run = Run(config, data, RunFolder(folder, config, seed), device, screen, Tracking(screen), processes)
     assembly = assemble(run)
-    return build_trainer(run, assembly, Recorder(run, assembly.model, assembly.description))
+    return build_trainer(run, assembly, Recorder(run, assembly.description))
 
 
 def train_from_memory(trainer: Trainer, waveforms: Sequence[Waveform], epoch: int) -> list[list[Rows]]:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from experiment_runner.checkpoints import TrainingState, read_checkpoint, read_state
 from experiment_runner.early_stopping import HybridEarlyStopping
 from experiment_runner.kept_feed import build_feeds
 from experiment_runner.model_description import UPSTREAM_SETTINGS, ModelDescription, spec_augment
 from experiment_runner.optimisation import build_optimiser, build_scheduler, make_recordable
 from experiment_runner.preparation import measure_training
-from experiment_runner.recorder import Recorder
+from experiment_runner.recorder import Recorder, show_predictions
 from experiment_runner.run import Run
 from experiment_runner.run_folder import LOG
 from experiment_runner.train import Trainer, TrainerParts
@@ -42,8 +44,12 @@ class Assembly:
     upstream: LoadedUpstream
 
 
-def run_train(run: Run) -> dict[str, Any]:
+def run_train(run: Run, checkpoint: Path | None = None) -> dict[str, Any]:
     """Train one experiment with one seed.
+
+    Args:
+        run: The run.
+        checkpoint: Of the run, to go on from.
 
     Returns:
         What `result.json` holds: why and when training stopped, the best epoch and its development figures.
@@ -52,24 +58,39 @@ def run_train(run: Run) -> dict[str, Any]:
         DataError: Where a recording cannot be used.
         UpstreamError: Where the upstream cannot be loaded whole.
         FloatingPointError: Where losses or gradients stay non-finite.
+        CheckpointError: Where a checkpoint cannot be read or written.
+        Interrupted: Where a signal asked for the end; all is saved then.
     """
-    started = time.perf_counter()
     with run.processes.agreement():
         run = run.with_data(measure_training(run.data))
         if run.config.normalize == "corpus":
             run.screen.line(f"{run.name}: measuring mean and deviation of {len(run.data.train):,} recordings")
         assembly = assemble(run)
-    run.processes.check_alike(partial(_describe_start, run, assembly))
-    run.processes.from_main(partial(_start, run, assembly))
-    with run.screen.log_to(run.folder.path / LOG):
+        state = None if checkpoint is None else read_state(checkpoint)
+        weights = None if checkpoint is None else read_checkpoint(checkpoint)[1]
+    run.processes.check_alike(partial(_describe_start, run, assembly, state))
+    known = {} if state is None else {name: state.document[name] for name in ("records", "seconds")}
+    run.processes.from_main(partial(_start, run, assembly, checkpoint, known.get("records", ())))
+    with run.screen.log_to(run.folder.path / LOG), run.interruption.held():
         _introduce(run, assembly)
-        recorder = Recorder(run, assembly.model, assembly.description)
+        recorder = Recorder(run, assembly.description, **known)
         with closing(build_trainer(run, assembly, recorder)) as trainer:
+            if state is not None and weights is not None:
+                trainer.restore(weights, state, recorder.records)
+                run.screen.line(f"{run.name}: goes on {trainer.place}")
             stop = trainer.fit(run.config.epoch)
-        return run.processes.from_main(partial(_finish, run, recorder, stop, started))
+        return run.processes.from_main(partial(_finish, run, recorder, stop))
 
 
-def _start(run: Run, assembly: Assembly) -> None:
+def _start(run: Run, assembly: Assembly, checkpoint: Path | None, records: Sequence[dict[str, Any]]) -> None:
+    """Begin a run's folder, or set it back to a checkpoint."""
+    if checkpoint is not None:
+        run.folder.go_on_from(checkpoint, records)
+        best = run.folder.checkpoints.folder / "best"
+        if best.is_dir():
+            show_predictions(best, run.folder.path)
+        run.tracking.follow(config=run.config, folder=run.folder.path)
+        return
     run.folder.start(
         {
             "classes": list(run.data.classes),
@@ -77,22 +98,21 @@ def _start(run: Run, assembly: Assembly) -> None:
             "synthetic_corpora": list(run.data.synthetic_corpora),
             "upstream": assembly.upstream.description,
             "device": str(run.device),
-            "processes": run.processes.ranks,
-            "precision": run.precision.reason,
+            **run.setting,
             "data_sha256": run.data.fingerprint(),
         }
     )
     run.tracking.follow(config=run.config, folder=run.folder.path)
 
 
-def _finish(run: Run, recorder: Recorder, stop: str, started: float) -> dict[str, Any]:
-    result = recorder.result(stop, time.perf_counter() - started)
+def _finish(run: Run, recorder: Recorder, stop: str) -> dict[str, Any]:
+    result = recorder.result(stop)
     run.folder.finish(result)
     run.screen.line(f"{run.name}: finished ({stop}); best epoch {result['best_epoch']}; {run.folder.path}")
     return result
 
 
-def _describe_start(run: Run, assembly: Assembly) -> dict[str, object]:
+def _describe_start(run: Run, assembly: Assembly, state: TrainingState | None) -> dict[str, object]:
     """Return what has to be the same in all processes, since nothing sent later would make it so."""
     weights = hashlib.sha256()
     for name, tensor in assembly.model.state_dict().items():
@@ -105,6 +125,7 @@ def _describe_start(run: Run, assembly: Assembly) -> dict[str, object]:
         "kind of device": run.device.type,
         "precision": run.precision.reason,
         "version of torch": torch.__version__,
+        "checkpoint": None if state is None else state.document["step"],
     }
 
 
@@ -162,13 +183,15 @@ def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
         ),
         judge=recorder.judge,
         stopping=HybridEarlyStopping(config.window, config.min_epochs, config.loss_stop_ratio, config.patience or 0),
-        save=lambda record: run.processes.from_main(partial(recorder.save, record)),
         record=lambda record: run.processes.from_main(partial(recorder.record, record)),
+        save=lambda moment: run.processes.from_main(partial(recorder.save, moment)),
+        interruption=run.interruption,
         screen=run.screen,
         processes=run.processes,
         most_frames=most_frames,
     )
-    return Trainer(parts, run.device, run.seed, config.max_grad_norm, config.log_every)
+    save_seconds = 60 * config.checkpoint_minutes
+    return Trainer(parts, run.device, run.seed, config.max_grad_norm, config.log_every, save_seconds)
 
 
 def _most_frames(run: Run, upstream: Upstream) -> int | None:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from dataset_module.ser_dataset import SERDataset
 from experiment_runner.inference import decoded, make_loader
+from experiment_runner.interruption import Interrupted
 from experiment_runner.model_description import ModelDescription
 from experiment_runner.run import Run
 from net.inputs import Waveforms
@@ -113,7 +114,7 @@ class _Keeper:
             self._make_room(store, key, recordings)
             is_missing = self._missing(store, recordings)
             if is_missing.any():
-                self._fill(store, self.wanted[is_missing].reset_index(drop=True), recordings[is_missing])
+                self._fill(store, recordings, is_missing)
         places = store.find(recordings)
         self._say_kept(store, places, int(is_missing.sum()))
         training = int(self.is_whole.sum())
@@ -169,8 +170,11 @@ class _Keeper:
         free = shutil.disk_usage(store_folder()).free + kept_bytes()
         return free // 2, "half of the disk space that is free for it"
 
-    def _fill(self, store: FrameStore, table: pd.DataFrame, recordings: Identities) -> None:
-        """Compute the frames of recordings and keep them; where the disk fails, nothing is left on it.
+    def _fill(self, store: FrameStore, recordings: Identities, is_missing: npt.NDArray[np.bool_]) -> None:
+        """Compute the frames of missing recordings and keep them; where the disk fails, nothing is left on it.
+
+        Batches are those of all recordings that are wanted, so that a filling which goes on after an interruption
+        rounds as one that was not interrupted.
 
         Raises:
             StoreError: Where the disk is full, say.
@@ -178,17 +182,25 @@ class _Keeper:
         was_training = self.upstream.training
         self.upstream.eval()
         precision, device = self.run.precision, self.run.device
-        count = self.screen.count(len(table), "utterances through the frozen part")
+        count = self.screen.count(int(is_missing.sum()), "utterances through the frozen part")
         try:
             with torch.inference_mode(), precision.autocast(device), count as advance:
-                for batch in self._batches(table):
+                for batch in self._batches(is_missing):
+                    self.run.interruption.check()
                     assert isinstance(batch.inputs, Waveforms)
-                    counts = batch.inputs.counts
                     frames = self.upstream.frozen_frames(batch.inputs.to(device)).cpu().contiguous()
-                    rows, lengths = frames.view(torch.uint8).numpy(), self.upstream.frame_counts(counts)
-                    store.append(recordings[batch.rows.numpy()], counts, lengths, rows)
-                    advance(len(counts))
+                    places = batch.rows.numpy()
+                    is_new = is_missing[places]
+                    counts = np.array(batch.inputs.counts)
+                    lengths = np.array(self.upstream.frame_counts(batch.inputs.counts))
+                    rows = frames.view(torch.uint8).numpy()
+                    rows = rows if is_new.all() else rows[np.repeat(is_new, lengths)]
+                    store.append(recordings[places[is_new]], counts[is_new].tolist(), lengths[is_new].tolist(), rows)
+                    advance(int(is_new.sum()))
             store.commit()
+        except Interrupted:
+            store.commit()
+            raise
         except StoreError:
             with suppress(StoreError):
                 store.renew()
@@ -196,13 +208,14 @@ class _Keeper:
         finally:
             self.upstream.train(was_training)
 
-    def _batches(self, table: pd.DataFrame) -> Iterator[Batch]:
-        """Decode recordings as a development pass does."""
-        run = self.run
+    def _batches(self, is_missing: npt.NDArray[np.bool_]) -> Iterator[Batch]:
+        """Decode, as a development pass does, the batches of what is wanted that hold something missing."""
+        run, description = self.run, self.description
         dataset = SERDataset(
-            table, self.description.labels, self.description.normalisation, run.config.max_seconds, run.seed
+            self.wanted, description.labels, description.normalisation, run.config.max_seconds, run.seed
         )
-        batches = evaluation_batches(table["seconds"].to_numpy(np.float64), run.eval_batch_seconds)
+        batches = evaluation_batches(self.wanted["seconds"].to_numpy(np.float64), run.eval_batch_seconds)
+        batches = [rows for rows in batches if is_missing[rows].any()]
         return decoded(make_loader(dataset, BatchItems(batches, EVALUATION), run.workers, run.device))
 
     def _say_kept(self, store: FrameStore, places: pd.DataFrame, computed: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dataset_module.ser_dataset import SERDataset
 from experiment_runner.effective_batch import gather
+from experiment_runner.interruption import ignore_signals
 from experiment_runner.optimisation import Precision
 from experiment_runner.processes import ALONE, Processes
 from net.loss_modules import Targets
@@ -38,7 +40,11 @@ def choose_workers(num_workers: int | str, device: torch.device, sharing: int) -
 
 
 def make_loader(dataset: SERDataset, items: BatchItems, num_workers: int, device: torch.device) -> DataLoader[Batch]:
-    """Return a loader whose workers live as long as it does; `items` says what each pass serves."""
+    """Return a loader whose workers live as long as it does; `items` says what each pass serves.
+
+    On Linux workers are forked, whatever Python's default is: they share the tables with the main process, and have
+    its signal handlers from their first moment on.
+    """
     return DataLoader(
         _GuardedDataset(dataset),  # type: ignore[arg-type] # what comes out is collated
         batch_sampler=items,
@@ -46,8 +52,15 @@ def make_loader(dataset: SERDataset, items: BatchItems, num_workers: int, device
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=device.type == "cuda",
+        worker_init_fn=_begin_worker,
+        multiprocessing_context="fork" if num_workers > 0 and sys.platform == "linux" else None,
         generator=torch.Generator(),
     )
+
+
+def _begin_worker(_: int) -> None:
+    """Let a signal to all processes reach the main one alone, which ends its workers when it has saved."""
+    ignore_signals()
 
 
 def end_workers(loader: DataLoader[Batch]) -> None:

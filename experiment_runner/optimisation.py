@@ -115,6 +115,20 @@ def build_scheduler(optimiser: torch.optim.Optimizer, config: ExperimentConfig, 
     return LambdaLR(optimiser, lambda step: learning_rate_factor(config.scheduler, step, total_steps, warmup_steps))
 
 
+def go_to_step(scheduler: LambdaLR, step: int) -> None:
+    """Set a schedule to an optimiser step counted from 0, as if it had been stepped there."""
+    scheduler.last_epoch = step
+    scheduler._step_count = step + 1
+    for group, rate, factor in zip(
+        scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+    ):
+        value = rate * factor(step)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].copy_(torch.as_tensor(value))
+        else:
+            group["lr"] = value
+
+
 def current_rate(scheduler: LambdaLR) -> float:
     """Return the learning rate of the next step, of the first group, without asking the device."""
     return float(scheduler.base_lrs[0]) * scheduler.lr_lambdas[0](scheduler.last_epoch)

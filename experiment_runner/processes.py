@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -63,6 +63,17 @@ class Processes:
     def from_main(self, action: Callable[[], Found]) -> Found:
         """Do something in the main process alone; every process gets what it returned or raised."""
         return action()
+
+    @contextmanager
+    def from_main_while(self, enter: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
+        """Hold something in the main process alone; every process gets what entering it raised."""
+        with ExitStack() as held:
+
+            def enter_here() -> None:
+                held.enter_context(enter())
+
+            self.from_main(enter_here)
+            yield
 
     def check_alike(self, describe: Callable[[], Mapping[str, object]]) -> None:
         """Make sure that every process works on the same things.

@@ -1,20 +1,27 @@
-"""Keeps what a training finds: a line an epoch, the best model, and the result."""
+"""Keeps what a training finds: a line an epoch, checkpoints, and the result."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from experiment_runner.evaluate import class_groups, figures_from_predictions, tabulate_predictions, write_predictions
+from experiment_runner.checkpoints import Checkpoint
+from experiment_runner.evaluate import class_groups, figures_from_predictions, tabulate_predictions
 from experiment_runner.model_description import ModelDescription
 from experiment_runner.provenance import describe_provenance
 from experiment_runner.run import Run
-from experiment_runner.train import EpochRecord
+from experiment_runner.train import EpochRecord, Moment
 from net.ser import Outputs
-from net.ser_model_wrapper import SERModelWrapper
+from utils.files import write_whole
 from utils.metrics import Figures
+
+DEVELOPMENT_PREDICTIONS = "development.csv"
 
 
 class Recorder:
@@ -22,57 +29,90 @@ class Recorder:
 
     Args:
         run: The run.
-        model: What is saved.
         description: What the model is.
+        records: Of the epochs that were recorded before.
+        seconds: That training has taken before.
+
+    Attributes:
+        records: One flat line an epoch, as in `metrics.jsonl`.
     """
 
-    def __init__(self, run: Run, model: SERModelWrapper, description: ModelDescription) -> None:
+    def __init__(
+        self,
+        run: Run,
+        description: ModelDescription,
+        records: Sequence[dict[str, Any]] = (),
+        seconds: float = 0.0,
+    ) -> None:
         self.run = run
-        self.model = model
         self.description = description
+        self.records = list(records)
+        self._began = time.monotonic() - seconds
         self.groups = class_groups(run.config, description.classes, description.class_counts)
         self.provenance = describe_provenance(run)
-        self.best: dict[str, Any] = {}
-        self.last: dict[str, Any] = {}
 
     def judge(self, outputs: Outputs) -> tuple[pd.DataFrame, Figures]:
         """Return development predictions and their figures."""
         predictions = tabulate_predictions(self.run.data.development, outputs, self.description.labels)
         return predictions, figures_from_predictions(predictions, self.groups)
 
-    def save(self, record: EpochRecord) -> None:
-        """Keep the best model, with the predictions that made it the best."""
-        documents = {
-            "config.json": self.description.to_json(),
-            "metrics.json": {**flatten(record), "development": record.development.figures},
-            "provenance.json": self.provenance,
-        }
-        folder = self.run.folder
-        folder.checkpoints.save(record.epoch, record.step, self.model.state_dict(), documents, link="best")
-        write_predictions(folder.path / "predictions" / "development.csv", record.development.predictions)
-        self.best = flatten(record)
+    @property
+    def seconds(self) -> float:
+        """That training has taken so far."""
+        return time.monotonic() - self._began
+
+    def save(self, moment: Moment) -> None:
+        """Save where training can be gone on from; with the best model, the predictions that made it the best."""
+        documents: dict[str, object] = {"config.json": self.description.to_json(), "provenance.json": self.provenance}
+        texts = {}
+        if moment.best is not None:
+            development = moment.best.development
+            documents["metrics.json"] = {**flatten(moment.best), "development": development.figures}
+            texts[DEVELOPMENT_PREDICTIONS] = development.predictions.to_csv(index=False)
+        known = {"records": self.records, "seconds": self.seconds}
+        checkpoint = Checkpoint(
+            epoch=moment.epoch,
+            step=moment.step,
+            weights=moment.weights,
+            documents=documents,
+            state=replace(moment.state, document={**moment.state.document, **known}),
+            is_best=moment.best is not None,
+            is_evaluated=moment.is_evaluated,
+            texts=texts,
+        )
+        path = self.run.folder.checkpoints.save(checkpoint, self.run.config.keep_checkpoints)
+        if moment.best is not None:
+            show_predictions(path, self.run.folder.path)
 
     def record(self, record: EpochRecord) -> None:
         """Write an epoch's line, to `metrics.jsonl` and to the screen."""
-        refused = record.refused_steps - self.last.get("refused_steps", 0)
-        self.last = flatten(record)
-        self.run.folder.append_metrics(self.last)
+        refused = record.refused_steps - (self.records[-1]["refused_steps"] if self.records else 0)
+        self.records.append(flatten(record))
+        self.run.folder.append_metrics(self.records[-1])
         self.run.screen.line(epoch_line(record, self.run.config.epoch, len(self.run.data.train)))
         self.run.tracking.look()
         if refused:
             self.run.screen.warn(f"{refused} steps of this epoch had gradients that are not finite; they were skipped")
 
-    def result(self, stop: str, seconds: float) -> dict[str, Any]:
+    def result(self, stop: str) -> dict[str, Any]:
         """Return what `result.json` holds."""
+        best = [record for record in self.records if record["improved"]][-1]
         return {
             "stop": stop,
-            "epochs": self.last["epoch"],
-            "best_epoch": self.best["epoch"],
-            "best_score": self.best["smoothed_score"],
-            "development": self.best,
-            "refused_steps": self.last["refused_steps"],
-            "seconds": round(seconds, 3),
+            "epochs": self.records[-1]["epoch"],
+            "best_epoch": best["epoch"],
+            "best_score": best["smoothed_score"],
+            "development": best,
+            "refused_steps": self.records[-1]["refused_steps"],
+            "seconds": round(self.seconds, 3),
         }
+
+
+def show_predictions(checkpoint: Path, folder: Path) -> None:
+    """Put the development predictions of the best checkpoint where a run's predictions lie."""
+    target = folder / "predictions" / DEVELOPMENT_PREDICTIONS
+    target.parent.mkdir(exist_ok=True)
+    write_whole(target, (checkpoint / DEVELOPMENT_PREDICTIONS).read_bytes())
 
 
 def flatten(record: EpochRecord) -> dict[str, Any]:

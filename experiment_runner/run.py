@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from experiment_runner.experiment_data import ExperimentData
 from experiment_runner.inference import choose_workers
+from experiment_runner.interruption import Interruption
 from experiment_runner.optimisation import Precision, choose_precision
 from experiment_runner.processes import ALONE, Processes
 from experiment_runner.run_folder import RunFolder
@@ -27,6 +28,7 @@ class Run:
     screen: Screen
     tracking: Tracking
     processes: Processes = ALONE
+    interruption: Interruption = field(default_factory=Interruption)
 
     @property
     def seed(self) -> int:
@@ -42,6 +44,11 @@ class Run:
     def precision(self) -> Precision:
         """Of forward passes."""
         return choose_precision(self.config.amp, self.device)
+
+    @property
+    def setting(self) -> dict[str, object]:
+        """What is decided beyond the configuration and decides results with it."""
+        return {"processes": self.processes.ranks, "precision": self.precision.reason}
 
     @property
     def workers(self) -> int:

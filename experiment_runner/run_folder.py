@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tomli_w
 
-from experiment_runner.checkpoints import CheckpointStore, write_json
+from experiment_runner.checkpoints import AFRESH, CheckpointStore, write_json
 from experiment_runner.experiment_data import ExperimentData
+from experiment_runner.screen import Screen
 from utils.config_text import describe_value
 from utils.configuration import ExperimentConfig, identity_of, with_defaults
+from utils.files import write_whole
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -56,35 +60,69 @@ class RunFolder:
         document: dict[str, Any] = json.loads((self.path / RESULT).read_text(encoding="utf-8"))
         return document
 
-    def check_unchanged(self, data: ExperimentData) -> None:
-        """Refuse a run that was trained with other result-deciding keys or on other data.
+    def check_unchanged(self, data: ExperimentData, setting: Mapping[str, object] | None = None) -> None:
+        """Refuse a run that was trained with other result-deciding keys, on other data or in another setting.
 
         Raises:
             RunError: Shows every difference.
         """
-        changed = self._changes(self.path, data)
+        changed = self._changes(self.path, data, setting or {})
         if changed:
             raise RunError(
                 f"what {self.path} was trained with has changed since: {'; '.join(changed)}; give the experiment "
                 "another name, change it back, or train again with --retrain"
             )
 
+    @property
+    def is_being_replaced(self) -> bool:
+        """Whether a finished run is kept aside until this one has finished."""
+        return not self.is_finished and (self._replaced / RESULT).is_file()
+
+    def find_unfinished(self, data: ExperimentData, setting: Mapping[str, object], screen: Screen) -> Path | None:
+        """Return the checkpoint that an interrupted training goes on from; None where nothing was saved yet.
+
+        Args:
+            data: Of the run.
+            setting: What was decided beyond the configuration and must be as it was; of texts the part before a colon.
+            screen: Where damaged checkpoints are told.
+
+        Raises:
+            RunError: Where it was begun with other keys that decide results, on other data or in another setting; shows
+                every difference.
+            CheckpointError: Where checkpoints are there, and none that can be used.
+        """
+        if self.is_finished:
+            return None
+        found, problems = self.checkpoints.newest()
+        if found is not None:
+            self.check_unchanged(data, setting)
+        for problem in problems:
+            screen.warn(f"{problem.removesuffix(AFRESH)}; an older checkpoint is used")
+        return found
+
     def recover(self, data: ExperimentData) -> bool:
-        """Bring back a finished run whose replacement was interrupted, if it is still what is asked for.
+        """Bring back a finished run whose replacement was interrupted before anything of it was saved.
+
+        Only if it is still what is asked for.
 
         Returns:
             Whether it was brought back.
         """
-        if self.is_finished or not (self._replaced / RESULT).is_file() or self._changes(self._replaced, data):
+        if not self.is_being_replaced or self._changes(self._replaced, data):
+            return False
+        if self.checkpoints.has_any and not self._changes(self.path, data):
             return False
         shutil.rmtree(self.path, ignore_errors=True)
         self._replaced.rename(self.path)
         return True
 
-    def _changes(self, folder: Path, data: ExperimentData) -> list[str]:
+    def _changes(
+        self, folder: Path, data: ExperimentData, setting: Mapping[str, object] = MappingProxyType({})
+    ) -> list[str]:
         try:
             document = tomllib.loads((folder / EXPERIMENT).read_text(encoding="utf-8"))
-            stored, fingerprint = document["experiment"], document["resolved"]["data_sha256"]
+            stored, resolved = document["experiment"], document["resolved"]
+            fingerprint = resolved["data_sha256"]
         except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
             return [f"{folder / EXPERIMENT} cannot be read ({error})"]
         before, now = identity_of(with_defaults(stored)), self.config.run_identity()
@@ -93,6 +131,10 @@ class RunFolder:
             for key in sorted({*now, *before})
             if now.get(key) != before.get(key)
         ]
+        for key, value in setting.items():
+            then, today = (str(text).partition(":")[0] for text in (resolved.get(key), value))
+            if then != today:
+                changed.append(f"{key} {then} -> {today}")
         if fingerprint != data.fingerprint():
             changed.append("training or development data (files, splits, speakers, labels or scale)")
         return changed
@@ -114,15 +156,29 @@ class RunFolder:
         document = {"experiment": experiment, "resolved": {"seed": self.seed, **resolved}}
         (self.path / EXPERIMENT).write_text(tomli_w.dumps(document), encoding="utf-8")
 
+    def go_on_from(self, checkpoint: Path, records: Sequence[dict[str, Any]]) -> None:
+        """Set checkpoints and `metrics.jsonl` back to when a checkpoint was saved."""
+        self.checkpoints.go_on_from(checkpoint, self.config.keep_checkpoints)
+        write_whole(self.path / METRICS, "".join(map(_as_line, records)))
+
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add one epoch's line to `metrics.jsonl`."""
         with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+            file.write(_as_line(record))
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Mark the run as finished, and let go of the run that it replaces."""
+        """Mark the run as finished, and let go of what nobody needs any more."""
         write_json(self.path / RESULT, result)
+        self.clear()
+
+    def clear(self) -> None:
+        """Remove what a finished run does not need: what its training went on from, and the run that it replaces."""
+        self.checkpoints.finish()
         shutil.rmtree(self._replaced, ignore_errors=True)
+
+
+def _as_line(record: dict[str, Any]) -> str:
+    return json.dumps(record, allow_nan=False) + "\n"
 
 
 def _show(table: dict[str, Any], key: str) -> str:

@@ -16,11 +16,12 @@ from experiment_runner.checkpoints import CheckpointError
 from experiment_runner.commands import python_command
 from experiment_runner.evaluate import run_evaluate
 from experiment_runner.experiment import run_train
+from experiment_runner.interruption import Interrupted, Interruption
 from experiment_runner.optimisation import choose_precision
 from experiment_runner.preparation import PreparedExperiment, synthetic_note
 from experiment_runner.processes import ALONE, Processes, ProcessesError
 from experiment_runner.recorded_steps import RecordingError
-from experiment_runner.report import write_report
+from experiment_runner.report import REPORT, write_report
 from experiment_runner.run import Run
 from experiment_runner.run_folder import LOG, RunError, RunFolder
 from experiment_runner.screen import Screen
@@ -84,6 +85,7 @@ class Session:
         device: Where models are.
         screen: Where everything is shown.
         processes: That work on it together.
+        interruption: The signals that ask for the end.
     """
 
     def __init__(
@@ -93,12 +95,14 @@ class Session:
         device: torch.device,
         screen: Screen,
         processes: Processes = ALONE,
+        interruption: Interruption | None = None,
     ) -> None:
         self._experiments = experiments
+        asked = interruption or Interruption()
         self._screen = screen
         self._tracking = Tracking(screen)
         self._runs = [
-            Run(e.config, e.data, RunFolder(output, e.config, seed), device, screen, self._tracking, processes)
+            Run(e.config, e.data, RunFolder(output, e.config, seed), device, screen, self._tracking, processes, asked)
             for e in experiments
             for seed in e.config.seeds
         ]
@@ -126,8 +130,11 @@ def train_run(run: Run, retrain: bool) -> Outcome:
     """Train a run that is not finished, or any where `retrain` asks for it."""
     before = None if retrain else run.processes.from_main(partial(_finished_before, run))
     if before is not None:
+        if not (run.folder.path / REPORT).is_file():
+            run.processes.from_main(partial(_report, run))
         return Outcome(run.config.name, run.seed, before, "finished before")
-    found = run_train(run)
+    checkpoint = run.processes.from_main(partial(_find_unfinished, run, retrain))
+    found = run_train(run, checkpoint)
     run.processes.from_main(partial(_report, run))
     return Outcome(run.config.name, run.seed, found, "trained")
 
@@ -138,7 +145,15 @@ def _finished_before(run: Run) -> dict[str, Any] | None:
     if not run.folder.is_finished:
         return None
     run.folder.check_unchanged(run.data)
+    run.folder.clear()
     return run.folder.result()
+
+
+def _find_unfinished(run: Run, retrain: bool) -> Path | None:
+    """Return where an interrupted training goes on; `retrain` goes on with an interrupted retraining alone."""
+    if retrain and not run.folder.is_being_replaced:
+        return None
+    return run.folder.find_unfinished(run.data, run.setting, run.screen)
 
 
 def evaluate_run(run: Run) -> Outcome:
@@ -161,6 +176,8 @@ def _report(run: Run) -> None:
 def _survive(run: Run, action: Callable[[Run], Outcome]) -> Outcome:
     try:
         return action(run)
+    except Interrupted:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever breaks one run must not take the others with it
         run.processes.end(error, FAILED, partial(_tell_failure, run, error))
         return Outcome(run.config.name, run.seed, {}, "failed")

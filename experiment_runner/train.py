@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import torch
@@ -14,13 +15,16 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.utils.data import DataLoader
 
+from experiment_runner.checkpoints import TrainingState
 from experiment_runner.early_stopping import Decision, HybridEarlyStopping
 from experiment_runner.effective_batch import differentiate, total_weights
 from experiment_runner.inference import decoded, end_workers, infer
-from experiment_runner.optimisation import Precision, clip_gradients, current_rate
+from experiment_runner.interruption import Interrupted, Interruption
+from experiment_runner.optimisation import Precision, clip_gradients, current_rate, go_to_step
 from experiment_runner.processes import Processes
 from experiment_runner.recorded_steps import RecordedSteps
 from experiment_runner.screen import EpochProgress, Screen
+from experiment_runner.training_state import optimiser_tensors, restore_optimiser
 from net.loss_modules import AUXILIARY_TERMS, Loss, Targets, Terms
 from net.ser import Outputs
 from net.ser_model_wrapper import SERModelWrapper
@@ -88,6 +92,27 @@ class EpochRecord:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """Where a training can be gone on from.
+
+    Attributes:
+        epoch: The last one of which steps were taken.
+        step: Optimiser steps so far.
+        is_evaluated: False between an epoch's last step and its evaluation.
+        best: The record of the epoch that ends here, if its model is the best so far.
+        weights: Of the model.
+        state: All else, but for what was recorded.
+    """
+
+    epoch: int
+    step: int
+    is_evaluated: bool
+    best: EpochRecord | None
+    weights: Mapping[str, Tensor]
+    state: TrainingState
+
+
+@dataclass(frozen=True)
 class TrainerParts:
     """The collaborators of a trainer.
 
@@ -104,8 +129,9 @@ class TrainerParts:
         development_batches: Their batches, the longest first.
         judge: From development outputs to predictions and figures.
         stopping: Decides what is saved and when to stop.
-        save: Called with the record of each epoch that is saved as best.
         record: Called with every epoch's record.
+        save: Called with each moment from which training is to go on after an interruption.
+        interruption: Checked between steps, and between batches of an evaluation.
         screen: Where progress is shown.
         processes: That train together; batches are this process's share.
         most_frames: Of a training batch, where steps behind a frozen upstream are recorded, see `RecordedSteps`: the
@@ -124,8 +150,9 @@ class TrainerParts:
     development_batches: list[Rows]
     judge: Callable[[Outputs], tuple[pd.DataFrame, Figures]]
     stopping: HybridEarlyStopping
-    save: Callable[[EpochRecord], None]
     record: Callable[[EpochRecord], None]
+    save: Callable[[Moment], None]
+    interruption: Interruption
     screen: Screen
     processes: Processes
     most_frames: int | None
@@ -140,17 +167,33 @@ class Trainer:
         seed: Of everything drawn.
         max_grad_norm: Gradients are scaled down to this norm.
         log_every: Steps between two looks at the device.
+        save_seconds: A look that comes so long after the last saving saves again.
+
+    Attributes:
+        step: Optimiser steps so far.
+        epoch: Which goes on, counted from 1.
+        taken: Steps of it so far.
     """
 
     def __init__(
-        self, parts: TrainerParts, device: torch.device, seed: int, max_grad_norm: float, log_every: int
+        self,
+        parts: TrainerParts,
+        device: torch.device,
+        seed: int,
+        max_grad_norm: float,
+        log_every: int,
+        save_seconds: float,
     ) -> None:
         self.parts = parts
         self.device = device
         self.seed = seed
         self.max_grad_norm = max_grad_norm
         self.log_every = log_every
-        self.step = 0
+        self.save_seconds = save_seconds
+        self.step, self.epoch, self.taken = 0, 1, 0
+        self._stop: str | None = None
+        self._saved = (0, 1, 0)
+        self._saved_at = time.monotonic()
         self.scaler = GradScaler(device.type, enabled=parts.precision.needs_scaler)
         self.trained = [p for group in parts.optimiser.param_groups for p in group["params"]]
         self.refused = torch.zeros(3, device=device)  # in all, in a row now, most in a row
@@ -168,48 +211,101 @@ class Trainer:
 
         Raises:
             FloatingPointError: Where losses or gradients stay non-finite.
+            Interrupted: Where a signal asked for the end; all is saved then.
         """
-        self._rehearse()
-        for epoch in range(1, epochs + 1):
-            started = time.perf_counter()
-            train = self.train_epoch(epoch)
-            train_seconds = time.perf_counter() - started
-            development = self.evaluate()
-            decide = partial(self.parts.stopping.update, development.loss, development.score)
-            decision = self.parts.processes.from_main(decide)  # processes may differ in rounding, not in this
-            record = EpochRecord(
-                epoch,
-                self.step,
-                train,
-                development,
-                decision,
-                int(self.refused[0]),
-                train_seconds,
-                time.perf_counter() - started,
-                current_rate(self.parts.scheduler),
-            )
-            if decision.improved:
-                self.parts.save(record)
-            self.parts.record(record)
-            if decision.stop is not None:
-                return decision.stop
-        return "epochs"
+        try:
+            if self._stop is None and self.epoch <= epochs:
+                self._rehearse()
+            while self._stop is None and self.epoch <= epochs:
+                self._fit_epoch()
+            self._save()
+        except Interrupted as interrupted:
+            self._save()
+            self.parts.screen.line(f"{interrupted}: all is saved, {self.place}")
+            raise
+        return self._stop or "epochs"
 
-    def train_epoch(self, epoch: int) -> dict[str, float]:
-        """Take every optimiser step of an epoch; return the mean of each loss term."""
+    @property
+    def place(self) -> str:
+        """How far training has come, for the screen."""
+        if not self.taken:
+            return f"after epoch {self.epoch - 1}" if self.epoch > 1 else "before the first step"
+        return f"after step {self.taken} of {self.parts.train_batches.steps_per_epoch} of epoch {self.epoch}"
+
+    def restore(
+        self, weights: Mapping[str, Tensor], state: TrainingState, records: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Go on from a moment.
+
+        Args:
+            weights: As they were then, and all that follows.
+            state: See weights.
+            records: What was recorded of the epochs until then, see `recorder.flatten`.
+
+        Raises:
+            CheckpointError: Where they are those of another model.
+        """
+        parts, document = self.parts, state.document
+        parts.model.load_state_dict(dict(weights))
+        restore_optimiser(parts.model, parts.optimiser, state.tensors)
+        self.step, self.epoch, self.taken = (document[name] for name in ("step", "epoch", "taken"))
+        go_to_step(parts.scheduler, self.step)
+        self.scaler.load_state_dict(document["scaler"])
+        self.refused.copy_(state.tensors["refused"])
+        self._losses.go_on_from(document["terms"], state.tensors["terms"].to(self.device))
+        for record in records:
+            parts.stopping.update(record["development_loss"], record["development_score"])
+        self._stop = records[-1]["stop"] if records else None
+        self._saved = self.step, self.epoch, self.taken
+
+    def _fit_epoch(self) -> None:
+        """Train what is left of an epoch, evaluate, record, and decide."""
+        started = time.perf_counter()
+        train = self.train_epoch(self.epoch, self.taken)
+        train_seconds = time.perf_counter() - started
+        development = self.evaluate()
+        decide = partial(self.parts.stopping.update, development.loss, development.score)
+        decision = self.parts.processes.from_main(decide)  # processes may differ in rounding, not in this
+        record = EpochRecord(
+            self.epoch,
+            self.step,
+            train,
+            development,
+            decision,
+            int(self.refused[0]),
+            train_seconds,
+            time.perf_counter() - started,
+            current_rate(self.parts.scheduler),
+        )
+        self.epoch, self.taken, self._stop = self.epoch + 1, 0, decision.stop
+        self.parts.record(record)
+        if decision.improved or self._is_saving_due():
+            self._save(record if decision.improved else None)
+
+    def train_epoch(self, epoch: int, taken: int = 0) -> dict[str, float]:
+        """Take the optimiser steps of an epoch; return the mean of each loss term.
+
+        Args:
+            epoch: Counted from 1.
+            taken: Steps of it that were taken before.
+        """
         self.parts.model.train()
+        self.epoch, self.taken = epoch, taken
         steps = self.parts.train_batches.steps(epoch)
-        batches = self.parts.train_feed.serve([rows for step in steps for rows in step], epoch)
-        self._losses.restart()
+        batches = self._watched(self.parts.train_feed, [rows for step in steps[taken:] for rows in step], epoch)
+        if not taken:
+            self._losses.restart()
         look_every = 1 if self.device.type == "cpu" else self.log_every  # on the CPU a look waits for nothing
         sizes = self.parts.train_batches.step_sizes(epoch)
         with self.parts.screen.epoch_progress(epoch, sum(sizes)) as progress:
-            for index, step in enumerate(steps):
+            progress.advance(sum(sizes[:taken]))
+            for step in steps[taken:]:
                 with self.parts.processes.agreement():
                     window = [next(batches).to(self.device).augmented(self.parts.normalisation) for _ in step]
                 self.train_step(window)
-                progress.advance(sizes[index])
-                if (index + 1) % look_every == 0 or index + 1 == len(steps):
+                progress.advance(sizes[self.taken])
+                self.taken += 1
+                if self.taken % look_every == 0 or self.taken == len(steps):
                     self._look(progress)
         means = self._losses.means()
         with self.parts.processes.agreement():
@@ -252,8 +348,47 @@ class Trainer:
         self.parts.optimiser.zero_grad(set_to_none=True)
 
     def _infer_development(self, batches: list[Rows]) -> tuple[Outputs, Targets]:
-        share = self.parts.development_feed.serve(self.parts.processes.deal(batches), EVALUATION)
+        share = self._watched(self.parts.development_feed, self.parts.processes.deal(batches), EVALUATION)
         return infer(self.parts.model, share, self.device, self.parts.precision, self.parts.processes)
+
+    def _watched(self, feed: Feed, batches: list[Rows], epoch: int) -> Iterator[Batch]:
+        """Serve batches until the program is asked to end."""
+        for batch in feed.serve(batches, epoch):
+            self.parts.interruption.check()
+            yield batch
+
+    def _is_saving_due(self) -> bool:
+        """Ask the main process, whose clock counts."""
+        return self.parts.processes.from_main(lambda: time.monotonic() - self._saved_at >= self.save_seconds)
+
+    def _save(self, best: EpochRecord | None = None) -> None:
+        """Save all that training goes on from, unless nothing has changed."""
+        place = self.step, self.epoch, self.taken
+        if place == self._saved:
+            return
+        steps = len(self.parts.train_batches.step_sizes(self.epoch))
+        moment = Moment(
+            epoch=self.epoch if self.taken else self.epoch - 1,
+            step=self.step,
+            is_evaluated=self.taken < steps,
+            best=best,
+            weights=self.parts.model.state_dict(),
+            state=self._state(),
+        )
+        self.parts.save(moment)
+        self._saved, self._saved_at = place, time.monotonic()
+
+    def _state(self) -> TrainingState:
+        terms, sums = self._losses.sums()
+        optimiser = optimiser_tensors(self.parts.model, self.parts.optimiser)
+        document = {
+            "epoch": self.epoch,
+            "taken": self.taken,
+            "step": self.step,
+            "scaler": self.scaler.state_dict(),
+            "terms": list(terms),
+        }
+        return TrainingState({**optimiser, "refused": self.refused, "terms": sums}, document)
 
     def _take(self, window: list[Batch]) -> Terms:
         """Differentiate and step the optimiser."""
@@ -351,6 +486,8 @@ class Trainer:
                     f"{MOST_REFUSED_STEPS} optimiser steps in a row had gradients that are not finite (step "
                     f'{self.step}); lower learning_rate, or set amp = "off"'
                 )
+        if self._is_saving_due():
+            self._save()
 
 
 def selection_score(figures: Figures) -> float:

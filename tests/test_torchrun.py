@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ import soundfile
 
 import main as program
 from tests.conftest import ROOT
+from tests.kill_harness import found_by
 from tests.synthetic_podcast import SAMPLE_RATE_HZ, SyntheticPodcast, write_podcast
 from tests.test_main import write_files
 
@@ -27,17 +30,14 @@ config_update = { eval_batch_seconds = 5, task = "multitask", loss_type = "Balan
 """
 
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "main.py"]
+POPEN: dict[str, Any] = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+POPEN["env"] = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
 def torchrun(*arguments: str) -> tuple[int, str]:
     """Return the exit status and what was said on both outputs."""
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "main.py", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    done = subprocess.run([*TORCHRUN, *arguments], timeout=240, **POPEN)
     return done.returncode, done.stdout
 
 
@@ -51,6 +51,36 @@ def arguments(podcast: SyntheticPodcast, tmp_path_factory: pytest.TempPathFactor
     with (folder / "config.toml").open("a") as file:
         file.write(f"[Damaged]\nPATH_TO_LABEL = '{damaged.labels}'\nPATH_TO_AUDIO = '{damaged.audio}'\n")
     return found
+
+
+LONGER = """
+[[experiments]]
+name = "straight"
+config_update = { epoch = 5, min_epochs = 5, patience = 9 }
+[[experiments]]
+name = "interrupted"
+config_update = { epoch = 5, min_epochs = 5, patience = 9 }
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_save_on_a_signal_and_go_on(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    arguments = write_files(tmp_path, podcast, LONGER)
+    assert torchrun(*arguments, "--only", "straight")[0] == 0
+    run = tmp_path / "runs" / "interrupted" / "seed-42"
+    with subprocess.Popen([*TORCHRUN, *arguments, "--only", "interrupted"], **POPEN) as process:
+        while not (run / "metrics.jsonl").exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.terminate()
+        said, _ = process.communicate(timeout=120)
+    assert said.count("SIGTERM: all is saved, after ") == 1, said
+    assert said.count("interrupted (SIGTERM); the same command goes on from here") == 1, said
+    assert not (run / "result.json").exists()
+    status, said = torchrun(*arguments, "--only", "interrupted")
+    assert status == 0, said
+    assert said.count("goes on after ") == 1
+    found, straight = (found_by(folder) for folder in (run, tmp_path / "runs" / "straight" / "seed-42"))
+    assert found == straight
 
 
 @pytest.mark.slow

@@ -232,6 +232,11 @@ class TrainingConfig(AugmentationKeys):
     ] = "auto"
     """What all kept outputs of frozen upstream parts may take on the disk together, in GiB; 0 keeps none. `auto`: half
     of the space that is free without them, where reading them is faster than computing them."""
+    checkpoint_minutes: Annotated[float, Field(ge=0, json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = 15.0
+    """All that training goes on from after an interruption is saved with every best model, on a signal, and where a
+    look (`log_every`) comes so many minutes after the last saving."""
+    keep_checkpoints: Annotated[Count, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = 1
+    """Newest checkpoints that are kept to go on from, beside the best model."""
     log_every: Annotated[Count, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = 50
     """Steps between two looks at the loss and at the count of refused steps."""
     tracking: Annotated[Literal["wandb", "none"], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = "wandb"

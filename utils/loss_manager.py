@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,14 @@ class LossManager:
     def restart(self) -> None:
         """Forget all steps."""
         self._sums.zero_()
+
+    def sums(self) -> tuple[tuple[str, ...], Tensor]:
+        """Return the names of the terms, and what `go_on_from` takes: their sums and the number of finite steps."""
+        return self._names, self._sums
+
+    def go_on_from(self, names: Sequence[str], sums: Tensor) -> None:
+        """Continue where another one was."""
+        self._names, self._sums = tuple(names), sums
 
     def means(self) -> dict[str, float]:
         """Return the mean of every term over the finite steps since the last restart; waits for the device.

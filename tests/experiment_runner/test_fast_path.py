@@ -42,7 +42,7 @@ def make_trainer(emodb_folder: Path, folder: Path, upstream_model: str) -> Train
     screen = Screen()
     run = Run(config, data, RunFolder(folder, config, 1), torch.device("cpu"), screen, Tracking(screen))
     assembly = assemble(run)
-    return build_trainer(run, assembly, Recorder(run, assembly.model, assembly.description))
+    return build_trainer(run, assembly, Recorder(run, assembly.description))
 
 
 def losses_of(trainer: Trainer) -> list[float]:

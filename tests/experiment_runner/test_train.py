@@ -51,6 +51,21 @@ KEYS = {
 }
 
 
+def make_run(
+    podcast: SyntheticPodcast,
+    folder: Path,
+    keys: Mapping[str, object],
+    device: torch.device = CPU,
+    processes: Processes = ALONE,
+    seed: int = 1,
+) -> Run:
+    config = ExperimentConfig.model_validate({**KEYS, **keys})
+    corpus = load_corpus("P", CorpusConfig(PATH_TO_LABEL=podcast.labels, PATH_TO_AUDIO=podcast.audio))
+    data = measure_training(resolve_data(config, {"P": corpus}))
+    screen = Screen(is_silent=not processes.is_main)
+    return Run(config, data, RunFolder(folder, config, seed), device, screen, Tracking(screen), processes)
+
+
 def make_trainer(
     podcast: SyntheticPodcast,
     folder: Path,
@@ -59,13 +74,9 @@ def make_trainer(
     processes: Processes = ALONE,
     seed: int = 1,
 ) -> Trainer:
-    config = ExperimentConfig.model_validate({**KEYS, **keys})
-    corpus = load_corpus("P", CorpusConfig(PATH_TO_LABEL=podcast.labels, PATH_TO_AUDIO=podcast.audio))
-    data = measure_training(resolve_data(config, {"P": corpus}))
-    screen = Screen(is_silent=not processes.is_main)
-    run = Run(config, data, RunFolder(folder, config, seed), device, screen, Tracking(screen), processes)
+    run = make_run(podcast, folder, keys, device, processes, seed)
     assembly = assemble(run)
-    return build_trainer(run, assembly, Recorder(run, assembly.model, assembly.description))
+    return build_trainer(run, assembly, Recorder(run, assembly.description))
 
 
 def weights_of(trainer: Trainer) -> torch.Tensor:

@@ -1,0 +1,76 @@
+"""Signals that ask the program to end: noted where something would be lost, and obeyed where it can be saved.
+
+Without torch, so that the program can be interrupted before torch is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""What schedulers and people send; SLURM sends the last one where `sbatch --signal` says so."""
+EXIT_STATUS = 75
+"""Of a program that was interrupted: the same command goes on (`EX_TEMPFAIL` of sysexits.h)."""
+
+
+class Interrupted(Exception):  # noqa: N818 - nothing went wrong
+    """The program was asked to end and has come to where nothing is lost; the text names the signal."""
+
+
+class Interruption:
+    """The signals that one process gets while the context lasts.
+
+    Outside of `held`, the first one raises KeyboardInterrupt at once; inside, it waits for the next `check`. The second
+    one ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self._noted = ""
+        self._is_held = False
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Interruption:
+        with suppress(ValueError):  # in a thread that is not the main one, which gets no signals
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let signals wait for a `check` while the context lasts."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+
+    def check(self) -> None:
+        """Obey a signal that came.
+
+        Raises:
+            Interrupted: Where one did.
+        """
+        if self._noted:
+            raise Interrupted(self._noted)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self._noted:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self._noted = name
+        if not self._is_held:
+            raise KeyboardInterrupt(name)
+
+
+def ignore_signals() -> None:
+    """Leave it to the main process what a signal to all of its processes means."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,267 @@
+"""Ends the program while it trains, starts it again until it is done, and compares: `python -m tests.kill_harness`.
+
+Each start is the real program in a process of its own, forked from one that has already imported it. What it finds
+must be, bit for bit, what a training finds that nobody disturbs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from tests.synthetic_podcast import SyntheticPodcast, write_podcast
+
+EXPERIMENTS = """
+[base_config]
+corpus = "P"
+upstream_model = "wavlm-tiny-random"
+freeze = "none"
+learning_rate = 1e-3
+batch_size = 4
+epoch = 3
+min_epochs = 3
+layerdrop = 0.3
+tracking = "none"
+[[experiments]]
+name = "one"
+config_update = { loss_type = "WeightedCrossEntropy", CHANGES }
+"""
+RUN = Path("one") / "seed-42"
+FILE_EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.symlink", "shutil.rmtree"}
+"""What Python tells an audit hook before it happens."""
+MOST_STARTS = 200
+LONGEST_RUN = 120.0
+INTERRUPTED = 75
+
+
+class Program:
+    """A training as a command line, in a folder of its own.
+
+    Args:
+        folder: Where its configuration and its output lie.
+        podcast: The corpus.
+        changes: Keys of the experiment, as TOML.
+    """
+
+    def __init__(self, folder: Path, podcast: SyntheticPodcast, changes: str = "") -> None:
+        folder.mkdir(parents=True)
+        corpora, experiments = folder / "config.toml", folder / "experiments.toml"
+        corpora.write_text(f"[P]\nPATH_TO_LABEL = '{podcast.labels}'\nPATH_TO_AUDIO = '{podcast.audio}'\n")
+        experiments.write_text(EXPERIMENTS.replace(", CHANGES", f", {changes}" if changes else ""))
+        output = folder / "runs"
+        self.run = output / RUN
+        self.log = folder / "log"
+        self.count = folder / "count"
+        self.arguments = ["--config", str(corpora), "--experiments", str(experiments), "--output", str(output)]
+        self.arguments += ["--device", "cpu"]
+        self.cache = folder / "cache"
+
+    def start(self, kill_at: int | None = None) -> ForkServerProcess:
+        """Start it; it kills itself before the file operation of its run's folder that has this number."""
+        process = _context().Process(target=_run, args=(self, kill_at))
+        process.start()
+        return process
+
+    def finish(self) -> list[int]:
+        """Start it until it is done; return the exit status of every start."""
+        statuses = [ended(self.start())]
+        while statuses[-1] != 0 and len(statuses) < MOST_STARTS:
+            statuses.append(ended(self.start()))
+        return statuses
+
+
+def _context() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["main", "experiment_runner.session", "tests.kill_harness"])
+    return context
+
+
+def _run(program: Program, kill_at: int | None) -> None:
+    """Be the program, in a process group of its own and with its output in a file."""
+    import torch
+
+    import main
+
+    os.environ["XDG_CACHE_HOME"] = str(program.cache)
+    torch.set_num_threads(1)
+    os.setsid()
+    output = os.open(program.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    seen = 0
+    own, folder = os.getpid(), str(program.run)
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event in FILE_EVENTS and os.getpid() == own and any(str(part).startswith(folder) for part in arguments[:2]):
+            if seen == kill_at:
+                os.kill(own, signal.SIGKILL)
+            seen += 1
+
+    sys.addaudithook(watch)
+    status = main.main(program.arguments)
+    program.count.write_text(str(seen))
+    sys.exit(status)
+
+
+def ended(process: ForkServerProcess) -> int:
+    """Wait for a process; return its exit status, negative for a signal."""
+    process.join(LONGEST_RUN)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError(f"the program did not end within {LONGEST_RUN:.0f} s")
+    return process.exitcode
+
+
+def found_by(run: Path) -> dict[str, Any]:
+    """Return all that a finished run keeps, but for times and provenance."""
+    checkpoints = run / "checkpoints"
+    best, last = ((checkpoints / link).resolve() for link in ("best", "last"))
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "records": without_seconds(records),
+        "result": without_seconds(json.loads((run / "result.json").read_text())),
+        "predictions": (run / "predictions" / "development.csv").read_bytes(),
+        "best": ((best / "model.safetensors").read_bytes(), best.name),
+        "metrics of the best": without_seconds(json.loads((best / "metrics.json").read_text())),
+        "last": ((last / "model.safetensors").read_bytes(), last.name),
+        "checkpoints": sorted(path.name for path in checkpoints.iterdir()),
+        "states": sorted(path.parent.name for path in checkpoints.glob("epoch-*/state*")),
+        "files": sorted(path.name for path in run.iterdir() if path.name != "traceback.txt"),
+    }
+
+
+def without_seconds(document: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Return a document without what says how long something took."""
+    if isinstance(document, list):
+        return [without_seconds(item) for item in document]
+    if isinstance(document, dict):
+        return {name: without_seconds(item) for name, item in document.items() if name != "seconds"}
+    return document
+
+
+@dataclass
+class Straight:
+    """A training that nobody disturbs.
+
+    Attributes:
+        found: By it.
+        operations: On files of its run's folder.
+        seconds: From the start of its run's folder to the end.
+    """
+
+    found: dict[str, Any]
+    operations: int
+    seconds: float
+
+
+def train_straight(program: Program) -> Straight:
+    """Train without disturbance."""
+    process = program.start()
+    _wait_for(program.run, process)
+    began = time.monotonic()
+    assert ended(process) == 0, program.log.read_text()
+    return Straight(found_by(program.run), int(program.count.read_text()), time.monotonic() - began)
+
+
+def _wait_for(path: Path, process: ForkServerProcess) -> None:
+    while not path.exists() and process.is_alive():
+        time.sleep(0.002)
+
+
+def disturb_after(program: Program, seconds: float, number: signal.Signals) -> int:
+    """Start the program, send it a signal so long after its run's folder is there, and return how it ended.
+
+    All of its processes get the signal, as those of a job do; SIGKILL, with which nothing is left to do, it alone.
+    """
+    process = program.start()
+    _wait_for(program.run, process)
+    process.join(seconds)
+    if process.is_alive() and process.pid is not None:
+        (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
+    return ended(process)
+
+
+def check(program: Program, straight: Straight, what: str) -> None:
+    """Let the program finish, and compare."""
+    statuses = program.finish()
+    assert statuses[-1] == 0, f"{what}: {program.log.read_text()}"
+    found = found_by(program.run)
+    differing = [name for name, value in straight.found.items() if found[name] != value]
+    names = {name: (straight.found[name], found[name]) for name in {*differing} & {"checkpoints", "files", "states"}}
+    assert not differing, f"{what}: other {differing} {names}: {program.log.read_text()}"
+
+
+Make = Callable[[], Program]
+
+
+def kill_at_boundaries(make: Make, straight: Straight, chosen: range) -> Counter[int]:
+    """Kill before chosen file operations, one a training; return the exit statuses."""
+    statuses: Counter[int] = Counter()
+    for number in chosen:
+        program = make()
+        statuses[ended(program.start(number))] += 1
+        check(program, straight, f"killed before file operation {number}")
+    return statuses
+
+
+def disturb_at_random(
+    make: Make, straight: Straight, signals: int, number: signal.Signals, seed: int, chain: int = 4
+) -> Counter[int]:
+    """Send so many signals at random moments of trainings, up to a few each; return the exit statuses."""
+    generator = random.Random(seed)
+    statuses: Counter[int] = Counter()
+    while statuses.total() < signals:
+        program = make()
+        for _ in range(min(chain, signals - statuses.total())):
+            statuses[disturb_after(program, generator.uniform(0, straight.seconds), number)] += 1
+        check(program, straight, f"{number.name} at random moments")
+    return statuses
+
+
+def main_() -> None:
+    """Run everything and print how often what happened."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100, metavar="N", help="at random moments")
+    parser.add_argument("--terminations", type=int, default=20, metavar="N", help="SIGTERM at random moments")
+    parser.add_argument("--step", type=int, default=1, metavar="N", help="kill before every Nth file operation")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        podcast = write_podcast(Path(name) / "podcast")
+        for title, changes in {
+            "saved after every step": "checkpoint_minutes = 0",
+            "saved with the best models, two workers, accumulation": "num_workers = 2, accumulation_steps = 2",
+            "kept convolutions": 'freeze = "cnn", cache_gib = 1, checkpoint_minutes = 0',
+        }.items():
+            numbers = iter(range(10**6))
+
+            def make(changes: str = changes, title: str = title, numbers: Any = numbers) -> Program:  # noqa: ANN401
+                return Program(Path(name) / title / str(next(numbers)), podcast, changes)
+
+            straight = train_straight(make())
+            print(f"{title}: {straight.operations} file operations, {straight.seconds:.1f} s", flush=True)
+            began = time.monotonic()
+            found = kill_at_boundaries(make, straight, range(0, straight.operations, options.step))
+            print(f"  killed before file operations: {dict(found)}", flush=True)
+            found = disturb_at_random(make, straight, options.kills, signal.SIGKILL, options.seed)
+            print(f"  SIGKILL at random moments: {dict(found)}", flush=True)
+            found = disturb_at_random(make, straight, options.terminations, signal.SIGTERM, options.seed)
+            print(f"  SIGTERM at random moments: {dict(found)}; {time.monotonic() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main_()
