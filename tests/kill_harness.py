@@ -7,6 +7,7 @@ must be, bit for bit, what a training finds that nobody disturbs.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -16,7 +17,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -208,60 +210,71 @@ def check(program: Program, straight: Straight, what: str) -> None:
 Make = Callable[[], Program]
 
 
-def kill_at_boundaries(make: Make, straight: Straight, chosen: range) -> Counter[int]:
+def kill_at_boundaries(make: Make, straight: Straight, chosen: Sequence[int], jobs: int = 1) -> Counter[int]:
     """Kill before chosen file operations, one a training; return the exit statuses."""
-    statuses: Counter[int] = Counter()
-    for number in chosen:
+
+    def kill(number: int) -> int:
         program = make()
-        statuses[ended(program.start(number))] += 1
+        status = ended(program.start(number))
         check(program, straight, f"killed before file operation {number}")
-    return statuses
+        return status
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return Counter(pool.map(kill, chosen))
 
 
 def disturb_at_random(
-    make: Make, straight: Straight, signals: int, number: signal.Signals, seed: int, chain: int = 4
+    make: Make, straight: Straight, number: signal.Signals, seeds: Sequence[int], chain: int, jobs: int = 1
 ) -> Counter[int]:
-    """Send so many signals at random moments of trainings, up to a few each; return the exit statuses."""
-    generator = random.Random(seed)
-    statuses: Counter[int] = Counter()
-    while statuses.total() < signals:
-        program = make()
-        for _ in range(min(chain, signals - statuses.total())):
-            statuses[disturb_after(program, generator.uniform(0, straight.seconds), number)] += 1
-        check(program, straight, f"{number.name} at random moments")
-    return statuses
+    """Send signals at random moments of trainings, a few each, one training a seed; return the exit statuses."""
+
+    def disturb(seed: int) -> list[int]:
+        generator, program = random.Random(seed), make()
+        moments = [generator.uniform(0, straight.seconds) for _ in range(chain)]
+        statuses = [disturb_after(program, moment, number) for moment in moments]
+        check(program, straight, f"{number.name} {moments} s after each start")
+        return statuses
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return Counter(status for statuses in pool.map(disturb, seeds) for status in statuses)
 
 
-def main_() -> None:
-    """Run everything and print how often what happened."""
+EVERY_STEP = "checkpoint_minutes = 0"
+SCENARIOS = {
+    "saved with the best models": "",
+    "saved after every step, two workers, accumulation": f"{EVERY_STEP}, num_workers = 2, accumulation_steps = 2",
+    "saved after every step, kept convolutions": f'{EVERY_STEP}, freeze = "cnn", cache_gib = 1',
+}
+
+
+def main_program() -> None:
+    """Kill at all boundaries of the first scenario and at random moments of the others; print what happened."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=100, metavar="N", help="at random moments")
-    parser.add_argument("--terminations", type=int, default=20, metavar="N", help="SIGTERM at random moments")
+    parser.add_argument("--trainings", type=int, default=13, metavar="N", help="a scenario, killed four times each")
+    parser.add_argument("--terminated", type=int, default=5, metavar="N", help="a scenario, two SIGTERM each")
     parser.add_argument("--step", type=int, default=1, metavar="N", help="kill before every Nth file operation")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         podcast = write_podcast(Path(name) / "podcast")
-        for title, changes in {
-            "saved after every step": "checkpoint_minutes = 0",
-            "saved with the best models, two workers, accumulation": "num_workers = 2, accumulation_steps = 2",
-            "kept convolutions": 'freeze = "cnn", cache_gib = 1, checkpoint_minutes = 0',
-        }.items():
-            numbers = iter(range(10**6))
+        for title, changes in SCENARIOS.items():
+            numbers = itertools.count()
 
-            def make(changes: str = changes, title: str = title, numbers: Any = numbers) -> Program:  # noqa: ANN401
+            def make(changes: str = changes, title: str = title, numbers: Iterator[int] = numbers) -> Program:
                 return Program(Path(name) / title / str(next(numbers)), podcast, changes)
 
             straight = train_straight(make())
             print(f"{title}: {straight.operations} file operations, {straight.seconds:.1f} s", flush=True)
-            began = time.monotonic()
-            found = kill_at_boundaries(make, straight, range(0, straight.operations, options.step))
-            print(f"  killed before file operations: {dict(found)}", flush=True)
-            found = disturb_at_random(make, straight, options.kills, signal.SIGKILL, options.seed)
+            if not changes:
+                chosen = range(0, straight.operations, options.step)
+                found = kill_at_boundaries(make, straight, chosen, options.jobs)
+                print(f"  killed before file operations: {dict(found)}", flush=True)
+                continue
+            found = disturb_at_random(make, straight, signal.SIGKILL, range(options.trainings), 4, options.jobs)
             print(f"  SIGKILL at random moments: {dict(found)}", flush=True)
-            found = disturb_at_random(make, straight, options.terminations, signal.SIGTERM, options.seed)
-            print(f"  SIGTERM at random moments: {dict(found)}; {time.monotonic() - began:.0f} s", flush=True)
+            found = disturb_at_random(make, straight, signal.SIGTERM, range(options.terminated), 2, options.jobs)
+            print(f"  SIGTERM at random moments: {dict(found)}", flush=True)
 
 
 if __name__ == "__main__":
-    main_()
+    main_program()
