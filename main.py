@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiment_runner.interruption import EXIT_STATUS, Interrupted, Interruption
+from experiment_runner.interruption import EXIT_STATUS, Interrupted, Interruption, end_children
 from experiment_runner.output_lock import OutputInUseError, locked
 from experiment_runner.processes import ALONE, Processes, ProcessesError, join_processes
 from utils import ConfigurationError, Plan, load_plan, print_error, print_unforeseen, read_token
@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
             return FAILED
         with joined as processes:
             status = guarded(options, processes, interruption)
+        end_children()
         return processes.leave(status)
 
 

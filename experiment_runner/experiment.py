@@ -176,6 +176,7 @@ def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
         precision=run.precision,
         train_batches=batches,
         train_feed=train_feed,
+        name_training=lambda row: str(data.train["file"].iat[row]),
         normalisation=assembly.description.normalisation,
         development_feed=development_feed,
         development_batches=evaluation_batches(

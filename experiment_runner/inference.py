@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dataset_module.ser_dataset import SERDataset
 from experiment_runner.effective_batch import gather
-from experiment_runner.interruption import ignore_signals
+from experiment_runner.interruption import outlive_signals
 from experiment_runner.optimisation import Precision
 from experiment_runner.processes import ALONE, Processes
 from net.loss_modules import Targets
@@ -60,7 +60,7 @@ def make_loader(dataset: SERDataset, items: BatchItems, num_workers: int, device
 
 def _begin_worker(_: int) -> None:
     """Let a signal to all processes reach the main one alone, which ends its workers when it has saved."""
-    ignore_signals()
+    outlive_signals()
 
 
 def end_workers(loader: DataLoader[Batch]) -> None:

@@ -5,6 +5,7 @@ Without torch, so that the program can be interrupted before torch is imported.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """What schedulers and people send; SLURM sends the last one where `sbatch --signal` says so."""
+WORKER_SECONDS = 60
+"""That processes which decode outlive SIGTERM, for the main process to finish its step and to end them."""
 EXIT_STATUS = 75
 """Of a program that was interrupted: the same command goes on (`EX_TEMPFAIL` of sysexits.h)."""
 
@@ -44,12 +47,14 @@ class Interruption:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let signals wait for a `check` while the context lasts."""
+        """Let signals wait for a `check`, or for the end of the context."""
         self._is_held = True
         try:
             yield
         finally:
             self._is_held = False
+        if self._noted:
+            raise KeyboardInterrupt(self._noted)
 
     def check(self) -> None:
         """Obey a signal that came.
@@ -70,7 +75,17 @@ class Interruption:
             raise KeyboardInterrupt(name)
 
 
-def ignore_signals() -> None:
-    """Leave it to the main process what a signal to all of its processes means."""
+def outlive_signals() -> None:
+    """Leave it to the main process what a signal to all of its processes means; for those that it has started.
+
+    SIGTERM also comes from a main process that ends, and waits for this one: it gives the main process a while.
+    """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_SECONDS))
+
+
+def end_children() -> None:
+    """Kill the processes that this one has started and not ended, which would be waited for."""
+    for child in multiprocessing.active_children():
+        child.kill()

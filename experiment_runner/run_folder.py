@@ -17,7 +17,7 @@ from experiment_runner.experiment_data import ExperimentData
 from experiment_runner.screen import Screen
 from utils.config_text import describe_value
 from utils.configuration import ExperimentConfig, identity_of, with_defaults
-from utils.files import write_whole
+from utils.files import PARTIAL, write_whole
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,6 +27,7 @@ else:
 EXPERIMENT = "experiment.toml"
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
+TRACKING = "tracking"
 LOG = "train.log"
 
 
@@ -158,8 +159,15 @@ class RunFolder:
 
     def go_on_from(self, checkpoint: Path, records: Sequence[dict[str, Any]]) -> None:
         """Set checkpoints and `metrics.jsonl` back to when a checkpoint was saved."""
+        self._remove_leftovers()
         self.checkpoints.go_on_from(checkpoint, self.config.keep_checkpoints)
         write_whole(self.path / METRICS, "".join(map(_as_line, records)))
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a process that died while it wrote a file has left; the tracker's process may be writing."""
+        for path in self.path.rglob("*.tmp"):
+            if PARTIAL.fullmatch(path.name) and not path.name.startswith(TRACKING):
+                path.unlink(missing_ok=True)
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add one epoch's line to `metrics.jsonl`."""
@@ -175,6 +183,7 @@ class RunFolder:
         """Remove what a finished run does not need: what its training went on from, and the run that it replaces."""
         self.checkpoints.finish()
         shutil.rmtree(self._replaced, ignore_errors=True)
+        self._remove_leftovers()
 
 
 def _as_line(record: dict[str, Any]) -> str:

@@ -87,8 +87,13 @@ class Screen:
         text = self._redact(text)
         self.console.print(escape(text), style=style or None)
         if self._log is not None:
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
+            now = datetime.now().astimezone().isoformat(timespec="seconds")
+            try:
+                with self._log.open("a", encoding="utf-8") as file:
+                    file.write(f"{now} {text}\n")
+            except OSError as error:
+                path, self._log = self._log, None
+                self.warn(f"{path} cannot be written ({error.strerror}); the run goes on without it")
 
     def warn(self, text: str) -> None:
         """Print a line that must not be overlooked."""

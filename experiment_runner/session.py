@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -42,6 +43,14 @@ EXPECTED_FAILURES = (
     RecordingError,
     FloatingPointError,
 )
+DISK_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room within the quota",
+    errno.EROFS: "give another folder with --output, or mount it for writing",
+    errno.EACCES: "give the permission",
+    errno.EPERM: "give the permission",
+    errno.EIO: "look at the disk",
+}
 
 
 def check_precision(experiments: Iterable[PreparedExperiment], device: torch.device) -> None:
@@ -202,6 +211,14 @@ def _explain(error: Exception, folder: Path) -> str:
             "the GPU's memory is full; set max_batch_seconds (the optimiser steps stay the same), lower max_seconds or "
             "eval_batch_seconds, or set gradient_checkpointing = true"
         )
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return (
+            "a decoding process was ended from outside, most likely because the machine's memory was full; lower "
+            "num_workers; the same command goes on from the last checkpoint"
+        )
+    if isinstance(error, OSError) and error.errno in DISK_REMEDIES:
+        place, remedy = error.filename or folder, DISK_REMEDIES[error.errno]
+        return f"{place}: {error.strerror}; {remedy}, and the same command goes on from the last checkpoint"
     text = Redaction()("".join(traceback.format_exception(error)))
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ from experiment_runner.interruption import Interrupted, Interruption
 from experiment_runner.optimisation import Precision, clip_gradients, current_rate, go_to_step
 from experiment_runner.processes import Processes
 from experiment_runner.recorded_steps import RecordedSteps
+from experiment_runner.refused_steps import RefusedSteps
 from experiment_runner.screen import EpochProgress, Screen
 from experiment_runner.training_state import optimiser_tensors, restore_optimiser
 from net.loss_modules import AUXILIARY_TERMS, Loss, Targets, Terms
@@ -34,9 +35,6 @@ from utils.dataset.random_draws import step_seed
 from utils.dataset.sampling import EVALUATION, BatchItems, RandomBatches, Rows
 from utils.loss_manager import LossManager
 from utils.metrics import Figures
-
-MOST_REFUSED_STEPS = 10
-"""So many refused steps in a row end the experiment."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +122,7 @@ class TrainerParts:
         precision: Of forward passes.
         train_batches: Composition of the training batches.
         train_feed: Training utterances.
+        name_training: Names the training utterance of a row.
         normalisation: Of those that are augmented.
         development_feed: Development utterances.
         development_batches: Their batches, the longest first.
@@ -145,6 +144,7 @@ class TrainerParts:
     precision: Precision
     train_batches: RandomBatches
     train_feed: Feed
+    name_training: Callable[[int], str]
     normalisation: Normalisation
     development_feed: Feed
     development_batches: list[Rows]
@@ -196,7 +196,7 @@ class Trainer:
         self._saved_at = time.monotonic()
         self.scaler = GradScaler(device.type, enabled=parts.precision.needs_scaler)
         self.trained = [p for group in parts.optimiser.param_groups for p in group["params"]]
-        self.refused = torch.zeros(3, device=device)  # in all, in a row now, most in a row
+        self.refused = RefusedSteps(device, log_every)
         self._losses = LossManager()
         most_frames = parts.most_frames
         self._recorded = None if most_frames is None else RecordedSteps(self._take_seeded, most_frames)
@@ -220,6 +220,7 @@ class Trainer:
                 self._fit_epoch()
             self._save()
         except Interrupted as interrupted:
+            self.close()
             self._save()
             self.parts.screen.line(f"{interrupted}: all is saved, {self.place}")
             raise
@@ -251,7 +252,7 @@ class Trainer:
         self.step, self.epoch, self.taken = (document[name] for name in ("step", "epoch", "taken"))
         go_to_step(parts.scheduler, self.step)
         self.scaler.load_state_dict(document["scaler"])
-        self.refused.copy_(state.tensors["refused"])
+        self.refused.go_on_from(state.tensors["refused"])
         self._losses.go_on_from(document["terms"], state.tensors["terms"].to(self.device))
         for record in records:
             parts.stopping.update(record["development_loss"], record["development_score"])
@@ -272,7 +273,7 @@ class Trainer:
             train,
             development,
             decision,
-            int(self.refused[0]),
+            self.refused.total,
             train_seconds,
             time.perf_counter() - started,
             current_rate(self.parts.scheduler),
@@ -302,6 +303,7 @@ class Trainer:
             for step in steps[taken:]:
                 with self.parts.processes.agreement():
                     window = [next(batches).to(self.device).augmented(self.parts.normalisation) for _ in step]
+                self.refused.remember(step)
                 self.train_step(window)
                 progress.advance(sizes[self.taken])
                 self.taken += 1
@@ -388,7 +390,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "terms": list(terms),
         }
-        return TrainingState({**optimiser, "refused": self.refused, "terms": sums}, document)
+        return TrainingState({**optimiser, "refused": self.refused.counts, "terms": sums}, document)
 
     def _take(self, window: list[Batch]) -> Terms:
         """Differentiate and step the optimiser."""
@@ -474,18 +476,13 @@ class Trainer:
         optimiser.step()
         self.scaler.update()
         optimiser.zero_grad(set_to_none=True)
-        in_row = (self.refused[1] + 1) * refused
-        self.refused.copy_(torch.stack([self.refused[0] + refused, in_row, torch.maximum(self.refused[2], in_row)]))
+        self.refused.add(refused)
 
     def _look(self, progress: EpochProgress) -> None:
         """Wait for the device, show the loss, and end a run that goes nowhere."""
         progress.show_loss(self._losses.means()["loss"])
         with self.parts.processes.agreement():
-            if float(self.refused[2]) >= MOST_REFUSED_STEPS:
-                raise FloatingPointError(
-                    f"{MOST_REFUSED_STEPS} optimiser steps in a row had gradients that are not finite (step "
-                    f'{self.step}); lower learning_rate, or set amp = "off"'
-                )
+            self.refused.check(self.parts.name_training)
         if self._is_saving_due():
             self._save()
 

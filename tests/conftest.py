@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from experiment_runner.interruption import end_children
 from tests.synthetic_podcast import SyntheticPodcast, write_podcast
 
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")  # nothing is left in the home of who runs the tests
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_children() -> Iterator[None]:
+    """End the workers of loaders that tests have left, which the end of the process would wait for."""
+    yield
+    end_children()
 
 
 @pytest.fixture(scope="session")

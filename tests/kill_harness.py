@@ -87,7 +87,7 @@ class Program:
 
 def _context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["main", "experiment_runner.session", "tests.kill_harness"])
+    context.set_forkserver_preload(["main", "experiment_runner.session"])
     return context
 
 

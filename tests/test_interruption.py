@@ -16,7 +16,7 @@ import main as program
 from experiment_runner.interruption import SIGNALS, Interrupted, Interruption
 from experiment_runner.output_lock import OutputInUseError, locked
 from tests.conftest import ROOT
-from tests.kill_harness import INTERRUPTED, Program, disturb_after, ended, found_by, train_straight
+from tests.kill_harness import INTERRUPTED, Program, ended, found_by, train_straight
 from tests.synthetic_podcast import SyntheticPodcast
 
 
@@ -30,11 +30,19 @@ def interruption() -> Iterator[Interruption]:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_waits_for_a_check_where_it_is_held(number: signal.Signals, interruption: Interruption) -> None:
-    with interruption.held():
-        interruption.check()
-        os.kill(os.getpid(), number)
-        with pytest.raises(Interrupted, match=number.name):
+    done = []
+
+    def hold() -> None:
+        with interruption.held():
             interruption.check()
+            os.kill(os.getpid(), number)
+            with pytest.raises(Interrupted, match=number.name):
+                interruption.check()
+            done.append("to its end")
+
+    with pytest.raises(KeyboardInterrupt, match=number.name):
+        hold()
+    assert done == ["to its end"]
 
 
 def test_a_signal_ends_at_once_where_nothing_is_held(interruption: Interruption) -> None:
@@ -61,16 +69,21 @@ def test_the_second_signal_ends_the_process() -> None:
 def test_a_signal_to_all_processes_saves_and_the_same_command_goes_on(
     number: signal.Signals, podcast: SyntheticPodcast, tmp_path: Path
 ) -> None:
-    changes = "num_workers = 2, accumulation_steps = 2"
+    changes = "num_workers = 2, accumulation_steps = 2, epoch = 8, min_epochs = 8, patience = 8"
     straight = train_straight(Program(tmp_path / "straight", podcast, changes))
     disturbed = Program(tmp_path / "disturbed", podcast, changes)
-    assert disturb_after(disturbed, straight.seconds / 3, number) == INTERRUPTED
+    process = disturbed.start()
+    while not (disturbed.run / "metrics.jsonl").exists() and process.is_alive():
+        time.sleep(0.002)
+    assert process.pid is not None
+    os.killpg(process.pid, number)
+    assert ended(process) == INTERRUPTED
     told = disturbed.log.read_text()
-    assert f"{number.name}: all is saved, after step" in told
+    assert f"{number.name}: all is saved, after " in told
     assert told.endswith(f"interrupted ({number.name}); the same command goes on from here\n")
     assert "Traceback" not in told
     assert disturbed.finish() == [0]
-    assert "one seed 42: goes on after step" in disturbed.log.read_text()
+    assert "one seed 42: goes on after " in disturbed.log.read_text()
     assert found_by(disturbed.run) == straight.found
 
 
@@ -99,3 +112,31 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         locked(tmp_path / "file" / "runs"),
     ):
         pass
+
+
+def test_workers_outlive_a_signal_but_not_the_program(tmp_path: Path) -> None:
+    script = tmp_path / "workers.py"
+    script.write_text(
+        "import multiprocessing, os, signal, time\n"
+        "from experiment_runner.interruption import end_children, outlive_signals\n"
+        "def work():\n"
+        "    outlive_signals()\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(100)\n"
+        "worker = multiprocessing.get_context('fork').Process(target=work, daemon=True)\n"
+        "worker.start()\n"
+        "time.sleep(1)\n"
+        "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):\n"
+        "    os.kill(worker.pid, number)\n"
+        "worker.join(1)\n"
+        "print(worker.is_alive(), flush=True)\n"
+        "end_children()\n"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True, env=with_root())
+    assert (done.returncode, done.stdout.split()) == (0, ["ready", "True"]), done.stderr
+    assert time.monotonic() - began < 20
+
+
+def with_root() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+PARTIAL = re.compile(r".+\.\d+\.tmp")
+"""Names of files that `whole` has not finished: the name, the process and an ending."""
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def train(
         "first gradient": gradients[0],
         "terms": terms,
         "steps": trainer.step,
-        "refused": trainer.refused.tolist(),
+        "refused": trainer.refused.counts.tolist(),
         "loss": development.loss,
         "figures": development.figures,
         "predictions": development.predictions,
