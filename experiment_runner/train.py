@@ -218,7 +218,7 @@ class Trainer:
                 self._rehearse()
             while self._stop is None and self.epoch <= epochs:
                 self._fit_epoch()
-            self._save()
+            self._save(is_over=True)
         except Interrupted as interrupted:
             self.close()
             self._save()
@@ -363,8 +363,8 @@ class Trainer:
         """Ask the main process, whose clock counts."""
         return self.parts.processes.from_main(lambda: time.monotonic() - self._saved_at >= self.save_seconds)
 
-    def _save(self, best: EpochRecord | None = None) -> None:
-        """Save all that training goes on from, unless nothing has changed."""
+    def _save(self, best: EpochRecord | None = None, is_over: bool = False) -> None:
+        """Save all that training goes on from, unless nothing has changed; the optimiser not once training is over."""
         place = self.step, self.epoch, self.taken
         if place == self._saved:
             return
@@ -375,14 +375,14 @@ class Trainer:
             is_evaluated=self.taken < steps,
             best=best,
             weights=self.parts.model.state_dict(),
-            state=self._state(),
+            state=self._state(is_over),
         )
         self.parts.save(moment)
         self._saved, self._saved_at = place, time.monotonic()
 
-    def _state(self) -> TrainingState:
+    def _state(self, is_over: bool) -> TrainingState:
         terms, sums = self._losses.sums()
-        optimiser = optimiser_tensors(self.parts.model, self.parts.optimiser)
+        optimiser = {} if is_over else optimiser_tensors(self.parts.model, self.parts.optimiser)
         document = {
             "epoch": self.epoch,
             "taken": self.taken,

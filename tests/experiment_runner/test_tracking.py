@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from experiment_runner.interruption import EXIT_STATUS
 from experiment_runner.screen import Screen
 from experiment_runner.tracking import Tracking
 from experiment_runner.wandb_copy import read_state
@@ -162,7 +163,7 @@ def test_an_interrupt_with_decoding_processes_leaves_a_whole_copy(podcast: Synth
         interrupted = time.monotonic()
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
+    assert process.returncode == EXIT_STATUS, told
     assert time.monotonic() - interrupted < 20
     lines = (run / "metrics.jsonl").read_text().splitlines()
     (file,) = (run / "wandb").glob("offline-run-*/*.wandb")
