@@ -139,8 +139,6 @@ def train_run(run: Run, retrain: bool) -> Outcome:
     """Train a run that is not finished, or any where `retrain` asks for it."""
     before = None if retrain else run.processes.from_main(partial(_finished_before, run))
     if before is not None:
-        if not (run.folder.path / REPORT).is_file():
-            run.processes.from_main(partial(_report, run))
         return Outcome(run.config.name, run.seed, before, "finished before")
     checkpoint = run.processes.from_main(partial(_find_unfinished, run, retrain))
     found = run_train(run, checkpoint)
@@ -155,14 +153,22 @@ def _finished_before(run: Run) -> dict[str, Any] | None:
         return None
     run.folder.check_unchanged(run.data)
     run.folder.clear()
+    if not (run.folder.path / REPORT).is_file():
+        _report(run)
     return run.folder.result()
 
 
 def _find_unfinished(run: Run, retrain: bool) -> Path | None:
-    """Return where an interrupted training goes on; `retrain` goes on with an interrupted retraining alone."""
+    """Return where an interrupted training goes on; `retrain` goes on with its own alone, if it can."""
     if retrain and not run.folder.is_being_replaced:
         return None
-    return run.folder.find_unfinished(run.data, run.setting, run.screen)
+    try:
+        return run.folder.find_unfinished(run.data, run.setting, run.screen)
+    except (RunError, CheckpointError) as error:
+        if not retrain:
+            raise
+        run.screen.warn(f"{run.name}: the interrupted retraining starts over: {error}")
+        return None
 
 
 def evaluate_run(run: Run) -> Outcome:

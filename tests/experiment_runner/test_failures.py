@@ -34,9 +34,9 @@ class AtCheck(Interruption):
         self.left -= 1
 
 
-def train(run: Run, action: Callable[[], object]) -> Outcome:
+def train(run: Run, action: Callable[[], object], retrain: bool = False) -> Outcome:
     disturbed = replace(run, interruption=AtCheck(9, action))
-    return session._survive(disturbed, lambda run: session.train_run(run, retrain=False))
+    return session._survive(disturbed, lambda run: session.train_run(run, retrain))
 
 
 def replace_by_full_disk(path: Path) -> None:
@@ -61,6 +61,28 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(
     assert "goes on after step" in told(capsys)
     assert len(metrics.read_text().splitlines()) == 3
     assert not metrics.is_symlink()
+
+
+def test_a_report_that_was_not_reached_is_written_later(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    run = make_run(podcast, tmp_path, KEYS)
+    assert not train(run, lambda: None).failed
+    report = run.folder.path / "report.html"
+    report.unlink()
+    assert train(run, lambda: None).status == "finished before"
+    assert report.is_file()
+
+
+def test_a_retraining_that_cannot_go_on_starts_over(
+    podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(podcast, tmp_path, KEYS)
+    assert not train(run, lambda: None).failed
+    metrics = run.folder.path / "metrics.jsonl"
+    assert train(run, lambda: replace_by_full_disk(metrics), retrain=True).failed
+    for weights in run.folder.checkpoints.folder.glob("epoch-*/model.safetensors"):
+        weights.write_bytes(b"")
+    assert train(run, lambda: None, retrain=True).status == "trained"
+    assert "the interrupted retraining starts over" in told(capsys)
 
 
 def test_a_log_that_cannot_be_written_ends_no_run(
