@@ -1,4 +1,4 @@
-"""Fetch upstreams into models/, so that training never touches the network."""
+"""Fetch upstreams and trained models into models/, so that nothing else touches the network."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from utils import ConfigurationError, load_plan, print_error, read_token
-from utils.upstreams import MODELS_FOLDER, UPSTREAMS, UpstreamError, fetch_upstream
+from utils import ConfigurationError, load_plan, print_error, print_unforeseen, read_token
+from utils.fetching import fetch_model
+from utils.hub import HubError
+from utils.upstreams import MODELS_FOLDER, UPSTREAMS, UpstreamError
+
+INTERRUPTED = 130
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -22,7 +26,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 where every upstream lies in models/, 1 where one could not be had, 2 for a wrong configuration."""
+    """Return 0 where every model lies in models/, 1 where one could not be had, 2 for a wrong configuration."""
     options = parse_arguments(arguments)
     try:
         token = read_token("HUGGINGFACE_TOKEN")
@@ -33,10 +37,16 @@ def main(arguments: list[str] | None = None) -> int:
     failed = False
     for name in names:
         try:
-            print(f"{name}: {fetch_upstream(name, MODELS_FOLDER, token)}")
-        except (UpstreamError, OSError) as error:
+            print(f"{name}: {fetch_model(name, MODELS_FOLDER, token)}")
+        except (HubError, UpstreamError, OSError) as error:
             failed = True
             print_error(f"{name}: {error}")
+        except KeyboardInterrupt:
+            print_error("interrupted; the same command goes on with what is missing")
+            return INTERRUPTED
+        except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
+            failed = True
+            print_unforeseen(error)
     if not names:
         print("every upstream of the experiment list is built in or a local folder; nothing to fetch")
     return 1 if failed else 0

@@ -63,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
 def guarded(options: argparse.Namespace, processes: Processes, interruption: Interruption) -> int:
     """Do what the command line asks for; say in a sentence what keeps it from being done."""
     try:
-        status = carry_out(options, processes, interruption)
+        with interruption.prevailing():
+            status = carry_out(options, processes, interruption)
     except (Interrupted, KeyboardInterrupt) as error:
         told = f"interrupted ({error}); the same command goes on from here"
         status = processes.end(error, EXIT_STATUS, lambda _: print_error(told))

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import pandas as pd
 
 from experiment_runner.audit_page import write_audit_page
 from experiment_runner.audit_tables import show_audit
+from experiment_runner.interruption import stopped_as_by_keyboard
 from experiment_runner.screen import Screen
 from utils import ConfigurationError, print_error, print_unforeseen
 from utils.config_loading import load_corpora
 from utils.configuration import CorpusConfig
 from utils.data import ATTRIBUTES, VOTES, DataError, load_corpus, read_corpus
 from utils.data.audit import FINDINGS, PAGE, audit
-from utils.data.shards import INDEX, PROBLEMS, SHARD_BYTES, Source, pack
+from utils.data.recordings import excuse
+from utils.data.shards import INDEX, PROBLEMS, SHARD_BYTES, Source, Unpacked, pack
 from utils.files import write_whole
 
 ALL_WELL, INCOMPLETE, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -56,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Return 0 where all is well, 1 where some recording or label is not, 2 for a wrong configuration or labels."""
     options = parse_arguments(arguments)
     try:
-        with _stopped_as_by_keyboard():
+        with stopped_as_by_keyboard():
             corpora = load_corpora(options.config)
             if options.corpus not in corpora:
                 known = ", ".join(corpora)
@@ -75,20 +73,6 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
         print_unforeseen(error)
         return INCOMPLETE
-
-
-@contextmanager
-def _stopped_as_by_keyboard() -> Iterator[None]:
-    """Let SIGTERM, as a batch system sends it, stop the program like Ctrl-C."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    earlier = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
 
 
 def audit_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
@@ -139,8 +123,8 @@ def pack_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
         problems = pack(sources, config.PATH_TO_DATASET, options.workers, advance, size, problems)
     shards = len(list(config.PATH_TO_DATASET.glob("shard-*.tar")))
     screen.line(f"{shards:,} shards; training reads them wherever {config.PATH_TO_DATASET / INDEX} is")
-    for file, reason in problems[:5]:
-        screen.error(f"{file}: {reason}")
+    for problem in problems[:5]:
+        screen.error(f"{problem.file} {problem.problem}")
     if problems:
         listed = config.PATH_TO_DATASET / PROBLEMS
         screen.error(f"{len(problems):,} recordings are not packed, see {listed}; repair them and pack again")
@@ -152,8 +136,8 @@ def _loose(config: CorpusConfig) -> CorpusConfig:
     return config.model_copy(update={"PATH_TO_DATASET": None})
 
 
-def find_sources(table: pd.DataFrame) -> tuple[list[Source], list[tuple[str, str]]]:
-    """Return the recordings that are there with what is known of them, and those that are missing."""
+def find_sources(table: pd.DataFrame) -> tuple[list[Source], list[Unpacked]]:
+    """Return the recordings that are there with what is known of them, and those that cannot be reached."""
     columns = [name for name in table.columns if name in DOCUMENTED or name.startswith(VOTES)]
     sources, missing = [], []
     for row in table[[*columns, "path"]].to_dict(orient="records"):
@@ -161,8 +145,8 @@ def find_sources(table: pd.DataFrame) -> tuple[list[Source], list[tuple[str, str
         document = {str(key): _plain(value) for key, value in row.items() if not pd.isna(value)}
         try:
             state = os.stat(path)
-        except OSError as error:
-            missing.append((str(row["file"]), f"{path}: {error.strerror}"))
+        except (OSError, ValueError) as error:
+            missing.append(Unpacked(str(row["file"]), *excuse(error), is_lasting=False))
             continue
         sources.append(Source(str(row["file"]), path, state.st_size, state.st_mtime_ns, document))
     return sources, missing

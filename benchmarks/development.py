@@ -82,7 +82,7 @@ def _corpus(durations: Seconds) -> Corpus:
 def _infer(trainer: Trainer) -> torch.Tensor:
     parts = trainer.parts
     batches = parts.development_feed.serve(parts.development_batches, EVALUATION)
-    outputs, _ = infer(parts.model, batches, trainer.device, parts.precision)
+    outputs, _ = infer(trainer.model, batches, trainer.device, parts.steps.parts.precision, parts.name_development)
     return outputs.tensors()[0].argmax(1).cpu()
 
 

@@ -37,6 +37,7 @@ from benchmarks.synthetic import (
     make_corpus,
     write_upstream,
 )
+from experiment_runner.device import repeatable
 from utils.data.wav import SAMPLE_RATE_HZ, Waveform
 from utils.dataset.sampling import RandomBatches, Rows
 
@@ -46,8 +47,12 @@ SEED = 1
 TIMED_EPOCHS = 4
 WARM_UP_STEPS = 4
 REFERENCES = ("baseline, fp32", "baseline, AMP fp16", "careful, AMP fp16")
-PRECISIONS = {"ours, bf16": "bf16", "ours, fp32": "off"}
-WARM_UP_EPOCHS = {"ours, bf16": 16, "ours, fp32": 1}
+VARIANTS: dict[str, dict[str, object]] = {
+    "ours, bf16": {"amp": "bf16"},
+    "ours, bf16, deterministic": {"amp": "bf16", "deterministic": True},
+    "ours, fp32": {"amp": "off"},
+}
+WARM_UP_EPOCHS = {"ours, bf16": 16, "ours, bf16, deterministic": 1, "ours, fp32": 1}
 """So many that most sizes of batch are recorded, as they soon are in a long training; float32 waits for the GPU."""
 
 
@@ -123,7 +128,7 @@ def _windows(bench: Bench, steps: Sequence[Rows], parts: int) -> list[list[Padde
 def measure_ours(bench: Bench, variant: str) -> passes.Row:
     """Measure epochs of the project's trainer after the first ones."""
     passes.forget(bench.device)
-    keys = {"amp": PRECISIONS[variant], "batch_size": bench.batches.batch_size, "num_workers": 0}
+    keys = {**VARIANTS[variant], "batch_size": bench.batches.batch_size, "num_workers": 0}
     config = make_config(bench.folder / bench.shape, keys)
     corpus = make_corpus(np.concatenate([np.full(DEVELOPMENT, 3.0), bench.seconds]), DEVELOPMENT)
     trainer = make_trainer(config, corpus, bench.folder, SEED, bench.device)
@@ -131,7 +136,8 @@ def measure_ours(bench: Bench, variant: str) -> passes.Row:
     warm_up = WARM_UP_EPOCHS[variant]
     for epoch in range(1, warm_up + TIMED_EPOCHS + 1):
         steps = train_from_memory(trainer, bench.waveforms, epoch)
-        spent = passes.seconds_of(partial(trainer.train_epoch, epoch), bench.device)
+        with repeatable(config.deterministic, bench.device):
+            spent = passes.seconds_of(partial(trainer.train_epoch, epoch), bench.device)
         if epoch > warm_up:
             taken += [rows for step in steps for rows in step]
             seconds += spent
@@ -148,8 +154,8 @@ def run(options: argparse.Namespace, device: torch.device, peak: float | None) -
         with tempfile.TemporaryDirectory() as name:
             folder = write_upstream(Path(name), shape).parent
             bench = Bench(shape, folder, seconds, waveforms, batches, options.most_seconds, device, peak)
-            rows += [passes.say(measure_stock(bench, variant)) for variant in REFERENCES]
-            rows += [passes.say(measure_ours(bench, variant)) for variant in PRECISIONS if variant in options.variants]
+            rows += [passes.say(measure_stock(bench, variant)) for variant in options.references]
+            rows += [passes.say(measure_ours(bench, variant)) for variant in VARIANTS if variant in options.variants]
     return rows
 
 
@@ -159,14 +165,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=24, metavar="N", help="optimiser steps that are timed")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="utterances an optimiser step")
     parser.add_argument("--most-seconds", type=float, default=12.0, metavar="S", help="time of each stock loop")
-    parser.add_argument("--variants", nargs="+", default=list(PRECISIONS), choices=list(PRECISIONS), metavar="OURS")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="OURS")
+    parser.add_argument("--references", nargs="+", default=list(REFERENCES), choices=list(REFERENCES), metavar="STOCK")
     options = parser.parse_args(arguments)
     device = passes.find_device(options.device)
     peak = step.peak_rates()[0] if device.type == "cuda" else None
     rows = run(options, device, peak)
-    passes.compare(rows, REFERENCES)
+    passes.compare(rows, options.references)
     title = f"Training, {passes.describe(device)}"
-    passes.tell(title, rows, REFERENCES, options.output, device=passes.describe(device), peak=peak)
+    passes.tell(title, rows, options.references, options.output, device=passes.describe(device), peak=peak)
 
 
 if __name__ == "__main__":

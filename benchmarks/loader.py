@@ -25,7 +25,7 @@ import torch
 
 from benchmarks.synthetic import CLASSES, draw_seconds, make_corpus
 from dataset_module.ser_dataset import Labels, SERDataset
-from experiment_runner.inference import decoded, make_loader
+from experiment_runner.feeds import begin_pass, decoded, make_loader
 from experiment_runner.screen import Screen
 from utils.data import shards
 from utils.data.wav import SAMPLE_RATE_HZ
@@ -61,7 +61,7 @@ class Source:
     def serve(self, batches: Sequence[Rows]) -> Iterator[Batch]:
         """Decode batches."""
         self.items.batches, self.items.epoch = batches, 1
-        return decoded(self.loader)
+        return decoded(begin_pass(self.loader))
 
 
 def write_recordings(folder: Path, count: int) -> dict[str, list[str]]:

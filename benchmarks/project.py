@@ -14,13 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.synthetic import CLASSES, CORPUS
 from experiment_runner.experiment import assemble, build_trainer
 from experiment_runner.experiment_data import resolve_data
+from experiment_runner.feeds import Feed
 from experiment_runner.processes import ALONE, Processes
 from experiment_runner.recorder import Recorder
 from experiment_runner.run import Run
 from experiment_runner.run_folder import RunFolder
 from experiment_runner.screen import Screen
 from experiment_runner.tracking import Tracking
-from experiment_runner.train import Feed, Trainer
+from experiment_runner.train import Trainer
 from utils.configuration import ExperimentConfig
 from utils.data import Corpus
 from utils.data.wav import Waveform
@@ -70,7 +71,7 @@ def memory_feed(batches: Sequence[Rows], waveforms: Sequence[Waveform], device: 
     if device.type == "cuda":
         collated = [batch.pin_memory() for batch in collated]
     loader = DataLoader(_Batches(collated), batch_size=None, collate_fn=_as_it_is, generator=torch.Generator())
-    return Feed(BatchItems(), loader)
+    return Feed(BatchItems(), loader, lambda: None)
 
 
 def _utterance(row: int, samples: Waveform) -> Utterance:

@@ -24,7 +24,8 @@ from experiment_runner.audit_pictures import (
     widening_bins,
 )
 from experiment_runner.pages import number, render_page
-from experiment_runner.pictures import COLUMN_INCHES, STYLE, class_shares_picture, shortened
+from experiment_runner.picture_style import COLUMN_INCHES, STYLE, shortened
+from experiment_runner.pictures import class_shares_picture
 from utils.data import ATTRIBUTES, GENDERS
 from utils.data.audit import (
     FINDINGS,

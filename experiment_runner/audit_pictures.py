@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from experiment_runner.pictures import (
+from experiment_runner.picture_style import (
     BLUE,
     COLUMN_INCHES,
     GREY,

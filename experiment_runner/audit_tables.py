@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from experiment_runner.screen import Screen
+from utils.config_text import printable
 from utils.data.audit import Audit, count_classes, count_findings, summarise_splits
 from utils.dataset.vote_shares import has_votes
 
@@ -15,7 +16,7 @@ def show_audit(found: Audit, screen: Screen) -> None:
         screen.line(note)
     _show_splits(found, screen)
     counts = count_classes(found.corpus)
-    rows = [(_escaped(str(name)), *(f"{count:,}" for count in row)) for name, *row in counts.itertuples()]
+    rows = [(printable(str(name)), *(f"{count:,}" for count in row)) for name, *row in counts.itertuples()]
     screen.table("Classes", ("", *map(str, counts.columns)), rows, numeric=range(1, len(counts.columns) + 1))
     findings = [
         (
@@ -23,7 +24,7 @@ def show_audit(found: Audit, screen: Screen) -> None:
             kind["kind"],
             f"{kind['count']:,}",
             f"{kind['meaning']}; {kind['remedy']}",
-            _escaped(kind["example"]),
+            printable(kind["example"]),
         )
         for kind in count_findings(found).to_dict(orient="records")
     ]
@@ -48,11 +49,6 @@ def _show_splits(found: Audit, screen: Screen) -> None:
     agreement = "agreement: Krippendorff's alpha of the primary votes, 1 where all raters agree" if rated else ""
     columns, notes = ("split", *names), (synthetic, agreement)
     screen.table(f"Corpus {found.corpus.name}", columns, rows, numeric=range(1, len(columns)), notes=notes)
-
-
-def _escaped(text: str) -> str:
-    """Return a text whose control characters a terminal shows and does not obey."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def _known(value: float, form: str) -> str:

@@ -14,6 +14,7 @@ import math
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,9 +25,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from utils.files import write_whole
+from utils.files import MOST_JSON_BYTES, read_text, write_whole
 
 WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
 MANIFEST = "manifest.json"
 STATE = "state"
 STATE_TENSORS = "state.safetensors"
@@ -36,6 +38,8 @@ FORMAT = 1
 UNEVALUATED = "-unevaluated"
 """Ends the name of a folder that was saved between an epoch's last step and its evaluation."""
 NAME = re.compile(rf"epoch-(\d+)-step-(\d+)({UNEVALUATED})?")
+LINKS = ("best", "last", "best.link", "last.link")
+"""Beside such folders, and what `_point` leaves of them where a process dies."""
 TEMPORARY, REMOVED = ".tmp", ".removed"
 AFRESH = "; train again with --retrain"
 SPARE_BYTES = 16 << 20
@@ -250,15 +254,19 @@ class CheckpointStore:
         os.replace(partial, self.folder / link)
 
 
-def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_checkpoint(folder: Path, linked: Path | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return a checkpoint's `config.json` and its weights, after checking every file against the manifest.
+
+    Args:
+        folder: The checkpoint.
+        linked: Where links may lead, as those of the hub client's cache do; nowhere where None.
 
     Raises:
         CheckpointError: Where a file is missing or damaged.
     """
-    _check(folder)
+    _check(folder, linked)
     with _read(folder):
-        return json.loads((folder / "config.json").read_text(encoding="utf-8")), load_file(folder / WEIGHTS)
+        return _read_json(folder / CONFIG), load_file(folder / WEIGHTS)
 
 
 def read_state(folder: Path) -> TrainingState:
@@ -269,29 +277,47 @@ def read_state(folder: Path) -> TrainingState:
     """
     _check(folder / STATE)
     with _read(folder):
-        document = json.loads((folder / STATE / STATE_DOCUMENT).read_text(encoding="utf-8"))
+        document = _read_json(folder / STATE / STATE_DOCUMENT)
         if document["format"] != FORMAT:
             raise CheckpointError(
                 f"{folder} was saved by another version of the program, in format {document['format']} instead of "
                 f"{FORMAT}; go on with that version, or train again with --retrain"
             )
+        if document["best"] is not None and not NAME.fullmatch(document["best"]):
+            raise CheckpointError(f"{folder / STATE / STATE_DOCUMENT} names no checkpoint as the best{AFRESH}")
         return TrainingState(load_file(folder / STATE / STATE_TENSORS), document)
 
 
-def _check(folder: Path) -> None:
-    """Compare the files of a folder with its manifest."""
+def _read_json(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(read_text(path, MOST_JSON_BYTES))
+    return document
+
+
+def _check(folder: Path, linked: Path | None = None) -> None:
+    """Compare the files of a folder with its manifest, which names at least those that are read."""
     with _read(folder):
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = _read_json(folder / MANIFEST)
+        needed = {STATE_TENSORS, STATE_DOCUMENT} if folder.name == STATE else {WEIGHTS, CONFIG}
+        unnamed = ", ".join(sorted(needed - set(manifest)))
+        if unnamed:
+            raise CheckpointError(f"{folder / MANIFEST} does not name {unnamed}{AFRESH}")
         for name, known in manifest.items():
+            if Path(name).name != name or not _is_own(folder / name, linked):
+                raise CheckpointError(f"{folder / MANIFEST} names {name}, which is no file of its folder{AFRESH}")
             if fingerprint(folder / name) != known:
                 raise CheckpointError(f"{folder / name} differs from its manifest{AFRESH}")
+
+
+def _is_own(path: Path, linked: Path | None) -> bool:
+    """Return whether a path is a file, or a link to one of `linked`."""
+    return stat.S_ISREG(os.lstat(path).st_mode) or path.resolve().parent == linked
 
 
 @contextmanager
 def _read(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"the checkpoint {folder} cannot be read: {error}{AFRESH}") from error
 
 
@@ -338,7 +364,7 @@ def _remove(path: Path) -> None:
 
 
 def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def fingerprint(path: Path) -> dict[str, object]:

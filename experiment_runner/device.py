@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -45,6 +48,35 @@ def _own_gpu(processes: Processes) -> torch.device:
         )
     torch.cuda.set_device(processes.local_rank)
     return torch.device("cuda", processes.local_rank)
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Compute what is said to be float32 in float32 while the context lasts, whatever torch is set to."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@contextmanager
+def repeatable(is_wanted: bool, device: torch.device) -> Iterator[None]:
+    """Take only operations that repeat bit for bit while the context lasts; the CPU has no others.
+
+    Raises:
+        RuntimeError: By torch, where an operation has no such form.
+    """
+    if not is_wanted or device.type == "cpu":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch refuses to multiply without it
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def keep_freed_memory() -> None:

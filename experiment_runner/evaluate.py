@@ -9,20 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from dataset_module.ser_dataset import Labels, SERDataset
-from experiment_runner.checkpoints import CheckpointError, read_checkpoint, write_json
+from experiment_runner.checkpoints import write_json
 from experiment_runner.experiment_data import EvaluationSplit
-from experiment_runner.inference import decoded, infer, make_loader
-from experiment_runner.model_description import ModelDescription
+from experiment_runner.feeds import begin_pass, decoded, make_loader
+from experiment_runner.full_memory import names_in
+from experiment_runner.inference import infer
+from experiment_runner.predicted import predicted_attributes, predicted_emotion, predicted_gender
 from experiment_runner.run import Run
 from experiment_runner.run_folder import RunError
+from experiment_runner.ser_model import SERModel
 from net.ser import Outputs
-from net.ser_model_wrapper import SERModelWrapper
 from utils.configuration import ExperimentConfig
 from utils.data import CATEGORICAL, DIMENSIONAL
-from utils.data.wav import measure_seconds
+from utils.data.preflight import require_all
 from utils.dataset.sampling import EVALUATION, BatchItems, evaluation_batches
 from utils.dataset.vote_shares import VoteSettings, has_votes, vote_shares
 from utils.files import write_whole
@@ -69,25 +70,20 @@ def tabulate_predictions(
     """
     columns: dict[str, object] = {"file": table["file"].to_numpy(dtype=object)}
     if outputs.emotion is not None:
-        classes = list(labels.classes if shared_classes is None else shared_classes)
-        logits = outputs.emotion[:, [labels.classes.index(name) for name in classes]]
-        probabilities = logits.double().softmax(-1).cpu().numpy()
+        classes = labels.classes if shared_classes is None else tuple(shared_classes)
         columns["label"] = table["emotion"].where(table["emotion"].isin(classes)).to_numpy(dtype=object)
-        columns["prediction"] = np.array(classes, dtype=object)[probabilities.argmax(-1)]
-        columns |= {f"prob_{name}": probabilities[:, index] for index, name in enumerate(classes)}
+        columns |= predicted_emotion(outputs.emotion, labels.classes, classes)
         if has_votes(table):
             shares = vote_shares(table, classes, VoteSettings())  # whatever was learnt, so that models can be compared
             columns |= {f"share_{name}": shares[:, index] for index, name in enumerate(classes)}
     if outputs.attributes is not None:
-        low, high = labels.attribute_scale
-        values = (low + outputs.attributes.double() * (high - low)).clamp(low, high).cpu().numpy()
-        for index, name in enumerate(labels.attributes):
+        for name, values in predicted_attributes(outputs.attributes, labels).items():
             columns[name] = table[name].to_numpy(dtype=np.float64)
-            columns[f"pred_{name}"] = values[:, index]
+            columns[f"pred_{name}"] = values
     if table["gender"].notna().any():
         columns["gender"] = table["gender"].to_numpy(dtype=object)
     if outputs.gender is not None:
-        columns["gender_prediction"] = np.array(labels.genders, dtype=object)[outputs.gender.argmax(-1).cpu().numpy()]
+        columns["gender_prediction"] = predicted_gender(outputs.gender, labels)
     return pd.DataFrame(columns)
 
 
@@ -142,22 +138,6 @@ def class_groups(config: ExperimentConfig, classes: Sequence[str], counts: Seque
     return split_head_mid_tail(dict(zip(classes, map(int, counts), strict=True)))
 
 
-def load_model(folder: Path, device: torch.device) -> tuple[SERModelWrapper, ModelDescription]:
-    """Rebuild a trained model from its checkpoint, in evaluation mode.
-
-    Raises:
-        CheckpointError: Where the checkpoint is damaged or its weights do not fit key by key.
-    """
-    document, weights = read_checkpoint(folder)
-    try:
-        description = ModelDescription.from_json(document)
-        model = description.rebuild()
-        model.load_state_dict(weights, strict=True)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"the checkpoint {folder} does not fit this program: {error}") from error
-    return model.to(device).eval(), description
-
-
 def run_evaluate(run: Run) -> dict[str, Figures]:
     """Evaluate one trained run on every test split.
 
@@ -172,34 +152,34 @@ def run_evaluate(run: Run) -> dict[str, Figures]:
         DataError: Where a test recording cannot be used.
     """
     with run.processes.agreement():
-        model, description, checkpoint = _load_trained(run)
-    groups = class_groups(run.config, description.classes, description.class_counts)
+        model = _load_trained(run)
+    groups = class_groups(run.config, model.description.classes, model.description.class_counts)
     results = {}
     for test in run.data.tests:
-        predictions = _predict_split(run, model, description, test)
+        predictions = _predict_split(run, model, test)
         figures = None if test.is_hidden else figures_from_predictions(predictions, groups)
-        run.processes.from_main(partial(_keep_split, run, test.label, predictions, figures, checkpoint.name))
+        run.processes.from_main(partial(_keep_split, run, test.label, predictions, figures, model.folder.name))
         if figures is not None:
             results[test.label] = figures
     return results
 
 
-def _load_trained(run: Run) -> tuple[SERModelWrapper, ModelDescription, Path]:
-    """Return the best model of a finished run, what it is, and where it lies."""
+def _load_trained(run: Run) -> SERModel:
+    """Return the best model of a finished run."""
     data, folder = run.data, run.folder
     if not folder.is_finished:
         raise RunError(f"{folder.path} holds no finished training; run `python main.py` without --test first")
     folder.check_unchanged(data)
     if not data.tests:
         raise RunError(f"{run.config.corpus} has no test split with labels in use; there is nothing to evaluate")
-    checkpoint = folder.checkpoints.find("best")
-    model, description = load_model(checkpoint, run.device)
-    if description.classes != data.classes or description.attributes != data.attributes:
+    model = SERModel.from_pretrained(folder.path, run.device)
+    classes = model.description.classes
+    if classes != data.classes or model.description.attributes != data.attributes:
         raise RunError(
-            f"{folder.path} was trained on the classes {', '.join(description.classes)}, but the labels now give "
+            f"{folder.path} was trained on the classes {', '.join(classes)}, but the labels now give "
             f"{', '.join(data.classes)}; restore the labels or train again with --retrain"
         )
-    return model, description, checkpoint
+    return model
 
 
 def write_submissions(folder: Path, split: str, predictions: pd.DataFrame) -> list[Path]:
@@ -229,17 +209,17 @@ def write_submissions(folder: Path, split: str, predictions: pd.DataFrame) -> li
     return list(paths.values())
 
 
-def _predict_split(
-    run: Run, model: SERModelWrapper, description: ModelDescription, test: EvaluationSplit
-) -> pd.DataFrame:
+def _predict_split(run: Run, model: SERModel, test: EvaluationSplit) -> pd.DataFrame:
     config, device = run.config, run.device
-    with run.processes.agreement():
-        table = measure_seconds(test.table)
-    labels = replace(description.labels, attribute_scale=test.attribute_scale)
-    dataset = SERDataset(table, labels, description.normalisation, config.max_seconds, run.seed)
+    with run.screen.count(len(test.table), "test recordings checked") as advance:
+        table = run.processes.from_main(partial(require_all, test.table, advance))
+    labels = replace(model.description.labels, attribute_scale=test.attribute_scale)
+    dataset = SERDataset(table, labels, model.description.normalisation, config.max_seconds, run.seed)
     batches = evaluation_batches(table["seconds"].to_numpy(np.float64), run.eval_batch_seconds)
     loader = make_loader(dataset, BatchItems(run.processes.deal(batches), EVALUATION), run.workers, device)
-    outputs, _ = infer(model, decoded(loader), device, run.precision, run.processes)
+    outputs, _ = infer(
+        model.network, decoded(begin_pass(loader)), device, run.precision, names_in(table), run.processes
+    )
     return tabulate_predictions(table, outputs, labels, test.classes)
 
 

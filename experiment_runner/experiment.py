@@ -16,14 +16,16 @@ import torch
 
 from experiment_runner.checkpoints import TrainingState, read_checkpoint, read_state
 from experiment_runner.early_stopping import HybridEarlyStopping
+from experiment_runner.full_memory import names_in
 from experiment_runner.kept_feed import build_feeds
-from experiment_runner.model_description import UPSTREAM_SETTINGS, ModelDescription, spec_augment
+from experiment_runner.model_description import UPSTREAM_SETTINGS, ModelDescription, spec_augment, without_place
 from experiment_runner.optimisation import build_optimiser, build_scheduler, make_recordable
-from experiment_runner.preparation import measure_training
-from experiment_runner.recorder import Recorder, show_predictions
+from experiment_runner.preparation import show_left_out
+from experiment_runner.recorder import Recorder, recorded_before, show_predictions
 from experiment_runner.run import Run
 from experiment_runner.run_folder import LOG
 from experiment_runner.train import Trainer, TrainerParts
+from experiment_runner.training_steps import StepParts, TrainingSteps
 from net.loss_modules import ClassPriors, Loss, LossSettings, get_loss_module
 from net.ser_model_wrapper import SERModelWrapper
 from net.triton_support import runs_triton
@@ -48,7 +50,7 @@ def run_train(run: Run, checkpoint: Path | None = None) -> dict[str, Any]:
     """Train one experiment with one seed.
 
     Args:
-        run: The run.
+        run: The run; its recordings are checked, see `preparation.check_training_recordings`.
         checkpoint: Of the run, to go on from.
 
     Returns:
@@ -58,18 +60,18 @@ def run_train(run: Run, checkpoint: Path | None = None) -> dict[str, Any]:
         DataError: Where a recording cannot be used.
         UpstreamError: Where the upstream cannot be loaded whole.
         FloatingPointError: Where losses or gradients stay non-finite.
+        FullMemoryError: Where a batch does not fit into the GPU's memory.
         CheckpointError: Where a checkpoint cannot be read or written.
         Interrupted: Where a signal asked for the end; all is saved then.
     """
     with run.processes.agreement():
-        run = run.with_data(measure_training(run.data))
         if run.config.normalize == "corpus":
             run.screen.line(f"{run.name}: measuring mean and deviation of {len(run.data.train):,} recordings")
         assembly = assemble(run)
         state = None if checkpoint is None else read_state(checkpoint)
         weights = None if checkpoint is None else read_checkpoint(checkpoint)[1]
+        known = {} if state is None else recorded_before(state)
     run.processes.check_alike(partial(_describe_start, run, assembly, state))
-    known = {} if state is None else {name: state.document[name] for name in ("records", "seconds")}
     run.processes.from_main(partial(_start, run, assembly, checkpoint, known.get("records", ())))
     with run.screen.log_to(run.folder.path / LOG), run.interruption.held():
         _introduce(run, assembly)
@@ -100,7 +102,10 @@ def _start(run: Run, assembly: Assembly, checkpoint: Path | None, records: Seque
             "device": str(run.device),
             **run.setting,
             "data_sha256": run.data.fingerprint(),
-        }
+            **({"corpus_release": run.data.release} if run.data.release else {}),
+            "splits": run.data.describe_splits(),
+        },
+        run.data.left_out_recordings,
     )
     run.tracking.follow(config=run.config, folder=run.folder.path)
 
@@ -138,8 +143,11 @@ def assemble(run: Run) -> Assembly:
         upstream = Upstream(
             loaded.encoder, spec_augment(config), config.layer_weighting, config.freeze, config.gradient_checkpointing
         )
-    except ValueError as error:
-        raise UpstreamError(f"{config.name}: {error}") from error
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UpstreamError(
+            f"{config.name}: {config.upstream_model} cannot be used ({reason}); fetch it again, or name another"
+        ) from error
     description = ModelDescription(
         model_type=config.model_type,
         classes=data.classes,
@@ -150,7 +158,7 @@ def assemble(run: Run) -> Assembly:
         normalisation=_choose_normalisation(run, loaded),
         layer_weighting=config.layer_weighting,
         head_dropout=config.head_dropout,
-        upstream=loaded.encoder.config.to_dict(),
+        upstream=without_place(loaded.encoder.config.to_dict()),
     )
     return Assembly(SERModelWrapper(upstream, description.heads).to(run.device), description, loaded)
 
@@ -160,7 +168,7 @@ def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
     config, data, model = run.config, run.data, assembly.model
     batches = training_batches(run)
     train_feed, development_feed = build_feeds(run, model.upstream, assembly.description)
-    records_upstream = config.compile == "auto" and model.upstream.record_steps(run.device)
+    records_upstream = run.records_steps and model.upstream.record_steps(run.device)
     most_frames = _most_frames(run, model.upstream)
     if records_upstream or most_frames is not None:
         run.screen.line("steps are recorded as CUDA graphs; the first ones wait for kernels to be compiled")
@@ -168,20 +176,29 @@ def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
     scheduler = build_scheduler(optimiser, config, batches.steps_per_epoch * config.epoch)
     if most_frames is not None:
         make_recordable(optimiser)
-    parts = TrainerParts(
+    steps = StepParts(
         model=model,
         loss=_build_loss(run).to(run.device),
         optimiser=optimiser,
         scheduler=scheduler,
         precision=run.precision,
+        device=run.device,
+        seed=run.seed,
+        max_grad_norm=config.max_grad_norm,
+        most_frames=most_frames,
+        processes=run.processes,
+    )
+    parts = TrainerParts(
+        steps=TrainingSteps(steps),
         train_batches=batches,
         train_feed=train_feed,
-        name_training=lambda row: str(data.train["file"].iat[row]),
+        name_training=names_in(data.train),
         normalisation=assembly.description.normalisation,
         development_feed=development_feed,
         development_batches=evaluation_batches(
             data.development["seconds"].to_numpy(np.float64), run.eval_batch_seconds
         ),
+        name_development=names_in(data.development),
         judge=recorder.judge,
         stopping=HybridEarlyStopping(config.window, config.min_epochs, config.loss_stop_ratio, config.patience or 0),
         record=lambda record: run.processes.from_main(partial(recorder.record, record)),
@@ -189,10 +206,8 @@ def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
         interruption=run.interruption,
         screen=run.screen,
         processes=run.processes,
-        most_frames=most_frames,
     )
-    save_seconds = 60 * config.checkpoint_minutes
-    return Trainer(parts, run.device, run.seed, config.max_grad_norm, config.log_every, save_seconds)
+    return Trainer(parts, run.device, config.log_every, save_seconds=60 * config.checkpoint_minutes)
 
 
 def _most_frames(run: Run, upstream: Upstream) -> int | None:
@@ -203,7 +218,7 @@ def _most_frames(run: Run, upstream: Upstream) -> int | None:
     config = run.config
     has_kernels = run.device.type == "cuda" and runs_triton(run.device)
     is_single = run.processes.ranks * config.accumulation_steps == 1
-    if not (config.compile == "auto" and has_kernels and is_single and upstream.is_frozen):
+    if not (run.records_steps and has_kernels and is_single and upstream.is_frozen):
         return None
     seconds = np.sort(run.data.train["seconds"].to_numpy(np.float64).clip(max=config.max_seconds))
     longest = seconds[-config.batch_size :] * SAMPLE_RATE_HZ
@@ -259,6 +274,7 @@ def _introduce(run: Run, assembly: Assembly) -> None:
         f"{trained:,} of {in_all:,} parameters are trained (freeze = {config.freeze}); normalisation: "
         f"{assembly.description.normalisation.kind}; precision: {run.precision.reason}"
     )
+    show_left_out(config, run.data, run.screen)
     if run.data.genders:
         unknown = int(train["gender"].isna().sum())
         run.screen.line(

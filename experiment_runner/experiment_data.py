@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import pandas as pd
 from utils.config_text import did_you_mean
 from utils.configuration import ExperimentConfig
 from utils.data import ATTRIBUTES, GENDERS, VOTES, Corpus, DataError
+from utils.data.preflight import Preflight
 from utils.dataset.vote_shares import VoteSettings, has_votes, vote_shares
 
 
@@ -54,6 +55,9 @@ class ExperimentData:
         synthetic_corpora: Those of the corpora whose recordings are synthetic.
         notes: What readers say of the corpora's files.
         learns_votes: Whether classes are learnt from the raters' votes.
+        left_out_recordings: Training recordings that cannot be used: `file`, `kind` and `reason`.
+        whole_fingerprint: Of the data with them; None where they have not been looked for yet.
+        release: Of the training corpus, where its files tell.
     """
 
     classes: tuple[str, ...]
@@ -68,17 +72,34 @@ class ExperimentData:
     synthetic_corpora: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     learns_votes: bool = False
-
-    def with_tables(self, **tables: object) -> ExperimentData:
-        """Return the same data with other tables, such as measured ones."""
-        return replace(self, **tables)  # type: ignore[arg-type]
+    left_out_recordings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["file", "kind", "reason"]))
+    whole_fingerprint: str | None = None
+    release: str | None = None
 
     def fingerprint(self) -> str:
-        """Return a hash of what is trained and selected on: files, splits, speakers and labels in order, and scale."""
+        """Return a hash of what is trained and selected on: files, splits, speakers and labels in order, and scale.
+
+        Whether the recordings can be used is not part of it.
+        """
+        if self.whole_fingerprint is not None:
+            return self.whole_fingerprint
         columns = ["corpus", "file", "split", "speaker", "emotion", *ATTRIBUTES, *["gender"] * bool(self.genders)]
         columns += [name for name in self.train.columns if self.learns_votes and name.startswith(VOTES)]
         rows = pd.concat([self.train[columns], self.development[columns]]).to_csv(index=False)
         return hashlib.sha256(f"{self.attribute_scale}\n{rows}".encode()).hexdigest()
+
+    def describe_splits(self) -> dict[str, dict[str, int]]:
+        """Return, for each split of the training corpus, how many `utterances` are used and how many are not.
+
+        `left_out` are those without a label in use; `speakers` stands there where speakers are known.
+        """
+        tables = {"train": self.train, "development": self.development}
+        tables |= {test.split: test.table for test in self.tests if test.is_own_corpus}
+        described = {}
+        for split, table in tables.items():
+            speakers = {"speakers": table["speaker"].nunique()} if table["speaker"].notna().any() else {}
+            described[split] = {"utterances": len(table), "left_out": self.left_out[split], **speakers}
+        return described
 
 
 def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> ExperimentData:
@@ -100,10 +121,8 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
     used = _used_rows(config, corpus, classes, attributes)
     by_split = _by_split(config, corpus, used)
     train, splits = by_split["train"], corpus.table["split"]
-    counts = np.array([(train["emotion"] == name).sum() for name in classes], dtype=np.int64)
-    _check_counts(config, classes, attributes, counts, by_split)
-    if config.has_gender_head:
-        _check_genders(config, train)
+    counts = _count(train, classes)
+    _check_training(config, classes, attributes, counts, by_split)
     tests = list(_tests(corpus, by_split, classes, is_own_corpus=True))
     for name in config.test_corpora:
         tests += _foreign_tests(config, corpora[name], classes, attributes)
@@ -119,8 +138,39 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
         genders=GENDERS if config.has_gender_head else (),
         synthetic_corpora=tuple(n for n in (config.corpus, *config.test_corpora) if corpora[n].is_synthetic),
         learns_votes=config.learns_votes,
+        release=corpus.release,
         notes=tuple(f"{n}: {note}" for n in (config.corpus, *config.test_corpora) for note in corpora[n].notes),
     )
+
+
+def with_usable(
+    config: ExperimentConfig, data: ExperimentData, training: Preflight, development: pd.DataFrame
+) -> ExperimentData:
+    """Return an experiment's data with the durations of its recordings, without those that cannot be trained on.
+
+    Args:
+        config: The experiment.
+        data: As `resolve_data` returns it.
+        training: What is usable of the training split.
+        development: The development split with `seconds`.
+
+    Raises:
+        DataError: Names the class, attribute or gender that is not left in the training split.
+    """
+    train, counts = training.usable, _count(training.usable, data.classes)
+    _check_training(config, data.classes, data.attributes, counts, {"train": train, "development": development})
+    return replace(
+        data,
+        train=train,
+        development=development,
+        class_counts=counts,
+        left_out_recordings=training.left_out,
+        whole_fingerprint=data.fingerprint(),
+    )
+
+
+def _count(train: pd.DataFrame, classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    return np.array([(train["emotion"] == name).sum() for name in classes], dtype=np.int64)
 
 
 def _by_split(config: ExperimentConfig, corpus: Corpus, used: pd.Series) -> dict[str, pd.DataFrame]:
@@ -198,7 +248,7 @@ def _check_votes(config: ExperimentConfig, corpus: Corpus, classes: tuple[str, .
             )
 
 
-def _check_counts(
+def _check_training(
     config: ExperimentConfig,
     classes: tuple[str, ...],
     attributes: tuple[str, ...],
@@ -220,6 +270,8 @@ def _check_counts(
                 raise DataError(
                     f"{config.name}: fewer than two {split} rows of {config.corpus} have {attribute}; add labels"
                 )
+    if config.has_gender_head:
+        _check_genders(config, by_split["train"])
     groups = config.class_groups
     if groups is not None and classes and sorted(groups.head + groups.mid + groups.tail) != sorted(classes):
         raise DataError(

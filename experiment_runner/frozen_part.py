@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from dataset_module.ser_dataset import SERDataset
-from experiment_runner.inference import decoded, make_loader
+from experiment_runner.feeds import begin_pass, decoded, make_loader
 from experiment_runner.interruption import Interrupted
 from experiment_runner.model_description import ModelDescription
 from experiment_runner.run import Run
@@ -216,7 +216,8 @@ class _Keeper:
         )
         batches = evaluation_batches(self.wanted["seconds"].to_numpy(np.float64), run.eval_batch_seconds)
         batches = [rows for rows in batches if is_missing[rows].any()]
-        return decoded(make_loader(dataset, BatchItems(batches, EVALUATION), run.workers, run.device))
+        loader = make_loader(dataset, BatchItems(batches, EVALUATION), run.workers, run.device)
+        return decoded(begin_pass(loader))
 
     def _say_kept(self, store: FrameStore, places: pd.DataFrame, computed: int) -> None:
         what = "the convolutions' output" if self.upstream.frozen_stage == "cnn" else "the upstream's output"

@@ -56,6 +56,19 @@ class Interruption:
         if self._noted:
             raise KeyboardInterrupt(self._noted)
 
+    @contextmanager
+    def prevailing(self) -> Iterator[None]:
+        """Take whatever fails after a signal for what the signal did.
+
+        The exception that it raises can be lost, as in a weak reference's callback, or break what it comes into, as an
+        import, in ways of its own.
+        """
+        try:
+            yield
+        except Exception:
+            self.check()
+            raise
+
     def check(self) -> None:
         """Obey a signal that came.
 
@@ -86,6 +99,29 @@ def outlive_signals() -> None:
 
 
 def end_children() -> None:
-    """Kill the processes that this one has started and not ended, which would be waited for."""
+    """Kill the processes that this one has started and not ended, which would be waited for.
+
+    Meanwhile nothing takes their end for a failure, as torch does of those that decode.
+    """
+    before = None
+    with suppress(ValueError):  # in a thread that is not the main one
+        before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for child in multiprocessing.active_children():
         child.kill()
+        child.join()
+    if before is not None:
+        signal.signal(signal.SIGCHLD, before)
+
+
+@contextmanager
+def stopped_as_by_keyboard() -> Iterator[None]:
+    """Let SIGTERM, as a batch system sends it, stop a program like Ctrl-C."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    earlier = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from dataset_module.ser_dataset import SERDataset
 from experiment_runner.experiment_data import count_votes
+from experiment_runner.feeds import Feed, make_loader
 from experiment_runner.frozen_part import KeptPart, keep_frozen_part
-from experiment_runner.inference import decoded, make_loader
 from experiment_runner.model_description import ModelDescription
 from experiment_runner.run import Run
-from experiment_runner.train import Feed
 from net.frames import starts_of
 from net.inputs import FrozenFrames, Waveforms
 from net.upstream import Upstream
@@ -141,7 +140,7 @@ class KeptFeed(Feed):
         """Read the batches in order, a few of them ahead."""
         others = [missing for rows in batches if len(missing := rows[self.samples[rows] < 0])]
         self.items.batches, self.items.epoch = others, epoch
-        waveforms = decoded(iter(self.loader)) if others else iter(())
+        waveforms = self.decode() if others else iter(())
         return self._finished(ahead(self._read(batches, waveforms)))
 
     def _read(self, batches: list[Rows], waveforms: Iterator[Batch]) -> Iterator[Batch]:
@@ -197,10 +196,11 @@ def build_feeds(run: Run, upstream: Upstream, description: ModelDescription) -> 
     feeds = []
     for split, (dataset, source) in enumerate(zip(datasets, sources, strict=True)):
         items = BatchItems()
-        feed = Feed(items, make_loader(dataset, items, run.workers, run.device))
+        loader, check = make_loader(dataset, items, run.workers, run.device), run.interruption.check
+        feed = Feed(items, loader, check)
         if kept is not None and source is not None:
             samples, frames = (kept.places[split][name].to_numpy() for name in ("samples", "frames"))
-            feed = KeptFeed(items, feed.loader, dataset, source, samples, frames, run.device.type == "cuda")
+            feed = KeptFeed(items, loader, check, dataset, source, samples, frames, run.device.type == "cuda")
         feeds.append(feed)
     return feeds[0], feeds[1]
 

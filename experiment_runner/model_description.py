@@ -87,6 +87,11 @@ class ModelDescription:
         return SERModelWrapper(upstream, self.heads)
 
 
+def without_place(upstream: dict[str, Any]) -> dict[str, Any]:
+    """Return a transformers config without the folder that it was loaded from, which is nobody else's affair."""
+    return {name: value for name, value in upstream.items() if name != "_name_or_path"}
+
+
 def spec_augment(config: ExperimentConfig) -> SpecAugment:
     """Return an experiment's SpecAugment."""
     return SpecAugment(

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from utils.files import open_in_place
+
 LOCK = ".lock"
 
 
@@ -30,8 +32,10 @@ def locked(output: Path) -> Iterator[None]:
     path = output / LOCK
     try:
         output.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
+        file = open_in_place(path, "a+")
     except OSError as error:
+        if path.is_symlink():
+            raise OutputInUseError(f"{path} is a symbolic link, which no lock is; remove it") from error
         raise OutputInUseError(
             f"{output} cannot be written to ({error.strerror}); give another folder with --output, or the permission"
         ) from error

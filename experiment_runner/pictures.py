@@ -1,92 +1,45 @@
-"""The pictures of a run: matplotlib figures at the size of a paper's column, drawn from tables and never from a model.
-
-Colours are those of Okabe and Ito, which readers of every colour vision tell apart, and none of them is the only cue:
-lines differ in style and marker too, and every cell of a matrix has its numbers.
-
-Source: M. Okabe and K. Ito, "Color Universal Design (CUD): How to make figures and presentations that are friendly to
-colorblind people", 2008.
-"""
+"""The pictures of a run: matplotlib figures drawn from tables and never from a model."""
 
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.textpath import TextToPath
 from matplotlib.ticker import MaxNLocator
 
+from experiment_runner.picture_style import (
+    BLUE,
+    COLUMN_INCHES,
+    GREEN,
+    GREY,
+    INK,
+    LARGE,
+    LEGEND,
+    ORANGE,
+    PAGE_INCHES,
+    PALE,
+    POINTS_PER_INCH,
+    SHARES,
+    SMALL,
+    SPLIT_MARKERS,
+    VERMILLION,
+    entitle,
+    settled,
+    shortened,
+    styled,
+    width_in_points,
+)
+from experiment_runner.prediction_columns import attributes_of
 from utils.metrics import Numbers, categorical_figures, dimensional_figures, split_head_mid_tail
-
-COLUMN_INCHES, PAGE_INCHES = 3.35, 7.0
-POINTS_PER_INCH = 72.0
-SMALL, LARGE = 6.5, 8.0
-"""Font sizes in points; nothing is smaller than the first."""
-LONGEST_NAME = 16
-BLUE, VERMILLION, GREEN, ORANGE, PURPLE = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7"
-INK, GREY, PALE = "#222222", "#767676", "#e4e4e4"
-SPLIT_MARKERS = (("o", VERMILLION), ("^", GREEN), ("D", ORANGE), ("s", PURPLE), ("v", INK), ("P", BLUE))
-# Equal steps in Oklab from white to a dark blue, so that equal differences of a share look equal.
-SHARES = LinearSegmentedColormap.from_list(
-    "shares", ["#ffffff", "#dee6ee", "#beccde", "#9fb4cd", "#819cbc", "#6384ab", "#456c9a", "#275589", "#003e78"]
-).with_extremes(bad=PALE)
-SIDES = ("xtick", "ytick")
-STYLE: dict[Any, Any] = {
-    **dict.fromkeys(("figure.facecolor", "savefig.facecolor", "axes.facecolor"), "white"),
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", *(f"{side}.color" for side in SIDES)), INK),
-    **dict.fromkeys(("font.size", "legend.fontsize", *(f"{side}.labelsize" for side in SIDES)), SMALL),
-    **dict.fromkeys(("axes.linewidth", *(f"{side}.major.width" for side in SIDES)), 0.6),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False),
-    **dict.fromkeys((f"{side}.major.size" for side in SIDES), 2.5),
-    **{"font.family": "DejaVu Sans", "axes.labelsize": 7, "axes.titlesize": 7.5},
-    **{"lines.linewidth": 1, "lines.markersize": 3},
-    "pdf.fonttype": 42,  # fonts as journals ask for them: embedded, and text that stays text
-}
-LEGEND: dict[str, Any] = {"handletextpad": 0.5, "columnspacing": 1.0, "borderpad": 0.1}
-styled = matplotlib.rc_context(STYLE)
-"""Gives a function this module's style, whatever the user's matplotlib is set to."""
-LETTERS = TextToPath()
-
-
-def shortened(name: str) -> str:
-    """Return a name that leaves room for what is beside it."""
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
-
-
-def width_in_points(text: str, size: float) -> float:
-    """Return the width of one line of text."""
-    font = FontProperties(family="DejaVu Sans", size=size)
-    width: float = LETTERS.get_text_width_height_descent(text, font, ismath=False)[0]
-    return width
-
-
-def settled(figure: Figure) -> Figure:
-    """Lay a figure out once and for all, while this module's style is in force."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    return figure
-
-
-def attributes_of(predictions: pd.DataFrame) -> list[str]:
-    """Return the attributes that a table of predictions has."""
-    return [name.removeprefix("pred_") for name in predictions.columns if name.startswith("pred_")]
-
-
-def classes_of(predictions: pd.DataFrame) -> list[str]:
-    """Return the classes that a table of predictions has, in output order."""
-    return [name.removeprefix("prob_") for name in predictions.columns if name.startswith("prob_")]
 
 
 @styled
@@ -122,7 +75,7 @@ def confusion_matrix_picture(predictions: pd.DataFrame, classes: Sequence[str], 
     axes.spines[:].set_visible(False)
     axes.set_title("share of the row in %, utterances below it", loc="right", size=SMALL, color=GREY)
     axes.set(xlabel="prediction", ylabel="truth")
-    _entitle(figure, title)
+    entitle(figure, title)
     return settled(figure)
 
 
@@ -153,12 +106,6 @@ def _number_that_fits(count: int, points: float) -> str:
     """Return a count, in thousands where the cell is too narrow for all of its digits."""
     texts = (str(count), f"{count / 1000:.1f}k", f"{count / 1000:.0f}k")
     return next((text for text in texts if width_in_points(text, SMALL) <= points), texts[-1])
-
-
-def _entitle(figure: Figure, title: str) -> None:
-    inches = figure.get_figwidth()
-    lines = textwrap.wrap(title, int(14 * inches)) or [""]
-    figure.suptitle("\n".join(lines), x=0.01, ha="left", size=8)
 
 
 @dataclass(frozen=True)
@@ -302,7 +249,7 @@ def attribute_scatter_picture(predictions: pd.DataFrame, scale: tuple[float, flo
         axes.set_title(f"CCC {'–' if math.isnan(ccc) else f'{ccc:.3f}'}", loc="right", gid="ccc")
         axes.set_xlabel("truth")
     figure.axes[0].set_ylabel("prediction")
-    _entitle(figure, title)
+    entitle(figure, title)
     return settled(figure)
 
 

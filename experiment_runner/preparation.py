@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-from experiment_runner.experiment_data import ExperimentData, resolve_data
+import pandas as pd
+
+from experiment_runner.experiment_data import ExperimentData, resolve_data, with_usable
 from experiment_runner.screen import Screen
 from utils.config_loading import ConfigurationError, Plan
 from utils.configuration import ExperimentConfig
 from utils.data import Corpus, DataError, load_corpus
-from utils.data.augmentation_files import check_augmentation
-from utils.data.wav import measure_seconds
+from utils.data.augmentation_files import check_augmentation, find_augmentation
+from utils.data.known_recordings import keeping_problem
+from utils.data.preflight import MOST_LEFT_OUT, leave_out_unusable, list_problems, require_all
 from utils.upstreams import MODELS_FOLDER, UPSTREAMS, UpstreamError, find_upstream
 
 Arguments = ParamSpec("Arguments")
@@ -67,16 +70,42 @@ def _collect(
         return action(*arguments, **named)
     except (DataError, UpstreamError) as error:
         problems.append(place + str(error))
-        return None
+    except OSError as error:
+        problems.append(f"{place}{error.filename}: {error.strerror}; correct the path, or give the permission")
+    return None
 
 
-def measure_training(data: ExperimentData) -> ExperimentData:
-    """Return the data with durations of training and development; test recordings stay closed.
+def check_training_recordings(config: ExperimentConfig, data: ExperimentData, screen: Screen) -> ExperimentData:
+    """Return the data with durations, without training recordings that cannot be used; test recordings stay closed.
+
+    Noise and impulse responses are decoded once, too.
 
     Raises:
-        DataError: Where a recording cannot be used.
+        DataError: Where more of them cannot be used than may be left out.
     """
-    return data.with_tables(train=measure_seconds(data.train), development=measure_seconds(data.development))
+    with screen.count(len(data.train) + len(data.development), "recordings checked") as advance:
+        training = leave_out_unusable(data.train, advance)
+        development = require_all(data.development, advance)
+    noise = sum(map(len, find_augmentation(config).values()))
+    with screen.count(noise, "recordings of augmentation checked") as advance:
+        check_augmentation(config, advance, is_deep=True)
+    try:
+        return with_usable(config, data, training, development)
+    except DataError as error:
+        named = list_problems(training.left_out["file"], training.left_out["reason"])
+        raise DataError(f"{error}; the recordings that cannot be used: {named}" if named else str(error)) from error
+
+
+def show_left_out(config: ExperimentConfig, data: ExperimentData, screen: Screen) -> None:
+    """Warn of training recordings that cannot be used."""
+    left_out = data.left_out_recordings
+    if left_out.empty:
+        return
+    named = list_problems(left_out["file"], left_out["reason"])
+    screen.warn(
+        f"{config.name}: {len(left_out):,} of {len(data.train) + len(left_out):,} training recordings cannot be used "
+        f"and are left out (at most {MOST_LEFT_OUT:.0%} may be): {named}"
+    )
 
 
 def show_plan(experiments: Iterable[PreparedExperiment], screen: Screen) -> None:
@@ -107,6 +136,9 @@ def show_plan(experiments: Iterable[PreparedExperiment], screen: Screen) -> None
             warnings.append(f"{config.corpus} names no speakers: that none is in two splits cannot be checked")
         if config.upstream_model in UPSTREAMS["built_in"]:
             warnings.append(f"{config.name}: {config.upstream_model} has RANDOM weights: nothing was pre-trained")
+    unkept = keeping_problem()
+    if unkept:
+        warnings.append(unkept)
     columns = ("experiment", "model", "task", "upstream", "loss", "corpus", "train / development", "test", "seeds")
     screen.table("Plan", columns, rows, numeric=range(0), notes=[synthetic_note(experiments)])
     for note in dict.fromkeys(notes):
@@ -145,7 +177,7 @@ def _settings(config: ExperimentConfig) -> str:
 
 
 def check_recordings(experiments: Iterable[PreparedExperiment], screen: Screen) -> None:
-    """Read the header of every recording of every split and print what is there.
+    """Decode every recording of every split, unless that was done before, and print what is there.
 
     Raises:
         ConfigurationError: With the recordings that cannot be used.
@@ -153,21 +185,23 @@ def check_recordings(experiments: Iterable[PreparedExperiment], screen: Screen) 
     problems: list[str] = []
     rows: dict[tuple[str, str], tuple[str, ...]] = {}
     for experiment in experiments:
-        data, name = experiment.data, experiment.config.corpus
-        splits = [(name, "train", data.train), (name, "development", data.development)]
-        splits += [(test.corpus, test.split, test.table) for test in data.tests]
-        for corpus, split, table in splits:
-            measured = _collect(problems, "", measure_seconds, table)
-            if measured is not None:
-                seconds = measured["seconds"]
-                rows[corpus, split] = (
-                    corpus,
-                    split,
-                    f"{len(table):,}",
-                    f"{seconds.sum() / 3600:.2f}",
-                    f"{seconds.min():.2f} / {seconds.mean():.2f} / {seconds.max():.2f}",
-                )
+        name, tests = experiment.config.corpus, experiment.data.tests
+        data = _collect(problems, "", check_training_recordings, experiment.config, experiment.data, screen)
+        splits = [(name, "train", data.train), (name, "development", data.development)] if data is not None else []
+        if data is not None:
+            show_left_out(experiment.config, data, screen)
+        with screen.count(sum(len(test.table) for test in tests), "test recordings checked") as advance:
+            for test in tests:
+                table = _collect(problems, "", require_all, test.table, advance)
+                splits += [(test.corpus, test.split, table)] if table is not None else []
+        rows |= {(corpus, split): _durations(corpus, split, table) for corpus, split, table in splits}
     if problems:
         raise ConfigurationError(problems)
-    columns = ("corpus", "split", "utterances", "hours", "shortest / mean / longest, s")
-    screen.table("Recordings", columns, list(rows.values()), numeric=range(2, 5))
+    columns = ("corpus", "split", "utterances", "hours", "shortest, s", "mean, s", "longest, s")
+    screen.table("Recordings", columns, list(rows.values()), numeric=range(2, 7))
+
+
+def _durations(corpus: str, split: str, table: pd.DataFrame) -> tuple[str, ...]:
+    seconds = table["seconds"]
+    numbers = (seconds.sum() / 3600, seconds.min(), seconds.mean(), seconds.max())
+    return corpus, split, f"{len(table):,}", *(f"{number:.2f}" for number in numbers)

@@ -6,8 +6,9 @@ so that no process waits for its device to say something.
 
 from __future__ import annotations
 
+import copy
+import json
 import os
-import pickle
 import socket
 import sys
 import traceback
@@ -229,10 +230,13 @@ def _take_over(bucket: list[Tensor], flat: Tensor, work: dist.Work) -> None:
 def _report(error: Exception) -> tuple[Exception, str, str]:
     """Return an error as it can be sent, the host's name and the traceback."""
     trace = "".join(traceback.format_exception(error))
+    kind, plain = type(error), RuntimeError(f"{type(error).__name__}: {error}")
     try:
-        sent: Exception = pickle.loads(pickle.dumps(error))
+        json.dumps([error.args, vars(error)])  # made of texts and numbers alone
+        is_found = getattr(sys.modules[kind.__module__], kind.__qualname__, None) is kind
+        sent = copy.copy(error) if is_found else plain
     except Exception:  # noqa: BLE001 - whatever an unknown class does when it is copied
-        sent = RuntimeError(f"{type(error).__name__}: {error}")
+        sent = plain
     return sent, socket.gethostname(), trace
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from experiment_runner.run import Run
+from utils.upstreams import read_source
 
 PACKAGES = (
     "torch",
@@ -27,10 +28,17 @@ PACKAGES = (
 
 
 def describe_provenance(run: Run) -> dict[str, Any]:
-    """Return seed, data fingerprint, commit, package versions and machine."""
+    """Return seed, data fingerprint, the upstream's place on the hub, commit, package versions and machine.
+
+    Raises:
+        UpstreamError: Where what is kept beside the upstream cannot be read.
+    """
+    source = read_source(run.config.upstream_model)
     return {
         "seed": run.seed,
         "data_sha256": run.data.fingerprint(),
+        "upstream_id": source.get("id"),
+        "upstream_revision": source.get("revision"),
         "git_commit": _git_commit(),
         "python": sys.version.split()[0],
         "packages": {name: version(name) for name in PACKAGES},

@@ -11,17 +11,19 @@ from typing import Any
 
 import pandas as pd
 
-from experiment_runner.checkpoints import Checkpoint
+from experiment_runner.checkpoints import AFRESH, Checkpoint, CheckpointError, TrainingState
+from experiment_runner.epoch_record import EpochRecord, Moment
 from experiment_runner.evaluate import class_groups, figures_from_predictions, tabulate_predictions
 from experiment_runner.model_description import ModelDescription
 from experiment_runner.provenance import describe_provenance
 from experiment_runner.run import Run
-from experiment_runner.train import EpochRecord, Moment
 from net.ser import Outputs
 from utils.files import write_whole
 from utils.metrics import Figures
 
 DEVELOPMENT_PREDICTIONS = "development.csv"
+NEEDED = {"epoch", "improved", "stop", "smoothed_score", "development_loss", "development_score", "refused_steps"}
+"""Of an epoch's record, for going on from it."""
 
 
 class Recorder:
@@ -89,7 +91,7 @@ class Recorder:
         refused = record.refused_steps - (self.records[-1]["refused_steps"] if self.records else 0)
         self.records.append(flatten(record))
         self.run.folder.append_metrics(self.records[-1])
-        self.run.screen.line(epoch_line(record, self.run.config.epoch, len(self.run.data.train)))
+        self.run.screen.line(epoch_line(record, self.run.config.epoch))
         self.run.tracking.look()
         if refused:
             self.run.screen.warn(f"{refused} steps of this epoch had gradients that are not finite; they were skipped")
@@ -106,6 +108,19 @@ class Recorder:
             "refused_steps": self.records[-1]["refused_steps"],
             "seconds": round(self.seconds, 3),
         }
+
+
+def recorded_before(state: TrainingState) -> dict[str, Any]:
+    """Return the `records` and `seconds` of a training that goes on.
+
+    Raises:
+        CheckpointError: Where they are not what a recorder has saved.
+    """
+    records, seconds = state.document.get("records"), state.document.get("seconds")
+    is_known = isinstance(records, list) and all(isinstance(r, dict) and r.keys() >= NEEDED for r in records)
+    if not is_known or not isinstance(seconds, (int, float)):
+        raise CheckpointError(f"the checkpoint does not hold the epochs before it{AFRESH}")
+    return {"records": records, "seconds": float(seconds)}
 
 
 def show_predictions(checkpoint: Path, folder: Path) -> None:
@@ -140,7 +155,7 @@ def flatten(record: EpochRecord) -> dict[str, Any]:
     }
 
 
-def epoch_line(record: EpochRecord, epochs: int, utterances: int) -> str:
+def epoch_line(record: EpochRecord, epochs: int) -> str:
     """Return an epoch's line for the screen."""
     development = record.development
     names = (("macro_f1", "macro-F1"), ("mean_ccc", "mean CCC"), ("gender_accuracy", "gender accuracy"))
@@ -148,5 +163,5 @@ def epoch_line(record: EpochRecord, epochs: int, utterances: int) -> str:
     return (
         f"epoch {record.epoch}/{epochs}  train loss {record.train['loss']:.4f}  dev loss {development.loss:.4f}  "
         f"{scores}  smoothed {record.decision.smoothed:.4f}  {record.decision.explanation}  "
-        f"({record.seconds:.1f} s, trained {utterances / record.train_seconds:.0f} utterances/s)"
+        f"({record.seconds:.1f} s, trained {record.trained / record.train_seconds:.0f} utterances/s)"
     )

@@ -1,37 +1,27 @@
-"""Optimiser steps that are refused because their gradients are not finite: how many, and on which utterances."""
+"""Optimiser steps that are refused because their gradients are not finite, counted on the device."""
 
 from __future__ import annotations
-
-from collections import deque
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from utils.dataset.sampling import Rows
-
 MOST_IN_A_ROW = 10
 """So many end the experiment."""
-MOST_NAMES = 20
-"""Utterances that are named then."""
 
 
 class RefusedSteps:
-    """Counts refused steps on the device, without waiting for it.
+    """Counts refused steps without waiting for the device.
 
     Args:
         device: Where gradients are.
-        look_every: Steps between two calls of `check`.
 
     Attributes:
         counts: (5,) float64: refused steps in all, in a row now, most in a row; all steps, and their number when the
             most were reached.
     """
 
-    def __init__(self, device: torch.device, look_every: int) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.counts = torch.zeros(5, dtype=torch.float64, device=device)
-        self._steps = 0
-        self._taken: deque[tuple[int, list[Rows]]] = deque(maxlen=look_every + MOST_IN_A_ROW)
 
     @property
     def total(self) -> int:
@@ -50,33 +40,11 @@ class RefusedSteps:
         reached = torch.where(in_row > most, steps, reached)
         self.counts.copy_(torch.stack([total + is_refused, in_row, torch.maximum(most, in_row), steps, reached]))
 
-    def remember(self, rows: list[Rows]) -> None:
-        """Keep which utterances the next step trains on, for a while."""
-        self._steps += 1
-        self._taken.append((self._steps, rows))
-
     def go_on_from(self, counts: Tensor) -> None:
         """Continue where another one was."""
         self.counts.copy_(counts)
-        self._steps = int(counts[3])
 
-    def check(self, name: Callable[[int], str]) -> None:
-        """Wait for the device, and end a run that goes nowhere.
-
-        Args:
-            name: Names a row's utterance.
-
-        Raises:
-            FloatingPointError: Where too many steps in a row were refused.
-        """
-        _, _, most, _, reached = self.counts.tolist()
-        if most < MOST_IN_A_ROW:
-            return
-        last = int(reached)
-        rows = [row for step, parts in self._taken if last - most < step <= last for part in parts for row in part]
-        names = ", ".join(name(int(row)) for row in rows[:MOST_NAMES])
-        more = f" and {len(rows) - MOST_NAMES} more" if len(rows) > MOST_NAMES else ""
-        raise FloatingPointError(
-            f"{int(most)} optimiser steps in a row (to step {last}) had gradients that are not finite, with "
-            f'{names}{more}; lower learning_rate, or set amp = "off"'
-        )
+    def too_many(self) -> range:
+        """Wait for the device; return the numbers, from 1, of too many steps in a row, empty where there were none."""
+        _, _, most, _, reached = (int(count) for count in self.counts.tolist())
+        return range(reached - most + 1, reached + 1) if most >= MOST_IN_A_ROW else range(0)

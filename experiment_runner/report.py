@@ -15,38 +15,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
-from pydantic import ValidationError
 
 from experiment_runner.evaluate import FIGURES, class_groups, figures_from_predictions
 from experiment_runner.pages import number, render_page
+from experiment_runner.picture_style import save_picture
 from experiment_runner.pictures import (
-    STYLE,
     Course,
     attribute_scatter_picture,
-    attributes_of,
     class_shares_picture,
-    classes_of,
     confusion_matrix_picture,
     training_curves_picture,
 )
-from experiment_runner.run_folder import EXPERIMENT, METRICS, RESULT, RunError
+from experiment_runner.prediction_columns import attributes_of, classes_of
+from experiment_runner.run_folder import EXPERIMENT, METRICS, RESULT, SKIPPED, RunError
 from utils.configuration import ExperimentConfig
-from utils.files import whole, write_whole
+from utils.files import read_toml, write_whole
 from utils.metrics import Figures
 from utils.upstreams import UPSTREAMS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 REPORT = "report.html"
 PICTURES = "pictures"
 TEMPLATE = "report.html.jinja"
-DOTS_PER_INCH = 300
 OWN_SPLIT = re.compile(r"development|test\d*")
 CAPTIONS = {
     "training": "Losses and development scores by epoch: the star is the saved epoch, the triangle the end.",
@@ -140,7 +131,7 @@ def read_run(folder: Path) -> StoredRun:
 def _read_experiment(folder: Path) -> tuple[dict[str, Any], dict[str, Any], ExperimentConfig]:
     """Return the configuration as written, what was resolved, and the configuration of the keys still known."""
     try:
-        document = tomllib.loads((folder / EXPERIMENT).read_text(encoding="utf-8"))
+        document = read_toml(folder / EXPERIMENT)
         experiment, resolved = document["experiment"], document["resolved"]
         known = {key: value for key, value in experiment.items() if key in ExperimentConfig.model_fields}
         return experiment, resolved, ExperimentConfig.model_validate(known)
@@ -148,7 +139,7 @@ def _read_experiment(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Expe
         raise RunError(
             f"{folder} is no run: it has no {EXPERIMENT}; name a folder such as runs/<experiment>/seed-<n>"
         ) from error
-    except (OSError, KeyError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{folder / EXPERIMENT} cannot be read ({reason}); restore it or train again") from error
 
@@ -210,7 +201,7 @@ def draw_pictures(folder: Path) -> list[Path]:
     for name, figure in _figures(read_run(folder)):
         for suffix in ("png", "pdf"):
             written.append(folder / PICTURES / f"{name}.{suffix}")
-            _save(figure, written[-1])
+            save_picture(figure, written[-1])
     return written
 
 
@@ -252,14 +243,6 @@ def _scale(run: StoredRun, split: SplitReport, attributes: Sequence[str]) -> tup
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def _save(figure: Figure, path: Path) -> None:
-    """Write a figure that appears whole or not at all, the same bytes each time."""
-    path.parent.mkdir(exist_ok=True)
-    undated = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}[path.suffix]
-    with whole(path, is_flushed=False) as partial, matplotlib.rc_context(STYLE):
-        figure.savefig(partial, format=path.suffix[1:], dpi=DOTS_PER_INCH, metadata=undated)
-
-
 def write_report(folder: Path, pictures: Sequence[Path] | None = None) -> Path:
     """Write `report.html` into a run's folder, one page that needs nothing beside it.
 
@@ -296,8 +279,8 @@ def _embedded(path: Path) -> dict[str, str]:
     return {"kind": kind, "caption": caption, "data": base64.b64encode(path.read_bytes()).decode("ascii")}
 
 
-def _warnings(run: StoredRun) -> list[str]:
-    """Return what nobody who reads a figure of this run may overlook."""
+def cautions(run: StoredRun) -> list[str]:
+    """Return what nobody who reads a figure of this run may overlook: that its data or its upstream are not real."""
     warnings = []
     synthetic = run.resolved.get("synthetic_corpora")
     if synthetic:
@@ -305,6 +288,15 @@ def _warnings(run: StoredRun) -> list[str]:
     upstream = str(run.resolved.get("upstream", ""))
     if "RANDOM weights" in upstream or run.config.upstream_model in UPSTREAMS["built_in"]:
         warnings.append(f"RANDOM weights: the upstream {run.config.upstream_model} was not pre-trained.")
+    return warnings
+
+
+def _warnings(run: StoredRun) -> list[str]:
+    """Return what stands above a report: cautions, and what could not be used."""
+    warnings = cautions(run)
+    left_out = run.resolved.get("left_out_recordings", "none")
+    if left_out != "none":
+        warnings.append(f"Training recordings that could not be used and were left out: {left_out}, see {SKIPPED}.")
     return warnings + list(run.problems)
 
 

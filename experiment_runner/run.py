@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from experiment_runner.experiment_data import ExperimentData
-from experiment_runner.inference import choose_workers
+from experiment_runner.feeds import choose_workers
 from experiment_runner.interruption import Interruption
 from experiment_runner.optimisation import Precision, choose_precision
 from experiment_runner.processes import ALONE, Processes
@@ -15,6 +16,7 @@ from experiment_runner.run_folder import RunFolder
 from experiment_runner.screen import Screen
 from experiment_runner.tracking import Tracking
 from utils.configuration import ExperimentConfig
+from utils.data.augmentation_files import identify_augmentation
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,22 @@ class Run:
         return choose_precision(self.config.amp, self.device)
 
     @property
+    def records_steps(self) -> bool:
+        """Whether steps may be recorded: what a recording is filled up to depends on the batches before it."""
+        return self.config.compile == "auto" and not self.config.deterministic
+
+    @property
     def setting(self) -> dict[str, object]:
         """What is decided beyond the configuration and decides results with it."""
-        return {"processes": self.processes.ranks, "precision": self.precision.reason}
+        left_out = self.data.left_out_recordings["file"].tolist()
+        names = hashlib.sha256("\n".join(left_out).encode()).hexdigest()[:8]
+        return {
+            "processes": self.processes.ranks,
+            "precision": self.precision.reason,
+            "left_out_recordings": f"{len(left_out)} ({names})" if left_out else "none",
+            "deterministic": self.config.deterministic and self.device.type == "cuda",  # the CPU always is
+            "augmentation_files": identify_augmentation(self.config),
+        }
 
     @property
     def workers(self) -> int:

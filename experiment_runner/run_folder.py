@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import pandas as pd
 import tomli_w
 
-from experiment_runner.checkpoints import AFRESH, CheckpointStore, write_json
+from experiment_runner.checkpoints import AFRESH, LINKS, NAME, CheckpointStore, write_json
 from experiment_runner.experiment_data import ExperimentData
 from experiment_runner.screen import Screen
 from utils.config_text import describe_value
 from utils.configuration import ExperimentConfig, identity_of, with_defaults
-from utils.files import PARTIAL, write_whole
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from utils.files import MOST_JSON_BYTES, PARTIAL, read_text, read_toml, write_whole
+from utils.secrets import Redaction
 
 EXPERIMENT = "experiment.toml"
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
 TRACKING = "tracking"
 LOG = "train.log"
+SKIPPED = "skipped.csv"
 
 
 class RunError(Exception):
     """A run cannot go on as asked; the text names the remedy."""
+
+
+class LinkError(RunError):
+    """A link leads out of the run, so that nothing may be written into its folder."""
 
 
 class RunFolder:
@@ -51,14 +53,39 @@ class RunFolder:
         self.checkpoints = CheckpointStore(self.path / "checkpoints")
         self._replaced = self.path.with_name(self.path.name + ".replaced")
 
+    def refuse_links(self) -> None:
+        """Refuse symbolic links that nobody but a stranger makes; the folder itself may lie behind one.
+
+        Raises:
+            LinkError: Names the first one.
+        """
+        for folder in (self.path, self._replaced):
+            for path in sorted(folder.rglob("*")):
+                if path.is_symlink() and not _is_own_link(path, folder):
+                    raise LinkError(
+                        f"{path} is a symbolic link, and what is written to it would land elsewhere; remove it, or put "
+                        "what it points at in its place"
+                    )
+
     @property
     def is_finished(self) -> bool:
         """Whether training ended by its own rules."""
         return (self.path / RESULT).is_file()
 
     def result(self) -> dict[str, Any]:
-        """Return what training found: `stop`, `epochs`, `best_epoch`, `development`, `seconds`."""
-        document: dict[str, Any] = json.loads((self.path / RESULT).read_text(encoding="utf-8"))
+        """Return what training found: `stop`, `epochs`, `best_epoch`, `development`, `seconds`.
+
+        Raises:
+            RunError: Where that cannot be read.
+        """
+        path = self.path / RESULT
+        try:
+            document: dict[str, Any] = json.loads(read_text(path, MOST_JSON_BYTES))
+            missing = [name for name in ("stop", "epochs", "best_epoch", "development") if name not in document]
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise RunError(f"{path} cannot be read ({error}){AFRESH}") from error
+        if missing:
+            raise RunError(f"{path} lacks {', '.join(missing)}{AFRESH}")
         return document
 
     def check_unchanged(self, data: ExperimentData, setting: Mapping[str, object] | None = None) -> None:
@@ -121,10 +148,10 @@ class RunFolder:
         self, folder: Path, data: ExperimentData, setting: Mapping[str, object] = MappingProxyType({})
     ) -> list[str]:
         try:
-            document = tomllib.loads((folder / EXPERIMENT).read_text(encoding="utf-8"))
+            document = read_toml(folder / EXPERIMENT)
             stored, resolved = document["experiment"], document["resolved"]
             fingerprint = resolved["data_sha256"]
-        except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             return [f"{folder / EXPERIMENT} cannot be read ({error})"]
         before, now = identity_of(with_defaults(stored)), self.config.run_identity()
         changed = [
@@ -133,18 +160,20 @@ class RunFolder:
             if now.get(key) != before.get(key)
         ]
         for key, value in setting.items():
-            then, today = (str(text).partition(":")[0] for text in (resolved.get(key), value))
+            then, today = (str(text).partition(":")[0] for text in (resolved.get(key, value), value))
             if then != today:
                 changed.append(f"{key} {then} -> {today}")
         if fingerprint != data.fingerprint():
             changed.append("training or development data (files, splits, speakers, labels or scale)")
         return changed
 
-    def start(self, resolved: dict[str, Any]) -> None:
+    def start(self, resolved: dict[str, Any], left_out: pd.DataFrame) -> None:
         """Begin afresh; an earlier run is kept aside until this one has finished.
 
         Args:
             resolved: What was decided beyond the configuration, for `experiment.toml`.
+            left_out: Training recordings that cannot be used, for `skipped.csv`, which is not there where there are
+                none.
         """
         if self.path.exists():
             if self.is_finished or not self._replaced.exists():
@@ -155,7 +184,9 @@ class RunFolder:
         self.path.mkdir(parents=True)
         experiment = self.config.model_dump(mode="json", exclude_none=True)
         document = {"experiment": experiment, "resolved": {"seed": self.seed, **resolved}}
-        (self.path / EXPERIMENT).write_text(tomli_w.dumps(document), encoding="utf-8")
+        write_whole(self.path / EXPERIMENT, Redaction()(tomli_w.dumps(document)))
+        if len(left_out):
+            write_whole(self.path / SKIPPED, left_out.to_csv(index=False))
 
     def go_on_from(self, checkpoint: Path, records: Sequence[dict[str, Any]]) -> None:
         """Set checkpoints and `metrics.jsonl` back to when a checkpoint was saved."""
@@ -184,6 +215,15 @@ class RunFolder:
         self.checkpoints.finish()
         shutil.rmtree(self._replaced, ignore_errors=True)
         self._remove_leftovers()
+
+
+def _is_own_link(link: Path, folder: Path) -> bool:
+    """Whether a run makes such a link itself: of its checkpoints, or of the tracker's client, which follows none."""
+    place = link.relative_to(folder)
+    if place.parts[0] == "wandb" and len(place.parts) > 1:
+        return link.name == "latest-run" or link.suffix == ".log"
+    is_of_checkpoints = place.parent == Path("checkpoints") and link.name in LINKS
+    return is_of_checkpoints and NAME.fullmatch(os.readlink(link)) is not None
 
 
 def _as_line(record: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,10 +16,28 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from utils.config_text import printable
+from utils.files import abandon
 from utils.secrets import Redaction
 
 PLAIN_WIDTH = 160
 SECONDS_BETWEEN_LINES = 60.0
+
+
+class _Console(Console):
+    """Gives an output up that cannot be written to any more; the program goes on."""
+
+    def _check_buffer(self) -> None:
+        """Write what is ready: lines, tables and bars, which have a thread of their own, all come through here."""
+        try:
+            super()._check_buffer()
+        except OSError:
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """Write no more, where rich would end the program."""
+        self.quiet = True
+        abandon(self.file)
 
 
 class EpochProgress:
@@ -61,13 +80,22 @@ class Screen:
 
     Args:
         is_silent: Nothing is printed or logged but errors, which are printed: another process speaks for this one.
+        to_stderr: Standard output is for what a program was asked for; what is said of it goes beside.
     """
 
-    def __init__(self, is_silent: bool = False) -> None:
-        is_terminal = sys.stdout.isatty() and not is_silent
+    def __init__(self, is_silent: bool = False, to_stderr: bool = False) -> None:
+        stream = sys.stderr if to_stderr else sys.stdout
+        is_terminal = stream.isatty() and not is_silent
         width = None if is_terminal else PLAIN_WIDTH
-        self.console = Console(
-            highlight=False, soft_wrap=True, width=width, quiet=is_silent, force_terminal=False if is_silent else None
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends nothing
+        self.console = _Console(
+            stderr=to_stderr,
+            highlight=False,
+            soft_wrap=True,
+            width=width,
+            quiet=is_silent,
+            force_terminal=False if is_silent else None,
         )
         self._is_silent = is_silent
         self._log: Path | None = None
@@ -84,7 +112,7 @@ class Screen:
 
     def line(self, text: str, style: str = "") -> None:
         """Print one line, without any token."""
-        text = self._redact(text)
+        text = printable(self._redact(text))
         self.console.print(escape(text), style=style or None)
         if self._log is not None:
             now = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -158,5 +186,5 @@ class Screen:
             else:
                 table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(self._redact(cell)) for cell in row))
+            table.add_row(*(Text(printable(self._redact(cell))) for cell in row))
         self.console.print(table)

@@ -15,19 +15,23 @@ import torch
 
 from experiment_runner.checkpoints import CheckpointError
 from experiment_runner.commands import python_command
+from experiment_runner.device import repeatable
 from experiment_runner.evaluate import run_evaluate
 from experiment_runner.experiment import run_train
+from experiment_runner.feeds import NoAnswerError
+from experiment_runner.full_memory import FullMemoryError
 from experiment_runner.interruption import Interrupted, Interruption
 from experiment_runner.optimisation import choose_precision
-from experiment_runner.preparation import PreparedExperiment, synthetic_note
+from experiment_runner.preparation import PreparedExperiment, check_training_recordings, show_left_out, synthetic_note
 from experiment_runner.processes import ALONE, Processes, ProcessesError
 from experiment_runner.recorded_steps import RecordingError
 from experiment_runner.report import REPORT, write_report
 from experiment_runner.run import Run
-from experiment_runner.run_folder import LOG, RunError, RunFolder
+from experiment_runner.run_folder import LOG, LinkError, RunError, RunFolder
 from experiment_runner.screen import Screen
 from experiment_runner.tables import Outcome, show_evaluation, show_training
 from experiment_runner.tracking import Tracking
+from experiment_runner.train import SMALLER_STEPS
 from utils import ConfigurationError, Redaction
 from utils.data import DataError
 from utils.upstreams import UpstreamError
@@ -41,8 +45,11 @@ EXPECTED_FAILURES = (
     RunError,
     ProcessesError,
     RecordingError,
+    FullMemoryError,
+    NoAnswerError,
     FloatingPointError,
 )
+SAME_COMMAND = "the same command goes on from the last checkpoint"
 DISK_REMEDIES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room within the quota",
@@ -140,6 +147,7 @@ def train_run(run: Run, retrain: bool) -> Outcome:
     before = None if retrain else run.processes.from_main(partial(_finished_before, run))
     if before is not None:
         return Outcome(run.config.name, run.seed, before, "finished before")
+    run = run.with_data(run.processes.from_main(partial(check_training_recordings, run.config, run.data, run.screen)))
     checkpoint = run.processes.from_main(partial(_find_unfinished, run, retrain))
     found = run_train(run, checkpoint)
     run.processes.from_main(partial(_report, run))
@@ -166,6 +174,7 @@ def _find_unfinished(run: Run, retrain: bool) -> Path | None:
         return run.folder.find_unfinished(run.data, run.setting, run.screen)
     except (RunError, CheckpointError) as error:
         if not retrain:
+            show_left_out(run.config, run.data, run.screen)  # it may be what has changed
             raise
         run.screen.warn(f"{run.name}: the interrupted retraining starts over: {error}")
         return None
@@ -190,8 +199,13 @@ def _report(run: Run) -> None:
 
 def _survive(run: Run, action: Callable[[Run], Outcome]) -> Outcome:
     try:
-        return action(run)
-    except Interrupted:
+        run.interruption.check()
+        run.processes.from_main(run.folder.refuse_links)
+        with run.interruption.prevailing(), repeatable(run.config.deterministic, run.device):
+            return action(run)
+    except Interrupted as interrupted:
+        if isinstance(interrupted.__context__, EXPECTED_FAILURES):
+            run.screen.warn(f"{run.name}: {interrupted}, and before that: {interrupted.__context__}")
         raise
     except Exception as error:  # noqa: BLE001 - whatever breaks one run must not take the others with it
         run.processes.end(error, FAILED, partial(_tell_failure, run, error))
@@ -204,7 +218,8 @@ def _survive(run: Run, action: Callable[[Run], Outcome]) -> Outcome:
 
 def _tell_failure(run: Run, error: Exception, remark: str) -> None:
     reason = _explain(error, run.folder.path)
-    with run.screen.log_to(run.folder.path / LOG) if run.folder.path.is_dir() else nullcontext():
+    has_log = run.folder.path.is_dir() and not isinstance(error, LinkError)  # the log may be such a link
+    with run.screen.log_to(run.folder.path / LOG) if has_log else nullcontext():
         run.screen.error(f"{run.name}: {reason}{remark}")
 
 
@@ -213,18 +228,15 @@ def _explain(error: Exception, folder: Path) -> str:
     if isinstance(error, EXPECTED_FAILURES):
         return str(error)
     if isinstance(error, torch.OutOfMemoryError):
-        return (
-            "the GPU's memory is full; set max_batch_seconds (the optimiser steps stay the same), lower max_seconds or "
-            "eval_batch_seconds, or set gradient_checkpointing = true"
-        )
+        return f"the GPU's memory is full; {SMALLER_STEPS}, or lower cache_gib; {SAME_COMMAND}"
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return (
             "a decoding process was ended from outside, most likely because the machine's memory was full; lower "
-            "num_workers; the same command goes on from the last checkpoint"
+            f"num_workers; {SAME_COMMAND}"
         )
     if isinstance(error, OSError) and error.errno in DISK_REMEDIES:
         place, remedy = error.filename or folder, DISK_REMEDIES[error.errno]
-        return f"{place}: {error.strerror}; {remedy}, and the same command goes on from the last checkpoint"
+        return f"{place}: {error.strerror}; {remedy}, and {SAME_COMMAND}"
     text = Redaction()("".join(traceback.format_exception(error)))
     try:
         folder.mkdir(parents=True, exist_ok=True)

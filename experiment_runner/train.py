@@ -1,113 +1,40 @@
-"""Training: fit, an epoch, a step, and the development pass that selects the model."""
+"""Training: epochs of optimiser steps, and the development pass that selects the model."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.amp.grad_scaler import GradScaler
-from torch.utils.data import DataLoader
 
-from experiment_runner.checkpoints import TrainingState
-from experiment_runner.early_stopping import Decision, HybridEarlyStopping
-from experiment_runner.effective_batch import differentiate, total_weights
-from experiment_runner.inference import decoded, end_workers, infer
+from experiment_runner.checkpoints import AFRESH, CheckpointError, TrainingState
+from experiment_runner.early_stopping import HybridEarlyStopping
+from experiment_runner.epoch_record import DevelopmentFigures, EpochRecord, Moment
+from experiment_runner.feeds import Feed
+from experiment_runner.full_memory import NameRows, explained
+from experiment_runner.inference import infer
 from experiment_runner.interruption import Interrupted, Interruption
-from experiment_runner.optimisation import Precision, clip_gradients, current_rate, go_to_step
 from experiment_runner.processes import Processes
-from experiment_runner.recorded_steps import RecordedSteps
-from experiment_runner.refused_steps import RefusedSteps
 from experiment_runner.screen import EpochProgress, Screen
-from experiment_runner.training_state import optimiser_tensors, restore_optimiser
-from net.loss_modules import AUXILIARY_TERMS, Loss, Targets, Terms
+from experiment_runner.training_steps import TrainingSteps
+from net.loss_modules import AUXILIARY_TERMS, Targets
 from net.ser import Outputs
-from net.ser_model_wrapper import SERModelWrapper
 from utils.dataset.collation import Batch
 from utils.dataset.normalisation import Normalisation
-from utils.dataset.random_draws import step_seed
-from utils.dataset.sampling import EVALUATION, BatchItems, RandomBatches, Rows
-from utils.loss_manager import LossManager
+from utils.dataset.sampling import EVALUATION, RandomBatches, Rows
 from utils.metrics import Figures
 
-
-@dataclass(frozen=True)
-class Feed:
-    """Batches of a split: which ones, and the loader that decodes them."""
-
-    items: BatchItems
-    loader: DataLoader[Batch]
-
-    def serve(self, batches: list[Rows], epoch: int) -> Iterator[Batch]:
-        """Decode the batches in order."""
-        self.items.batches, self.items.epoch = batches, epoch
-        return decoded(self.loader)
-
-    def close(self) -> None:
-        """End the processes that decode."""
-        end_workers(self.loader)
-
-
-@dataclass(frozen=True)
-class DevelopmentFigures:
-    """One development pass.
-
-    Attributes:
-        loss: The training criterion, without auxiliary terms, once over the whole split, in fp32, on outputs of the
-            training's precision.
-        terms: Its named parts.
-        score: What selects the model, see `selection_score`.
-        figures: Figures of the split, such as `macro_f1` and `mean_ccc`.
-        predictions: What they were computed from.
-    """
-
-    loss: float
-    terms: dict[str, float]
-    score: float
-    figures: Figures
-    predictions: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """Everything known after an epoch."""
-
-    epoch: int
-    step: int
-    train: dict[str, float]
-    development: DevelopmentFigures
-    decision: Decision
-    refused_steps: int
-    train_seconds: float
-    seconds: float
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Where a training can be gone on from.
-
-    Attributes:
-        epoch: The last one of which steps were taken.
-        step: Optimiser steps so far.
-        is_evaluated: False between an epoch's last step and its evaluation.
-        best: The record of the epoch that ends here, if its model is the best so far.
-        weights: Of the model.
-        state: All else, but for what was recorded.
-    """
-
-    epoch: int
-    step: int
-    is_evaluated: bool
-    best: EpochRecord | None
-    weights: Mapping[str, Tensor]
-    state: TrainingState
+SMALLER_STEPS = (
+    "set max_batch_seconds (the optimiser steps stay the same), lower max_seconds, or set gradient_checkpointing = true"
+)
+"""Remedy for a training batch that does not fit into memory."""
+UNSAVED = "what came after the last checkpoint is not saved"
 
 
 @dataclass(frozen=True)
@@ -115,17 +42,14 @@ class TrainerParts:
     """The collaborators of a trainer.
 
     Attributes:
-        model: In training mode, on the device.
-        loss: The criterion.
-        optimiser: Fused AdamW over the trained parameters.
-        scheduler: Stepped once an optimiser step.
-        precision: Of forward passes.
+        steps: Takes the optimiser steps.
         train_batches: Composition of the training batches.
         train_feed: Training utterances.
-        name_training: Names the training utterance of a row.
+        name_training: Names them by their rows.
         normalisation: Of those that are augmented.
         development_feed: Development utterances.
         development_batches: Their batches, the longest first.
+        name_development: Names them by their rows.
         judge: From development outputs to predictions and figures.
         stopping: Decides what is saved and when to stop.
         record: Called with every epoch's record.
@@ -133,21 +57,16 @@ class TrainerParts:
         interruption: Checked between steps, and between batches of an evaluation.
         screen: Where progress is shown.
         processes: That train together; batches are this process's share.
-        most_frames: Of a training batch, where steps behind a frozen upstream are recorded, see `RecordedSteps`: the
-            optimiser must be recordable then. None where they are not.
     """
 
-    model: SERModelWrapper
-    loss: Loss
-    optimiser: torch.optim.AdamW
-    scheduler: torch.optim.lr_scheduler.LambdaLR
-    precision: Precision
+    steps: TrainingSteps
     train_batches: RandomBatches
     train_feed: Feed
-    name_training: Callable[[int], str]
+    name_training: NameRows
     normalisation: Normalisation
     development_feed: Feed
     development_batches: list[Rows]
+    name_development: NameRows
     judge: Callable[[Outputs], tuple[pd.DataFrame, Figures]]
     stopping: HybridEarlyStopping
     record: Callable[[EpochRecord], None]
@@ -155,7 +74,6 @@ class TrainerParts:
     interruption: Interruption
     screen: Screen
     processes: Processes
-    most_frames: int | None
 
 
 class Trainer:
@@ -164,42 +82,26 @@ class Trainer:
     Args:
         parts: Its collaborators.
         device: Where the model is.
-        seed: Of everything drawn.
-        max_grad_norm: Gradients are scaled down to this norm.
         log_every: Steps between two looks at the device.
         save_seconds: A look that comes so long after the last saving saves again.
 
     Attributes:
-        step: Optimiser steps so far.
+        steps: Those of `parts`.
         epoch: Which goes on, counted from 1.
         taken: Steps of it so far.
     """
 
-    def __init__(
-        self,
-        parts: TrainerParts,
-        device: torch.device,
-        seed: int,
-        max_grad_norm: float,
-        log_every: int,
-        save_seconds: float,
-    ) -> None:
+    def __init__(self, parts: TrainerParts, device: torch.device, log_every: int, save_seconds: float) -> None:
         self.parts = parts
+        self.steps = parts.steps
+        self.model = parts.steps.parts.model
         self.device = device
-        self.seed = seed
-        self.max_grad_norm = max_grad_norm
-        self.log_every = log_every
+        self.look_every = 1 if device.type == "cpu" else log_every  # on the CPU a look waits for nothing
         self.save_seconds = save_seconds
-        self.step, self.epoch, self.taken = 0, 1, 0
+        self.epoch, self.taken = 1, 0
         self._stop: str | None = None
-        self._saved = (0, 1, 0)
+        self._saved = self._position
         self._saved_at = time.monotonic()
-        self.scaler = GradScaler(device.type, enabled=parts.precision.needs_scaler)
-        self.trained = [p for group in parts.optimiser.param_groups for p in group["params"]]
-        self.refused = RefusedSteps(device, log_every)
-        self._losses = LossManager()
-        most_frames = parts.most_frames
-        self._recorded = None if most_frames is None else RecordedSteps(self._take_seeded, most_frames)
 
     def close(self) -> None:
         """End the processes that decode."""
@@ -211,6 +113,7 @@ class Trainer:
 
         Raises:
             FloatingPointError: Where losses or gradients stay non-finite.
+            FullMemoryError: Where a batch does not fit into the GPU's memory.
             Interrupted: Where a signal asked for the end; all is saved then.
         """
         try:
@@ -221,10 +124,17 @@ class Trainer:
             self._save(is_over=True)
         except Interrupted as interrupted:
             self.close()
-            self._save()
-            self.parts.screen.line(f"{interrupted}: all is saved, {self.place}")
+            self._save_at_the_end(interrupted)
             raise
         return self._stop or "epochs"
+
+    def _save_at_the_end(self, interrupted: Interrupted) -> None:
+        """Save what an interrupted training goes on from; where that fails, it goes on from the checkpoint before."""
+        try:
+            self._save()
+            self.parts.screen.line(f"{interrupted}: all is saved, {self.place}")
+        except Exception as error:  # noqa: BLE001 - the program ends as the signal asked for in any case
+            self.parts.screen.warn(f"{interrupted}: {UNSAVED}: {error}")
 
     @property
     def place(self) -> str:
@@ -246,22 +156,26 @@ class Trainer:
         Raises:
             CheckpointError: Where they are those of another model.
         """
-        parts, document = self.parts, state.document
-        parts.model.load_state_dict(dict(weights))
-        restore_optimiser(parts.model, parts.optimiser, state.tensors)
-        self.step, self.epoch, self.taken = (document[name] for name in ("step", "epoch", "taken"))
-        go_to_step(parts.scheduler, self.step)
-        self.scaler.load_state_dict(document["scaler"])
-        self.refused.go_on_from(state.tensors["refused"])
-        self._losses.go_on_from(document["terms"], state.tensors["terms"].to(self.device))
-        for record in records:
-            parts.stopping.update(record["development_loss"], record["development_score"])
-        self._stop = records[-1]["stop"] if records else None
-        self._saved = self.step, self.epoch, self.taken
+        try:
+            self.model.load_state_dict(dict(weights))
+            self.steps.go_on_from(state.tensors, state.document)
+            self.epoch, self.taken = state.document["epoch"], state.document["taken"]
+            for record in records:
+                self.parts.stopping.update(float(record["development_loss"]), float(record["development_score"]))
+            self._stop = records[-1]["stop"] if records else None
+            steps = self.parts.train_batches.steps_per_epoch
+            is_whole = len(records) == self.epoch - 1 and 0 <= self.taken <= steps
+            is_whole = is_whole and self.steps.count == (self.epoch - 1) * steps + self.taken
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"the checkpoint is not one of this training ({error}){AFRESH}") from error
+        if not is_whole:
+            raise CheckpointError(f"the checkpoint is not one of this training: its counts do not agree{AFRESH}")
+        self._saved = self._position
 
     def _fit_epoch(self) -> None:
         """Train what is left of an epoch, evaluate, record, and decide."""
         started = time.perf_counter()
+        trained = sum(self.parts.train_batches.step_sizes(self.epoch)[self.taken :])
         train = self.train_epoch(self.epoch, self.taken)
         train_seconds = time.perf_counter() - started
         development = self.evaluate()
@@ -269,14 +183,15 @@ class Trainer:
         decision = self.parts.processes.from_main(decide)  # processes may differ in rounding, not in this
         record = EpochRecord(
             self.epoch,
-            self.step,
+            self.steps.count,
             train,
             development,
             decision,
-            self.refused.total,
+            self.steps.refused.total,
+            trained,
             train_seconds,
             time.perf_counter() - started,
-            current_rate(self.parts.scheduler),
+            self.steps.learning_rate,
         )
         self.epoch, self.taken, self._stop = self.epoch + 1, 0, decision.stop
         self.parts.record(record)
@@ -290,26 +205,25 @@ class Trainer:
             epoch: Counted from 1.
             taken: Steps of it that were taken before.
         """
-        self.parts.model.train()
+        self.model.train()
         self.epoch, self.taken = epoch, taken
         steps = self.parts.train_batches.steps(epoch)
         batches = self._watched(self.parts.train_feed, [rows for step in steps[taken:] for rows in step], epoch)
         if not taken:
-            self._losses.restart()
-        look_every = 1 if self.device.type == "cpu" else self.log_every  # on the CPU a look waits for nothing
+            self.steps.losses.restart()
         sizes = self.parts.train_batches.step_sizes(epoch)
         with self.parts.screen.epoch_progress(epoch, sum(sizes)) as progress:
             progress.advance(sum(sizes[:taken]))
             for step in steps[taken:]:
                 with self.parts.processes.agreement():
                     window = [next(batches).to(self.device).augmented(self.parts.normalisation) for _ in step]
-                self.refused.remember(step)
-                self.train_step(window)
+                with explained(self.parts.name_training, [row for rows in step for row in rows], SMALLER_STEPS):
+                    self.steps.take(window)
                 progress.advance(sizes[self.taken])
                 self.taken += 1
-                if self.taken % look_every == 0 or self.taken == len(steps):
+                if self.taken % self.look_every == 0 or self.taken == len(steps):
                     self._look(progress)
-        means = self._losses.means()
+        means = self.steps.losses.means()
         with self.parts.processes.agreement():
             if not math.isfinite(means["loss"]):
                 raise FloatingPointError(
@@ -317,21 +231,11 @@ class Trainer:
                 )
         return means
 
-    def train_step(self, window: list[Batch]) -> Terms:
-        """Take one optimiser step over the micro-batches of an effective batch; return the loss terms of all of it."""
-        if self._recorded is not None and len(window) == 1:
-            terms = self._recorded(self._behind_upstream(window[0]))
-        else:
-            terms = self._take(window)
-        self.parts.scheduler.step()
-        self.step += 1
-        return terms
-
     def evaluate(self) -> DevelopmentFigures:
         """Judge the model on the whole development split."""
         outputs, targets = self._infer_development(self.parts.development_batches)
         with torch.inference_mode():
-            terms = {name: float(term) for name, term in self.parts.loss(outputs, targets).items()}
+            terms = {name: float(term) for name, term in self.steps.parts.loss(outputs, targets).items()}
         predictions, figures = self.parts.judge(outputs)
         loss = sum(term for name, term in terms.items() if name not in AUXILIARY_TERMS)
         return DevelopmentFigures(loss, terms, selection_score(figures), figures, predictions)
@@ -342,16 +246,18 @@ class Trainer:
         Nothing is learnt: the training batch's gradients are dropped.
         """
         self._infer_development(self.parts.development_batches[:1])
-        self.parts.model.train()
+        self.model.train()
+        rows = self.parts.train_batches.longest(1)
         with self.parts.processes.agreement():
-            (batch,) = self.parts.train_feed.serve([self.parts.train_batches.longest(1)], 1)
+            (batch,) = self.parts.train_feed.serve([rows], 1)
             batch = batch.to(self.device).augmented(self.parts.normalisation)
-        _backward([_sum(self.parts.loss(self._forward(batch, 0), batch.targets))])
-        self.parts.optimiser.zero_grad(set_to_none=True)
+        with self.parts.processes.agreement(), explained(self.parts.name_training, list(rows), SMALLER_STEPS):
+            self.steps.rehearse(batch)
 
     def _infer_development(self, batches: list[Rows]) -> tuple[Outputs, Targets]:
         share = self._watched(self.parts.development_feed, self.parts.processes.deal(batches), EVALUATION)
-        return infer(self.parts.model, share, self.device, self.parts.precision, self.parts.processes)
+        precision, processes = self.steps.parts.precision, self.parts.processes
+        return infer(self.model, share, self.device, precision, self.parts.name_development, processes)
 
     def _watched(self, feed: Feed, batches: list[Rows], epoch: int) -> Iterator[Batch]:
         """Serve batches until the program is asked to end."""
@@ -359,130 +265,41 @@ class Trainer:
             self.parts.interruption.check()
             yield batch
 
+    @property
+    def _position(self) -> tuple[int, int, int]:
+        return self.steps.count, self.epoch, self.taken
+
     def _is_saving_due(self) -> bool:
         """Ask the main process, whose clock counts."""
         return self.parts.processes.from_main(lambda: time.monotonic() - self._saved_at >= self.save_seconds)
 
     def _save(self, best: EpochRecord | None = None, is_over: bool = False) -> None:
         """Save all that training goes on from, unless nothing has changed; the optimiser not once training is over."""
-        place = self.step, self.epoch, self.taken
-        if place == self._saved:
+        if self._position == self._saved:
             return
-        steps = len(self.parts.train_batches.step_sizes(self.epoch))
+        tensors, document = self.steps.state(with_optimiser=not is_over)
         moment = Moment(
             epoch=self.epoch if self.taken else self.epoch - 1,
-            step=self.step,
-            is_evaluated=self.taken < steps,
+            step=self.steps.count,
+            is_evaluated=self.taken < self.parts.train_batches.steps_per_epoch,
             best=best,
-            weights=self.parts.model.state_dict(),
-            state=self._state(is_over),
+            weights=self.model.state_dict(),
+            state=TrainingState(tensors, {"epoch": self.epoch, "taken": self.taken, **document}),
         )
         self.parts.save(moment)
-        self._saved, self._saved_at = place, time.monotonic()
-
-    def _state(self, is_over: bool) -> TrainingState:
-        terms, sums = self._losses.sums()
-        optimiser = {} if is_over else optimiser_tensors(self.parts.model, self.parts.optimiser)
-        document = {
-            "epoch": self.epoch,
-            "taken": self.taken,
-            "step": self.step,
-            "scaler": self.scaler.state_dict(),
-            "terms": list(terms),
-        }
-        return TrainingState({**optimiser, "refused": self.refused.counts, "terms": sums}, document)
-
-    def _take(self, window: list[Batch]) -> Terms:
-        """Differentiate and step the optimiser."""
-        if len(window) * self.parts.processes.ranks == 1 or self.parts.loss.separable:
-            terms = self._differentiate_by_parts(window)
-        else:
-            terms = self._differentiate_in_two_passes(window)
-        self._update()
-        self._losses.add(terms)
-        return terms
-
-    def _take_seeded(self, batch: Batch) -> Terms:
-        """Do what `_take` does with one micro-batch in one process, but for setting seeds, without the host's help."""
-        terms = self._differentiate_part(batch, None)
-        self._update()
-        self._losses.add(terms)
-        return terms
-
-    def _behind_upstream(self, batch: Batch) -> Batch:
-        """Return a batch with all its frames of the frozen upstream, and set the step's seeds."""
-        self._seed(0)
-        with self.parts.precision.autocast(self.device):
-            return replace(batch, inputs=self.parts.model.upstream.complete(batch.inputs))
-
-    def _seed(self, part: int) -> None:
-        """Let dropout and masks depend on seed, step and a micro-batch's number in the effective batch alone."""
-        _seed_generators(step_seed(self.seed, self.step, self.parts.processes.number(part)), self.device)
-
-    def _forward(self, batch: Batch, part: int) -> Outputs:
-        self._seed(part)
-        return self._run(batch)
-
-    def _run(self, batch: Batch) -> Outputs:
-        with self.parts.precision.autocast(self.device):
-            outputs: Outputs = self.parts.model(batch.inputs)
-        return outputs
-
-    def _differentiate_by_parts(self, window: list[Batch]) -> Terms:
-        """Sum the gradients of micro-batches, each divided by the weights of the whole effective batch."""
-        loss = self.parts.loss
-        terms: Terms = {}
-        totals = total_weights(loss, [batch.targets for batch in window], self.parts.processes)
-        for part, batch in enumerate(window):
-            self._seed(part)
-            share = self._differentiate_part(batch, totals)
-            terms = {name: terms[name] + term if part else term for name, term in share.items()}
-        self.parts.processes.sum(list(terms.values()))
-        return terms
-
-    def _differentiate_part(self, batch: Batch, totals: Terms | None) -> Terms:
-        """Differentiate a micro-batch's share of the loss; return its terms."""
-        terms = self.parts.loss(self._run(batch), batch.targets, totals)
-        _backward([self.scaler.scale(_sum(terms))])
-        return {name: term.detach() for name, term in terms.items()}
-
-    def _differentiate_in_two_passes(self, window: list[Batch]) -> Terms:
-        """Differentiate a loss of all utterances at once, holding one micro-batch's graph at a time.
-
-        The first pass collects the outputs without a graph, the loss gives their gradient, and the second pass, with
-        the same draws, carries it back into the model. A single micro-batch keeps its graph and takes one pass.
-        """
-        is_single = len(window) == 1
-        with torch.set_grad_enabled(is_single):
-            parts = [self._forward(batch, part) for part, batch in enumerate(window)]
-        targets = Targets.concatenate([batch.targets for batch in window])
-        joined = Outputs.concatenate(parts)
-        terms, gradients = differentiate(self.parts.loss, joined, targets, self.parts.processes, self.scaler)
-        sizes = [len(batch.rows) for batch in window]
-        shares = zip(*(torch.split(gradient, sizes) for gradient in gradients), strict=True)
-        for part, (batch, share) in enumerate(zip(window, shares, strict=True)):
-            outputs = parts[part] if is_single else self._forward(batch, part)
-            _backward(outputs.tensors(), list(share))
-        return terms
-
-    def _update(self) -> None:
-        """Step the optimiser; gradients that are not finite are refused on the device, without waiting for it."""
-        optimiser = self.parts.optimiser
-        self.parts.processes.sum_gradients(self.trained)
-        self.scaler.unscale_(optimiser)
-        norm = clip_gradients(self.trained, self.max_grad_norm)
-        refused = (~torch.isfinite(norm)).float()
-        optimiser.found_inf = refused  # type: ignore[attr-defined] # the fused kernels leave the weights alone where 1
-        optimiser.step()
-        self.scaler.update()
-        optimiser.zero_grad(set_to_none=True)
-        self.refused.add(refused)
+        self._saved, self._saved_at = self._position, time.monotonic()
 
     def _look(self, progress: EpochProgress) -> None:
         """Wait for the device, show the loss, and end a run that goes nowhere."""
-        progress.show_loss(self._losses.means()["loss"])
+        progress.show_loss(self.steps.losses.means()["loss"])
         with self.parts.processes.agreement():
-            self.refused.check(self.parts.name_training)
+            refused = self.steps.refused.too_many()
+            if refused:
+                rows = [row for step in refused for row in self.parts.train_batches.rows_of(step)]
+                raise FloatingPointError(
+                    f"{len(refused)} optimiser steps in a row (to step {refused[-1]}) had gradients that are not "
+                    f'finite, with {self.parts.name_training(rows)}; lower learning_rate, or set amp = "off"'
+                )
         if self._is_saving_due():
             self._save()
 
@@ -491,23 +308,3 @@ def selection_score(figures: Figures) -> float:
     """Return what selects the model: macro-F1, mean CCC, or the mean of both in multitask."""
     scores = [float(figures[name]) for name in ("macro_f1", "mean_ccc") if name in figures]
     return sum(scores) / len(scores)
-
-
-def _seed_generators(seed: int, device: torch.device) -> None:
-    """Seed the generators that a step draws from, as `torch.manual_seed` would.
-
-    It also seeds kinds of devices that are not there, by keeping the call and a traceback for each: a millisecond and
-    some memory a step.
-    """
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        torch.cuda.default_generators[index].manual_seed(seed)
-
-
-def _backward(tensors: list[Tensor], gradients: list[Tensor] | None = None) -> None:
-    torch.autograd.backward(tensors, gradients)
-
-
-def _sum(terms: Terms) -> Tensor:
-    return torch.stack(list(terms.values())).sum()

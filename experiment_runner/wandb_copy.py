@@ -11,6 +11,7 @@ import argparse
 import fcntl
 import json
 import os
+import re
 import select
 import shutil
 import sys
@@ -21,16 +22,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from utils.files import write_whole
+from utils.files import MOST_JSON_BYTES, open_in_place, read_text, read_toml, write_whole
 from utils.secrets import Redaction, print_error, read_token
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 STATE = "tracking.json"
+STATE_TYPES = {"id": str, "mode": str, "url": str, "files": str, "error": str, "started": bool, "finished": bool}
+"""Keys of `tracking.json`; a copy that is finished has all of them."""
 LOCK = "tracking.lock"
+COPY_NAME = re.compile(r"(offline-)?run-[\w-]+")
+"""Names of the folders that the tracker's client makes in `wandb/`."""
 LONGEST_LOCK = 30.0
 """Seconds to wait for another copy of the same run."""
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -45,12 +45,17 @@ class CopyError(Exception):
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return what is known of a run's copy: `id`, `mode`, `url`, `files`, `error`, `started`, `finished`."""
+    """Return what is known of a run's copy: what `STATE_TYPES` names; nothing where the file makes no sense."""
     try:
-        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        document = json.loads(read_text(folder / STATE, MOST_JSON_BYTES))
+    except (OSError, ValueError, RecursionError):
         return {}
-    return state
+    if not isinstance(document, dict):
+        return {}
+    state = {name: document[name] for name in STATE_TYPES if name in document}
+    is_well_typed = all(isinstance(value, STATE_TYPES[name]) for name, value in state.items())
+    is_complete = not state.get("finished") or state.keys() == STATE_TYPES.keys()
+    return state if is_well_typed and is_complete else {}
 
 
 def change_state(folder: Path, **changes: object) -> None:
@@ -63,9 +68,12 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep other copies of the same run away; the lock of a process that died is free.
 
     Raises:
-        CopyError: Where another one goes on for too long.
+        CopyError: Where another one goes on for too long, or where a link stands in the lock's place.
     """
-    with (folder / LOCK).open("w") as file:
+    path = folder / LOCK
+    if path.is_symlink():
+        raise CopyError(f"{path} is a symbolic link, which no lock is; remove it")
+    with open_in_place(path, "w") as file:
         deadline = time.monotonic() + LONGEST_LOCK
         while True:
             try:
@@ -89,7 +97,7 @@ class WandbCopy:
     def __init__(self, folder: Path, token: str | None) -> None:
         self.folder = folder
         self.epochs_sent = 0
-        document = tomllib.loads((folder / "experiment.toml").read_text(encoding="utf-8"))
+        document = read_toml(folder / "experiment.toml")
         before = read_state(folder)
         self.superseded = before.get("files") if before.get("mode") == "offline" else None
         identity = before.get("id") or uuid.uuid4().hex[:12]
@@ -131,10 +139,17 @@ class WandbCopy:
         self.run.finish(exit_code=0 if (self.folder / "result.json").is_file() else 1)
         if not list(self.files.glob("*.wandb")):
             raise CopyError(f"{self.files} holds no copy")
-        earlier = self.folder / "wandb" / (self.superseded or "none")
-        if earlier != self.files and not list(earlier.glob("*.synced")):
-            shutil.rmtree(earlier, ignore_errors=True)
+        if self.superseded not in (None, self.files.name):
+            remove_copy(self.folder / "wandb", self.superseded)
         change_state(self.folder, finished=True)
+
+
+def remove_copy(copies: Path, name: str) -> None:
+    """Remove an offline copy that was never synced, if the name, which a stranger may have written, is that of one."""
+    copy = copies / name
+    if not COPY_NAME.fullmatch(name) or copies.is_symlink() or copy.is_symlink() or list(copy.glob("*.synced")):
+        return
+    shutil.rmtree(copy, ignore_errors=True)
 
 
 def _begin(folder: Path, document: dict[str, Any], identity: str, token: str | None) -> Any:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""Ends the program while it trains, starts it again until it is done, and compares: `python -m tests.kill_harness`.
+"""Ends the program at any moment, starts it again until it is done, and compares: `python -m tests.kill_harness`.
 
 Each start is the real program in a process of its own, forked from one that has already imported it. What it finds
 must be, bit for bit, what a training finds that nobody disturbs.
@@ -24,6 +24,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import prepare_data
 from tests.synthetic_podcast import SyntheticPodcast, write_podcast
 
 EXPERIMENTS = """
@@ -50,25 +51,36 @@ INTERRUPTED = 75
 
 
 class Program:
-    """A training as a command line, in a folder of its own.
+    """A training with its evaluation on the test splits as command lines, in a folder of its own.
 
     Args:
         folder: Where its configuration and its output lie.
         podcast: The corpus.
         changes: Keys of the experiment, as TOML.
+        shards: Where the corpus is packed; None where recordings are read from their files.
+        device: Where it trains; on a GPU with operations that repeat.
     """
 
-    def __init__(self, folder: Path, podcast: SyntheticPodcast, changes: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        podcast: SyntheticPodcast,
+        changes: str = "",
+        shards: Path | None = None,
+        device: str = "cpu",
+    ) -> None:
         folder.mkdir(parents=True)
         corpora, experiments = folder / "config.toml", folder / "experiments.toml"
-        corpora.write_text(f"[P]\nPATH_TO_LABEL = '{podcast.labels}'\nPATH_TO_AUDIO = '{podcast.audio}'\n")
+        corpora.write_text(corpus_table(podcast, shards))
+        if device != "cpu":
+            changes = ", ".join(filter(None, [changes, "deterministic = true"]))
         experiments.write_text(EXPERIMENTS.replace(", CHANGES", f", {changes}" if changes else ""))
         output = folder / "runs"
         self.run = output / RUN
         self.log = folder / "log"
         self.count = folder / "count"
         self.arguments = ["--config", str(corpora), "--experiments", str(experiments), "--output", str(output)]
-        self.arguments += ["--device", "cpu"]
+        self.arguments += ["--device", device]
         self.cache = folder / "cache"
 
     def start(self, kill_at: int | None = None) -> ForkServerProcess:
@@ -83,6 +95,20 @@ class Program:
         while statuses[-1] != 0 and len(statuses) < MOST_STARTS:
             statuses.append(ended(self.start()))
         return statuses
+
+
+def corpus_table(podcast: SyntheticPodcast, shards: Path | None = None) -> str:
+    """Return the corpus as TOML."""
+    dataset = f"PATH_TO_DATASET = '{shards}'\n" if shards else ""
+    return f"[P]\nPATH_TO_LABEL = '{podcast.labels}'\nPATH_TO_AUDIO = '{podcast.audio}'\n{dataset}"
+
+
+def pack(podcast: SyntheticPodcast, folder: Path) -> Path:
+    """Pack the corpus; return where its shards lie."""
+    corpora = folder / "packed.toml"
+    corpora.write_text(corpus_table(podcast, folder / "shards"))
+    assert prepare_data.main(["pack", "P", "--config", str(corpora), "--workers", "1"]) == 0
+    return folder / "shards"
 
 
 def _context() -> ForkServerContext:
@@ -114,7 +140,7 @@ def _run(program: Program, kill_at: int | None) -> None:
             seen += 1
 
     sys.addaudithook(watch)
-    status = main.main(program.arguments)
+    status = main.main(program.arguments) or main.main([*program.arguments, "--test"])
     program.count.write_text(str(seen))
     sys.exit(status)
 
@@ -136,7 +162,8 @@ def found_by(run: Path) -> dict[str, Any]:
     return {
         "records": without_seconds(records),
         "result": without_seconds(json.loads((run / "result.json").read_text())),
-        "predictions": (run / "predictions" / "development.csv").read_bytes(),
+        "predictions": {path.name: path.read_bytes() for path in sorted((run / "predictions").glob("*.csv"))},
+        "evaluation": {path.name: json.loads(path.read_text()) for path in sorted((run / "evaluation").glob("*.json"))},
         "best": ((best / "model.safetensors").read_bytes(), best.name),
         "metrics of the best": without_seconds(json.loads((best / "metrics.json").read_text())),
         "last": ((last / "model.safetensors").read_bytes(), last.name),
@@ -232,6 +259,8 @@ def disturb_at_random(
         generator, program = random.Random(seed), make()
         moments = [generator.uniform(0, straight.seconds) for _ in range(chain)]
         statuses = [disturb_after(program, moment, number) for moment in moments]
+        assert {*statuses} <= {0, INTERRUPTED, -signal.SIGKILL}, program.log.read_text()
+        assert "is not saved" not in program.log.read_text()
         check(program, straight, f"{number.name} {moments} s after each start")
         return statuses
 
@@ -239,11 +268,26 @@ def disturb_at_random(
         return Counter(status for statuses in pool.map(disturb, seeds) for status in statuses)
 
 
-EVERY_STEP = "checkpoint_minutes = 0"
+@dataclass(frozen=True)
+class Scenario:
+    """A training to disturb: its keys, and whether it reads shards."""
+
+    changes: str
+    is_packed: bool = False
+
+
+EVERY_STEP = "checkpoint_minutes = 0, log_every = 1"
+BOUNDARIES = "saved with the best models"
+"""Is killed before every file operation, the others at random moments."""
 SCENARIOS = {
-    "saved with the best models": "",
-    "saved after every step, two workers, accumulation": f"{EVERY_STEP}, num_workers = 2, accumulation_steps = 2",
-    "saved after every step, kept convolutions": f'{EVERY_STEP}, freeze = "cnn", cache_gib = 1',
+    BOUNDARIES: Scenario(""),
+    "saved after every step, two workers, accumulation": Scenario(
+        f"{EVERY_STEP}, num_workers = 2, accumulation_steps = 2"
+    ),
+    "saved after every step, kept convolutions": Scenario(f'{EVERY_STEP}, freeze = "cnn", cache_gib = 1'),
+    "saved after every step, shards, augmentation": Scenario(
+        f'{EVERY_STEP}, max_seconds = 0.6, augment_noise = "white", augment_noise_prob = 0.5', is_packed=True
+    ),
 }
 
 
@@ -254,18 +298,22 @@ def main_program() -> None:
     parser.add_argument("--terminated", type=int, default=5, metavar="N", help="a scenario, two SIGTERM each")
     parser.add_argument("--step", type=int, default=1, metavar="N", help="kill before every Nth file operation")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         podcast = write_podcast(Path(name) / "podcast")
-        for title, changes in SCENARIOS.items():
+        shards = pack(podcast, Path(name))
+        for title, scenario in SCENARIOS.items():
             numbers = itertools.count()
 
-            def make(changes: str = changes, title: str = title, numbers: Iterator[int] = numbers) -> Program:
-                return Program(Path(name) / title / str(next(numbers)), podcast, changes)
+            def make(scenario: Scenario = scenario, title: str = title, numbers: Iterator[int] = numbers) -> Program:
+                folder = Path(name) / title / str(next(numbers))
+                read = shards if scenario.is_packed else None
+                return Program(folder, podcast, scenario.changes, read, options.device)
 
             straight = train_straight(make())
             print(f"{title}: {straight.operations} file operations, {straight.seconds:.1f} s", flush=True)
-            if not changes:
+            if title == BOUNDARIES:
                 chosen = range(0, straight.operations, options.step)
                 found = kill_at_boundaries(make, straight, chosen, options.jobs)
                 print(f"  killed before file operations: {dict(found)}", flush=True)

@@ -20,8 +20,8 @@ from tests.voices import voice
 from utils.configuration import CorpusConfig
 from utils.data import DataError, known_recordings, load_corpus, read_corpus
 from utils.data.audit import Audit, audit
+from utils.data.preflight import require_all
 from utils.data.recordings import survey
-from utils.data.wav import measure_seconds
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,7 +52,7 @@ def test_a_file_in_two_rows_is_looked_at_once_and_trained_on_once_repaired(tmp_p
     with pytest.raises(DataError, match="stands in 3 rows"):
         load_corpus("P", config)
     write_corpus(tmp_path, "a.wav,train,sad\nb.wav,development,sad\n")
-    assert measure_seconds(load_corpus("P", config).table)["seconds"].tolist() == pytest.approx([1.97, 1.98])
+    assert require_all(load_corpus("P", config).table)["seconds"].tolist() == pytest.approx([1.97, 1.98])
 
 
 def test_names_that_are_no_utf8_and_control_characters_are_shown_escaped(
@@ -97,7 +97,7 @@ def test_what_decoding_showed_is_known_to_a_plain_look_and_to_training(tmp_path:
     assert "5 of 5 recordings seen by their headers, 3 of them decoded by an earlier look; 1 opened now" in plain.scope
     assert "of the others show with --deep" in plain.scope
     with pytest.raises(DataError, match="c.flac"):
-        measure_seconds(read_corpus("K", config).table)
+        require_all(read_corpus("K", config).table)
 
 
 def test_the_same_samples_are_found_however_they_are_encoded(tmp_path: Path) -> None:

@@ -50,6 +50,19 @@ def test_a_signal_ends_at_once_where_nothing_is_held(interruption: Interruption)
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def test_what_fails_after_a_signal_is_an_interruption(interruption: Interruption) -> None:
+    def break_an_import() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise AttributeError("half a module") from None
+
+    with pytest.raises(AttributeError), interruption.prevailing():
+        raise AttributeError("by itself")
+    with pytest.raises(Interrupted, match="SIGTERM"), interruption.prevailing():
+        break_an_import()
+
+
 def test_the_second_signal_ends_the_process() -> None:
     script = (
         "import os, signal\n"

@@ -184,7 +184,7 @@ def test_check_names_missing_recordings(
     (tmp_path / "empty").mkdir()
     arguments = write_files(tmp_path, SyntheticPodcast(podcast.labels, tmp_path / "empty", podcast.rows), ONE)
     assert program.main([*arguments, "--check"]) == 2
-    assert "24 of 24 recordings cannot be used" in capsys.readouterr().err
+    assert "24 of 24 recordings of train cannot be used, and at most 1% of a training split" in capsys.readouterr().err
 
 
 def test_without_cuda_one_sentence_names_the_cpu(podcast: SyntheticPodcast, tmp_path: Path) -> None:
@@ -241,6 +241,20 @@ def test_evaluation_needs_the_checkpoint_and_not_the_upstream(podcast: Synthetic
     shutil.rmtree(tmp_path / "upstream")
     assert program.main([*arguments, "--test"]) == 0
     assert (tmp_path / "runs" / "local" / "seed-42" / "evaluation" / "test2.json").is_file()
+
+
+def test_a_run_names_the_revision_of_its_upstream(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    upstream = tmp_path / "upstream"
+    load_upstream("wavlm-tiny-random", {}).encoder.save_pretrained(upstream)
+    changes = f'config_update = {{ upstream_model = "{upstream}", normalize = "none", epoch = 1, min_epochs = 1 }}\n'
+    arguments = write_files(tmp_path, podcast, '[[experiments]]\nname = "local"\n' + changes)
+    source = {"id": "microsoft/wavlm-base-plus", "revision": "0123"}
+    for document in (source, {}):
+        (upstream / "source.json").write_text(json.dumps(document))
+        assert program.main([*arguments, "--retrain"]) == 0
+        best = tmp_path / "runs" / "local" / "seed-42" / "checkpoints" / "best"
+        found = json.loads((best / "provenance.json").read_text())
+        assert [found["upstream_id"], found["upstream_revision"]] == [document.get("id"), document.get("revision")]
 
 
 def test_class_groups_of_a_base_config_leave_dimensional_experiments_alone(

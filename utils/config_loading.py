@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,14 +11,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from utils.config_text import describe_allowed, describe_value, did_you_mean
+from utils.config_text import describe_allowed, describe_value, did_you_mean, printable
 from utils.configuration import ClassGroups, CorpusConfig, ExperimentConfig, ExperimentEntry, TrainingConfig
 from utils.configuration_types import NAME_PATTERN, PATTERN_RULES, Section
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from utils.files import read_toml
 
 NAME = re.compile(NAME_PATTERN)
 Table = dict[str, Any]
@@ -44,7 +39,7 @@ class ConfigurationError(Exception):
     """The configuration cannot be run; its text names every problem, one a line."""
 
     def __init__(self, problems: Iterable[object]) -> None:
-        self.problems = list(dict.fromkeys(str(problem) for problem in problems))
+        self.problems = list(dict.fromkeys(printable(str(problem)) for problem in problems))
         super().__init__("\n".join(self.problems))
 
     def __reduce__(self) -> tuple[type[ConfigurationError], tuple[list[str]]]:
@@ -104,13 +99,15 @@ def load_corpora(file: Path) -> dict[str, CorpusConfig]:
 
 def _read_toml(file: Path, option: str, problems: list[Problem]) -> Table | None:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return read_toml(file)
     except FileNotFoundError:
         problems.append(Problem(file, "", f"no such file; name another with {option}"))
     except (OSError, UnicodeDecodeError) as error:
         problems.append(Problem(file, "", f"cannot be read as text ({error}); name another with {option}"))
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         problems.append(Problem(file, "", f"is not valid TOML: {error}"))
+    except RecursionError:
+        problems.append(Problem(file, "", "is not valid TOML for this program: it is nested too deeply"))
     return None
 
 

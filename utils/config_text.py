@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,7 +28,7 @@ def describe_value(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return f'"{value}"'
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list):
@@ -43,6 +44,11 @@ def did_you_mean(name: str, known: list[str]) -> str:
         return f'did you mean "{by_case[near[0]]}"?'
     some = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
     return f"known: {some or 'none'}"
+
+
+def printable(text: str) -> str:
+    """Return a text as one line that does nothing to a terminal; what cannot be seen is shown as Python writes it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _describe(annotation: Any, metadata: tuple[Any, ...]) -> str:  # noqa: ANN401 - any annotation there is

@@ -223,6 +223,9 @@ class TrainingConfig(AugmentationKeys):
     """`auto`: on a GPU, what a training step of WavLM asks of it is recorded once for each size of batch and replayed
     as a CUDA graph; batches are filled up by a 32nd at most, with zeros that no result sees. With a frozen upstream the
     rest of a step is recorded whole, optimiser included, in one process with one micro-batch a step."""
+    deterministic: Annotated[bool, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = False
+    """On a GPU, take only operations that repeat bit for bit, and record none: slower, but the same experiment on the
+    same GPU, driver and packages finds the same, interrupted or not. On the CPU it does anyway."""
     num_workers: Annotated[
         Literal["auto"] | Annotated[int, Field(ge=0)], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))
     ] = "auto"

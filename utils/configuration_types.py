@@ -47,7 +47,9 @@ def _canonical_loss(value: object) -> object:
 
 
 def _as_path(value: object) -> object:
-    return Path(os.path.expanduser(value)) if isinstance(value, str) and value else value
+    if not isinstance(value, str) or not value or "\0" in value:
+        return value
+    return Path(os.path.expanduser(value))
 
 
 Tags = Annotated[tuple[Annotated[StrictStr, Field(min_length=1, max_length=64)], ...], BeforeValidator(as_tuple)]

@@ -1,15 +1,74 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and files that are read only if they are of a size that they can have."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any, Literal, TextIO
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 PARTIAL = re.compile(r".+\.\d+\.tmp")
 """Names of files that `whole` has not finished: the name, the process and an ending."""
+
+
+MOST_TOML_BYTES, MOST_JSON_BYTES, MOST_LABEL_BYTES = 1 << 20, 64 << 20, 2 << 30
+"""Beyond any that people or this program write; the largest labels of MSP-PODCAST take a quarter of a GB."""
+
+
+def bounded(path: Path, most_bytes: int) -> Path:
+    """Return a path again, if it is a file of at most so many bytes.
+
+    Raises:
+        OSError: Where it is not, such as a pipe, whose end may never come.
+    """
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    if status.st_size > most_bytes:
+        raise OSError(errno.EFBIG, f"is larger than {most_bytes >> 20:,} MiB", str(path))
+    return path
+
+
+def read_text(path: Path, most_bytes: int) -> str:
+    """Return a file of at most so many bytes as text in UTF-8.
+
+    Raises:
+        OSError: Where it is not one.
+        UnicodeDecodeError: Where it is no text.
+    """
+    return bounded(path, most_bytes).read_text(encoding="utf-8")
+
+
+def open_in_place(path: Path, mode: Literal["w", "a+"]) -> TextIO:
+    """Open a file as text in UTF-8, which is made where it is missing; a symbolic link is not followed.
+
+    Raises:
+        OSError: Where it is a link, too.
+    """
+    return open(path, mode, encoding="utf-8", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return a TOML document of at most a MiB.
+
+    Raises:
+        OSError: Where there is none.
+        ValueError: Where it is no TOML in UTF-8.
+        RecursionError: Where it is nested too deeply.
+    """
+    return tomllib.loads(read_text(path, MOST_TOML_BYTES))
 
 
 @contextmanager
@@ -38,3 +97,9 @@ def write_whole(path: Path, content: str | bytes, is_flushed: bool = True) -> No
     """Write text, in UTF-8 and as it stands, or bytes."""
     with whole(path, is_flushed) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def abandon(stream: IO[str]) -> None:
+    """Let an output go that cannot be written to any more: what is still to be flushed goes nowhere, without error."""
+    with suppress(OSError, ValueError, AttributeError):  # some have no number, some are closed, and some not there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

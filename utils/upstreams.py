@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from utils.config_text import did_you_mean
+from utils.files import MOST_JSON_BYTES, read_text, whole
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 UPSTREAMS: dict[str, Any] = json.loads((CONFIGS / "upstream_shapes.json").read_text(encoding="utf-8"))
 MODELS_FOLDER = Path("models")
 NEEDED_FILES = ["config.json", "preprocessor_config.json"]
+SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+SOURCE = "source.json"
+"""Says where on the hub a fetched model is from: its `id` and `revision`."""
+CONVERSION = "conversion-"
+"""Begins the names of folders that weights are written to before they are known to be whole."""
+WEIGHTS = re.compile(r"model[\w.-]*\.safetensors")
+FOREIGN = (
+    "experts_implementation",
+    "_experts_implementation",
+    "quantization_config",
+    "use_kernels",
+    "transformers_weights",
+    "attribute_map",
+)
+"""Keys of a config that bring code or weights from elsewhere; `attribute_map` lets a key of any name be one of them."""
 PRETRAINING_PARTS = ("quantizer.", "project_q.", "project_hid.", "lm_head.", "final_proj.", "label_embs_concat")
 """Parts of published checkpoints that served pre-training and that no encoder has."""
 
@@ -86,45 +107,114 @@ def load_upstream(name: str, settings: dict[str, float], models: Path = MODELS_F
             f"built-in shape {name} with RANDOM weights: nothing was pre-trained",
             has_random_weights=True,
         )
-    preprocessor = folder / "preprocessor_config.json"
-    stated = json.loads(preprocessor.read_text(encoding="utf-8")) if preprocessor.is_file() else {}
+    if not _has_safetensors(folder):
+        raise UpstreamError(
+            f"{folder} has no {SAFETENSORS}, and weights of other kinds can run code; `python download_model.py "
+            f"{name}` writes a {PICKLE} as one, without running any"
+        )
     encoder = load_encoder(folder, settings)
-    return LoadedUpstream(encoder, stated.get("do_normalize"), f"{name} from {folder}", has_random_weights=False)
+    do_normalize = _read_json(folder / "preprocessor_config.json").get("do_normalize")
+    return LoadedUpstream(encoder, do_normalize, f"{name} from {folder}", has_random_weights=False)
 
 
 def build_encoder(config: dict[str, Any]) -> Any:  # noqa: ANN401 - transformers is not typed
-    """Build an encoder of a transformers config's shape, with random weights."""
+    """Build an encoder of a transformers config's shape, with random weights.
+
+    Raises:
+        ValueError: Where the config asks for code or weights from elsewhere, or for what transformers does not know.
+    """
     from transformers import AutoConfig, AutoModel
 
-    return AutoModel.from_config(AutoConfig.for_model(**config))
+    _refuse_foreign_keys(config)
+    return AutoModel.from_config(AutoConfig.for_model(**config), trust_remote_code=False)
 
 
-def load_encoder(folder: Path, settings: dict[str, float]) -> Any:  # noqa: ANN401
+def read_source(name: str, models: Path = MODELS_FOLDER) -> dict[str, str]:
+    """Return `id` and `revision` of an upstream that was fetched from the hub; nothing where they are not known.
+
+    Raises:
+        UpstreamError: Where the upstream is missing, or what says so cannot be read.
+    """
+    folder = find_upstream(name, models)
+    document = {} if folder is None else _read_json(folder / SOURCE)
+    return {key: str(document[key]) for key in ("id", "revision") if document.get(key) is not None}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON document; an empty one where there is no file.
+
+    Raises:
+        UpstreamError: Where it cannot be read.
+    """
+    try:
+        document: dict[str, Any] = json.loads(read_text(path, MOST_JSON_BYTES))
+        document.keys()
+        return document
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise UpstreamError(f"{path} cannot be read: {error}; fetch it again") from error
+
+
+def _refuse_foreign_keys(config: Mapping[str, Any]) -> None:
+    """Refuse keys by which a transformers config has kernels fetched from the hub and run, or other weights read.
+
+    Raises:
+        ValueError: Names them.
+    """
+    asked = sorted(key for key in config if key in FOREIGN or "attn_implementation" in key)
+    if asked:
+        keys = ", ".join(asked)
+        raise ValueError(f"its config asks for code or weights from elsewhere ({keys}); remove these keys from it")
+    for value in config.values():
+        if isinstance(value, dict):
+            _refuse_foreign_keys(value)
+
+
+def _refuse_foreign_files(index: Mapping[str, Any]) -> None:
+    """Refuse an index of weights that names other files than safetensors of its folder.
+
+    Raises:
+        ValueError: Names one.
+    """
+    for name in index.get("weight_map", {}).values():
+        if not WEIGHTS.fullmatch(name):
+            raise ValueError(f"its index of weights names {name}, which is no safetensors of its folder")
+
+
+def load_encoder(folder: Path, settings: dict[str, float], takes_bin: bool = False) -> Any:  # noqa: ANN401
     """Load a folder in transformers' layout; no weight may be missing, left over or of another shape.
+
+    Args:
+        folder: With `config.json` and the weights.
+        settings: Dropouts by their transformers names.
+        takes_bin: Whether the `pytorch_model.bin` is read, for conversion, in place of safetensors.
 
     Raises:
         UpstreamError: Lists the keys that do not fit.
     """
-    from pickle import UnpicklingError
-
     from transformers import AutoConfig, AutoModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # keys that do not fit are an error here, and told below
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        _refuse_foreign_keys(_read_json(folder / "config.json"))
+        _refuse_foreign_files(_read_json(folder / f"{SAFETENSORS}.index.json"))
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         for key, value in settings.items():
             setattr(config, key, value)
         encoder, info = AutoModel.from_pretrained(
             folder,
             config=config,
             local_files_only=True,
+            trust_remote_code=False,
             output_loading_info=True,
             weights_only=True,
+            use_safetensors=not takes_bin,
             ignore_mismatched_sizes=True,
         )
-    except (OSError, ValueError, RuntimeError, UnpicklingError) as error:
+    except Exception as error:  # noqa: BLE001 - a config can be wrong in any way
         raise UpstreamError(f"{folder} cannot be loaded as a speech encoder: {error}") from error
     unexpected = [key for key in info["unexpected_keys"] if not key.startswith(PRETRAINING_PARTS)]
     wrong = {"missing": info["missing_keys"], "unexpected": unexpected, "mismatched": info["mismatched_keys"]}
@@ -134,49 +224,35 @@ def load_encoder(folder: Path, settings: dict[str, float]) -> Any:  # noqa: ANN4
     return encoder.float()
 
 
-def fetch_upstream(name: str, models: Path = MODELS_FOLDER, token: str | None = None) -> Path:
-    """Download an upstream from the hub into `models/`, as safetensors; nothing is fetched where it lies already.
-
-    Raises:
-        UpstreamError: Where it cannot be downloaded or does not load whole.
-    """
-    import httpx
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    if name in UPSTREAMS["built_in"]:
-        raise UpstreamError(f'"{name}" is built in and has random weights; there is nothing to fetch')
-    target = models / hub_id(name).replace("/", "--")
-    if (target / "config.json").is_file():
-        return target
-    partial = target.with_name(target.name + ".partial")
-    try:
-        published = HfApi(token=token).list_repo_files(hub_id(name))
-        weights = "model.safetensors" if "model.safetensors" in published else "pytorch_model.bin"
-        snapshot_download(hub_id(name), local_dir=partial, allow_patterns=[*NEEDED_FILES, weights], token=token)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
-        raise UpstreamError(f'"{hub_id(name)}" cannot be downloaded: {error}') from error
-    convert_to_safetensors(partial)
-    shutil.rmtree(partial / ".cache", ignore_errors=True)
-    partial.rename(target)
-    return target
-
-
 def convert_to_safetensors(folder: Path) -> bool:
-    """Rewrite `pytorch_model.bin` as `model.safetensors`, read without running any of its code.
+    """Write `pytorch_model.bin` as `model.safetensors` beside it, read without running any of its code.
+
+    Nothing else in the folder changes, and the new file appears once it has been loaded.
 
     Returns:
         Whether there was anything to convert.
 
     Raises:
-        UpstreamError: Where the weights do not load whole.
+        UpstreamError: Where the weights do not load whole, or cannot be written.
     """
-    encoder = load_encoder(folder, {})
-    weights = folder / "pytorch_model.bin"
-    if (folder / "model.safetensors").is_file() or not weights.is_file():
-        weights.unlink(missing_ok=True)
+    weights = folder / PICKLE
+    if _has_safetensors(folder) or not weights.is_file():
+        load_encoder(folder, {})
         return False
-    encoder.save_pretrained(folder)
-    load_encoder(folder, {})
-    weights.unlink()
+    encoder = load_encoder(folder, {}, takes_bin=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=CONVERSION, dir=folder) as name:
+            written = Path(name)
+            encoder.save_pretrained(written)
+            shutil.copyfile(folder / "config.json", written / "config.json")
+            load_encoder(written, {})
+            shutil.copymode(weights, written / SAFETENSORS)
+            with whole(folder / SAFETENSORS) as partial:
+                (written / SAFETENSORS).rename(partial)
+    except (OSError, SafetensorError) as error:
+        raise UpstreamError(f"{weights} cannot be written as {SAFETENSORS}: {error}") from error
     return True
+
+
+def _has_safetensors(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (SAFETENSORS, f"{SAFETENSORS}.index.json"))

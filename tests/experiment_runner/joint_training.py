@@ -24,15 +24,15 @@ def train(
     """Return what an epoch and a development pass find."""
     trainer = make_trainer(podcast, folder, keys, device, processes)
     gradients = []
-    trainer.parts.optimiser.register_step_pre_hook(lambda *_: gradients.append(_gradient(trainer)))
+    trainer.steps.parts.optimiser.register_step_pre_hook(lambda *_: gradients.append(_gradient(trainer)))
     terms = trainer.train_epoch(1)
     development = trainer.evaluate()
     return {
         "weights": weights_of(trainer),
         "first gradient": gradients[0],
         "terms": terms,
-        "steps": trainer.step,
-        "refused": trainer.refused.counts.tolist(),
+        "steps": trainer.steps.count,
+        "refused": trainer.steps.refused.counts.tolist(),
         "loss": development.loss,
         "figures": development.figures,
         "predictions": development.predictions,
@@ -40,7 +40,7 @@ def train(
 
 
 def _gradient(trainer: Trainer) -> torch.Tensor:
-    return torch.cat([p.grad.flatten() for p in trainer.trained if p.grad is not None]).cpu()
+    return torch.cat([p.grad.flatten() for p in trainer.steps.trained if p.grad is not None]).cpu()
 
 
 if __name__ == "__main__":

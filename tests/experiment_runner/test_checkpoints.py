@@ -115,7 +115,7 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypa
     store.save(checkpoint(1, 1, is_best=True))
     usage = SimpleNamespace(total=10**9, used=10**9, free=10**6)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(CheckpointError, match=r"needs 0.02 GiB, 0.00 GiB are free; make room, and the same"):
+    with pytest.raises(CheckpointError, match=r"needs 16 MiB, 1 MiB are free; make room, and the same"):
         store.save(checkpoint(2, 2))
     assert names(store) == ["epoch-1-step-1", "best -> epoch-1-step-1", "last -> epoch-1-step-1"]
 

@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from experiment_runner import session
-from experiment_runner.interruption import Interruption
+from dataset_module.ser_dataset import Labels, SERDataset
+from experiment_runner import feeds, session
+from experiment_runner.checkpoints import CheckpointError, CheckpointStore
+from experiment_runner.experiment import training_batches
+from experiment_runner.interruption import Interrupted, Interruption
+from experiment_runner.preparation import check_training_recordings
 from experiment_runner.run import Run
+from experiment_runner.screen import Screen
 from experiment_runner.tables import Outcome
+from experiment_runner.training_steps import TrainingSteps
+from net.ser_model_wrapper import SERModelWrapper
+from tests.conftest import ROOT
+from tests.experiment_runner.test_tracking import ONE
 from tests.experiment_runner.test_train import make_run
 from tests.synthetic_podcast import SyntheticPodcast
+from tests.test_main import write_files
+from utils.dataset.normalisation import Normalisation
+from utils.dataset.sampling import BatchItems
 
 KEYS = {"batch_size": 4, "epoch": 3, "min_epochs": 3, "checkpoint_minutes": 0, "tracking": "none"}
 
@@ -57,10 +77,10 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(
     text = told(capsys)
     assert "No space left on device; make room, and the same command goes on from the last checkpoint" in text
     assert not (run.folder.path / "traceback.txt").exists()
+    metrics.unlink()
     assert not train(run, lambda: None).failed
     assert "goes on after step" in told(capsys)
     assert len(metrics.read_text().splitlines()) == 3
-    assert not metrics.is_symlink()
 
 
 def test_a_report_that_was_not_reached_is_written_later(podcast: SyntheticPodcast, tmp_path: Path) -> None:
@@ -79,6 +99,7 @@ def test_a_retraining_that_cannot_go_on_starts_over(
     assert not train(run, lambda: None).failed
     metrics = run.folder.path / "metrics.jsonl"
     assert train(run, lambda: replace_by_full_disk(metrics), retrain=True).failed
+    metrics.unlink()
     for weights in run.folder.checkpoints.folder.glob("epoch-*/model.safetensors"):
         weights.write_bytes(b"")
     assert train(run, lambda: None, retrain=True).status == "trained"
@@ -108,3 +129,170 @@ def test_a_worker_that_is_killed_is_told_and_the_run_goes_on_later(
     assert "a decoding process was ended from outside, most likely because the machine's memory was full; lower" in text
     assert not (run.folder.path / "traceback.txt").exists()
     assert not train(run, lambda: None).failed
+
+
+def test_a_disk_that_does_not_answer_is_told(
+    podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(podcast, tmp_path, {**KEYS, "num_workers": 1, "freeze": "none"})
+    os.mkfifo(tmp_path / "never")
+    table = run.data.train.astype({"path": object})
+    table.loc[5, "path"] = str(tmp_path / "never")  # whoever opens it waits for a writer
+    waiting = replace(run, data=replace(run.data, train=table))
+    monkeypatch.setattr(feeds, "LONGEST_WAIT", 3.0)
+    monkeypatch.setattr(session, "check_training_recordings", lambda config, data, screen: data)  # it has answered then
+    assert train(waiting, lambda: None).failed
+    assert "look at the disk that the recordings lie on; the same command goes on" in told(capsys)
+    assert not (run.folder.path / "traceback.txt").exists()
+
+
+def test_a_worker_that_is_slow_to_begin_anew_is_waited_for(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    run = make_run(podcast, tmp_path, {**KEYS, "num_workers": 1})
+    dataset = SERDataset(run.data.train, Labels(run.data.classes, (), (1, 7)), Normalisation("none"), 1.0, 1)
+    items = BatchItems()
+    feed = feeds.Feed(items, feeds.make_loader(dataset, items, 1, torch.device("cpu")), lambda: None)
+    rows = [np.array([0, 1]), np.array([2])]
+    assert len(list(feed.serve(rows, 1))) == 2
+    passes = feed.loader._iterator
+    assert passes is not None
+    (worker,) = passes._workers  # type: ignore[attr-defined] # torch has no other way to name it
+    os.kill(worker.pid, signal.SIGSTOP)
+    later = threading.Timer(2.5 * feeds.SECONDS_BETWEEN_LOOKS, os.kill, (worker.pid, signal.SIGCONT))
+    later.start()
+    assert len(list(feed.serve(rows, 2))) == 2
+    feed.close()
+    later.join()
+
+
+class AfterSeconds(Interruption):
+    """A signal so long after the first step."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds, self.first = seconds, 0.0
+
+    def check(self) -> None:
+        self.first = self.first or time.monotonic()
+        if time.monotonic() - self.first > self.seconds:
+            raise Interrupted("SIGTERM")
+
+
+@pytest.mark.parametrize("keys", [{"freeze": "none"}, {"freeze": "cnn", "cache_gib": 1}], ids=["decoded", "kept"])
+def test_a_signal_is_obeyed_while_the_disk_does_not_answer(
+    keys: dict[str, object],
+    podcast: SyntheticPodcast,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = make_run(podcast, tmp_path, {**KEYS, "num_workers": 1, "max_seconds": 50, **keys})
+    data = check_training_recordings(run.config, run.data, run.screen)
+    os.mkfifo(tmp_path / "never")
+    table = data.train.astype({"path": object})
+    table.loc[5, ["path", "seconds"]] = str(tmp_path / "never"), 99.0  # it is cropped, so that it is never kept
+    waiting = replace(run, data=replace(data, train=table), interruption=AfterSeconds(3.0))
+    monkeypatch.setattr(session, "check_training_recordings", lambda config, data, screen: data)
+    started = time.monotonic()
+    with pytest.raises(Interrupted):
+        session._survive(waiting, lambda run: session.train_run(run, retrain=False))
+    assert 3.0 < time.monotonic() - started < 30.0
+    assert "SIGTERM: all is saved, " in told(capsys)
+
+
+def test_a_signal_after_which_nothing_can_be_saved_says_so(
+    podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(podcast, tmp_path, {**KEYS, "checkpoint_minutes": 99})
+
+    def refuse(*_: object) -> None:
+        raise CheckpointError("the disk is full")
+
+    def interrupt() -> None:
+        raise Interrupted("SIGTERM")
+
+    monkeypatch.setattr(CheckpointStore, "save", refuse)
+    with pytest.raises(Interrupted):
+        session._survive(replace(run, interruption=AtCheck(4, interrupt)), lambda run: session.train_run(run, False))
+    assert "WARNING: SIGTERM: what came after the last checkpoint is not saved: the disk is full" in told(capsys)
+
+
+def test_full_memory_names_the_utterances_and_the_remedy(
+    podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(podcast, tmp_path, KEYS)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingSteps, "take", full_memory)
+        assert train(run, lambda: None).failed
+    text = told(capsys)
+    first = run.data.train["file"].iloc[training_batches(run).steps(1)[0][0]]
+    assert f"the GPU's memory is full with these 4 utterances: {', '.join(first)}; set max_batch_seconds" in text
+    with monkeypatch.context() as patch:
+        patch.setattr(SERModelWrapper, "forward", full_memory)
+        assert train(run, lambda: None).failed
+    assert "lower eval_batch_seconds" in told(capsys), "the rehearsal begins with the longest development batch"
+    assert not (run.folder.path / "traceback.txt").exists()
+
+
+def full_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 80.00 GiB.")
+
+
+@pytest.mark.gpu
+def test_full_memory_of_a_gpu_names_the_utterances_and_the_others_go_on(
+    podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str], cuda: torch.device
+) -> None:
+    run = make_run(podcast, tmp_path, {**KEYS, "upstream_model": "wavlm-demo-random", "batch_size": 24}, cuda)
+    total = torch.cuda.get_device_properties(cuda).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(cuda) + (128 << 20)) / total)
+    try:
+        assert train(run, lambda: None).failed
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert re.search(r"the GPU's memory is full with these \d+ utterances: MSP-PODCAST_", told(capsys))
+    assert not (run.folder.path / "traceback.txt").exists()
+    assert not train(run, lambda: None).failed
+
+
+@pytest.mark.parametrize("output", ["/dev/full", "a pipe that is closed"])
+def test_an_output_that_is_gone_ends_no_run(output: str, podcast: SyntheticPodcast, tmp_path: Path) -> None:
+    listed = ONE.replace("seeds = [1, 2]", "seeds = [1, 2], epoch = 1, min_epochs = 1")
+    command = [sys.executable, str(ROOT / "main.py"), *write_files(tmp_path, podcast, listed)]
+    if output.startswith("/"):
+        with open(output, "wb") as gone:
+            done = subprocess.run(command, cwd=tmp_path, stdout=gone, stderr=subprocess.PIPE, text=True)
+    else:
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run(command, cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, text=True)
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+    for seed in (1, 2):
+        run = tmp_path / "runs" / "one" / f"seed-{seed}"
+        assert (run / "result.json").is_file()
+        assert "finished" in (run / "train.log").read_text()
+
+
+@pytest.mark.parametrize("shows_bar", [Screen.epoch_progress, Screen.count])
+@pytest.mark.parametrize("is_forced", [True, False])
+def test_a_terminal_that_is_gone_ends_no_bar(
+    is_forced: bool, shows_bar: Callable[..., AbstractContextManager[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forced, it still counts as one while the bar is taken away."""
+    monkeypatch.setenv("TERM", "xterm")
+    if is_forced:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    reading, writing = os.openpty()
+    with open(writing, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        screen = Screen()
+        first, second = (1, 10) if shows_bar is Screen.epoch_progress else (10, "things")
+        with shows_bar(screen, first, second):
+            os.close(reading)
+            time.sleep(0.3)  # its thread draws it in between
+        screen.line("goes on")
+        assert screen.console.quiet
+
+
+def test_names_do_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    Screen().warn("\x1b[2J\x1b]0;title\x07.wav holds no byte")
+    assert capsys.readouterr().out == "WARNING: \\x1b[2J\\x1b]0;title\\x07.wav holds no byte\n"

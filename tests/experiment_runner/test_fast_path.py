@@ -9,7 +9,7 @@ import torch
 
 from experiment_runner.experiment import assemble, build_trainer
 from experiment_runner.experiment_data import resolve_data
-from experiment_runner.preparation import measure_training
+from experiment_runner.preparation import check_training_recordings
 from experiment_runner.recorder import Recorder
 from experiment_runner.run import Run
 from experiment_runner.run_folder import RunFolder
@@ -38,8 +38,8 @@ def make_trainer(emodb_folder: Path, folder: Path, upstream_model: str) -> Train
     config = ExperimentConfig.model_validate({**KEYS, "upstream_model": upstream_model})
     speakers = {"development": ["13", "14"], "test1": ["15", "16"]}
     corpus = load_corpus("EMO-DB", CorpusConfig(FORMAT="emodb", PATH_TO_AUDIO=emodb_folder, split_speakers=speakers))
-    data = measure_training(resolve_data(config, {"EMO-DB": corpus}))
     screen = Screen()
+    data = check_training_recordings(config, resolve_data(config, {"EMO-DB": corpus}), screen)
     run = Run(config, data, RunFolder(folder, config, 1), torch.device("cpu"), screen, Tracking(screen))
     assembly = assemble(run)
     return build_trainer(run, assembly, Recorder(run, assembly.description))
@@ -47,10 +47,10 @@ def make_trainer(emodb_folder: Path, folder: Path, upstream_model: str) -> Train
 
 def losses_of(trainer: Trainer) -> list[float]:
     """Loss of every step of an epoch."""
-    trainer.parts.model.train()
+    trainer.model.train()
     steps = trainer.parts.train_batches.steps(1)
     batches = trainer.parts.train_feed.serve([rows for step in steps for rows in step], 1)
-    return [float(trainer.train_step([next(batches) for _ in step])["emotion_loss"]) for step in steps]
+    return [float(trainer.steps.take([next(batches) for _ in step])["emotion_loss"]) for step in steps]
 
 
 @pytest.mark.slow

@@ -142,6 +142,8 @@ def test_padded_upstreams_are_kept_where_all_of_them_is_frozen(
     plain, kept = (train(podcast, tmp_path, capsys, {**keys, "cache_gib": gib}) for gib in (0, "auto"))
     assert f"{192 if layer_weighting else 64} x float32 a frame" in kept.said
     assert_alike(kept, plain)
+    for config in tmp_path.rglob("checkpoints/best/config.json"):
+        assert str(tmp_path) not in config.read_text(), "where an upstream lay is nobody else's affair"
     cnn = train(podcast, tmp_path, capsys, {**keys, "freeze": "cnn"})
     assert re.search("because .*hubert cannot start behind its convolutions", cnn.said)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiment_runner.inference import choose_workers
+from experiment_runner.feeds import choose_workers
 from experiment_runner.processes import ALONE, join_processes
 from tests.several_processes import start_together
 

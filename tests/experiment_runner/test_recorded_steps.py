@@ -122,7 +122,7 @@ def test_steps_that_begin_behind_the_upstream_are_those_that_begin_with_it(
 ) -> None:
     """All kept, some cropped, none kept; no step has room, so that none is recorded."""
     behind, plain = (build({**TASKS["multitask"], **keys}, CPU) for _ in range(2))
-    behind._recorded = RecordedSteps(behind._take_seeded, most_frames=0)
+    behind.steps._recorded = RecordedSteps(behind.steps._take_seeded, most_frames=0)
     for epoch in (1, 2):
         assert behind.train_epoch(epoch) == plain.train_epoch(epoch)
     assert torch.equal(weights_of(behind), weights_of(plain))
@@ -134,17 +134,17 @@ def test_recorded_steps_equal_launched_ones_bit_for_bit(
     case: str, train: Callable[[Mapping[str, object]], Trainer]
 ) -> None:
     recorded, launched, plain = train(CASES[case]), train(CASES[case]), train({**CASES[case], "compile": "off"})
-    assert recorded._recorded is not None
-    assert plain._recorded is None
-    launched._recorded = Launched(launched._take_seeded, 10_000)
+    assert recorded.steps._recorded is not None
+    assert plain.steps._recorded is None
+    launched.steps._recorded = Launched(launched.steps._take_seeded, 10_000)
     for epoch in EPOCHS:
         losses = [trainer.train_epoch(epoch) for trainer in (recorded, launched, plain)]
         assert losses[0] == losses[1]
         assert losses[0] == pytest.approx(losses[2], rel=1e-4 if "fp32" in case else 0.02)
     assert torch.equal(weights_of(recorded), weights_of(launched))
-    assert torch.equal(recorded.refused.counts, launched.refused.counts)
-    assert recorded.parts.scheduler.get_last_lr() == launched.parts.scheduler.get_last_lr()
-    assert 1 <= len(recorded._recorded.recordings) < recorded.step
+    assert torch.equal(recorded.steps.refused.counts, launched.steps.refused.counts)
+    assert recorded.steps.parts.scheduler.get_last_lr() == launched.steps.parts.scheduler.get_last_lr()
+    assert 1 <= len(recorded.steps._recorded.recordings) < recorded.steps.count
 
 
 @pytest.mark.gpu
@@ -158,14 +158,18 @@ def test_a_recorded_step_that_is_not_finite_leaves_the_weights_alone(
     batch = batch.to(cuda)
     assert isinstance(batch.inputs, FrozenFrames)
     for _ in range(2):
-        trainer.train_step([batch])  # recorded now, whatever the first epoch has recorded
-    before, refused = weights_of(trainer), trainer.refused.counts.clone()
+        trainer.steps.take([batch])  # recorded now, whatever the first epoch has recorded
+    before, refused = weights_of(trainer), trainer.steps.refused.counts.clone()
     spoilt = replace(batch, inputs=replace(batch.inputs, values=batch.inputs.values * float("nan")))
-    assert not torch.isfinite(trainer.train_step([spoilt])["emotion_loss"])
+    assert not torch.isfinite(trainer.steps.take([spoilt])["emotion_loss"])
     assert torch.equal(weights_of(trainer), before)
-    assert trainer.refused.counts.tolist()[:3] == [refused[0] + 1, refused[1] + 1, max(refused[2], refused[1] + 1)]
+    assert trainer.steps.refused.counts.tolist()[:3] == [
+        refused[0] + 1,
+        refused[1] + 1,
+        max(refused[2], refused[1] + 1),
+    ]
     with watch_waiting() as places:
-        terms = trainer.train_step([batch])
+        terms = trainer.steps.take([batch])
     assert not places
     assert torch.isfinite(terms["emotion_loss"])
     assert torch.isfinite(weights_of(trainer)).all()

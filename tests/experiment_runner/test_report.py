@@ -311,8 +311,7 @@ def test_the_page_tells_every_figure(run: Path) -> None:
 
 def test_synthetic_data_and_names_in_markup_cannot_be_overlooked_or_believed(run: Path) -> None:
     toml = run / "experiment.toml"
-    resolved = re.sub(r"synthetic_corpora = \[.*?\]\n", "", toml.read_text(), flags=re.DOTALL)
-    toml.write_text(resolved + 'synthetic_corpora = ["P"]\n')
+    toml.write_text(toml.read_text().replace("synthetic_corpora = []", 'synthetic_corpora = ["P"]'))
     for path in (run / "predictions" / "test1.csv", run / "checkpoints" / "best" / "config.json"):
         path.write_text(path.read_text().replace("angry", "<b>").replace("sad", "R&D").replace("happy", "NA"))
     assert "SYNTHETIC data: P." in page_of(run)

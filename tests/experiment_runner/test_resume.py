@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from transformers import HubertConfig, HubertModel
 
 from experiment_runner.checkpoints import MANIFEST, CheckpointError, fingerprint, read_state, write_json
+from experiment_runner.device import repeatable
 from experiment_runner.experiment import run_train
 from experiment_runner.interruption import Interrupted, Interruption
 from experiment_runner.run import Run
 from experiment_runner.run_folder import RunError
 from tests.experiment_runner.test_train import make_run
 from tests.kill_harness import found_by
+from tests.net.test_upstream import SMALL
 from tests.synthetic_podcast import SyntheticPodcast
 
 DRAWS = {"layerdrop": 0.3, "mask_time_prob": 0.2, "batch_size": 8, "epoch": 3, "min_epochs": 3, "tracking": "none"}
@@ -103,6 +107,40 @@ def test_interruptions_after_every_few_steps_change_nothing(
         times = train_interrupted(run, 7)
     assert times >= checks // 7
     assert {**found_by(run.folder.path), "checkpoints": []} == {**expected, "checkpoints": []}
+
+
+GPU_CASES: dict[str, dict[str, Any]] = {
+    "bf16": {"amp": "bf16", "loss_type": "WeightedCrossEntropy"},
+    "fp16, accumulation": {"amp": "fp16", "accumulation_steps": 2, "task": "multitask"},
+    "group norms, layer weights": {
+        "upstream_model": "wavlm-tiny-group-random",
+        "layer_weighting": True,
+        "layerdrop": 0.0,
+        "gradient_checkpointing": True,
+    },
+    "kept convolutions": {"freeze": "cnn", "cache_gib": 1},
+    "kept upstream": {"freeze": "upstream", "cache_gib": 1, "layer_weighting": True, "layerdrop": 0.0},
+    "augmentation": {"augment_noise": "white", "augment_noise_prob": 0.5, "max_seconds": 0.6},
+    "hubert": {"upstream_model": "HUBERT", "normalize": "utterance"},
+}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", GPU_CASES)
+def test_on_a_gpu_a_repeatable_training_is_the_same_interrupted_or_not(
+    name: str, podcast: SyntheticPodcast, tmp_path: Path, cuda: torch.device
+) -> None:
+    keys = {**DRAWS, **GPU_CASES[name], "deterministic": True, "checkpoint_minutes": 0, "log_every": 1}
+    if keys.get("upstream_model") == "HUBERT":
+        keys["upstream_model"] = str(tmp_path / "hubert")
+        HubertModel(HubertConfig(**SMALL)).save_pretrained(tmp_path / "hubert")
+    found = []
+    for checks in (10**6, 7):
+        run = make_run(podcast, tmp_path / str(checks), keys, cuda)
+        with caches_in(tmp_path / f"cache-{checks}"), repeatable(True, cuda):
+            train_interrupted(run, checks)
+        found.append({**found_by(run.folder.path), "checkpoints": []})
+    assert found[0] == found[1]
 
 
 @pytest.fixture

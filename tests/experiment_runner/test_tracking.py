@@ -18,8 +18,9 @@ import pytest
 from experiment_runner.interruption import EXIT_STATUS
 from experiment_runner.screen import Screen
 from experiment_runner.tracking import Tracking
-from experiment_runner.wandb_copy import read_state
+from experiment_runner.wandb_copy import change_state, read_state
 from tests.conftest import ROOT
+from tests.faulty_server import FAULTS, serve_fault
 from tests.synthetic_podcast import SyntheticPodcast
 from tests.test_main import BASE, write_files
 from tests.wandb_files import read_offline_run
@@ -114,48 +115,93 @@ def wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
         time.sleep(0.05)
 
 
-FAKE = {
-    "raises": "raise RuntimeError('the tracker is broken')",
-    "hangs": "import time; time.sleep(60)",
+STAND_IN = """
+import time
+
+class Image:
+    def __init__(self, *_): pass
+
+class Settings:
+    sync_dir = "/nowhere"
+
+    def __init__(self, **_): pass
+
+class Run:
+    settings, url, summary = Settings(), None, {{}}
+
+    def __init__(self, name): self.name = name
+
+    def define_metric(self, *_, **__): pass
+
+    def log(self, *_, **__): {log}
+
+    def finish(self, **_): {finish}
+
+def init(name, **_):
+    {init}
+    return Run(name)
+"""
+"""In place of wandb; the training, its processes and its files are real."""
+RAISES, FILLS = "raise RuntimeError('the tracker is broken')", "raise OSError(28, 'No space left on device')"
+HANGS = "time.sleep(60)"
+STAND_INS = {
+    "raises in init": ({"init": RAISES}, "RuntimeError: the tracker is broken"),
+    "raises in log": ({"log": RAISES}, "RuntimeError: the tracker is broken"),
+    "raises in finish": ({"finish": RAISES}, "RuntimeError: the tracker is broken"),
+    "fills the disk": ({"log": FILLS}, "OSError: [Errno 28] No space left on device"),
+    "hangs in init": ({"init": HANGS}, "not done 30 s after its run"),
+    "hangs in log and finish": (
+        {"log": f"{HANGS} if self.name == 'one/seed-1' else None", "finish": HANGS},
+        "not done 30 s after its run",
+    ),
 }
 
 
-@pytest.mark.parametrize("fault", ["raises", pytest.param("hangs", marks=pytest.mark.slow)])
-def test_a_tracker_that_raises_or_hangs_costs_one_sentence(
-    podcast: SyntheticPodcast, tmp_path: Path, fault: str
-) -> None:
-    """A stand-in for wandb whose `init` fails; the training, its process and its files are real."""
+@pytest.mark.slow
+@pytest.mark.parametrize("stand_in", STAND_INS)
+def test_a_tracker_that_fails_costs_one_sentence(podcast: SyntheticPodcast, tmp_path: Path, stand_in: str) -> None:
+    actions, reason = STAND_INS[stand_in]
     package = tmp_path / "fault" / "wandb"
     package.mkdir(parents=True)
-    text = f"class Settings:\n    def __init__(self, **_): pass\ndef init(**_):\n    {FAKE[fault]}\n"
+    text = STAND_IN.format(**{"init": "pass", "log": "pass", "finish": "pass", **actions})
     (package / "__init__.py").write_text(text)
     arguments = write_files(tmp_path, podcast, ONE, TRACKED)
     started = time.monotonic()
     done = run_program(arguments, tmp_path, PYTHONPATH=str(package.parent))
     assert done.returncode == 0, done.stdout + done.stderr
     assert time.monotonic() - started < 100
-    reason = "RuntimeError: the tracker is broken" if fault == "raises" else "not done 30 s after its run"
     warnings = [line for line in done.stdout.splitlines() if "WARNING: tracking" in line]
     assert warnings == [f"WARNING: tracking: W&B: {reason}; nothing is lost, metrics.jsonl has every figure"]
     assert done.stdout.count("-m experiment_runner.wandb_copy runs/one/seed-1 runs/one/seed-2") == 1
-    (command,) = [line.split("later: ")[1] for line in done.stdout.splitlines() if "not copied" in line]
     for seed in RUNS:
         assert len((tmp_path / "runs" / "one" / seed / "metrics.jsonl").read_text().splitlines()) == 2
         assert (tmp_path / "runs" / "one" / seed / "result.json").is_file()
+    if stand_in in ("raises in log", "hangs in init"):
+        check_later_copy(tmp_path, done.stdout)
 
-    environment = {**os.environ, "HOME": str(tmp_path)}
+
+def check_later_copy(folder: Path, shown: str) -> None:
+    """The command that was shown makes whole copies."""
+    (command,) = [line.split("later: ")[1] for line in shown.splitlines() if "not copied" in line]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     again = subprocess.run(
-        ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-c", command],
+        cwd=folder,
+        env={**environment, "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert again.returncode == 0, again.stderr
-    (file,) = (tmp_path / "runs" / "one" / "seed-1" / "wandb").glob("offline-run-*/*.wandb")
-    assert [sent["epoch"] for sent in read_offline_run(file).history if "epoch" in sent] == [1, 2]
+    for seed in RUNS:
+        (file,) = (folder / "runs" / "one" / seed / "wandb").glob("offline-run-*/*.wandb")
+        assert [sent["epoch"] for sent in read_offline_run(file).history if "epoch" in sent] == [1, 2]
 
 
 @pytest.mark.slow
 def test_an_interrupt_with_decoding_processes_leaves_a_whole_copy(podcast: SyntheticPodcast, tmp_path: Path) -> None:
     """Workers hold the pipe to the copying process open as well; the interrupt must reach it all the same."""
-    listed = ONE.replace("seeds = [1, 2]", "seeds = [1], epoch = 50, min_epochs = 50, num_workers = 2")
+    listed = ONE.replace("seeds = [1, 2]", "seeds = [1], epoch = 12, min_epochs = 12, patience = 12, num_workers = 2")
     arguments = write_files(tmp_path, podcast, listed, TRACKED)
     run = tmp_path / "runs" / "one" / "seed-1"
     with start_program(arguments, tmp_path) as process:
@@ -170,6 +216,11 @@ def test_an_interrupt_with_decoding_processes_leaves_a_whole_copy(podcast: Synth
     found = read_offline_run(file)
     assert [sent["epoch"] for sent in found.history if "epoch" in sent] == [json.loads(line)["epoch"] for line in lines]
     assert found.exit_code == 1, "the training did not finish"
+    assert run_program(arguments, tmp_path).returncode == 0
+    (file,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    whole = read_offline_run(file)
+    assert [sent["epoch"] for sent in whole.history if "epoch" in sent] == list(range(1, 13))
+    assert (whole.identity, whole.exit_code) == (found.identity, 0)
 
 
 @pytest.mark.slow
@@ -204,6 +255,38 @@ def test_a_copy_that_cannot_be_started_costs_a_sentence(
     assert "WARNING: tracking: W&B: the copying process cannot be started" in told[0]
 
 
+NONSENSE = {
+    "no text": b"\xff",
+    "no JSON": b"{",
+    "a list": b'["id"]',
+    "nested too deeply": b"[" * 100_000,
+    "a value nested deeply": b'{"started": true, "x": ' + b"[" * 900 + b"]" * 900 + b"}",
+    "an error that is no text": b'{"error": {"a": 1}}',
+    "files that are a number": b'{"mode": "offline", "files": 1}',
+    "finished, and nothing else": b'{"finished": true}',
+}
+
+
+@pytest.mark.parametrize("content", NONSENSE)
+def test_a_tracking_file_that_makes_no_sense_ends_nothing(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever a copying process that fails at once has found."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    path = tmp_path / "tracking.json"
+    path.write_bytes(NONSENSE[content])
+    tracking = Tracking(Screen())
+    tracking.follow(ExperimentConfig.model_validate({"name": "one", "corpus": "P"}), tmp_path)
+    path.write_bytes(NONSENSE[content])
+    tracking.look()
+    tracking.close()
+    told = capsys.readouterr().out
+    assert "the copying process ended with status 1" in told
+    assert "tracking: not copied; to copy it later" in told
+    change_state(tmp_path, started=False)
+    assert read_state(tmp_path) == {"started": False}
+
+
 def test_without_tracking_nothing_of_it_is_imported(podcast: SyntheticPodcast, tmp_path: Path) -> None:
     package = tmp_path / "trap" / "wandb"
     package.mkdir(parents=True)
@@ -213,13 +296,6 @@ def test_without_tracking_nothing_of_it_is_imported(podcast: SyntheticPodcast, t
     assert not (tmp_path / "imported").exists()
     assert "tracking:" not in done.stdout
     assert not list((tmp_path / "runs").rglob("tracking.json"))
-
-
-@pytest.fixture
-def silent_server() -> Iterator[str]:
-    """A server that accepts connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.fixture
@@ -240,6 +316,7 @@ def test_tokens_get_nowhere_even_when_the_real_tracker_fails_online(
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_text(json.dumps({"model_type": " ".join(TOKENS.values())}))
+    (broken / "model.safetensors").touch()
     environment = TOKENS if place == "environment" else {}
     if place == ".env":
         (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in TOKENS.items()))
@@ -253,11 +330,13 @@ def test_tokens_get_nowhere_even_when_the_real_tracker_fails_online(
 
 
 @pytest.mark.slow
-def test_a_server_that_never_answers_does_not_hold_training_up(
-    podcast: SyntheticPodcast, tmp_path: Path, silent_server: str
-) -> None:
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_server_that_fails_does_not_hold_training_up(podcast: SyntheticPodcast, tmp_path: Path, fault: str) -> None:
+    """The real wandb, online."""
     arguments = write_files(tmp_path, podcast, ONE, TRACKED)
-    done = run_program(arguments, tmp_path, WANDB_BASE_URL=silent_server, **TOKENS)
+    with serve_fault(fault) as (address, asked):
+        done = run_program(arguments, tmp_path, WANDB_BASE_URL=address, **TOKENS)
+    assert asked, "the tracker was asked"
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("WARNING: tracking: W&B:") == 1
     assert done.stdout.count("tracking: not copied") == 1

@@ -22,7 +22,7 @@ from experiment_runner.optimisation import (
     clip_gradients,
     learning_rate_factor,
 )
-from experiment_runner.preparation import measure_training
+from experiment_runner.preparation import check_training_recordings
 from experiment_runner.processes import ALONE, Processes
 from experiment_runner.recorder import Recorder
 from experiment_runner.run import Run
@@ -61,8 +61,8 @@ def make_run(
 ) -> Run:
     config = ExperimentConfig.model_validate({**KEYS, **keys})
     corpus = load_corpus("P", CorpusConfig(PATH_TO_LABEL=podcast.labels, PATH_TO_AUDIO=podcast.audio))
-    data = measure_training(resolve_data(config, {"P": corpus}))
     screen = Screen(is_silent=not processes.is_main)
+    data = check_training_recordings(config, resolve_data(config, {"P": corpus}), screen)
     return Run(config, data, RunFolder(folder, config, seed), device, screen, Tracking(screen), processes)
 
 
@@ -80,7 +80,7 @@ def make_trainer(
 
 
 def weights_of(trainer: Trainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten().cpu() for p in trainer.parts.model.parameters()])
+    return torch.cat([p.detach().flatten().cpu() for p in trainer.model.parameters()])
 
 
 def spoilt(batch: Batch) -> Batch:
@@ -108,14 +108,14 @@ def test_accumulating_4_of_2_equals_a_batch_of_8(task: str, podcast: SyntheticPo
     for trainer in (whole, parts):
         rows = trainer.parts.train_batches.steps(1)[0]
         window = list(trainer.parts.train_feed.serve(rows, 1))
-        trainer.parts.model.train()
+        trainer.model.train()
         differentiate = (
-            trainer._differentiate_by_parts
-            if len(window) == 1 or trainer.parts.loss.separable
-            else trainer._differentiate_in_two_passes
+            trainer.steps._differentiate_by_parts
+            if len(window) == 1 or trainer.steps.parts.loss.separable
+            else trainer.steps._differentiate_in_two_passes
         )
         losses.append({name: float(term) for name, term in differentiate(window).items()})
-        gradients.append(torch.cat([p.grad.flatten() for p in trainer.trained if p.grad is not None]))
+        gradients.append(torch.cat([p.grad.flatten() for p in trainer.steps.trained if p.grad is not None]))
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
     assert (gradients[0] - gradients[1]).norm() <= 1e-5 * gradients[0].norm()
 
@@ -123,8 +123,12 @@ def test_accumulating_4_of_2_equals_a_batch_of_8(task: str, podcast: SyntheticPo
 def test_the_second_pass_has_the_same_dropout_draws(podcast: SyntheticPodcast, tmp_path: Path) -> None:
     trainer = make_trainer(podcast, tmp_path, {"batch_size": 4, **TASKS["dimensional"]})
     batch = next(trainer.parts.train_feed.serve(trainer.parts.train_batches.steps(1)[0], 1))
-    trainer.parts.model.train()
-    first, second, other = trainer._forward(batch, 0), trainer._forward(batch, 0), trainer._forward(batch, 1)
+    trainer.model.train()
+    first, second, other = (
+        trainer.steps._forward(batch, 0),
+        trainer.steps._forward(batch, 0),
+        trainer.steps._forward(batch, 1),
+    )
     assert first.attributes is not None
     assert second.attributes is not None
     assert other.attributes is not None
@@ -150,26 +154,27 @@ def test_a_step_that_is_not_finite_leaves_the_weights_alone(podcast: SyntheticPo
     trainer = make_trainer(podcast, tmp_path, {"batch_size": 8})
     steps = trainer.parts.train_batches.steps(1)
     batches = [next(trainer.parts.train_feed.serve(rows, 1)) for rows in steps[:2]]
-    trainer.parts.model.train()
+    trainer.model.train()
     before = weights_of(trainer)
     batches[0] = spoilt(batches[0])
-    trainer.train_step([batches[0]])
+    trainer.steps.take([batches[0]])
     assert torch.equal(weights_of(trainer), before)
-    assert trainer.refused.counts.tolist() == [1, 1, 1, 1, 1]
-    trainer.train_step([batches[1]])
+    assert trainer.steps.refused.counts.tolist() == [1, 1, 1, 1, 1]
+    trainer.steps.take([batches[1]])
     assert not torch.equal(weights_of(trainer), before)
     assert torch.isfinite(weights_of(trainer)).all()
-    assert trainer.refused.counts.tolist() == [1, 0, 1, 2, 1]
+    assert trainer.steps.refused.counts.tolist() == [1, 0, 1, 2, 1]
 
 
 def test_ten_refused_steps_in_a_row_end_the_experiment(podcast: SyntheticPodcast, tmp_path: Path) -> None:
     trainer = make_trainer(podcast, tmp_path, {"batch_size": 1})
     with torch.no_grad():
-        trainer.parts.model.pooling.attention.weight.fill_(float("nan"))
+        trainer.model.pooling.attention.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match=r"^10 optimiser steps in a row \(to step 10\) had") as caught:
         trainer.train_epoch(1)
     rows = [int(rows[0]) for (rows,) in trainer.parts.train_batches.steps(1)[:10]]
-    names = ", ".join(trainer.parts.name_training(row) for row in rows)
+    names = trainer.parts.name_training(rows)
+    assert names.count(", ") == 9
     assert f"not finite, with {names}; lower learning_rate" in str(caught.value)
 
 
@@ -185,9 +190,10 @@ def test_the_development_loss_is_one_over_the_whole_split(podcast: SyntheticPodc
 def test_outputs_come_back_in_the_order_of_the_table(podcast: SyntheticPodcast, tmp_path: Path) -> None:
     trainer = make_trainer(podcast, tmp_path, {"eval_batch_seconds": 5})
     table_order = list(trainer.parts.development_feed.serve([np.arange(24)], -1))
-    expected, _ = infer(trainer.parts.model, table_order, CPU, trainer.parts.precision)
+    precision, names = trainer.steps.parts.precision, trainer.parts.name_development
+    expected, _ = infer(trainer.model, table_order, CPU, precision, names)
     sorted_order = trainer.parts.development_feed.serve(trainer.parts.development_batches, -1)
-    found, targets = infer(trainer.parts.model, sorted_order, CPU, trainer.parts.precision)
+    found, targets = infer(trainer.model, sorted_order, CPU, precision, names)
     assert expected.emotion is not None
     assert found.emotion is not None
     assert torch.allclose(found.emotion, expected.emotion, atol=1e-5)
@@ -201,14 +207,14 @@ def test_two_passes_give_the_gradient_of_one_graph_with_the_same_draws(
     trainer = make_trainer(podcast, tmp_path, keys)
     window = list(trainer.parts.train_feed.serve(trainer.parts.train_batches.steps(1)[0], 1))
     assert len(window) == 3
-    trainer.parts.model.train()
-    trainer._differentiate_in_two_passes(window)
-    in_two_passes = [p.grad.clone() for p in trainer.trained if p.grad is not None]
-    trainer.parts.optimiser.zero_grad()
-    joined = Outputs.concatenate([trainer._forward(batch, part) for part, batch in enumerate(window)])
-    terms = trainer.parts.loss(joined, Targets.concatenate([batch.targets for batch in window]))
+    trainer.model.train()
+    trainer.steps._differentiate_in_two_passes(window)
+    in_two_passes = [p.grad.clone() for p in trainer.steps.trained if p.grad is not None]
+    trainer.steps.parts.optimiser.zero_grad()
+    joined = Outputs.concatenate([trainer.steps._forward(batch, part) for part, batch in enumerate(window)])
+    terms = trainer.steps.parts.loss(joined, Targets.concatenate([batch.targets for batch in window]))
     torch.autograd.backward([torch.stack(list(terms.values())).sum()])
-    in_one_graph = [p.grad for p in trainer.trained if p.grad is not None]
+    in_one_graph = [p.grad for p in trainer.steps.trained if p.grad is not None]
     for one, other in zip(in_two_passes, in_one_graph, strict=True):
         assert torch.allclose(one, other, atol=1e-7, rtol=1e-4)
 
@@ -219,10 +225,10 @@ def test_gradients_are_clipped_and_the_rate_follows_its_schedule(podcast: Synthe
     norms, rates = [], []
 
     def look(optimiser: torch.optim.Optimizer, *_: object) -> None:
-        norms.append(float(torch.cat([p.grad.flatten() for p in trainer.trained if p.grad is not None]).norm()))
+        norms.append(float(torch.cat([p.grad.flatten() for p in trainer.steps.trained if p.grad is not None]).norm()))
         rates.append(optimiser.param_groups[0]["lr"])
 
-    trainer.parts.optimiser.register_step_pre_hook(look)
+    trainer.steps.parts.optimiser.register_step_pre_hook(look)
     for epoch in (1, 2, 3):
         trainer.train_epoch(epoch)
     assert max(norms) == pytest.approx(1e-3, rel=1e-3)
@@ -237,7 +243,7 @@ def test_the_saved_model_is_the_one_with_the_best_score(podcast: SyntheticPodcas
     scores, after_epoch = iter([0.3, 0.6, 0.5, 0.4]), []
 
     def judge(outputs: Outputs) -> tuple[pd.DataFrame, Figures]:
-        after_epoch.append({name: value.clone() for name, value in trainer.parts.model.state_dict().items()})
+        after_epoch.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
         return pd.DataFrame({"file": []}), {"macro_f1": next(scores)}
 
     trainer.parts = replace(trainer.parts, judge=judge)
@@ -254,7 +260,7 @@ def test_the_saved_model_is_the_one_with_the_best_score(podcast: SyntheticPodcas
 
 def test_parameter_groups(podcast: SyntheticPodcast, tmp_path: Path) -> None:
     config = ExperimentConfig.model_validate({**KEYS, "head_learning_rate": 1e-2, "freeze": "cnn"})
-    model = make_trainer(podcast, tmp_path, {"freeze": "cnn"}).parts.model
+    model = make_trainer(podcast, tmp_path, {"freeze": "cnn"}).model
     groups = build_optimiser(model, config).param_groups
     kinds = {(g["lr"], g["weight_decay"], g["params"][0].ndim > 1) for g in groups}
     assert kinds == {(1e-3, 0.01, True), (1e-3, 0.0, False), (1e-2, 0.01, True), (1e-2, 0.0, False)}
@@ -297,7 +303,7 @@ def test_precision_on_the_cpu() -> None:
 def test_an_epoch_without_a_finite_loss_ends_the_experiment(podcast: SyntheticPodcast, tmp_path: Path) -> None:
     trainer = make_trainer(podcast, tmp_path, {"batch_size": 16})
     with torch.no_grad():
-        trainer.parts.model.pooling.attention.weight.fill_(float("nan"))
+        trainer.model.pooling.attention.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="no step of epoch 1 had a loss that is finite"):
         trainer.train_epoch(1)
 
@@ -340,11 +346,11 @@ def test_a_step_never_waits_for_the_gpu(
     trainer.train_epoch(1)
     rows = trainer.parts.train_batches.steps(2)[0]
     window = [batch.to(cuda) for batch in trainer.parts.train_feed.serve(rows, 2)]
-    trainer.parts.model.train()
+    trainer.model.train()
     for _ in range(2):
-        trainer.train_step(window)  # recording it waits
+        trainer.steps.take(window)  # recording it waits
     with watch_waiting() as places:
-        trainer.train_step(window)
+        trainer.steps.take(window)
     assert not places
 
 
@@ -360,11 +366,11 @@ def test_training_on_a_gpu(task: str, amp: str, podcast: SyntheticPodcast, tmp_p
     assert last < first
     assert torch.isfinite(weights_of(trainer)).all()
     assert np.isfinite(trainer.evaluate().loss)
-    before, skipped = weights_of(trainer), trainer.refused.total
+    before, skipped = weights_of(trainer), trainer.steps.refused.total
     batch = next(trainer.parts.train_feed.serve(trainer.parts.train_batches.steps(1)[0], 1))
-    trainer.train_step([spoilt(batch).to(cuda)])
+    trainer.steps.take([spoilt(batch).to(cuda)])
     assert torch.equal(weights_of(trainer), before)
-    assert trainer.refused.total == skipped + 1
+    assert trainer.steps.refused.total == skipped + 1
 
 
 @pytest.mark.gpu
@@ -375,7 +381,7 @@ def test_a_gpu_computes_what_the_cpu_computes(
     keys = {"upstream_model": upstream, "amp": "off", **TASKS["multitask"]}
     one = make_trainer(podcast, tmp_path, keys)
     other = make_trainer(podcast, tmp_path, keys, cuda)
-    other.parts.model.load_state_dict(one.parts.model.state_dict())
+    other.model.load_state_dict(one.model.state_dict())
     assert one.evaluate().loss == pytest.approx(other.evaluate().loss, abs=1e-4)
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from utils.configuration import ExperimentConfig
 from utils.data import DataError
-from utils.data.augmentation_files import check_augmentation, find_augmentation
+from utils.data.augmentation_files import check_augmentation, find_augmentation, identify_augmentation
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.augmentation import (
     SHORTEST,
@@ -181,6 +181,17 @@ def test_folders_that_cannot_be_used_are_named(folders: dict[str, Path], tmp_pat
     (folders["noise"] / "broken.wav").write_bytes(b"RIFF, but no more")
     with pytest.raises(DataError, match="1 of 3 recordings cannot be used: .*broken.wav .*; repair them or remove"):
         check(folders["noise"])
+
+
+def test_noise_is_decoded_before_training_and_its_files_are_part_of_a_run(folders: dict[str, Path]) -> None:
+    config = ExperimentConfig.model_validate({**KEYS, "augment_noise": str(folders["noise"]), "augment_noise_prob": 1})
+    before = identify_augmentation(config)
+    assert before == identify_augmentation(config)
+    soundfile.write(folders["noise"] / "more.wav", np.full(16_000, np.nan), 16_000, subtype="FLOAT")
+    assert identify_augmentation(config) not in (before, "none")
+    check_augmentation(config)  # its header is in order
+    with pytest.raises(DataError, match=r"1 of 3 recordings cannot be used: .*more.wav holds samples that are no"):
+        check_augmentation(config, is_deep=True)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import soundfile
 from tests.synthetic_podcast import SyntheticPodcast
 from utils.configuration import CorpusConfig
 from utils.data import Corpus, DataError, load_corpus
+from utils.data.preflight import require_all
 from utils.data.splits import assign_splits
-from utils.data.wav import measure_seconds
 
 
 def podcast_corpus(labels: Path, audio: Path) -> Corpus:
@@ -175,9 +175,9 @@ def test_headers_are_measured_and_unusable_recordings_are_named(tmp_path: Path) 
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16_000)
     (tmp_path / "text.wav").write_text("this is no sound")
     names = ["good", "short", "empty", "text", "gone"]
-    table = pd.DataFrame({"corpus": "C", "path": [str(tmp_path / f"{name}.wav") for name in names]})
-    assert measure_seconds(table[:1])["seconds"].tolist() == [0.5]
+    table = pd.DataFrame({"corpus": "C", "split": "test1", "path": [str(tmp_path / f"{name}.wav") for name in names]})
+    assert require_all(table[:1])["seconds"].tolist() == [0.5]
     with pytest.raises(DataError) as caught:
-        measure_seconds(table)
-    assert "4 of 5 recordings cannot be used" in str(caught.value)
+        require_all(table)
+    assert "4 of 5 recordings of test1 cannot be used, and every one is needed" in str(caught.value)
     assert "gone.wav is missing" in str(caught.value)

@@ -160,7 +160,7 @@ def test_a_recording_is_another_one_with_another_path_size_or_time(tmp_path: Pat
     shard.write_bytes(b"5678")
 
     def now() -> list[int]:
-        return [int(key) for key in identify([str(one), str(other), f"{shard}#0+2", f"{shard}#2+2"])]
+        return [int(key) for key in identify([str(one), str(other), f"{shard}#0+2.00000000", f"{shard}#2+2.00000000"])]
 
     before = now()
     assert len(set(before)) == 4

@@ -126,6 +126,15 @@ def test_what_another_program_found_is_found_again(tmp_path: Path, monkeypatch: 
     assert [survey("VERSION", [str(path)]).opened for _ in range(2)] == [1, 0]
 
 
+def test_a_folder_that_keeps_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert known_recordings.keeping_problem() is None
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    found = known_recordings.keeping_problem()
+    assert found is not None
+    assert "name another folder with XDG_CACHE_HOME" in found
+
+
 def test_a_file_that_changes_or_goes_is_judged_as_it_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [tmp_path / "grows.wav", tmp_path / "goes.wav"]
     for path in paths:

@@ -8,7 +8,8 @@ import pytest
 import soundfile
 
 from utils.data import DataError
-from utils.data.wav import Crop, measure_seconds, read_waveform
+from utils.data.preflight import require_all
+from utils.data.wav import Crop, read_waveform
 from utils.dataset.normalisation import Normalisation, measure_corpus
 
 
@@ -52,6 +53,16 @@ def test_what_cannot_be_decoded_is_named(content: bytes | None, tmp_path: Path) 
         read_waveform(str(path))
 
 
+def test_memory_that_is_not_enough_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError  # as the interpreter raises it: without a text
+
+    soundfile.write(tmp_path / "a.wav", sine(1.0, 16_000), 16_000)
+    monkeypatch.setattr(soundfile.SoundFile, "read", fail)
+    with pytest.raises(DataError, match="cannot be decoded: there is not enough memory"):
+        read_waveform(str(tmp_path / "a.wav"))
+
+
 def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.array([0.0, np.nan, 0.1]), 16_000, subtype="FLOAT")
     with pytest.raises(DataError, match="not finite"):
@@ -70,12 +81,12 @@ def test_a_truncated_wav_is_noticed_in_its_header(tmp_path: Path) -> None:
     """libsndfile reads what is there of a truncated WAV without a word."""
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(16_000), 16_000)
-    table = pd.DataFrame({"corpus": ["C"], "path": [str(path)]})
-    assert measure_seconds(table)["seconds"].tolist() == [1.0]
+    table = pd.DataFrame({"corpus": ["C"], "split": ["test1"], "path": [str(path)]})
+    assert require_all(table)["seconds"].tolist() == [1.0]
     path.write_bytes(path.read_bytes()[:16_000])
     assert len(soundfile.read(path)[0]) < 16_000
     with pytest.raises(DataError, match="is truncated"):
-        measure_seconds(table)
+        require_all(table)
 
 
 def test_utterance_normalisation_is_that_of_transformers() -> None:

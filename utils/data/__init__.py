@@ -35,6 +35,8 @@ GENDERS = ("female", "male")
 VOTES = ("votes_", "secondary_")
 """Prefixes of the columns that count raters by class."""
 TEXT_COLUMNS = ("corpus", "file", "path", "split", "speaker", "gender", "emotion")
+OUTSIDE = r"^[/\\]|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)"
+"""Matches names of files that do not stay below the folder that they start in."""
 TEXT = pd.StringDtype("pyarrow", na_value=np.nan)
 
 
@@ -44,11 +46,19 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader found: one row an utterance, sentences on its files, and the splits whose labels are kept back."""
+    """What a reader found.
+
+    Attributes:
+        rows: One an utterance.
+        notes: Sentences on its files.
+        hidden: Splits whose labels are kept back.
+        release: Of the corpus, where its files tell.
+    """
 
     rows: pd.DataFrame
     notes: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    release: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class Corpus:
         is_synthetic: Whether nobody spoke its recordings.
         notes: What its reader says of its files.
         hidden: Test splits whose labels are kept back.
+        release: Which one it is, where its files tell.
     """
 
     name: str
@@ -72,6 +83,7 @@ class Corpus:
     is_synthetic: bool = False
     notes: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    release: str | None = None
 
 
 def load_corpus(name: str, config: CorpusConfig) -> Corpus:
@@ -101,59 +113,68 @@ def read_corpus(name: str, config: CorpusConfig) -> Corpus:
     if not os.path.isdir(config.PATH_TO_AUDIO):
         raise DataError(f"{name}: PATH_TO_AUDIO: there is no folder {config.PATH_TO_AUDIO}; correct the path")
     reader = importlib.import_module(READERS[config.FORMAT])
-    table, notes, hidden = _read_or_recall(name, config, reader)
+    table, notes, hidden, release = _read_or_recall(name, config, reader)
     if table.empty:
         raise DataError(f"{name}: no utterance was found; correct PATH_TO_AUDIO, PATH_TO_LABEL or FORMAT")
+    is_outside = table["file"].str.contains(OUTSIDE)
+    if is_outside.any():
+        first, rows = table.loc[is_outside, "file"].iloc[0], int(is_outside.sum())
+        raise DataError(f"{name}: {first} leads out of PATH_TO_AUDIO ({rows:,} such rows); name files below it")
     if config.PATH_TO_DATASET is not None:
         table, packed = _packed(name, table, config.PATH_TO_DATASET)
         notes += packed
     low, high = config.attribute_scale or tuple(DIMENSIONAL["scale"])
     table = assign_splits(name, table, config.split_speakers)
     classes = _canonical_order(table, getattr(reader, "CLASSES", None))
-    return Corpus(name, table, classes, (low, high), config.synthetic, notes, hidden)
+    return Corpus(name, table, classes, (low, high), config.synthetic, notes, hidden, release)
 
 
-Read = tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...]]
-"""An utterance table, its notes, and its hidden splits."""
+Read = tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...], str | None]
+"""An utterance table, its notes, its hidden splits, and its release."""
 
 
 def _read_or_recall(name: str, config: CorpusConfig, reader: ModuleType) -> Read:
     """Return a corpus's utterance table; that of a reader which names its sources is kept between runs."""
     if not hasattr(reader, "sources"):
         reading = reader.read(name, config)
-        return as_utterance_table(name, reading.rows), reading.notes, reading.hidden
+        return as_utterance_table(name, reading.rows), reading.notes, reading.hidden, reading.release
     from utils.data.table_cache import Kept, find_table, keep_table, key_of
 
     key = key_of(reader.sources(name, config), f"{name} {config.model_dump_json()}")
     found = find_table(name, key)
     if found is not None:
-        return _from_arrow(found.table), found.notes, found.hidden
+        return _from_arrow(found.table), found.notes, found.hidden, found.release
     reading = reader.read(name, config)
     table = as_utterance_table(name, reading.rows)
-    keep_table(name, key, Kept(pa.Table.from_pandas(table, preserve_index=False), reading.notes, reading.hidden))
-    return table, reading.notes, reading.hidden
+    kept = pa.Table.from_pandas(table, preserve_index=False)
+    keep_table(name, key, Kept(kept, reading.notes, reading.hidden, reading.release))
+    return table, reading.notes, reading.hidden, reading.release
 
 
 def _packed(name: str, table: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Let a table point into the shards of a folder, where packing has been finished there.
 
+    What could not be packed has `kind`, `problem` and `is_lasting`, as a survey finds them.
+
     Raises:
-        DataError: Where a recording is not in the shards.
+        DataError: Where a recording is neither in the shards nor among their problems.
     """
-    from utils.data.shards import PROBLEMS, read_index
+    from utils.data.shards import PROBLEMS, read_index, read_problems
 
     index = read_index(folder)
     if index is None:
         return table, (f"{folder} holds no packed corpus yet; loose recordings are read",)
-    found = table[["file"]].merge(index, on="file", how="left")
-    missing = found.loc[found["place"].isna(), "file"]
-    if len(missing):
+    found = table[["file"]].merge(index, on="file", how="left").merge(read_problems(folder), on="file", how="left")
+    unknown = found.loc[found["place"].isna() & found["problem"].isna(), "file"]
+    if len(unknown):
         raise DataError(
-            f"{name}: {len(missing):,} recordings, such as {missing.iloc[0]}, are not in the shards of {folder}; see "
-            f"{PROBLEMS} there, repair them or remove them from the labels, and pack again"
+            f"{name}: {len(unknown):,} recordings, such as {unknown.iloc[0]}, are neither in the shards of {folder} "
+            f"nor in {PROBLEMS} there; pack again"
         )
-    packed = table.assign(path=pd.array(found["place"].to_numpy(dtype=object), dtype=TEXT))
-    return packed.assign(seconds=found["seconds"].to_numpy()), (f"recordings are read from the shards of {folder}",)
+    path = found["place"].fillna(table["path"].astype(object))
+    packed = table.assign(path=pd.array(path.to_numpy(dtype=object), dtype=TEXT))
+    problems = {name: found[name].to_numpy() for name in ("kind", "problem", "is_lasting")}
+    return packed.assign(**problems), (f"recordings are read from the shards of {folder}",)
 
 
 def _from_arrow(table: pa.Table) -> pd.DataFrame:

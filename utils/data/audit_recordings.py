@@ -9,11 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from utils.data.findings import Finding, of_rows
+from utils.data.recording_names import is_recording
 from utils.data.wav import SAMPLE_RATE_HZ
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
-OTHER_SYSTEMS = "._"
-"""Begins the names of what macOS puts beside a file on a foreign disk; it is no recording."""
 ODD_DURATION = 4.0
 """Times shorter than the lower, or longer than the upper quartile of all durations."""
 CLIPPED_SHARE = 0.001
@@ -36,16 +34,16 @@ def recording_findings(table: pd.DataFrame, recordings: pd.DataFrame, folder: Pa
     yield from _headers(table, sound)
     yield from _samples(table, sound)
     yield from _same_samples(table, sound)
-    yield from (("surplus", printable(file), "", "no label names it") for file in surplus)
+    yield from (("surplus", as_utf8(file), "", "no label names it") for file in surplus)
 
 
-def printable(name: str) -> str:
+def as_utf8(name: str) -> str:
     r"""Return a file's name as text that every encoding has; bytes that are no UTF-8 become `\x…`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _problems(table: pd.DataFrame, recordings: pd.DataFrame, folder: Path, surplus: list[str]) -> Iterator[Finding]:
-    in_other_case = {file.casefold(): printable(file) for file in surplus}
+    in_other_case = {file.casefold(): as_utf8(file) for file in surplus}
     for kind, rows in recordings[recordings["kind"].notna()].groupby("kind"):
         details = rows["problem"].tolist()
         if kind == "missing":
@@ -115,6 +113,5 @@ def _surplus(table: pd.DataFrame, folder: Path) -> Iterator[str]:
         seen.add(here)
         folders.sort()
         for file in sorted(files):
-            is_recording = file.lower().endswith(SUFFIXES) and not file.startswith(OTHER_SYSTEMS)
-            if is_recording and (here, file) not in named:
+            if is_recording(file) and (here, file) not in named:
                 yield os.path.join(place, file)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 from utils.configuration import ExperimentConfig
 from utils.data import DataError
-from utils.data.audit_recordings import OTHER_SYSTEMS, SUFFIXES
+from utils.data.preflight import Advance, list_problems
+from utils.data.recording_names import SUFFIXES, recordings_below
 from utils.data.recordings import survey
 
 KEPT_UNDER = "_augmentation"
 """No corpus can have this name."""
-MOST_NAMED = 5
 
 
 def find_augmentation(config: ExperimentConfig) -> dict[str, tuple[str, ...]]:
@@ -24,21 +25,34 @@ def find_augmentation(config: ExperimentConfig) -> dict[str, tuple[str, ...]]:
     return {key: _recordings(config.name, key, folder) for key, folder in config.augmentation_folders.items()}
 
 
-def check_augmentation(config: ExperimentConfig) -> None:
-    """Read the header of every recording that augmentation may take.
+def identify_augmentation(config: ExperimentConfig) -> str:
+    """Return what changes when recordings that augmentation takes some from come, go or change in size."""
+    found = find_augmentation(config)
+    if not found:
+        return "none"
+    digest = hashlib.sha256()
+    for key, paths in found.items():
+        folder = config.augmentation_folders[key]
+        for path in paths:
+            digest.update(
+                f"{key} {os.path.relpath(path, folder)} {os.path.getsize(path)}\n".encode(errors="surrogateescape")
+            )
+    return f"{sum(map(len, found.values()))} ({digest.hexdigest()[:8]})"
+
+
+def check_augmentation(config: ExperimentConfig, advance: Advance = lambda _: None, is_deep: bool = False) -> None:
+    """Read the header of every recording that augmentation may take; on request, decode it.
 
     Raises:
         DataError: Names the folder that cannot be used, or the recordings in it.
     """
     for key, paths in find_augmentation(config).items():
-        found = survey(KEPT_UNDER, paths).table
+        found = survey(KEPT_UNDER, paths, advance, is_deep).table
         unusable = found[found["problem"].notna() & (found["kind"] != "short")]
         if len(unusable):
-            named = "; ".join((unusable["path"] + " " + unusable["problem"]).head(MOST_NAMED))
-            more = f"; {len(unusable) - MOST_NAMED} more" if len(unusable) > MOST_NAMED else ""
             raise DataError(
-                f"{config.name}: {key}: {len(unusable)} of {len(paths)} recordings cannot be used: {named}{more}; "
-                "repair them or remove them"
+                f"{config.name}: {key}: {len(unusable)} of {len(paths)} recordings cannot be used: "
+                f"{list_problems(unusable['path'], unusable['problem'])}; repair them or remove them"
             )
 
 
@@ -46,14 +60,9 @@ def _recordings(experiment: str, key: str, folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
         other = ', or set "white" or "pink"' if key == "augment_noise" else ""
         raise DataError(f"{experiment}: {key}: there is no folder {folder}; correct the path{other}")
-    found = [
-        os.path.join(place, name)
-        for place, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(SUFFIXES) and not name.startswith(OTHER_SYSTEMS)
-    ]
+    found = recordings_below(folder)
     if not found:
         raise DataError(
             f"{experiment}: {key}: the folder {folder} holds no recording ({', '.join(SUFFIXES)}); correct the path"
         )
-    return tuple(sorted(found))
+    return tuple(found)

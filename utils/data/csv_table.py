@@ -18,6 +18,7 @@ import pandas as pd
 from utils.configuration import CorpusConfig
 from utils.configuration_types import SPLIT_NAME
 from utils.data import ATTRIBUTES, DataError, Reading
+from utils.files import MOST_LABEL_BYTES, bounded
 
 CSV_DIALECT: dict[str, Any] = {
     "dtype": str,
@@ -79,7 +80,7 @@ def read_text_table(name: str, source: Path) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            rows = pd.read_csv(source, **CSV_DIALECT)
+            rows = pd.read_csv(bounded(source, MOST_LABEL_BYTES), **CSV_DIALECT)
     except FileNotFoundError:
         raise DataError(f"{name}: PATH_TO_LABEL: there is no file {source}; correct the path") from None
     except OSError as error:

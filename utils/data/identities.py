@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.data import DataError
+from utils.data.places import file_of
 from utils.data.recordings import THREADS
-from utils.data.shards import MARK
 from utils.dataset.random_draws import stable_key
 
 Identities = npt.NDArray[np.int64]
@@ -27,17 +27,12 @@ def identify(paths: Iterable[str]) -> Identities:
         DataError: Where there is no such file.
     """
     wanted = [os.path.abspath(path) for path in paths]
-    files = [_file_of(path) for path in wanted]
+    files = [file_of(path) for path in wanted]
     unique = list(dict.fromkeys(files))
     with ThreadPoolExecutor(THREADS) as pool:
         states = dict(zip(unique, pool.map(_state, unique), strict=True))
     keys = [stable_key("recording", path, *states[file]) for path, file in zip(wanted, files, strict=True)]
     return np.array(keys, dtype=np.int64)
-
-
-def _file_of(path: str) -> str:
-    shard, mark, _ = path.rpartition(MARK)
-    return shard if mark and not os.path.exists(path) else path
 
 
 def _state(path: str) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ KEY = ["path", "size", "modified_ns"]
 FIELDS = (*Header._fields, *Sound._fields, "kind", "problem")
 NUMBERS = ("frames", "rate_hz", "channels", "peak", "swing", "clipped", "silent_end")
 assert len(FIELDS) == len(Header._fields) + len(Sound._fields) + len(Problem._fields)
-EXAMINERS = ("recordings.py", "known_recordings.py", "listening.py", "container_ends.py")
+EXAMINERS = ("recordings.py", "known_recordings.py", "listening.py", "container_ends.py", "places.py")
 
 
 def recall(corpus: str) -> pd.DataFrame:
@@ -65,6 +66,20 @@ def keep(corpus: str, kept: pd.DataFrame, table: pd.DataFrame, is_lasting: pd.Se
             pq.write_table(together.replace_schema_metadata({b"version": _version()}), place)
     except UNUSABLE:
         return
+
+
+def keeping_problem() -> str | None:
+    """Say why nothing can be kept; None where it can."""
+    folder = cache_folder("recordings")
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return (
+            f"{folder} cannot be written to ({error.strerror}), so that every command decodes all recordings again; "
+            "name another folder with XDG_CACHE_HOME"
+        )
 
 
 def _place(corpus: str) -> Path:

@@ -16,6 +16,8 @@ CLIPPED_RUN = 3
 """Fewer samples in a row at a recording's own maximum or minimum are an ordinary peak."""
 SMOOTH_DROP = 6
 """A smooth peak that is rounded to three equal samples falls by five steps of the rounding at most in the next one."""
+LOUDEST = 2.0**31
+"""Full scale of 32-bit integers that were written as they are. What is louder is no audio, and its squares overflow."""
 LOUD_PEAK = 0.1
 """Only recordings that reach this share of full scale count as clipped: quiet ones have few different values."""
 EXACT_IN_16_BITS = ("PCM_16", "PCM_S8", "PCM_U8")
@@ -68,16 +70,24 @@ def listen(file: soundfile.SoundFile) -> tuple[Sound | None, Problem | None]:
         if len(samples) < wanted:
             ends = f"it ends after {heard + len(samples):,} of {file.frames:,} samples"
             return None, Problem("truncated", f"is truncated: {ends}")
-        if not is_exact and not np.isfinite(samples).all():
-            return None, Problem("not-finite", "holds samples that are not finite numbers")
+        if not is_exact and not is_sane(samples):
+            return None, Problem("not-finite", "holds samples that are no finite numbers of any scale of audio")
         silent_end = silent_end and not samples[max(0, file.frames // 2 - heard) :].any()
         _add(content, samples)
         blocks.append([_extremes(channel, is_judged) for channel in samples.T])
         heard += wanted
+    file.seek(heard // 2)  # as crops do; where it fails, training would too
+    if len(file.read(1)) < 1:
+        return None, Problem("unreadable", "cannot be read from its middle on")
     low = min(pair[0].level for block in blocks for pair in block)
     high = max(pair[1].level for block in blocks for pair in block)
     clipped = max(_flat(channel) for channel in zip(*blocks, strict=True)) / file.frames
     return Sound(max(-low, high), (high - low) / 2, clipped, silent_end, content.hexdigest()[:32]), None
+
+
+def is_sane(samples: Numbers) -> bool:
+    """Whether all samples are finite numbers of a scale that audio can have."""
+    return bool((np.abs(samples) <= LOUDEST).all())
 
 
 _rooms = threading.local()

@@ -24,6 +24,7 @@ from utils.data.podcast_files import HIDDEN_PREFIX, Release, find_recordings, fi
 from utils.data.podcast_ratings import CLASSES as RATED_CLASSES
 from utils.data.podcast_ratings import Ratings, read_ratings
 from utils.dataset.vote_shares import VoteSettings, vote_shares
+from utils.files import MOST_LABEL_BYTES, bounded
 
 CLASSES: tuple[str, ...] = tuple(CATEGORICAL["default_classes"]["msp-podcast"])
 COLUMNS = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gender", "Split_Set")
@@ -55,7 +56,7 @@ def read(name: str, config: CorpusConfig) -> Reading:
     if release.ratings is not None:
         table, told = _with_votes(release.ratings, table, read_ratings(name, release.ratings))
         notes += told
-    return Reading(table, tuple(notes), splits)
+    return Reading(table, tuple(notes), splits, release.version)
 
 
 def read_labels(name: str, release: Release) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -142,10 +143,10 @@ def _read_rows(name: str, source: Path) -> pd.DataFrame:
     if source.suffix.lower() == ".csv":
         return read_text_table(name, source)
     try:
-        text = source.read_bytes().decode("utf-8-sig", errors="replace")
+        text = bounded(source, MOST_LABEL_BYTES).read_bytes().decode("utf-8-sig", errors="replace")
         if source.suffix.lower() == ".json":
             return _json_rows(text)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise DataError(f"{name}: {source} cannot be read: {error}; restore it") from error
     found = list(_text_rows(name, source, text.split("\n")))
     return pd.DataFrame(found, index=[row[0] for row in found], columns=list(NEEDED_OF_TEXT), dtype=TEXT)
@@ -180,7 +181,7 @@ def _text_rows(name: str, source: Path, lines: list[str]) -> Iterator[tuple[str,
 def _read_partitions(name: str, source: Path) -> dict[str, str]:
     """Return the split of every recording that `Partitions.txt` names."""
     try:
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
+        lines = bounded(source, MOST_LABEL_BYTES).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{name}: {source} cannot be read: {error}; restore it") from error
     found: dict[str, str] = {}

@@ -46,9 +46,11 @@ class Release:
     def describe(self) -> str:
         """Say what was found, and which releases look like that."""
         names = ", ".join(path.name for path in self.sources)
-        return f"{names} in {self.consensus.parent}, as in release {self._version()}"
+        return f"{names} in {self.consensus.parent}, as in release {self.version}"
 
-    def _version(self) -> str:
+    @property
+    def version(self) -> str:
+        """The release, or those that look alike."""
         folder, spelling = self.consensus.parent.name, self.consensus.name
         if folder.lower() == "label":
             return "1.6"

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from utils.data import CATEGORICAL, DataError
+from utils.files import MOST_LABEL_BYTES, bounded
 
 CLASSES: tuple[str, ...] = (*CATEGORICAL["default_classes"]["msp-podcast"], "other")
 """What a rater can choose, in the order of the vote columns."""
@@ -94,7 +95,7 @@ def read_ratings(name: str, source: Path) -> Ratings:
     """
     try:
         found = _read_json(source) if source.suffix.lower() == ".json" else _read_lines(source)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{name}: {source} cannot be read as ratings: {error}") from error
     if found.table.empty:
         first = f" (first line: {found.unreadable[0].text})" if found.unreadable else ""
@@ -105,7 +106,7 @@ def read_ratings(name: str, source: Path) -> Ratings:
 
 
 def _text_of(source: Path) -> str:
-    return source.read_bytes().decode("utf-8-sig", errors="replace")
+    return bounded(source, MOST_LABEL_BYTES).read_bytes().decode("utf-8-sig", errors="replace")
 
 
 def _read_lines(source: Path) -> Ratings:

@@ -24,9 +24,11 @@ from utils.data import TEXT
 from utils.data.container_ends import is_cut_off
 from utils.data.known_recordings import FIELDS, KEY, NUMBERS, Header, keep, recall
 from utils.data.listening import Problem, Sound, listen
+from utils.data.places import Source, file_of, opened
 
 SHORTEST_SECONDS = 0.025
 """The receptive field of the convolutions of WavLM, HuBERT and wav2vec 2.0: 400 samples at 16 kHz."""
+LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 2_000, 768_000
 MOST_FRAMES_A_BYTE = 10_000
 """No codec of libsndfile writes silence in less; a FLAC whose length is not known announces far more."""
 THREADS = 16
@@ -62,7 +64,8 @@ class Survey:
 
     Attributes:
         table: One row a recording: `path`, the fields of `Header` and of `Sound` (missing where the file could not be
-            read or was not decoded), `seconds`, and `kind` and `problem` where it cannot be trained on.
+            read or was not decoded), `seconds`, `kind` and `problem` where it cannot be trained on, and `is_lasting`:
+            whether what was found holds for as long as the file stays as it is.
         opened: How many were opened; the others had been examined before and have not changed.
     """
 
@@ -97,8 +100,8 @@ def survey(
 
     try:
         threads = (os.cpu_count() or 1) if is_deep else THREADS
-        examine = partial(_examine, is_deep=is_deep)
-        _in_threads(examine, table["path"].iloc[wanted].tolist(), threads, found, advance, keep_found)
+        paths_wanted = table["path"].iloc[wanted].tolist()
+        _in_threads(partial(examine, is_deep=is_deep), paths_wanted, threads, found, advance, keep_found)
     finally:
         keep_found()
     judged = _judged(_filled(table, wanted, found))
@@ -157,9 +160,9 @@ def _known(paths: Sequence[str], kept: pd.DataFrame) -> pd.DataFrame:
 
 def _state(path: str) -> tuple[State, Problem | None]:
     try:
-        status = os.stat(path)
+        status = os.stat(file_of(path))
     except (OSError, ValueError) as error:
-        return NOWHERE, _excuse(error)
+        return NOWHERE, excuse(error)
     if not stat.S_ISREG(status.st_mode):
         return NOWHERE, Problem("unreadable", "is no file")
     return _state_of(status), None
@@ -169,7 +172,7 @@ def _state_of(status: os.stat_result) -> State:
     return status.st_size, status.st_mtime_ns
 
 
-def _excuse(error: Exception) -> Problem:
+def excuse(error: Exception) -> Problem:
     """Say why a file cannot be looked at."""
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return MISSING
@@ -180,39 +183,52 @@ def _excuse(error: Exception) -> Problem:
     return Problem("unreadable", f"cannot be opened: {getattr(error, 'strerror', None) or error}")
 
 
-def _examine(path: str, is_deep: bool) -> Examined:
-    """Read a file's header and, on request, its samples; one that changes meanwhile is read again."""
+def examine(path: str, is_deep: bool) -> Examined:
+    """Read a recording's header and, on request, its samples; one that changes meanwhile is read again."""
     try:
         for _ in range(ATTEMPTS):
-            with open(path, "rb", buffering=0) as file:
-                state = _state_of(os.fstat(file.fileno()))
-                found = _look(file.fileno(), state[0], is_deep)
-                now = os.stat(path) if found.problem else os.fstat(file.fileno())
+            with opened(path) as (descriptor, source):
+                state = _state_of(os.fstat(descriptor))
+                found = _with_length(_look(source, state[0], is_deep))
+                now = os.stat(file_of(path)) if found.problem else os.fstat(descriptor)
                 if _state_of(now) == state:
                     return found._replace(state=state)
     except (OSError, MemoryError, ValueError, TypeError, RuntimeError) as error:
-        return Examined(problem=_excuse(error), is_lasting=False)
+        return Examined(problem=excuse(error), is_lasting=False)
     text = "changes while it is looked at; look again once it is written"
     return Examined(problem=Problem("unreadable", text), is_lasting=False)
 
 
-def _look(descriptor: int, size: int, is_deep: bool) -> Examined:
+def _look(source: Source, size: int, is_deep: bool) -> Examined:
     if size == 0:
         return Examined(problem=Problem("empty", "holds no byte"))
-    if is_cut_off(descriptor, size):
+    if isinstance(source, int) and is_cut_off(source, size):
         return Examined(problem=Problem("truncated", f"is truncated: its header promises more than {size:,} bytes"))
     header: Header | None = None
     try:
-        with soundfile.SoundFile(descriptor, closefd=False) as file:
+        with soundfile.SoundFile(source, closefd=False) as file:
             if file.frames > MOST_FRAMES_A_BYTE * size:
                 return Examined(problem=Problem("unreadable", "announces no usable length"))
             header = Header(file.frames, file.samplerate, file.channels, file.subtype)
+            if not LOWEST_RATE_HZ <= header.rate_hz <= HIGHEST_RATE_HZ:
+                problem = Problem("unreadable", f"announces {header.rate_hz:,} Hz, which is no rate of recordings")
+                return Examined(header, None, problem)
             if not header.frames:
                 return Examined(header, None, Problem("empty", "holds no sample"))
             return Examined(header, *(listen(file) if is_deep else (None, None)))
     except soundfile.LibsndfileError as error:
         problem = Problem("unreadable", f"cannot be decoded: {' '.join(error.error_string.split())}")
         return Examined(header, None, problem, is_lasting=error.code != SYSTEM_ERROR)
+
+
+def _with_length(found: Examined) -> Examined:
+    """Name what is too short to be trained on."""
+    if found.problem is not None or found.header is None:
+        return found
+    seconds = found.header.frames / found.header.rate_hz
+    if seconds >= SHORTEST_SECONDS:
+        return found
+    return found._replace(problem=Problem("short", f"lasts {seconds:g} s, less than {SHORTEST_SECONDS:g} s"))
 
 
 def _filled(table: pd.DataFrame, wanted: npt.NDArray[np.intp], found: Mapping[int, Examined]) -> pd.DataFrame:
@@ -233,9 +249,5 @@ def _filled(table: pd.DataFrame, wanted: npt.NDArray[np.intp], found: Mapping[in
 
 
 def _judged(table: pd.DataFrame) -> pd.DataFrame:
-    """Add `seconds`, and name what is too short to be trained on."""
-    seconds = table["frames"] / table["rate_hz"]
-    is_short = table["problem"].isna() & (seconds < SHORTEST_SECONDS)
-    kind, problem = table["kind"].mask(is_short, "short"), table["problem"].copy()
-    problem[is_short] = [f"lasts {s:g} s, less than {SHORTEST_SECONDS:g} s" for s in seconds[is_short]]
-    return table.drop(columns="is_lasting").assign(seconds=seconds, kind=kind, problem=problem)
+    """Add `seconds`."""
+    return table.assign(seconds=table["frames"] / table["rate_hz"], is_lasting=table["is_lasting"].astype(bool))

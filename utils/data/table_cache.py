@@ -22,7 +22,7 @@ from utils.files import whole
 
 READERS = Path(__file__).resolve().parent
 CONFIGS = READERS.parents[1] / "configs"
-NOTES, HIDDEN = b"notes", b"hidden"
+NOTES, HIDDEN, RELEASE = b"notes", b"hidden", b"release"
 UNUSABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 """What can be wrong with a kept table, or with the place for it (no home folder is a RuntimeError)."""
 
@@ -34,6 +34,7 @@ class Kept:
     table: pa.Table
     notes: tuple[str, ...]
     hidden: tuple[str, ...]
+    release: str | None
 
 
 def cache_folder(kind: str = "tables") -> Path:
@@ -61,9 +62,10 @@ def find_table(corpus: str, key: str) -> Kept | None:
     try:
         table = pq.read_table(cache_folder() / f"{corpus}-{key}.parquet")
         notes, hidden = (tuple(json.loads(table.schema.metadata[name])) for name in (NOTES, HIDDEN))
+        release = json.loads(table.schema.metadata[RELEASE])
     except UNUSABLE:
         return None
-    return Kept(table, notes, hidden)
+    return Kept(table, notes, hidden, release)
 
 
 def keep_table(corpus: str, key: str, kept: Kept) -> None:
@@ -71,7 +73,8 @@ def keep_table(corpus: str, key: str, kept: Kept) -> None:
 
     A folder that cannot be written to only costs that time.
     """
-    metadata = {NOTES: json.dumps(kept.notes).encode(), HIDDEN: json.dumps(kept.hidden).encode()}
+    told = {NOTES: kept.notes, HIDDEN: kept.hidden, RELEASE: kept.release}
+    metadata = {name: json.dumps(value).encode() for name, value in told.items()}
     table = kept.table.replace_schema_metadata({**(kept.table.schema.metadata or {}), **metadata})
     try:
         folder = cache_folder()

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import soundfile
 import soxr
 
 from utils.data import DataError
-from utils.data.recordings import survey
-from utils.data.shards import open_recording
+from utils.data.listening import is_sane
+from utils.data.places import sound_of
 
 SAMPLE_RATE_HZ = 16_000
 Waveform = npt.NDArray[np.float32]
@@ -41,41 +39,21 @@ def read_waveform(path: str, crop: Crop | None = None) -> Waveform:
         DataError: Where the file cannot be decoded, is empty or holds values that are not finite.
     """
     try:
-        with soundfile.SoundFile(open_recording(path)) as file:
+        with sound_of(path) as file:
             frames, rate_hz = file.frames, file.samplerate
             count = frames if crop is None else min(frames, round(crop.max_seconds * rate_hz))
             if crop is not None and count < frames:
                 file.seek(int(crop.position * (frames - count + 1)))
             samples = file.read(count, dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise DataError(f"{path} cannot be decoded: {error}") from error
+        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+        if rate_hz != SAMPLE_RATE_HZ and len(samples) == count:
+            mono = soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ)
+    except (OSError, MemoryError, ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be decoded: {str(error) or 'there is not enough memory'}") from error
     if len(samples) < count:
         raise DataError(f"{path} ends after {len(samples)} of {count} samples; it is truncated, copy it again")
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    if rate_hz != SAMPLE_RATE_HZ:
-        mono = soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ)
     if len(mono) == 0:
         raise DataError(f"{path} holds no sample; remove it from the labels")
-    if not np.isfinite(mono).all():
+    if not is_sane(mono):
         raise DataError(f"{path} holds samples that are not finite numbers; repair it or remove it from the labels")
     return np.ascontiguousarray(mono, dtype=np.float32)
-
-
-def measure_seconds(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with `seconds` read from every recording's header.
-
-    Raises:
-        DataError: Names the recordings that are missing, unreadable or too short for a speech encoder.
-    """
-    if "seconds" in table:  # packed recordings were measured when they were packed
-        return table
-    corpus = str(table["corpus"].iloc[0])
-    found = survey(corpus, table["path"].tolist()).table
-    problems = (found["path"] + " " + found["problem"]).dropna().tolist()
-    if problems:
-        more = f"; {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise DataError(
-            f"{corpus}: {len(problems)} of {len(table)} recordings cannot be used: {'; '.join(problems[:5])}{more}; "
-            "repair them or remove them from the labels"
-        )
-    return table.assign(seconds=found["seconds"].to_numpy())

@@ -76,6 +76,11 @@ class RandomBatches:
             for step in self._steps_of_all(epoch)
         ]
 
+    def rows_of(self, step: int) -> Rows:
+        """Return the utterances, on all ranks together, of an optimiser step counted from 1 over all epochs."""
+        epoch, place = divmod(step - 1, self.steps_per_epoch)
+        return self._steps_of_all(epoch + 1)[place]
+
     def longest(self, epoch: int) -> Rows:
         """Return the longest micro-batch of this rank in an epoch."""
         return max(

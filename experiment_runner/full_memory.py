@@ -1,0 +1,42 @@
+"""Utterances by their names, and the memory of a GPU that is full with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pandas as pd
+import torch
+
+MOST_NAMES = 20
+NameRows = Callable[[Sequence[int]], str]
+"""From rows of a split to the names of their utterances, as a text; of many the first twenty."""
+
+
+class FullMemoryError(Exception):
+    """A batch does not fit into the memory of the GPU; the text names its utterances and the remedy."""
+
+
+def names_in(table: pd.DataFrame) -> NameRows:
+    """Return what names the rows of a split's utterance table."""
+
+    def name_rows(rows: Sequence[int]) -> str:
+        names = ", ".join(table["file"].iloc[list(rows[:MOST_NAMES])])
+        return f"{names} and {len(rows) - MOST_NAMES} more" if len(rows) > MOST_NAMES else names
+
+    return name_rows
+
+
+@contextmanager
+def explained(name_rows: NameRows, rows: Sequence[int], remedy: str) -> Iterator[None]:
+    """Say which utterances were computed when the memory was full.
+
+    Raises:
+        FullMemoryError: Where it was.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise FullMemoryError(
+            f"the GPU's memory is full with these {len(rows)} utterances: {name_rows(rows)}; {remedy}"
+        ) from error

@@ -1,0 +1,86 @@
+"""How pictures look: sizes, fonts and colours of a paper's column, and files that are the same bytes each time.
+
+Colours are those of Okabe and Ito, which readers of every colour vision tell apart, and none of them is the only cue:
+lines differ in style and marker too, and every cell of a matrix has its numbers.
+
+Source: M. Okabe and K. Ito, "Color Universal Design (CUD): How to make figures and presentations that are friendly to
+colorblind people", 2008.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextToPath
+
+from utils.files import whole
+
+COLUMN_INCHES, PAGE_INCHES = 3.35, 7.0
+POINTS_PER_INCH = 72.0
+DOTS_PER_INCH = 300
+SMALL, LARGE = 6.5, 8.0
+"""Font sizes in points; nothing is smaller than the first."""
+LONGEST_NAME = 16
+BLUE, VERMILLION, GREEN, ORANGE, PURPLE = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7"
+INK, GREY, PALE = "#222222", "#767676", "#e4e4e4"
+SPLIT_MARKERS = (("o", VERMILLION), ("^", GREEN), ("D", ORANGE), ("s", PURPLE), ("v", INK), ("P", BLUE))
+# Equal steps in Oklab from white to a dark blue, so that equal differences of a share look equal.
+SHARES = LinearSegmentedColormap.from_list(
+    "shares", ["#ffffff", "#dee6ee", "#beccde", "#9fb4cd", "#819cbc", "#6384ab", "#456c9a", "#275589", "#003e78"]
+).with_extremes(bad=PALE)
+SIDES = ("xtick", "ytick")
+STYLE: dict[Any, Any] = {
+    **dict.fromkeys(("figure.facecolor", "savefig.facecolor", "axes.facecolor"), "white"),
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", *(f"{side}.color" for side in SIDES)), INK),
+    **dict.fromkeys(("font.size", "legend.fontsize", *(f"{side}.labelsize" for side in SIDES)), SMALL),
+    **dict.fromkeys(("axes.linewidth", *(f"{side}.major.width" for side in SIDES)), 0.6),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False),
+    **dict.fromkeys((f"{side}.major.size" for side in SIDES), 2.5),
+    **{"font.family": "DejaVu Sans", "axes.labelsize": 7, "axes.titlesize": 7.5},
+    **{"lines.linewidth": 1, "lines.markersize": 3},
+    "pdf.fonttype": 42,  # fonts as journals ask for them: embedded, and text that stays text
+}
+LEGEND: dict[str, Any] = {"handletextpad": 0.5, "columnspacing": 1.0, "borderpad": 0.1}
+styled = matplotlib.rc_context(STYLE)
+"""Gives a function this module's style, whatever the user's matplotlib is set to."""
+LETTERS = TextToPath()
+
+
+def shortened(name: str) -> str:
+    """Return a name that leaves room for what is beside it."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
+def width_in_points(text: str, size: float) -> float:
+    """Return the width of one line of text."""
+    font = FontProperties(family="DejaVu Sans", size=size)
+    width: float = LETTERS.get_text_width_height_descent(text, font, ismath=False)[0]
+    return width
+
+
+def settled(figure: Figure) -> Figure:
+    """Lay a figure out once and for all, while this module's style is in force."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
+def entitle(figure: Figure, title: str) -> None:
+    """Give a figure a title above it, on as many lines as it takes."""
+    inches = figure.get_figwidth()
+    lines = textwrap.wrap(title, int(14 * inches)) or [""]
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", size=8)
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG or PDF that appears whole or not at all, the same bytes each time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    undated = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}[path.suffix]
+    with whole(path, is_flushed=False) as partial, matplotlib.rc_context(STYLE):
+        figure.savefig(partial, format=path.suffix[1:], dpi=DOTS_PER_INCH, metadata=undated)

@@ -1,0 +1,54 @@
+"""What a model's outputs say, as columns of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from dataset_module.ser_dataset import Labels
+from net.ser import Outputs
+
+Column = npt.NDArray[np.float64] | npt.NDArray[np.object_]
+
+
+def predicted_columns(outputs: Outputs, labels: Labels) -> dict[str, Column]:
+    """Return all that is predicted, by the columns' names in `predictions/<split>.csv`."""
+    columns: dict[str, Column] = {}
+    if outputs.emotion is not None:
+        columns |= predicted_emotion(outputs.emotion, labels.classes, labels.classes)
+    if outputs.attributes is not None:
+        values = predicted_attributes(outputs.attributes, labels)
+        columns |= {f"pred_{name}": column for name, column in values.items()}
+    if outputs.gender is not None:
+        columns["gender_prediction"] = predicted_gender(outputs.gender, labels)
+    return columns
+
+
+def predicted_emotion(logits: Tensor, known: Sequence[str], classes: Sequence[str]) -> dict[str, Column]:
+    """Return `prediction` and `prob_<class>`.
+
+    Args:
+        logits: (rows, known).
+        known: The model's classes.
+        classes: Those to choose from.
+    """
+    chosen = logits[:, [known.index(name) for name in classes]]
+    probabilities = chosen.double().softmax(-1).cpu().numpy()
+    columns: dict[str, Column] = {"prediction": np.array(classes, dtype=object)[probabilities.argmax(-1)]}
+    return columns | {f"prob_{name}": probabilities[:, index] for index, name in enumerate(classes)}
+
+
+def predicted_attributes(outputs: Tensor, labels: Labels) -> dict[str, npt.NDArray[np.float64]]:
+    """Return each attribute on the scale of the labels, clipped to it, from outputs (rows, attributes) on [0, 1]."""
+    low, high = labels.attribute_scale
+    values = (low + outputs.double() * (high - low)).clamp(low, high).cpu().numpy()
+    return {name: values[:, index] for index, name in enumerate(labels.attributes)}
+
+
+def predicted_gender(logits: Tensor, labels: Labels) -> npt.NDArray[np.object_]:
+    """Return the likelier gender of each row, from logits (rows, genders)."""
+    genders: npt.NDArray[np.object_] = np.array(labels.genders, dtype=object)[logits.argmax(-1).cpu().numpy()]
+    return genders

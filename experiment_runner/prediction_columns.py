@@ -1,0 +1,27 @@
+"""What is said in the columns of predictions, and how."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+START, END = "start_seconds", "end_seconds"
+"""Where a segment of a recording lies."""
+
+
+def attributes_of(predictions: pd.DataFrame) -> list[str]:
+    """Return the attributes that a table of predictions has."""
+    return [name.removeprefix("pred_") for name in predictions.columns if name.startswith("pred_")]
+
+
+def classes_of(predictions: pd.DataFrame) -> list[str]:
+    """Return the classes that a table of predictions has, in output order."""
+    return [name.removeprefix("prob_") for name in predictions.columns if name.startswith("prob_")]
+
+
+def as_clock(seconds: float) -> str:
+    """Return a time as `0:05` or `1:02:03`, with a decimal where it is no whole second."""
+    whole, rest = divmod(round(10 * seconds), 10)
+    minutes, second = divmod(whole, 60)
+    hours, minute = divmod(minutes, 60)
+    text = f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+    return f"{text}.{rest}" if rest else text

@@ -1,0 +1,100 @@
+"""Preflight: every recording is decoded once before anything depends on it, so that none stops a run hours later.
+
+What was found holds for as long as the file's size and time of change stay. Nothing is ever put in a recording's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pandas as pd
+
+from utils.data import DataError
+from utils.data.recordings import survey
+
+MOST_LEFT_OUT = 0.01
+"""Share of the training recordings that may be left out; the other splits must be whole."""
+MOST_NAMED = 5
+Advance = Callable[[int], None]
+"""Told how many more recordings are done."""
+
+
+class Preflight(NamedTuple):
+    """A training split: the rows that can be trained on, with `seconds`, and `file`, `kind` and `reason` of the others.
+
+    The kinds are those of an audit.
+    """
+
+    usable: pd.DataFrame
+    left_out: pd.DataFrame
+
+
+def require_all(table: pd.DataFrame, advance: Advance = lambda _: None) -> pd.DataFrame:
+    """Return a split's table with `seconds`, all of whose recordings can be used.
+
+    Raises:
+        DataError: Names those that cannot.
+    """
+    found = _examined(table, advance)
+    _refuse(table, found[found["problem"].notna()], "every one is needed")
+    return table.assign(seconds=found["seconds"])
+
+
+def leave_out_unusable(table: pd.DataFrame, advance: Advance = lambda _: None) -> Preflight:
+    """Part a training split's table into what can be trained on and what cannot.
+
+    Raises:
+        DataError: Where too many cannot, or where it is not their own fault, as with a missing permission.
+    """
+    found = _examined(table, advance)
+    problems = found[found["problem"].notna()]
+    _refuse(
+        table,
+        problems[~problems["is_lasting"]],
+        "they may be usable later, so that none is left out",
+    )
+    if len(problems) > MOST_LEFT_OUT * len(table):
+        _refuse(table, problems, f"at most {MOST_LEFT_OUT:.0%} of a training split may be left out")
+    rows = table.loc[problems.index]
+    left_out = pd.DataFrame({"file": rows["file"], "kind": problems["kind"], "reason": problems["problem"]})
+    usable = table.assign(seconds=found["seconds"]).drop(index=problems.index)
+    return Preflight(usable.reset_index(drop=True), left_out.reset_index(drop=True))
+
+
+def _examined(table: pd.DataFrame, advance: Advance) -> pd.DataFrame:
+    """Return `seconds`, `kind`, `problem` and `is_lasting` of every row; what was not packed keeps its reason."""
+    is_there = table["problem"].isna() if "problem" in table else pd.Series(True, index=table.index)
+    rows = table[is_there]
+    advance(len(table) - len(rows))
+    found = survey(str(table["corpus"].iloc[0]), rows["path"].tolist(), advance, is_deep=True).table
+    found.index = rows.index
+    columns = ["kind", "problem", "is_lasting"]
+    if not is_there.all():
+        found = pd.concat([found, table.loc[~is_there, columns]]).reindex(table.index)
+    is_lasting = found["is_lasting"].astype(bool) | (found["kind"] == "missing")
+    return found[["seconds", *columns]].assign(is_lasting=is_lasting)
+
+
+def _refuse(table: pd.DataFrame, problems: pd.DataFrame, why: str) -> None:
+    """Raise an error that names recordings with problems, if there are any."""
+    if problems.empty:
+        return
+    corpus, split = table["corpus"].iloc[0], table["split"].iloc[0]
+    named = list_problems(table.loc[problems.index, "path"], problems["problem"])
+    is_packed = "problem" in table
+    remedy = (
+        f"repair them or remove them from the labels, and pack again with `python prepare_data.py pack {corpus}`"
+        if is_packed
+        else f"repair them or remove them from the labels; `python prepare_data.py audit {corpus} --deep` lists all"
+    )
+    raise DataError(
+        f"{corpus}: {len(problems):,} of {len(table):,} recordings of {split} cannot be used, and {why}: {named}; "
+        f"{remedy}"
+    )
+
+
+def list_problems(names: pd.Series, reasons: pd.Series) -> str:
+    """Name recordings with what is wrong with them; of many the first few."""
+    more = f"; {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    return "; ".join((names + " " + reasons).head(MOST_NAMED)) + more
