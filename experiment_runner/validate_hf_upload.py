@@ -1,0 +1,190 @@
+"""Compare a model on the hub with its run: `python -m experiment_runner.validate_hf_upload RUN_FOLDER USER/NAME`.
+
+Everything is downloaded into an empty folder and compared with what the run would upload now, and the downloaded model
+predicts development recordings in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from yaml import YAMLError
+
+from experiment_runner.checkpoints import CheckpointError
+from experiment_runner.prediction import predict
+from experiment_runner.report import read_predictions, read_run
+from experiment_runner.run_folder import RunError
+from experiment_runner.screen import Screen
+from experiment_runner.ser_model import SERModel
+from utils import ConfigurationError, print_error, print_unforeseen, read_token
+from utils.config_loading import load_corpora
+from utils.data import DataError, load_corpus
+from utils.hf_uploader import CARD, gather
+from utils.hub import HubError, fetch
+
+ROOT = Path(__file__).resolve().parents[1]
+TOLERANCE = 1e-5
+GPU_TOLERANCES = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}
+"""Of predictions that a GPU made in training, by precision: its rounding is not the upload's fault."""
+MOST_RECORDINGS = 32
+ALL_WELL, FAILED, WRONG_INPUT = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was compared.
+
+    Attributes:
+        name: What.
+        found: In words.
+        is_well: Whether it is as it should be.
+    """
+
+    name: str
+    found: str
+    is_well: bool
+
+
+def validate(run_folder: Path, repo_id: str, corpora_file: Path, token: str | None) -> list[Check]:
+    """Compare what lies on the hub with the run that it was uploaded from.
+
+    Args:
+        run_folder: The run.
+        repo_id: The repository.
+        corpora_file: Says where the corpus of the run lies.
+        token: Of the hub.
+
+    Raises:
+        HubError: Where it cannot be downloaded.
+        RunError: Where the folder is no finished run.
+        DataError: Where the recordings cannot be had.
+    """
+    with tempfile.TemporaryDirectory(prefix="validate-") as name:
+        fetched, expected = Path(name) / "fetched", Path(name) / "expected"
+        expected.mkdir()
+        recordings = choose_recordings(run_folder, corpora_file)
+        revision = fetch(repo_id, list, fetched, token)
+        gather(run_folder, expected, repo_id, _license(fetched / CARD))
+        names = _names_in(expected)
+        checks = [Check("revision", revision, is_well=True)]
+        checks += [_compare_file(fetched / name, expected / name, name) for name in names]
+        more = [name for name in _names_in(fetched) if name not in (*names, ".gitattributes")]
+        checks += [Check(name, "NOT of the run", is_well=False) for name in more if not name.startswith(".cache")]
+        return [*checks, *_compare_predictions(run_folder, fetched, recordings, Path(name))]
+
+
+def _names_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _license(card: Path) -> str | None:
+    """Return the licence that a card states."""
+    from huggingface_hub import ModelCard
+
+    try:
+        stated = ModelCard.load(card, ignore_metadata_errors=True).data.license
+    except (OSError, ValueError, YAMLError):
+        return None
+    return None if stated is None else str(stated)
+
+
+def _compare_file(fetched: Path, expected: Path, name: str) -> Check:
+    if not fetched.is_file():
+        return Check(name, "missing", is_well=False)
+    is_same = fetched.read_bytes() == expected.read_bytes()
+    return Check(name, f"{fetched.stat().st_size:,} bytes, {'the same' if is_same else 'OTHER'}", is_same)
+
+
+def choose_recordings(run_folder: Path, corpora_file: Path) -> pd.DataFrame:
+    """Return `file` and `path` of development recordings, evenly spread over the split.
+
+    Raises:
+        DataError: Where the corpus does not have them.
+    """
+    name = read_run(run_folder).config.corpus
+    corpora = load_corpora(corpora_file)
+    if name not in corpora:
+        raise ConfigurationError([f"{corpora_file}: no corpus is called {name}; name the right file with --config"])
+    table = load_corpus(name, corpora[name]).table
+    predicted = _stored_predictions(run_folder).reset_index()[["file"]]
+    rows = predicted.merge(table[["file", "path"]].astype(str), on="file")
+    if rows.empty:
+        raise DataError(f"{corpora_file}: {name} has none of the recordings that {run_folder} predicted")
+    return rows.iloc[np.linspace(0, len(rows) - 1, min(len(rows), MOST_RECORDINGS)).round().astype(int)]
+
+
+def _compare_predictions(run_folder: Path, fetched: Path, recordings: pd.DataFrame, scratch: Path) -> list[Check]:
+    """Compare what the downloaded model predicts in another process with what the run predicted."""
+    listed, output = scratch / "recordings.csv", scratch / "predicted.csv"
+    recordings[["path"]].to_csv(listed, index=False)
+    command = [sys.executable, "predict.py", "--model", str(fetched), "--device", "cpu", "--output", str(output)]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([*command, str(listed)], cwd=ROOT, env=offline, capture_output=True, text=True)
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split())
+        return [Check("predictions", f"predict.py ended with {done.returncode}: {said}", is_well=False)]
+    found, run = pd.read_csv(output), read_run(run_folder)
+    again = predict(SERModel.from_pretrained(run_folder), recordings["path"].tolist())
+    stored = _stored_predictions(run_folder).loc[recordings["file"].tolist()]
+    precision = str(run.resolved.get("precision", "fp32")).partition(":")[0]
+    device = str(run.resolved.get("device", "cpu"))
+    is_exact = precision == "fp32" and device == "cpu"
+    allowed = TOLERANCE if is_exact else GPU_TOLERANCES[precision]
+    return [
+        _compare_tables(found, again, "against the run's checkpoint, here", TOLERANCE),
+        _compare_tables(found, stored, f"against the run's predictions, {precision} on {device}", allowed),
+    ]
+
+
+def _stored_predictions(run_folder: Path) -> pd.DataFrame:
+    """Return the development predictions, by the names of recordings."""
+    return read_predictions(run_folder / "predictions" / "development.csv").set_index("file")
+
+
+def _compare_tables(found: pd.DataFrame, expected: pd.DataFrame, name: str, allowed: float) -> Check:
+    columns = [column for column in found.columns if column.startswith(("prob_", "pred_"))]
+    largest = float(np.abs(found[columns].to_numpy(np.float64) - expected[columns].to_numpy(np.float64)).max())
+    text = f"{len(found)} recordings, at most {largest:.1e} apart; allowed: {allowed:.0e}"
+    return Check(name, text, largest <= allowed)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return 0 where all is the same, 1 where something is not or cannot be compared, 2 for wrong input."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="such as runs/NAME/seed-42")
+    parser.add_argument("repo_id", metavar="USER/NAME", help="where it was uploaded to")
+    parser.add_argument("--config", type=Path, default=Path("config.toml"), metavar="FILE", help="corpora")
+    options = parser.parse_args(arguments)
+    try:
+        checks = validate(options.run, options.repo_id, options.config, read_token("HUGGINGFACE_TOKEN"))
+    except (ConfigurationError, RunError, CheckpointError, DataError) as error:
+        print_error(error)
+        return WRONG_INPUT
+    except (HubError, OSError) as error:
+        print_error(error)
+        return FAILED
+    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
+        print_unforeseen(error)
+        return FAILED
+    screen = Screen()
+    rows = [(check.name, check.found, "" if check.is_well else "WRONG") for check in checks]
+    screen.table(options.repo_id, ("what", "found", ""), rows, numeric=range(0))
+    wrong = [check.name for check in checks if not check.is_well]
+    if wrong:
+        screen.error(f"{options.repo_id} is not what {options.run} is: {', '.join(wrong)}; upload it again")
+        return FAILED
+    screen.line(f"{options.repo_id} is what {options.run} is")
+    return ALL_WELL
+
+
+if __name__ == "__main__":
+    sys.exit(main())
