@@ -6,50 +6,80 @@ import argparse
 import sys
 from pathlib import Path
 
-from utils import ConfigurationError, load_plan, print_error, print_unforeseen, read_token
-from utils.fetching import fetch_model
+from experiment_runner.screen import Screen
+from utils import ConfigurationError, load_plan, print_error, print_unforeseen
+from utils.fetching import Fetched, KnownModel, fetch_model, known_models
+from utils.folder_lock import FolderInUseError
+from utils.git_source import GitError
 from utils.hub import HubError
-from utils.upstreams import MODELS_FOLDER, UPSTREAMS, UpstreamError
+from utils.upstreams import UPSTREAMS, UpstreamError
 
-INTERRUPTED = 130
+ALL_WELL, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+CORPORA, EXPERIMENTS = Path("config.toml"), Path("experiments_config.toml")
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="short or hub names; default: those the list names")
-    parser.add_argument("--config", type=Path, default=Path("config.toml"), help="corpora (default: %(default)s)")
     parser.add_argument(
-        "--experiments", type=Path, default=Path("experiments_config.toml"), help="experiments (default: %(default)s)"
+        "names",
+        nargs="*",
+        metavar="MODEL",
+        help="a short name, a hub id, or git+https://host/path; @REVISION behind it pins a branch, a tag or a commit",
     )
-    return parser.parse_args(arguments)
+    parser.add_argument("--all", action="store_true", help="fetch everything that the experiment list needs")
+    parser.add_argument("--list", action="store_true", help="show what can be fetched and what is there; fetch nothing")
+    parser.add_argument("--revision", help="of the one model that is named, in place of what is there")
+    parser.add_argument("--config", type=Path, default=CORPORA, help="corpora (default: %(default)s)")
+    parser.add_argument("--experiments", type=Path, default=EXPERIMENTS, help="experiments (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    if sum(map(bool, (options.names, options.all, options.list))) != 1:
+        parser.error("name models, or give --all for those of the experiment list, or --list")
+    if options.revision and len(options.names) != 1:
+        parser.error("--revision goes with one named model")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 where every model lies in models/, 1 where one could not be had, 2 for a wrong configuration."""
     options = parse_arguments(arguments)
+    screen = Screen()
     try:
-        token = read_token("HUGGINGFACE_TOKEN")
+        if options.list:
+            return show_models(options.config, options.experiments, screen)
         names = options.names or needed_upstreams(options.config, options.experiments)
-    except ConfigurationError as error:
+        if not names:
+            screen.line("every upstream of the experiment list is built in or a local folder; nothing to fetch")
+            return ALL_WELL
+        failed = [name for name in names if not fetched(name, options.revision, screen)]
+    except (ConfigurationError, UpstreamError) as error:
         print_error(error)
-        return 2
-    failed = False
-    for name in names:
-        try:
-            print(f"{name}: {fetch_model(name, MODELS_FOLDER, token)}")
-        except (HubError, UpstreamError, OSError) as error:
-            failed = True
-            print_error(f"{name}: {error}")
-        except KeyboardInterrupt:
-            print_error("interrupted; the same command goes on with what is missing")
-            return INTERRUPTED
-        except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
-            failed = True
-            print_unforeseen(error)
-    if not names:
-        print("every upstream of the experiment list is built in or a local folder; nothing to fetch")
-    return 1 if failed else 0
+        return WRONG_INPUT
+    except KeyboardInterrupt:
+        print_error("interrupted; the same command goes on where this one ended")
+        return INTERRUPTED
+    return FAILED if failed else ALL_WELL
+
+
+def fetched(name: str, revision: str | None, screen: Screen) -> bool:
+    """Fetch a model, and say where it is or why it is not there."""
+    try:
+        screen.line(f"{name}: {describe(fetch_model(name, revision=revision, progress=screen.download))}")
+    except (HubError, GitError, UpstreamError, FolderInUseError, OSError) as error:
+        print_error(f"{name}: {error}")
+        return False
+    except ConfigurationError:
+        raise
+    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
+        print_unforeseen(error)
+        return False
+    return True
+
+
+def describe(model: Fetched) -> str:
+    """Say where a model is."""
+    revision = f", revision {model.revision}" if model.revision else ""
+    return f"{model.folder}{revision}{'' if model.is_new else ', was there'}"
 
 
 def needed_upstreams(corpora_file: Path, experiments_file: Path) -> list[str]:
@@ -57,6 +87,25 @@ def needed_upstreams(corpora_file: Path, experiments_file: Path) -> list[str]:
     plan = load_plan(corpora_file, experiments_file)
     names = dict.fromkeys(experiment.upstream_model for experiment in plan.experiments)
     return [name for name in names if name not in UPSTREAMS["built_in"] and not Path(name).is_dir()]
+
+
+def show_models(corpora_file: Path, experiments_file: Path, screen: Screen) -> int:
+    """List what has a short name, what the experiment list needs, where there is one, and what lies in models/."""
+    needed = needed_upstreams(corpora_file, experiments_file) if experiments_file.exists() else []
+    rows = [describe_row(model, needed) for model in known_models(needed)]
+    notes = [
+        f"any other id of the hub, and git+https://, can be fetched as well; built in, with random weights: "
+        f"{', '.join(UPSTREAMS['built_in'])}"
+    ]
+    screen.table("", ("model", "from", "needed", "in models/", "revision", "MB"), rows, range(5, 6), notes)
+    return ALL_WELL
+
+
+def describe_row(model: KnownModel, needed: list[str]) -> tuple[str, ...]:
+    """Return the cells of a model."""
+    size = "" if model.size is None else f"{model.size / 1e6:,.0f}"
+    is_there = "" if model.size is None else "yes"
+    return model.name, model.source, "yes" if model.name in needed else "", is_there, model.revision[:12], size
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiment_runner.interruption import EXIT_STATUS, Interrupted, Interruption, end_children
-from experiment_runner.output_lock import OutputInUseError, locked
 from experiment_runner.processes import ALONE, Processes, ProcessesError, join_processes
 from utils import ConfigurationError, Plan, load_plan, print_error, print_unforeseen, read_token
+from utils.folder_lock import FolderInUseError, locked
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from experiment_runner.screen import Screen
     from experiment_runner.tables import Outcome
 
+OTHER_OUTPUT = "give another folder with --output"
 CORPORA, EXPERIMENTS = Path("config.toml"), Path("experiments_config.toml")
 ALL_WELL, FAILED, WRONG_CONFIGURATION = 0, 1, 2
 
@@ -70,7 +71,7 @@ def guarded(options: argparse.Namespace, processes: Processes, interruption: Int
         status = processes.end(error, EXIT_STATUS, lambda _: print_error(told))
     except ConfigurationError as error:
         status = processes.end(error, WRONG_CONFIGURATION, partial(print_error, error))
-    except (ProcessesError, OutputInUseError) as error:
+    except (ProcessesError, FolderInUseError) as error:
         status = processes.end(error, FAILED, partial(print_error, error))
     except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
         status = processes.end(error, FAILED, partial(print_unforeseen, error))
@@ -153,7 +154,9 @@ def run(
         check_processes(experiments, processes)
     show_plan(experiments, screen)
     session = Session(experiments, options.output, device, screen, processes, interruption)
-    lock = nullcontext if options.test and not options.output.exists() else partial(locked, options.output)
+    lock = (
+        nullcontext if options.test and not options.output.exists() else partial(locked, options.output, OTHER_OUTPUT)
+    )
     with processes.from_main_while(lock), session:
         outcomes = [] if options.test else session.train(options.retrain)
         outcomes += session.evaluate() if options.test or options.demo else []

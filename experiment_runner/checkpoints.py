@@ -26,10 +26,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from utils.files import MOST_JSON_BYTES, read_text, write_whole
+from utils.model_files import CONFIG, MANIFEST, WEIGHTS
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
-MANIFEST = "manifest.json"
 STATE = "state"
 STATE_TENSORS = "state.safetensors"
 STATE_DOCUMENT = "state.json"
@@ -254,6 +252,18 @@ class CheckpointStore:
         os.replace(partial, self.folder / link)
 
 
+def write_model(folder: Path, weights: Mapping[str, Tensor], documents: Mapping[str, object]) -> None:
+    """Write a model that `read_checkpoint` reads into a folder, in place of one that is there.
+
+    Raises:
+        CheckpointError: Where it cannot be written.
+    """
+    try:
+        _write(folder, WEIGHTS, weights, documents, {})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} cannot be written ({getattr(error, 'strerror', None) or error})") from error
+
+
 def read_checkpoint(folder: Path, linked: Path | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return a checkpoint's `config.json` and its weights, after checking every file against the manifest.
 
@@ -344,8 +354,8 @@ def _write(
         write_json(folder / file, document)
     for file, text in texts.items():
         write_whole(folder / file, text)
-    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
-    write_json(folder / MANIFEST, {path.name: fingerprint(path) for path in files})
+    names = sorted((name, *documents, *texts))
+    write_json(folder / MANIFEST, {file: fingerprint(folder / file) for file in names})
     _flush(folder)
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def python_command(module: str, arguments: Iterable[Path | str]) -> str:
     """Return `python -m module arguments` with this interpreter, for a shell in the current folder."""
     words = [_shown(Path(sys.executable)), "-m", module, *map(_shown, arguments)]
-    is_found = Path.cwd() == ROOT or not module.startswith("experiment_runner.")
+    is_found = Path.cwd() == ROOT or not module.startswith(("experiment_runner.", "utils."))
     prefix = "" if is_found else f"PYTHONPATH={shlex.quote(str(ROOT))} "
     return prefix + " ".join(map(shlex.quote, words))
 

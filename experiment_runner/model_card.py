@@ -21,6 +21,7 @@ from experiment_runner.pages import render_markdown
 from experiment_runner.report import CAPTIONS, OWN_SPLIT, PICTURES, StoredRun, cautions, read_run
 from experiment_runner.run_folder import RunError
 from utils.files import MOST_JSON_BYTES, read_text
+from utils.git_source import is_git_url
 from utils.metrics import Figures
 from utils.secrets import Redaction
 
@@ -118,12 +119,13 @@ def _read_split(run: StoredRun, label: str) -> Evaluated:
 def _metadata(run: StoredRun, tests: list[Evaluated], repo_id: str, license_id: str | None) -> ModelCardData:
     """Return what the hub reads; what is not known, or not of test splits, is left out."""
     corpus = known_corpus(run)
+    upstream = run.provenance.get("upstream_id")
     results = [result for test in tests for result in _results(run, test)]
     return ModelCardData(
         library_name=LIBRARY,
         pipeline_tag=TASK,
         tags=["speech-emotion-recognition", str(run.description["upstream"]["model_type"]), LIBRARY],
-        base_model=run.provenance.get("upstream_id"),
+        base_model=None if is_git_url(upstream or "") else upstream,
         language=corpus.language if corpus else None,
         license=license_id,
         model_name=repo_id.rpartition("/")[2] if results else None,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from experiment_runner.run import Run
-from utils.upstreams import read_source
+from utils.upstreams import find_upstream, read_source
 
 PACKAGES = (
     "torch",
@@ -33,7 +33,8 @@ def describe_provenance(run: Run) -> dict[str, Any]:
     Raises:
         UpstreamError: Where what is kept beside the upstream cannot be read.
     """
-    source = read_source(run.config.upstream_model)
+    folder = find_upstream(run.config.upstream_model)
+    source = {} if folder is None else read_source(folder)
     return {
         "seed": run.seed,
         "data_sha256": run.data.fingerprint(),

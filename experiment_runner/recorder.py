@@ -20,6 +20,7 @@ from experiment_runner.run import Run
 from net.ser import Outputs
 from utils.files import write_whole
 from utils.metrics import Figures
+from utils.model_files import CONFIG, METRICS, PROVENANCE
 
 DEVELOPMENT_PREDICTIONS = "development.csv"
 NEEDED = {"epoch", "improved", "stop", "smoothed_score", "development_loss", "development_score", "refused_steps"}
@@ -65,11 +66,11 @@ class Recorder:
 
     def save(self, moment: Moment) -> None:
         """Save where training can be gone on from; with the best model, the predictions that made it the best."""
-        documents: dict[str, object] = {"config.json": self.description.to_json(), "provenance.json": self.provenance}
+        documents: dict[str, object] = {CONFIG: self.description.to_json(), PROVENANCE: self.provenance}
         texts = {}
         if moment.best is not None:
             development = moment.best.development
-            documents["metrics.json"] = {**flatten(moment.best), "development": development.figures}
+            documents[METRICS] = {**flatten(moment.best), "development": development.figures}
             texts[DEVELOPMENT_PREDICTIONS] = development.predictions.to_csv(index=False)
         known = {"records": self.records, "seconds": self.seconds}
         checkpoint = Checkpoint(

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
-from experiment_runner.checkpoints import AFRESH, CheckpointError, CheckpointStore, read_checkpoint
-from experiment_runner.model_description import ModelDescription
+from experiment_runner.checkpoints import (
+    AFRESH,
+    CheckpointError,
+    CheckpointStore,
+    read_checkpoint,
+    write_model,
+)
+from experiment_runner.model_description import ModelDescription, without_place
 from experiment_runner.run_folder import EXPERIMENT
 from net.ser_model_wrapper import SERModelWrapper
+from utils.files import MOST_JSON_BYTES, read_text
+from utils.git_source import is_git_url
+from utils.hf_uploader import Uploaded, upload
 from utils.hub import fetch_cached
-from utils.upstreams import MODELS_FOLDER
+from utils.model_files import CONFIG, METRICS, PROVENANCE, WEIGHTS
+from utils.upstreams import UpstreamError, models_folder
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -84,6 +97,59 @@ class SERModel:
             raise CheckpointError(f"the checkpoint {folder} does not fit this program: {reason}") from error
         return cls(network.to(device).eval(), description, folder)
 
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model as it is now, for `from_pretrained`; figures and provenance go with unchanged weights alone.
+
+        Args:
+            folder: Made where it is not there; what else is in it stays.
+
+        Raises:
+            CheckpointError: Where that cannot be done.
+        """
+        config = {**self.description.to_json(), "upstream": without_place(self.description.upstream)}
+        documents: dict[str, object] = {CONFIG: config}
+        for name in (METRICS, PROVENANCE):
+            if (self.folder / name).is_file() and self._is_unchanged():
+                documents[name] = json.loads(read_text(self.folder / name, MOST_JSON_BYTES))
+        write_model(Path(folder), self.network.state_dict(), documents)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        token: str | None = None,
+        commit_message: str = "Upload a speech emotion recognition model",
+    ) -> Uploaded:
+        """Upload the model as it is now; one of a run, with unchanged weights, with its card and figures.
+
+        Args:
+            repo_id: `<user>/<name>`; made where it is not there.
+            private: Whether its owner alone can read a new repository; one that everybody can read is written to only
+                where this is false.
+            token: Of the hub, one that may write; where None, what its client finds.
+            commit_message: Of the commit.
+
+        Raises:
+            HubError: Where the hub does not take it.
+            RunError: Where the model's run is not finished.
+            CheckpointError: Where the model cannot be written beside.
+        """
+        from experiment_runner.publishing import gather
+
+        run_folder = self.folder.parents[1]
+        with tempfile.TemporaryDirectory(prefix="upload-") as name:
+            if (run_folder / EXPERIMENT).is_file() and self._is_unchanged():
+                gather(run_folder, Path(name), repo_id)
+            else:
+                self.save_pretrained(name)
+            return upload(Path(name), repo_id, token, is_public=not private, message=commit_message)
+
+    def _is_unchanged(self) -> bool:
+        """Whether the weights are those that were loaded."""
+        loaded = load_file(self.folder / WEIGHTS)
+        return all(torch.equal(tensor.cpu(), loaded[name]) for name, tensor in self.network.state_dict().items())
+
 
 def find_checkpoint(name: str | Path, revision: str | None = None) -> Path | None:
     """Return the folder of a checkpoint: of a run its best, else the folder itself, or one in `models/`.
@@ -103,7 +169,20 @@ def find_checkpoint(name: str | Path, revision: str | None = None) -> Path | Non
         return find_checkpoint(seeds[0])
     if seeds:
         raise CheckpointError(f"{path} holds several runs; name one of {', '.join(seeds)}")
+    if is_git_url(str(name)):
+        return _find_fetched(str(name))
     if not HUB_ID.fullmatch(str(name)) or path.exists():
         raise CheckpointError(f"there is no trained model at {path}; name a run's folder, such as runs/NAME/seed-1")
-    fetched = MODELS_FOLDER / str(name).replace("/", "--")
+    fetched = models_folder(str(name))
     return fetched if revision is None and (fetched / "config.json").is_file() else None
+
+
+def _find_fetched(address: str) -> Path:
+    """Return where in `models/` lies what was fetched from a git repository."""
+    try:
+        folder = models_folder(address)
+    except UpstreamError as error:
+        raise CheckpointError(str(error)) from error
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"there is nothing in {folder}; fetch it with `python download_model.py {address}`")
+    return folder

@@ -24,6 +24,7 @@ from experiment_runner.interruption import Interrupted, Interruption
 from experiment_runner.optimisation import choose_precision
 from experiment_runner.preparation import PreparedExperiment, check_training_recordings, show_left_out, synthetic_note
 from experiment_runner.processes import ALONE, Processes, ProcessesError
+from experiment_runner.publishing import publish
 from experiment_runner.recorded_steps import RecordingError
 from experiment_runner.report import REPORT, write_report
 from experiment_runner.run import Run
@@ -146,11 +147,13 @@ def train_run(run: Run, retrain: bool) -> Outcome:
     """Train a run that is not finished, or any where `retrain` asks for it."""
     before = None if retrain else run.processes.from_main(partial(_finished_before, run))
     if before is not None:
+        run.processes.from_main(partial(publish, run))
         return Outcome(run.config.name, run.seed, before, "finished before")
     run = run.with_data(run.processes.from_main(partial(check_training_recordings, run.config, run.data, run.screen)))
     checkpoint = run.processes.from_main(partial(_find_unfinished, run, retrain))
     found = run_train(run, checkpoint)
     run.processes.from_main(partial(_report, run))
+    run.processes.from_main(partial(publish, run))
     return Outcome(run.config.name, run.seed, found, "trained")
 
 
@@ -185,6 +188,7 @@ def evaluate_run(run: Run) -> Outcome:
     found = run_evaluate(run)
     run.processes.from_main(partial(_report, run))
     run.processes.from_main(partial(run.tracking.follow, run.config, run.folder.path))
+    run.processes.from_main(partial(publish, run))
     return Outcome(run.config.name, run.seed, found, "evaluated")
 
 

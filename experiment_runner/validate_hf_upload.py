@@ -21,6 +21,7 @@ from yaml import YAMLError
 
 from experiment_runner.checkpoints import CheckpointError
 from experiment_runner.prediction import predict
+from experiment_runner.publishing import CARD, gather
 from experiment_runner.report import read_predictions, read_run
 from experiment_runner.run_folder import RunError
 from experiment_runner.screen import Screen
@@ -28,7 +29,6 @@ from experiment_runner.ser_model import SERModel
 from utils import ConfigurationError, print_error, print_unforeseen, read_token
 from utils.config_loading import load_corpora
 from utils.data import DataError, load_corpus
-from utils.hf_uploader import CARD, gather
 from utils.hub import HubError, fetch
 
 ROOT = Path(__file__).resolve().parents[1]

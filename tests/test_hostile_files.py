@@ -23,7 +23,6 @@ import download_model
 import main as program
 from experiment_runner import wandb_copy
 from experiment_runner.checkpoints import (
-    MANIFEST,
     CheckpointError,
     fingerprint,
     read_checkpoint,
@@ -41,6 +40,7 @@ from utils.data import DataError, load_corpus
 from utils.data.recordings import survey
 from utils.data.shards import INDEX, read_index
 from utils.files import MOST_TOML_BYTES
+from utils.model_files import MANIFEST
 from utils.upstreams import UpstreamError, load_encoder, load_upstream
 
 CPU = torch.device("cpu")

@@ -14,10 +14,10 @@ import pytest
 
 import main as program
 from experiment_runner.interruption import SIGNALS, Interrupted, Interruption
-from experiment_runner.output_lock import OutputInUseError, locked
 from tests.conftest import ROOT
 from tests.kill_harness import INTERRUPTED, Program, ended, found_by, train_straight
 from tests.synthetic_podcast import SyntheticPodcast
+from utils.folder_lock import FolderInUseError, locked
 
 
 @pytest.fixture
@@ -121,8 +121,8 @@ def test_a_second_command_on_one_output_is_refused_until_the_first_is_dead(
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
-        pytest.raises(OutputInUseError, match=r"cannot be written to \(Not a directory\); give another folder with"),
-        locked(tmp_path / "file" / "runs"),
+        pytest.raises(FolderInUseError, match=r"cannot be written to \(Not a directory\); give another folder with"),
+        locked(tmp_path / "file" / "runs", "give another folder with --output"),
     ):
         pass
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -146,6 +146,18 @@ def _unknown_names(file: Path, tables: Table, only: list[str]) -> list[Problem]:
     ]
 
 
+def _refused_by_hub(repository: str) -> str | None:
+    """Return what the hub client has against a name."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        return str(error)
+    return None
+
+
 class _ExperimentList:
     """Resolves `[[experiments]]` against the base configs of one file."""
 
@@ -166,6 +178,7 @@ class _ExperimentList:
             return []
         self._check_duplicates(entries)
         parsed = [self._parse_entry(index, entry) for index, entry in enumerate(entries)]
+        self._check_repositories(parsed)
         return [experiment for experiment in parsed if experiment is not None]
 
     def _report(self, path: str, sentence: str) -> None:
@@ -188,6 +201,22 @@ class _ExperimentList:
                 self._report(f"experiments[{index}].name", f'"{name}" is already the name of experiments[{earlier}]')
             elif name:
                 first[name.casefold()] = index
+
+    def _check_repositories(self, experiments: Sequence[ExperimentConfig | None]) -> None:
+        """Find runs that would be uploaded over each other, or to what the hub takes for no name."""
+        owners: dict[str, str] = {}
+        for index, experiment in enumerate(experiments):
+            if experiment is None or experiment.push_to_hub is None:
+                continue
+            path = f"experiments[{index}].push_to_hub"
+            for repository in filter(None, map(experiment.repository, experiment.seeds)):
+                owner = owners.setdefault(repository, experiment.name)
+                reason = _refused_by_hub(repository)
+                if reason:
+                    self._report(path, f'"{repository}" cannot be a repository of the hub: {reason}')
+                elif owner != experiment.name:
+                    remedy = "write {name} into it, which stands for the experiment's name"
+                    self._report(path, f'"{repository}" is that of the experiment "{owner}" already; {remedy}')
 
     def _parse_entry(self, index: int, table: Table) -> ExperimentConfig | None:
         path = f"experiments[{index}]"

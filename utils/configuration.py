@@ -19,6 +19,7 @@ from utils.configuration_types import (
     NAME_PATTERN,
     NO_EFFECT_ON_RESULTS,
     PROJECT_PATTERN,
+    REPOSITORY_PATTERN,
     SOFT_LOSSES,
     SPLIT_NAME,
     AnyLoss,
@@ -249,6 +250,12 @@ class TrainingConfig(AugmentationKeys):
         "200AI"
     )
     """Project of Weights & Biases."""
+    push_to_hub: Annotated[
+        str | None, Field(pattern=REPOSITORY_PATTERN, json_schema_extra=dict(NO_EFFECT_ON_RESULTS))
+    ] = None
+    """Upload the best model with its card to this private repository of the hub, such as `user/{name}`, where `{name}`
+    is the experiment's, after training and again after `--test`; of several seeds each to a repository that ends in
+    `-seed-<n>`. Needs `HUGGINGFACE_TOKEN`. Default: upload nothing."""
     tags: Annotated[Tags, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = ()
     """Tags beside those that tracking sets itself: corpus, task, model type, loss and upstream."""
 
@@ -358,6 +365,13 @@ class ExperimentConfig(TrainingConfig):
     def has_gender_head(self) -> bool:
         """Whether gender is trained as an auxiliary task."""
         return self.model_type == "UpstreamGender"
+
+    def repository(self, seed: int) -> str | None:
+        """Return where on the hub the run of a seed is uploaded to, if it is; each has a repository of its own."""
+        if self.push_to_hub is None:
+            return None
+        name = self.push_to_hub.replace("{name}", self.name)
+        return name if len(self.seeds) == 1 else f"{name}-seed-{seed}"
 
     def run_identity(self) -> dict[str, Any]:
         """Return the keys that decide what one run finds."""

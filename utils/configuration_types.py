@@ -17,8 +17,10 @@ CATEGORICAL_LOSSES = HARD_LOSSES + SOFT_LOSSES
 ATTRIBUTE_LOSSES = ("CCCLoss", "MSELoss")
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$"
 PROJECT_PATTERN = r"^([A-Za-z0-9._-]+/)?[A-Za-z0-9._-]{1,128}$"
+REPOSITORY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._{}-]+$"
 PATTERN_RULES = {
     NAME_PATTERN: "letters, digits, '.', '_', '+' and '-', 100 at most, beginning with a letter or digit",
+    REPOSITORY_PATTERN: "user/name, of letters, digits, '.', '_' and '-', with {name} for that of the experiment",
     PROJECT_PATTERN: "name or entity/name, of letters, digits, '.', '_' and '-'",
 }
 """What a text of a pattern is, in words."""

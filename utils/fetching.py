@@ -1,14 +1,20 @@
-"""Fetching models from the hub into models/: upstreams as safetensors, trained models as they are."""
+"""Fetching models into models/, from the hub or from git: upstreams as safetensors, trained models as they are."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from utils.downloads import Progress, no_progress
 from utils.files import write_whole
-from utils.hub import CHECKPOINT_FILES, fetch
+from utils.folder_lock import locked
+from utils.git_source import fetch_git, is_git_url
+from utils.hub import fetch, find_commit
+from utils.model_files import CONFIG, MANIFEST, MODEL_FILES
+from utils.secrets import read_token
 from utils.upstreams import (
     CONVERSION,
     MODELS_FOLDER,
@@ -17,46 +23,114 @@ from utils.upstreams import (
     SAFETENSORS,
     SOURCE,
     UPSTREAMS,
+    WEIGHTS,
     UpstreamError,
     convert_to_safetensors,
     hub_id,
+    models_folder,
+    read_source,
+    split_revision,
 )
 
-MANIFEST = "manifest.json"
+INDEX = f"{SAFETENSORS}.index.json"
+PARTIAL, REPLACED = ".partial", ".replaced"
 
 
-def fetch_model(name: str, models: Path = MODELS_FOLDER, token: str | None = None) -> Path:
+class Fetched(NamedTuple):
+    """A model that can be used.
+
+    Attributes:
+        folder: Where it lies.
+        revision: Its commit; None of a folder that nothing was fetched into.
+        is_new: Whether anything was fetched or converted.
+    """
+
+    folder: Path
+    revision: str | None
+    is_new: bool
+
+
+def fetch_model(
+    name: str, models: Path = MODELS_FOLDER, revision: str | None = None, progress: Progress = no_progress
+) -> Fetched:
     """Download an upstream or a trained model into `models/`; nothing is fetched where it lies already.
 
     An upstream that has no safetensors gets one of its `pytorch_model.bin`; so does a local folder, where that stays.
 
+    Args:
+        name: A short name, a hub id, `git+https://host/path` or a local folder; a revision may stand behind an `@`.
+        models: Where to.
+        revision: A branch, a tag or a commit; what is there of another one is replaced.
+        progress: Shows how far each file is.
+
     Raises:
-        HubError: Where it cannot be downloaded.
-        UpstreamError: Where an upstream does not load whole.
+        HubError, GitError: Where it cannot be downloaded.
+        UpstreamError: Where an upstream does not load whole, or the name is none that can be fetched.
+        ConfigurationError: Where `.env` cannot be read.
+        FolderInUseError: Where another command fetches into `models/`, or nothing can be written there.
     """
-    if name in UPSTREAMS["built_in"]:
-        raise UpstreamError(f'"{name}" is built in and has random weights; there is nothing to fetch')
-    if (Path(name) / "config.json").is_file():
-        convert_to_safetensors(Path(name))
-        return Path(name)
-    target = models / hub_id(name).replace("/", "--")
-    if (target / "config.json").is_file():
-        return target
-    partial = target.with_name(target.name + ".partial")
-    revision = fetch(hub_id(name), _choose, partial, token)
+    if (Path(name) / CONFIG).is_file():
+        return Fetched(Path(name), None, is_new=convert_to_safetensors(Path(name)))
+    plain, asked = split_revision(name)
+    if plain in UPSTREAMS["built_in"]:
+        raise UpstreamError(f'"{plain}" is built in and has random weights; there is nothing to fetch')
+    if None not in (asked, revision) and asked != revision:
+        raise UpstreamError(f"--revision {revision} and @{asked} differ; leave one of them out")
+    wanted = revision or asked
+    target = models_folder(plain, models)
+    if (target / CONFIG).is_file():
+        source = read_source(target)
+        if wanted is None or wanted == source.get("revision") or _is_here(plain, revision, asked, source):
+            return Fetched(target, source.get("revision"), is_new=False)
+    with locked(models, "start it in another folder"):
+        return Fetched(target, _replace(plain, wanted, target, progress), is_new=True)
+
+
+def _is_here(name: str, given: str | None, asked: str | None, source: Mapping[str, str]) -> bool:
+    """Return whether a branch or tag is what lies in `models/`; of git its name decides, unless it is given anew."""
+    if is_git_url(name):
+        return given is None and asked == source.get("asked")
+    return find_commit(hub_id(name), given or asked, read_token("HUGGINGFACE_TOKEN")) == source.get("revision")
+
+
+def _replace(name: str, asked: str | None, target: Path, progress: Progress) -> str:
+    """Fetch beside the target, and put it there once it is whole; return the commit."""
+    partial = target.with_name(target.name + PARTIAL)
+    if is_git_url(name):
+        commit = fetch_git(name, _choose, partial, read_token("GIT_AUTH_TOKEN"), asked)
+    else:
+        commit = fetch(hub_id(name), _choose, partial, read_token("HUGGINGFACE_TOKEN"), asked, progress)
     if not (partial / MANIFEST).is_file():
         _finish_upstream(partial)
     shutil.rmtree(partial / ".cache", ignore_errors=True)
-    write_whole(partial / SOURCE, json.dumps({"id": hub_id(name), "revision": revision}))
+    source = {"id": hub_id(name), "revision": commit, **({"asked": asked} if asked else {})}
+    write_whole(partial / SOURCE, json.dumps(source))
+    replaced = target.with_name(target.name + REPLACED)
+    shutil.rmtree(replaced, ignore_errors=True)
+    if target.is_dir():
+        target.rename(replaced)
     partial.rename(target)
-    return target
+    shutil.rmtree(replaced, ignore_errors=True)
+    return commit
 
 
 def _choose(published: Sequence[str]) -> list[str]:
-    """Return the files of a model that are needed; a trained one is told by its manifest."""
+    """Return the files of a model that are needed; a trained one is told by its manifest.
+
+    Raises:
+        UpstreamError: Where it is no model of either kind.
+    """
     if MANIFEST in published:
-        return [name for name in CHECKPOINT_FILES if name in published]
-    return [*NEEDED_FILES, SAFETENSORS if SAFETENSORS in published else PICKLE]
+        return [name for name in MODEL_FILES if name in published]
+    if SAFETENSORS in published:
+        weights = [SAFETENSORS]
+    elif INDEX in published:
+        weights = [INDEX, *filter(WEIGHTS.fullmatch, published)]
+    else:
+        weights = [name for name in published if name == PICKLE]
+    if not weights or CONFIG not in published:
+        raise UpstreamError(f"it has no {CONFIG}, or neither {SAFETENSORS} nor {PICKLE}; name another")
+    return [*(name for name in NEEDED_FILES if name in published), *weights]
 
 
 def _finish_upstream(partial: Path) -> None:
@@ -65,3 +139,35 @@ def _finish_upstream(partial: Path) -> None:
     (partial / PICKLE).unlink(missing_ok=True)
     for leftover in partial.glob(f"{CONVERSION}*"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+class KnownModel(NamedTuple):
+    """A model by name, and what there is of it.
+
+    Attributes:
+        name: As experiments name it.
+        source: Where it comes from: a hub id or an address; empty where that is not known.
+        revision: The commit that lies in `models/`; empty where none does, or it is not known.
+        size: In bytes on the disk; None where it is not there.
+    """
+
+    name: str
+    source: str
+    revision: str
+    size: int | None
+
+
+def known_models(needed: Sequence[str], models: Path = MODELS_FOLDER) -> list[KnownModel]:
+    """Return the models with short names, those that are needed, and what else lies in `models/`."""
+    found = {models_folder(name, models): name for name in (*UPSTREAMS["short_names"], *needed)}
+    for folder in sorted(models.glob(f"*/{CONFIG}")) if models.is_dir() else ():
+        found.setdefault(folder.parent, "")
+    return [_describe(folder, name) for folder, name in found.items() if folder.suffix not in (PARTIAL, REPLACED)]
+
+
+def _describe(folder: Path, name: str) -> KnownModel:
+    source = read_source(folder)
+    is_there = (folder / CONFIG).is_file()
+    size = sum(path.stat().st_size for path in folder.iterdir()) if is_there else None
+    origin = source.get("id") or (hub_id(split_revision(name)[0]) if name else "")
+    return KnownModel(name or origin or str(folder), origin, source.get("revision", ""), size)

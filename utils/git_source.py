@@ -53,8 +53,8 @@ class Entry(NamedTuple):
 
 
 def is_git_url(name: str) -> bool:
-    """Return whether a model is named by the address of its git repository."""
-    return name.startswith(PREFIX)
+    """Return whether a model is named by the address of its git repository, also of one that is not fetched from."""
+    return name.startswith("git+")
 
 
 def folder_name(url: str) -> str:
@@ -118,7 +118,7 @@ def fetch_git(
 
 def _parse(url: str) -> Address:
     """Take an address apart; what is refused is not repeated, since it can have a token in it."""
-    if not is_git_url(url):
+    if not url.startswith(PREFIX):
         raise GitError(f"git repositories are fetched over HTTPS alone; write {PREFIX}host/user/model.git")
     if "@" in re.split(r"[/?#]", url.removeprefix(PREFIX))[0]:
         raise GitError(f"the address has a user, a password or a token in it; write the token into {TOKEN}")

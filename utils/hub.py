@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import glob
+import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from http import HTTPStatus
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from utils.downloads import UNFINISHED, Progress, RemoteFile, check_room, download, may_pass, no_progress
+from utils.model_files import MODEL_FILES
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import ModelInfo
 
 LONGEST_ANSWER = 15.0
 """Seconds to wait for the hub."""
-SERVER_ERROR = 500
-CHECKPOINT_FILES = ("config.json", "model.safetensors", "manifest.json", "metrics.json", "provenance.json")
-"""What a trained model's repository holds of its checkpoint."""
+SLOWEST_ANSWER = 60.0
+"""Seconds to wait for it to take in what was uploaded."""
+NOT_FOUND_OR_FORBIDDEN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+GIT_ID = re.compile("[0-9a-f]{40,64}")
 
 
 class HubError(Exception):
@@ -28,11 +39,12 @@ class HubError(Exception):
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
+def told(what: str, otherwise: str = "") -> Iterator[None]:
     """Say in a sentence why something could not be done.
 
     Args:
         what: Such as `"user/model" cannot be downloaded`.
+        otherwise: What else a person without a network can do.
 
     Raises:
         HubError: Where the hub, the network or the disk fails.
@@ -45,9 +57,40 @@ def told(what: str) -> Iterator[None]:
     except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
         cause = error.__cause__ if type(error) is RuntimeError and error.__cause__ else error  # a file of several
         answer = getattr(cause, "response", None)
-        may_pass = isinstance(cause, httpx.TransportError) if answer is None else answer.status_code >= SERVER_ERROR
-        reason = f"{error}: {cause}" if cause is not error else str(cause)
-        raise HubError(f"{what}: {' '.join(reason.split())}", may_pass) from error
+        passes = isinstance(cause, httpx.TransportError) if answer is None else may_pass(answer.status_code)
+        reason = f"the hub answers {answer.status_code}, {_answer(cause)}" if answer is not None else str(cause)
+        raise HubError(f"{what}: {' '.join(reason.split()).rstrip('.')}{_remedy(cause, otherwise)}", passes) from error
+
+
+def _answer(error: Any) -> str:  # noqa: ANN401 - of the hub client or of httpx
+    """Return what the hub said, or what its status means where it said nothing."""
+    return str(getattr(error, "server_message", None) or error.response.reason_phrase)
+
+
+def _remedy(error: BaseException, otherwise: str) -> str:
+    """Return what a person can do, to stand behind what went wrong."""
+    import httpx
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    if isinstance(error, httpx.TransportError):
+        return f"; check the network, HTTPS_PROXY and HF_ENDPOINT{otherwise}"
+    if isinstance(error, RevisionNotFoundError):
+        return "; name a branch, a tag or a commit that is there"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in NOT_FOUND_OR_FORBIDDEN:
+        return "; check its name, HUGGINGFACE_TOKEN in .env, and whether its conditions have been accepted on its page"
+    return ""
+
+
+def patient_api(token: str | None) -> HfApi:
+    """Return the hub client, which waits for an answer, but not for ever, and draws bars on a terminal alone."""
+    from huggingface_hub import HfApi, get_session
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    get_session().timeout = SLOWEST_ANSWER
+    return HfApi(token=token)
 
 
 def fetch(
@@ -56,10 +99,11 @@ def fetch(
     folder: Path,
     token: str | None,
     revision: str | None = None,
+    progress: Progress = no_progress,
 ) -> str:
     """Download files of a repository into a folder, which holds nothing else in the end.
 
-    Those that are whole there are not fetched again.
+    Those that are whole there are not fetched again, and one that was cut goes on where it ended.
 
     Args:
         repo_id: Such as `microsoft/wavlm-large`.
@@ -67,6 +111,7 @@ def fetch(
         folder: Where to.
         token: Of the hub.
         revision: A branch, a tag or a commit; the main branch where None.
+        progress: Shows how far each file is.
 
     Returns:
         The commit that all of them are of.
@@ -74,24 +119,75 @@ def fetch(
     Raises:
         HubError: Where that cannot be done, or a file is not what the hub says it is.
     """
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-    with told(f'"{repo_id}" cannot be downloaded'):
-        api = HfApi(token=token)
-        found = api.model_info(repo_id, revision=revision, timeout=LONGEST_ANSWER)
-        wanted = choose([file.rfilename for file in found.siblings or []])
-        patterns = [glob.escape(name) for name in wanted]
-        snapshot_download(repo_id, revision=found.sha, local_dir=folder, allow_patterns=patterns, token=token)
-        compared = api.verify_repo_checksums(repo_id, revision=found.sha, local_dir=folder)
-    damaged = sorted({mismatch["path"] for mismatch in compared.mismatches} & set(wanted))
-    for path in [path for path in folder.rglob("*") if path.is_file() and ".cache" not in path.parts]:
-        name = path.relative_to(folder).as_posix()
-        if name in damaged or name not in wanted:
-            path.unlink()
+    with told(f'"{repo_id}" cannot be downloaded', ", or copy its folder in models/ from a machine that has a network"):
+        api = patient_api(token)
+        found = api.model_info(repo_id, revision=revision, timeout=LONGEST_ANSWER, files_metadata=True)
+        assert found.sha is not None
+        wanted = _remote_files(found, choose)
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove(folder, _others(folder, wanted) + _damaged(api, found, folder, wanted))
+        missing = [file for file in wanted if not (folder / file.name).is_file()]
+        check_room(folder, sum(file.size for file in missing))
+        for file in missing:
+            download(get_session(), file, folder, build_hf_headers(token=token), progress)
+        damaged = _damaged(api, found, folder, wanted)
     if damaged:
+        _remove(folder, damaged)
         raise HubError(f'"{repo_id}" was damaged on the way: {", ".join(damaged)}; the same command fetches it again')
-    assert found.sha is not None
     return found.sha
+
+
+def find_commit(repo_id: str, revision: str | None, token: str | None) -> str:
+    """Return the commit that a branch or a tag of a repository stands for now.
+
+    Raises:
+        HubError: Where the hub does not say.
+    """
+    with told(f'"{repo_id}" cannot be looked up'):
+        return str(patient_api(token).model_info(repo_id, revision=revision, timeout=LONGEST_ANSWER).sha)
+
+
+def _remote_files(found: ModelInfo, choose: Callable[[Sequence[str]], Sequence[str]]) -> list[RemoteFile]:
+    """Return the files that are wanted of a repository.
+
+    Raises:
+        ValueError: Where one of them is not there, or the hub says of it what cannot be.
+    """
+    from huggingface_hub import hf_hub_url
+
+    published = {file.rfilename: file for file in found.siblings or []}
+    files = []
+    for name in choose(list(published)):
+        file = published.get(name)
+        if file is None:
+            raise ValueError(f"it has no {name}")
+        if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
+            raise ValueError(f"it has a file that leads out of its folder, {name}")
+        if file.size is None or not GIT_ID.fullmatch(file.blob_id or ""):
+            raise ValueError(f"the hub does not say the size and the version of {name}")
+        files.append(RemoteFile(name, hf_hub_url(found.id, name, revision=found.sha), file.size, str(file.blob_id)))
+    return files
+
+
+def _others(folder: Path, wanted: Sequence[RemoteFile]) -> list[str]:
+    """Return the files of a folder that are neither wanted nor the beginning of what is."""
+    kept = {file.name for file in wanted} | {f"{file.name}.{file.version}{UNFINISHED}" for file in wanted}
+    there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return [name for name in there if name not in kept]
+
+
+def _damaged(api: HfApi, found: ModelInfo, folder: Path, wanted: Sequence[RemoteFile]) -> list[str]:
+    """Return the files that are there and are not what the hub has."""
+    compared = api.verify_repo_checksums(found.id, revision=found.sha, local_dir=folder)
+    return sorted({mismatch["path"] for mismatch in compared.mismatches} & {file.name for file in wanted})
+
+
+def _remove(folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        (folder / name).unlink()
 
 
 def fetch_cached(
@@ -116,6 +212,6 @@ def fetch_cached(
             token=token,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
-            allow_patterns=list(CHECKPOINT_FILES),
+            allow_patterns=list(MODEL_FILES),
         )
     return Path(folder)

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from utils.config_text import did_you_mean
 from utils.files import MOST_JSON_BYTES, read_text, whole
+from utils.git_source import PREFIX, GitError, folder_name, is_git_url
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 UPSTREAMS: dict[str, Any] = json.loads((CONFIGS / "upstream_shapes.json").read_text(encoding="utf-8"))
@@ -23,7 +24,7 @@ MODELS_FOLDER = Path("models")
 NEEDED_FILES = ["config.json", "preprocessor_config.json"]
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 SOURCE = "source.json"
-"""Says where on the hub a fetched model is from: its `id` and `revision`."""
+"""Says where a fetched model is from: its `id`, the `revision` (a commit), and what was `asked` for, if anything."""
 CONVERSION = "conversion-"
 """Begins the names of folders that weights are written to before they are known to be whole."""
 WEIGHTS = re.compile(r"model[\w.-]*\.safetensors")
@@ -66,21 +67,54 @@ def hub_id(name: str) -> str:
     return str(UPSTREAMS["short_names"].get(name, name))
 
 
+def split_revision(name: str) -> tuple[str, str | None]:
+    """Return a name and the revision that stands behind its `@`: of `wavlm-large@v1` and `git+https://host/model@v1`.
+
+    An `@` in front of a host begins no revision.
+    """
+    start = max(name.find("/", len(PREFIX)), 0) if is_git_url(name) else 0
+    place, _, revision = name[start:].partition("@")
+    return name[:start] + place, revision or None
+
+
+def models_folder(name: str, models: Path = MODELS_FOLDER) -> Path:
+    """Return where in `models/` a fetched model lies, whatever its revision.
+
+    Raises:
+        UpstreamError: Where the name is no address that models can be fetched from.
+    """
+    plain, _ = split_revision(name)
+    try:
+        return models / (folder_name(plain) if is_git_url(plain) else hub_id(plain).replace("/", "--"))
+    except GitError as error:
+        raise UpstreamError(str(error)) from error
+
+
 def find_upstream(name: str, models: Path = MODELS_FOLDER) -> Path | None:
     """Return the local folder of an upstream: `models/<name>`, or the folder that the name itself is.
 
     None for a built-in shape, which needs none.
 
     Raises:
-        UpstreamError: Where there is no such folder, with the command that fetches it.
+        UpstreamError: Where there is no such folder, or it holds another revision than the name asks for, with the
+            command that fetches it.
     """
     if name in UPSTREAMS["built_in"]:
         return None
-    for folder in (models / hub_id(name).replace("/", "--"), Path(name)):
-        if os.path.isfile(folder / "config.json"):
-            return folder
+    plain, revision = split_revision(name)
+    fetched = models_folder(name, models)
+    if os.path.isfile(fetched / "config.json"):
+        source = read_source(fetched)
+        if revision is None or revision in (source.get("revision"), source.get("asked")):
+            return fetched
+        raise UpstreamError(
+            f"{fetched} holds the revision {source.get('revision')}, not {revision}; fetch that with `python "
+            f"download_model.py {name}`, or leave @{revision} out"
+        )
+    if os.path.isfile(Path(name) / "config.json"):
+        return Path(name)
     known = [*UPSTREAMS["short_names"], *UPSTREAMS["built_in"]]
-    hint = "" if "/" in hub_id(name) else f" ({did_you_mean(name, known)})"
+    hint = "" if "/" in hub_id(plain) else f" ({did_you_mean(plain, known)})"
     raise UpstreamError(
         f'upstream_model "{name}" is not in {models}/ and is no local folder{hint}; fetch it with '
         f"`python download_model.py {name}`"
@@ -129,15 +163,14 @@ def build_encoder(config: dict[str, Any]) -> Any:  # noqa: ANN401 - transformers
     return AutoModel.from_config(AutoConfig.for_model(**config), trust_remote_code=False)
 
 
-def read_source(name: str, models: Path = MODELS_FOLDER) -> dict[str, str]:
-    """Return `id` and `revision` of an upstream that was fetched from the hub; nothing where they are not known.
+def read_source(folder: Path) -> dict[str, str]:
+    """Return what a fetched model's `SOURCE` says; nothing where there is none.
 
     Raises:
-        UpstreamError: Where the upstream is missing, or what says so cannot be read.
+        UpstreamError: Where it cannot be read.
     """
-    folder = find_upstream(name, models)
-    document = {} if folder is None else _read_json(folder / SOURCE)
-    return {key: str(document[key]) for key in ("id", "revision") if document.get(key) is not None}
+    document = _read_json(folder / SOURCE)
+    return {key: str(document[key]) for key in ("id", "revision", "asked") if document.get(key) is not None}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -17,13 +17,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import main as program
+from experiment_runner.publishing import gather
 from experiment_runner.run_folder import RunError
 from tests.conftest import ROOT
 from tests.hub_server import Hub, serve_hub
 from tests.synthetic_podcast import SyntheticPodcast
 from tests.test_hostile_files import resign
 from tests.test_main import write_files
-from utils.hf_uploader import gather
 
 TOKEN = "hf_a_token_that_writes"
 UPLOADED = {"config.json", "model.safetensors", "manifest.json", "metrics.json", "provenance.json", "README.md"}
@@ -178,7 +178,7 @@ def test_nothing_gets_where_everybody_can_read_it_unasked(run: Path, hub: Hub, t
     before = hub.files("user/model", "main")
     refused = call(hub, tmp_path, *UPLOAD, run, "user/model")
     assert refused.returncode == 1
-    assert 'everybody can read "user/model"; name another, make it private, or upload with --public' in refused.stderr
+    assert 'everybody can read "user/model"; name another, make it private, or say --public' in refused.stderr
     assert hub.files("user/model", "main") == before
     assert call(hub, tmp_path, *UPLOAD, run, "user/model", "--public").returncode == 0
 

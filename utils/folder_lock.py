@@ -1,4 +1,4 @@
-"""A lock on an output folder, so that two commands at once do not write into each other's runs."""
+"""A lock on a folder, so that two commands at once do not write into each other's files."""
 
 from __future__ import annotations
 
@@ -15,35 +15,39 @@ from utils.files import open_in_place
 LOCK = ".lock"
 
 
-class OutputInUseError(Exception):
+class FolderInUseError(Exception):
     """Another process works in the folder, or nothing can be written there; the text says which."""
 
 
 @contextmanager
-def locked(output: Path) -> Iterator[None]:
-    """Keep other commands out of an output folder, which is made where it is missing, while the context lasts.
+def locked(folder: Path, otherwise: str) -> Iterator[None]:
+    """Keep other commands out of a folder, which is made where it is missing, while the context lasts.
 
     The kernel lets go of the lock of a process that dies. Its decoding processes, which may outlive it by seconds, do
     not hold it: a POSIX record lock belongs to one process alone.
 
+    Args:
+        folder: The folder.
+        otherwise: What a person can do where it cannot be had, such as `give another folder with --output`.
+
     Raises:
-        OutputInUseError: Where another command works in it, or where it cannot be written to.
+        FolderInUseError: Where another command works in it, or where it cannot be written to.
     """
-    path = output / LOCK
+    path = folder / LOCK
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         file = open_in_place(path, "a+")
     except OSError as error:
         if path.is_symlink():
-            raise OutputInUseError(f"{path} is a symbolic link, which no lock is; remove it") from error
-        raise OutputInUseError(
-            f"{output} cannot be written to ({error.strerror}); give another folder with --output, or the permission"
+            raise FolderInUseError(f"{path} is a symbolic link, which no lock is; remove it") from error
+        raise FolderInUseError(
+            f"{folder} cannot be written to ({error.strerror}); {otherwise}, or give the permission"
         ) from error
     with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise OutputInUseError(_explain(output, path, error)) from error
+            raise FolderInUseError(_explain(folder, path, error, otherwise)) from error
         file.truncate(0)
         started = datetime.now().astimezone().isoformat(timespec="seconds")
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {started}\n")
@@ -51,9 +55,9 @@ def locked(output: Path) -> Iterator[None]:
         yield
 
 
-def _explain(output: Path, path: Path, error: OSError) -> str:
+def _explain(folder: Path, path: Path, error: OSError, otherwise: str) -> str:
     if isinstance(error, (BlockingIOError, PermissionError)):
         # Reading by another descriptor would let go of a lock that this process had; it has none.
         holder = path.read_text(encoding="utf-8").strip() or "another process"
-        return f"{output} is in use by {holder}; wait until it ends, or give another folder with --output"
-    return f"{output} cannot be locked ({error.strerror}); give a folder on another file system with --output"
+        return f"{folder} is in use by {holder}; wait until it ends, or {otherwise}"
+    return f"{folder} cannot be locked ({error.strerror}), as some file systems cannot be; {otherwise}"

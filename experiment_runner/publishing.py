@@ -1,0 +1,107 @@
+"""What of a run is published, and publishing it where its experiment says so; no run fails for that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from experiment_runner.checkpoints import CheckpointStore, fingerprint, read_checkpoint, write_json
+from experiment_runner.commands import python_command
+from experiment_runner.model_card import make_card
+from experiment_runner.model_description import without_place
+from experiment_runner.run import Run
+from experiment_runner.run_folder import RunError
+from utils.files import MOST_JSON_BYTES, read_text, write_whole
+from utils.hf_uploader import Uploaded, upload
+from utils.model_files import CONFIG, MANIFEST, MODEL_FILES
+from utils.secrets import read_token
+
+CARD = "README.md"
+PUBLISHED = "published.json"
+"""In a run's folder: where it was uploaded to, and a hash of what it was then."""
+
+
+def upload_run(
+    run_folder: Path, repo_id: str, token: str | None, is_public: bool = False, license_id: str | None = None
+) -> Uploaded:
+    """Upload a finished run's best model with its card; a repository that is there gets a new revision.
+
+    Args:
+        run_folder: Such as `runs/<experiment>/seed-<n>`.
+        repo_id: `<user>/<name>`.
+        token: Of the hub, one that may write.
+        is_public: Whether a new repository can be read by everybody; one that is there stays as it is.
+        license_id: Of the weights, as the hub names it.
+
+    Raises:
+        RunError: Where the folder is no finished run.
+        CheckpointError: Where its checkpoint is missing or damaged.
+        HubError: Where the hub does not take it.
+    """
+    with tempfile.TemporaryDirectory(prefix="upload-") as name:
+        gather(run_folder, Path(name), repo_id, license_id)
+        return upload(Path(name), repo_id, token, is_public)
+
+
+def gather(run_folder: Path, folder: Path, repo_id: str, license_id: str | None = None) -> None:
+    """Put into a folder what is uploaded of a run: checkpoint, card, pictures, and figures of evaluated splits.
+
+    Raises:
+        RunError: Where it is no finished run.
+        CheckpointError: Where its checkpoint is missing or damaged.
+    """
+    card = make_card(run_folder, repo_id, license_id)
+    best = CheckpointStore(run_folder / "checkpoints").find("best")
+    config, _ = read_checkpoint(best)  # what is damaged is not uploaded
+    for name in MODEL_FILES:
+        if name not in (CONFIG, MANIFEST):
+            shutil.copyfile(best / name, folder / name)
+    write_json(folder / CONFIG, {**config, "upstream": without_place(config["upstream"])})
+    write_json(folder / MANIFEST, {path.name: fingerprint(path) for path in sorted(folder.iterdir())})
+    figures = {f"evaluation/{path.name}": path for path in (run_folder / "evaluation").glob("*.json")}
+    for name, path in {**figures, **card.pictures}.items():
+        if path.resolve() != run_folder.resolve() / path.relative_to(run_folder):
+            raise RunError(f"{path} is a link, which is not uploaded; remove it")
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / name)
+    write_whole(folder / CARD, card.text)
+
+
+def publish(run: Run) -> None:
+    """Upload a finished run where its experiment says so and it has not been uploaded as it is.
+
+    A failure is told with the command that uploads it later.
+    """
+    repo_id, folder = run.config.repository(run.seed), run.folder.path
+    if repo_id is None:
+        return
+    try:
+        state = _state(folder, repo_id)
+        if _published(folder).get("state") == state:
+            return
+        run.screen.line(f"{run.name}: uploading to {repo_id}")
+        done = upload_run(folder, repo_id, read_token("HUGGINGFACE_TOKEN"))
+        write_json(folder / PUBLISHED, {"url": done.url, "revision": done.revision, "state": state})
+        run.screen.line(f"{run.name}: uploaded: {done}")
+    except Exception as error:  # noqa: BLE001 - whatever keeps it from being uploaded, the run is done
+        later = python_command("utils.hf_uploader", [folder, repo_id])
+        run.screen.warn(f"{run.name}: not uploaded ({' '.join(str(error).split())}); to do it later: {later}")
+
+
+def _state(folder: Path, repo_id: str) -> str:
+    """Return a hash of what would be uploaded; the card holds every figure, the manifest a hash of the weights."""
+    texts = [make_card(folder, repo_id).text, read_text(folder / "checkpoints" / "best" / MANIFEST, MOST_JSON_BYTES)]
+    texts += [read_text(path, MOST_JSON_BYTES) for path in sorted((folder / "evaluation").glob("*.json"))]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def _published(folder: Path) -> dict[str, object]:
+    """Return what was written when the run was uploaded; nothing where it was not, or that cannot be read."""
+    try:
+        found = json.loads(read_text(folder / PUBLISHED, MOST_JSON_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

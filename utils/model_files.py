@@ -1,0 +1,11 @@
+"""The files of a trained model, in a run's checkpoint, in `models/` and on the hub."""
+
+CONFIG = "config.json"
+"""All that rebuilds the model."""
+WEIGHTS = "model.safetensors"
+MANIFEST = "manifest.json"
+"""Hashes of the other files; it tells a trained model from an upstream."""
+METRICS = "metrics.json"
+PROVENANCE = "provenance.json"
+MODEL_FILES = (CONFIG, WEIGHTS, MANIFEST, METRICS, PROVENANCE)
+"""Those that are published."""
