@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
-from collections.abc import Sequence
-from itertools import chain, count
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from experiment_runner.checkpoints import CheckpointError
@@ -18,25 +14,19 @@ from experiment_runner.interruption import stopped_as_by_keyboard
 from experiment_runner.onnx_export import ExportError, export_onnx
 from experiment_runner.optimisation import Precision, choose_precision
 from experiment_runner.prediction import Predictions, list_problems, look_at, predict
-from experiment_runner.prediction_columns import END, START, as_clock, attributes_of, classes_of
+from experiment_runner.prediction_inputs import find_recordings
+from experiment_runner.prediction_output import FORMATS, STANDARD_OUTPUT, draw, keep, try_output
 from experiment_runner.processes import ALONE
 from experiment_runner.screen import Screen
 from experiment_runner.ser_model import SERModel
 from utils import ConfigurationError, print_error, print_unforeseen, read_token
 from utils.data import DataError
-from utils.data.csv_table import read_text_table
 from utils.data.excerpts import Windows
-from utils.data.recording_names import SUFFIXES, recordings_below
-from utils.files import write_whole
 from utils.hub import HubError
 
 __all__ = ["SERModel", "Windows", "predict"]
 
 ALL_WELL, INCOMPLETE, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
-STANDARD_OUTPUT = "-"
-FORMATS = (".csv", ".jsonl")
-MOST_ROWS = 40
-"""That are shown on the screen."""
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -117,18 +107,6 @@ def precision_of(options: argparse.Namespace, device: torch.device) -> Precision
         raise DataError(str(error)) from error
 
 
-def try_output(output: str | None) -> None:
-    """Write beside where predictions are to go, before hours are spent on them.
-
-    Raises:
-        OSError: Where that cannot be done.
-    """
-    if output is not None and output != STANDARD_OUTPUT:
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=Path(output).parent):
-            pass
-
-
 def export(model: SERModel, path: Path, screen: Screen) -> int:
     """Write a model as ONNX."""
     difference = export_onnx(model, path)
@@ -159,92 +137,6 @@ def predict_all(
         screen.error(f"interrupted; {table['file'].nunique():,} of {len(usable.seconds):,} recordings were begun")
         return INTERRUPTED
     return INCOMPLETE if predictions.problems else ALL_WELL
-
-
-def find_recordings(names: Sequence[str]) -> list[str]:
-    """Return the recordings that files, folders and lists name.
-
-    Raises:
-        DataError: Where a folder holds none, or a list cannot be read.
-    """
-    found: list[str] = []
-    for name in names:
-        if Path(name).is_dir():
-            below = recordings_below(Path(name))
-            if not below:
-                raise DataError(f"the folder {name} holds no recording ({', '.join(SUFFIXES)})")
-            found += below
-        elif name.lower().endswith(".csv"):
-            found += read_list(Path(name))
-        else:
-            found.append(name)
-    return found
-
-
-def read_list(path: Path) -> list[str]:
-    """Return the paths in a CSV's column `file` or `path`.
-
-    Raises:
-        DataError: Where there is none.
-    """
-    if not path.is_file():
-        raise DataError(f"there is no file {path}")
-    table = read_text_table("recordings", path)
-    column = next((name for name in ("path", "file") if name in table), None)
-    if column is None:
-        raise DataError(f"{path} has no column path or file; give the one with the recordings that name")
-    return [str(cell) for cell in table[column].dropna()]
-
-
-def keep(table: pd.DataFrame, output: str | None, screen: Screen) -> None:
-    """Write predictions where the command line says, else show them."""
-    if output is None:
-        show(table, screen)
-    elif output == STANDARD_OUTPUT:
-        sys.stdout.write(table.to_csv(index=False))
-    else:
-        path = Path(output)
-        is_csv = path.suffix == ".csv"
-        lines = "" if is_csv else table.to_json(orient="records", lines=True, double_precision=15)
-        write_whole(path, table.to_csv(index=False) if is_csv else lines or "")
-        screen.line(f"{path}: {len(table):,} rows of {table['file'].nunique():,} recordings")
-
-
-def show(table: pd.DataFrame, screen: Screen) -> None:
-    """Show what is predicted of each recording or segment, as people read it."""
-    if table.empty:
-        return
-    shown = table.head(MOST_ROWS)
-    cells = {"file": list(shown["file"])}
-    if START in shown:
-        cells["from"], cells["to"] = (list(map(as_clock, shown[name])) for name in (START, END))
-    if "prediction" in shown:
-        highest = shown[[f"prob_{name}" for name in classes_of(shown)]].max(axis=1)
-        cells["emotion"] = list(shown["prediction"])
-        cells["probability"] = [f"{value:.2f}" for value in highest]
-    for name in attributes_of(shown):
-        cells[name] = [f"{value:.2f}" for value in shown[f"pred_{name}"]]
-    if "gender_prediction" in shown:
-        cells["gender"] = list(shown["gender_prediction"])
-    more = len(table) - len(shown)
-    notes = [f"{more:,} more rows; --output FILE.csv writes all of them"] if more else []
-    screen.table("", list(cells), zip(*cells.values(), strict=True), range(1, len(cells)), notes)
-
-
-def draw(table: pd.DataFrame, model: SERModel, folder: Path, screen: Screen) -> None:
-    """Draw the course of each recording."""
-    from experiment_runner.course_picture import course_picture
-    from experiment_runner.picture_style import save_picture
-
-    taken: set[str] = set()
-    for name, course in table.groupby("file", sort=False):
-        stem = Path(str(name)).stem
-        free = next(stem + end for end in chain([""], map("-{}".format, count(2))) if stem + end not in taken)
-        taken.add(free)
-        save_picture(
-            course_picture(course, model.description.attribute_scale, Path(str(name)).name), folder / f"{free}.png"
-        )
-    screen.line(f"{folder}: {len(taken):,} pictures")
 
 
 if __name__ == "__main__":

@@ -142,7 +142,9 @@ def test_recordings_that_cannot_be_used_cost_nothing_else(
         ([".", "--model", "nowhere"], "there is no trained model at nowhere; name a run's folder"),
         (["empty"], "the folder empty holds no recording"),
         (["list.csv"], "list.csv has no column path or file"),
-        (["gone.csv"], "there is no file gone.csv"),
+        (["gone.csv"], "the list of recordings: there is no file gone.csv; correct the path"),
+        (["pipe.csv"], "the list of recordings: pipe.csv: is no regular file; correct the path"),
+        (["ragged.csv"], "the list of recordings: ragged.csv: a row has more cells than the header"),
         (["empty", "--segment-seconds", "0.001"], "a segment has 0.025 to 300 seconds, not 0.001"),
         (["empty", "--segment-seconds", "3", "--hop-seconds", "-1"], "a hop has 0.025 seconds or more, not -1"),
         (["empty", "--device", "cuda"], "run with --device cpu"),
@@ -161,6 +163,8 @@ def test_wrong_input_is_one_sentence(
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     Path("list.csv").write_text("name\nx.wav\n")
+    Path("ragged.csv").write_text("path\nx.wav,y.wav\n")
+    os.mkfifo("pipe.csv")
     assert call(run, *arguments) == 2
     assert sentence in capsys.readouterr().err
 

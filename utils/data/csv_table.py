@@ -71,20 +71,26 @@ def _check_values(name: str, source: Path, rows: pd.DataFrame) -> None:
             raise DataError(f'{name}: {source}: {place}: {column} is "{found}"; allowed: {allowed}')
 
 
-def read_text_table(name: str, source: Path) -> pd.DataFrame:
+def read_text_table(name: str, source: Path, key: str | None = "PATH_TO_LABEL") -> pd.DataFrame:
     """Read a CSV as text, cells stripped, empty cells missing.
+
+    Args:
+        name: Of the corpus, or of what else the table is.
+        source: The CSV.
+        key: Under which the configuration names it; None where it does not.
 
     Raises:
         DataError: Where the file is missing or not a CSV.
     """
+    place = name if key is None else f"{name}: {key}"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             rows = pd.read_csv(bounded(source, MOST_LABEL_BYTES), **CSV_DIALECT)
     except FileNotFoundError:
-        raise DataError(f"{name}: PATH_TO_LABEL: there is no file {source}; correct the path") from None
+        raise DataError(f"{place}: there is no file {source}; correct the path") from None
     except OSError as error:
-        raise DataError(f"{name}: PATH_TO_LABEL: {source}: {error.strerror}; correct the path") from None
+        raise DataError(f"{place}: {source}: {error.strerror}; correct the path") from None
     except pd.errors.ParserWarning:
         raise DataError(f"{name}: {source}: a row has more cells than the header; correct the row") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

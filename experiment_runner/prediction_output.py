@@ -1,0 +1,83 @@
+"""Predictions for people and programs: a table on the screen, a file, and pictures of courses."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from itertools import chain, count
+from pathlib import Path
+
+import pandas as pd
+
+from experiment_runner.prediction_columns import END, START, as_clock, attributes_of, classes_of
+from experiment_runner.screen import Screen
+from experiment_runner.ser_model import SERModel
+from utils.files import write_whole
+
+STANDARD_OUTPUT = "-"
+FORMATS = (".csv", ".jsonl")
+MOST_ROWS = 40
+"""That are shown on the screen."""
+
+
+def try_output(output: str | None) -> None:
+    """Write beside where predictions are to go, before hours are spent on them.
+
+    Raises:
+        OSError: Where that cannot be done.
+    """
+    if output is not None and output != STANDARD_OUTPUT:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=Path(output).parent):
+            pass
+
+
+def keep(table: pd.DataFrame, output: str | None, screen: Screen) -> None:
+    """Write predictions where the command line says, else show them."""
+    if output is None:
+        show(table, screen)
+    elif output == STANDARD_OUTPUT:
+        sys.stdout.write(table.to_csv(index=False))
+    else:
+        path = Path(output)
+        is_csv = path.suffix == ".csv"
+        lines = "" if is_csv else table.to_json(orient="records", lines=True, double_precision=15)
+        write_whole(path, table.to_csv(index=False) if is_csv else lines or "")
+        screen.line(f"{path}: {len(table):,} rows of {table['file'].nunique():,} recordings")
+
+
+def show(table: pd.DataFrame, screen: Screen) -> None:
+    """Show what is predicted of each recording or segment, as people read it."""
+    if table.empty:
+        return
+    shown = table.head(MOST_ROWS)
+    cells = {"file": list(shown["file"])}
+    if START in shown:
+        cells["from"], cells["to"] = (list(map(as_clock, shown[name])) for name in (START, END))
+    if "prediction" in shown:
+        highest = shown[[f"prob_{name}" for name in classes_of(shown)]].max(axis=1)
+        cells["emotion"] = list(shown["prediction"])
+        cells["probability"] = [f"{value:.2f}" for value in highest]
+    for name in attributes_of(shown):
+        cells[name] = [f"{value:.2f}" for value in shown[f"pred_{name}"]]
+    if "gender_prediction" in shown:
+        cells["gender"] = list(shown["gender_prediction"])
+    more = len(table) - len(shown)
+    notes = [f"{more:,} more rows; --output FILE.csv writes all of them"] if more else []
+    screen.table("", list(cells), zip(*cells.values(), strict=True), range(1, len(cells)), notes)
+
+
+def draw(table: pd.DataFrame, model: SERModel, folder: Path, screen: Screen) -> None:
+    """Draw the course of each recording."""
+    from experiment_runner.course_picture import course_picture
+    from experiment_runner.picture_style import save_picture
+
+    taken: set[str] = set()
+    for name, course in table.groupby("file", sort=False):
+        stem = Path(str(name)).stem
+        free = next(stem + end for end in chain([""], map("-{}".format, count(2))) if stem + end not in taken)
+        taken.add(free)
+        save_picture(
+            course_picture(course, model.description.attribute_scale, Path(str(name)).name), folder / f"{free}.png"
+        )
+    screen.line(f"{folder}: {len(taken):,} pictures")
