@@ -15,11 +15,12 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # public, but not in its __all__
 
 from experiment_runner.evaluate import FIGURES
-from experiment_runner.model_card_facts import data_rows, describe_upstream, known_corpus, outputs, training_rows
+from experiment_runner.model_card_facts import data_rows, describe_upstream, outputs, training_rows
 from experiment_runner.model_card_snippet import complete_snippet
 from experiment_runner.pages import render_markdown
 from experiment_runner.report import CAPTIONS, OWN_SPLIT, PICTURES, StoredRun, cautions, read_run
 from experiment_runner.run_folder import RunError
+from experiment_runner.stored_experiment import known_corpus
 from utils.files import MOST_JSON_BYTES, read_text
 from utils.git_source import is_git_url
 from utils.metrics import Figures
@@ -118,7 +119,7 @@ def _read_split(run: StoredRun, label: str) -> Evaluated:
 
 def _metadata(run: StoredRun, tests: list[Evaluated], repo_id: str, license_id: str | None) -> ModelCardData:
     """Return what the hub reads; what is not known, or not of test splits, is left out."""
-    corpus = known_corpus(run)
+    corpus = known_corpus(run.config, run.resolved)
     upstream = run.provenance.get("upstream_id")
     results = [result for test in tests for result in _results(run, test)]
     return ModelCardData(
@@ -166,7 +167,7 @@ def _render(
         title=repo_id.rpartition("/")[2],
         license=license_id,
         cautions=cautions(run),
-        corpus=known_corpus(run),
+        corpus=known_corpus(run.config, run.resolved),
         release=run.resolved.get("corpus_release"),
         upstream=describe_upstream(run),
         outputs=outputs(run),

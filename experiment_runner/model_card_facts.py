@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from experiment_runner.report import OWN_SPLIT, StoredRun
 from utils.configuration import ExperimentConfig
 from utils.metrics import Figures
 from utils.upstreams import UPSTREAMS
-
-
-@dataclass(frozen=True)
-class KnownCorpus:
-    """What everybody can know of a published corpus: its language's code and name, and what is spoken in it."""
-
-    language: str
-    language_name: str
-    speech: str
-
-
-PUBLISHED = {
-    "msppodcast": KnownCorpus("en", "English", "speech of podcasts"),
-    "emodb": KnownCorpus("de", "German", "acted speech"),
-    "ravdess": KnownCorpus("en", "English", "acted speech"),
-    "cremad": KnownCorpus("en", "English", "acted speech"),
-}
-"""By name in lower case, letters and digits alone."""
-
-
-def known_corpus(run: StoredRun) -> KnownCorpus | None:
-    """Return what is known of the training corpus; None where it has no published one's name, or is synthetic."""
-    name = run.config.corpus
-    is_synthetic = name in run.resolved.get("synthetic_corpora", ())
-    return None if is_synthetic else PUBLISHED.get(re.sub(r"[\W_]", "", name.lower()))
 
 
 def outputs(run: StoredRun) -> list[tuple[str, list[str], str]]:

@@ -9,6 +9,7 @@ colorblind people", 2008.
 
 from __future__ import annotations
 
+import io
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,18 @@ def entitle(figure: Figure, title: str) -> None:
 def save_picture(figure: Figure, path: Path) -> None:
     """Write a figure as PNG or PDF that appears whole or not at all, the same bytes each time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    undated = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}[path.suffix]
-    with whole(path, is_flushed=False) as partial, matplotlib.rc_context(STYLE):
-        figure.savefig(partial, format=path.suffix[1:], dpi=DOTS_PER_INCH, metadata=undated)
+    with whole(path, is_flushed=False) as partial:
+        _write(figure, partial, path.suffix[1:])
+
+
+def as_png(figure: Figure) -> bytes:
+    """Return a figure as the PNG that `save_picture` would write."""
+    buffer = io.BytesIO()
+    _write(figure, buffer, "png")
+    return buffer.getvalue()
+
+
+@styled
+def _write(figure: Figure, place: Path | io.BytesIO, kind: str) -> None:
+    undated = {"png": {"Software": None}, "pdf": {"CreationDate": None}}[kind]
+    figure.savefig(place, format=kind, dpi=DOTS_PER_INCH, metadata=undated)

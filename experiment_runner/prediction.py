@@ -149,10 +149,15 @@ class Predictions:
             paths: The recordings.
             advance: Told how many more seconds of audio are done.
         """
+        for seconds in self.steps(paths):
+            advance(seconds)
+
+    def steps(self, paths: Sequence[str]) -> Iterator[float]:
+        """Predict recordings batch by batch, as somebody asks for the next, and yield the seconds of audio in each."""
         windows = self.windows
         for batch in _batches(_pieces(paths, windows, self.problems), BATCH_SECONDS[self.model.device.type]):
             self._add(batch)
-            advance(sum(piece.excerpt.seconds if windows is None else windows.hop_seconds for piece in batch))
+            yield sum(piece.excerpt.seconds if windows is None else windows.hop_seconds for piece in batch)
 
     def _add(self, batch: Sequence[_Piece]) -> None:
         """Predict a batch; one that does not fit into the memory of a GPU in halves."""

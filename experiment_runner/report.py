@@ -29,11 +29,11 @@ from experiment_runner.pictures import (
     training_curves_picture,
 )
 from experiment_runner.prediction_columns import attributes_of, classes_of
-from experiment_runner.run_folder import EXPERIMENT, METRICS, RESULT, SKIPPED, RunError
+from experiment_runner.run_folder import METRICS, RESULT, SKIPPED, RunError
+from experiment_runner.stored_experiment import has_random_upstream, read_experiment, synthetic_corpora
 from utils.configuration import ExperimentConfig
-from utils.files import read_toml, write_whole
+from utils.files import write_whole
 from utils.metrics import Figures
-from utils.upstreams import UPSTREAMS
 
 REPORT = "report.html"
 PICTURES = "pictures"
@@ -108,7 +108,7 @@ def read_run(folder: Path) -> StoredRun:
         RunError: Where the folder is no run.
     """
     problems: list[str] = []
-    experiment, resolved, config = _read_experiment(folder)
+    experiment, resolved, config = read_experiment(folder)
     epochs = _read_epochs(folder / METRICS, problems)
     result = _read_json(folder / RESULT, problems)
     best = folder / "checkpoints" / "best"
@@ -126,22 +126,6 @@ def read_run(folder: Path) -> StoredRun:
         splits=tuple(_read_splits(folder, groups, problems)),
         problems=tuple(problems),
     )
-
-
-def _read_experiment(folder: Path) -> tuple[dict[str, Any], dict[str, Any], ExperimentConfig]:
-    """Return the configuration as written, what was resolved, and the configuration of the keys still known."""
-    try:
-        document = read_toml(folder / EXPERIMENT)
-        experiment, resolved = document["experiment"], document["resolved"]
-        known = {key: value for key, value in experiment.items() if key in ExperimentConfig.model_fields}
-        return experiment, resolved, ExperimentConfig.model_validate(known)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise RunError(
-            f"{folder} is no run: it has no {EXPERIMENT}; name a folder such as runs/<experiment>/seed-<n>"
-        ) from error
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise RunError(f"{folder / EXPERIMENT} cannot be read ({reason}); restore it or train again") from error
 
 
 def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
@@ -282,11 +266,10 @@ def _embedded(path: Path) -> dict[str, str]:
 def cautions(run: StoredRun) -> list[str]:
     """Return what nobody who reads a figure of this run may overlook: that its data or its upstream are not real."""
     warnings = []
-    synthetic = run.resolved.get("synthetic_corpora")
+    synthetic = synthetic_corpora(run.resolved)
     if synthetic:
-        warnings.append(f"SYNTHETIC data: {', '.join(map(str, synthetic))}. These figures say nothing about speech.")
-    upstream = str(run.resolved.get("upstream", ""))
-    if "RANDOM weights" in upstream or run.config.upstream_model in UPSTREAMS["built_in"]:
+        warnings.append(f"SYNTHETIC data: {', '.join(synthetic)}. These figures say nothing about speech.")
+    if has_random_upstream(run.config, run.resolved):
         warnings.append(f"RANDOM weights: the upstream {run.config.upstream_model} was not pre-trained.")
     return warnings
 
