@@ -1,14 +1,16 @@
-"""Say what a trained model hears in recordings, whole or as a course over time, or export it as ONNX."""
+"""Say what a trained model hears in recordings, on the screen, in files or on a page; or export it as ONNX."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import threading
 from pathlib import Path
 
 import torch
 
 from experiment_runner.checkpoints import CheckpointError
+from experiment_runner.demo_place import DemoError, demo_place
 from experiment_runner.device import DeviceError, choose_device
 from experiment_runner.interruption import stopped_as_by_keyboard
 from experiment_runner.onnx_export import ExportError, export_onnx
@@ -27,6 +29,7 @@ from utils.hub import HubError
 __all__ = ["SERModel", "Windows", "predict"]
 
 ALL_WELL, INCOMPLETE, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+LAST_PORT = 65_535
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -48,9 +51,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--hop-seconds", type=float, metavar="S", help="from one to the next; default: half a segment")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the course over time of each recording")
     parser.add_argument("--export", type=Path, metavar="FILE.onnx", help="write the model as ONNX")
+    parser.add_argument("--serve", action="store_true", help="show a page to record or upload speech, here alone")
+    parser.add_argument("--port", type=port_number, metavar="N", help="of the page; default: the first free from 7860")
     options = parser.parse_args(arguments)
-    if bool(options.recordings) == bool(options.export):
-        parser.error("name recordings to predict, or --export FILE.onnx")
+    if bool(options.recordings) + bool(options.export) + options.serve != 1:
+        parser.error("name recordings to predict, or --export FILE.onnx, or --serve")
+    if options.port is not None and not options.serve:
+        parser.error("--port needs --serve")
+    if not options.recordings and (options.output or options.segment_seconds is not None):
+        parser.error("--output and --segment-seconds are for recordings that the command line names")
     if options.export and options.export.suffix != ".onnx":
         parser.error(f"--export takes a file that ends in .onnx, not {options.export}")
     if options.output and options.output != STANDARD_OUTPUT and Path(options.output).suffix not in FORMATS:
@@ -62,8 +71,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
+def port_number(text: str) -> int:
+    """Read a port."""
+    if not text.isdecimal() or not 1 <= int(text) <= LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text} is no port; give one from 1 to {LAST_PORT}")
+    return int(text)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 where everything was predicted, 1 where something was not, 2 for wrong input."""
+    """Return 0 where everything was predicted or the page was ended, 1 where something was not, 2 for wrong input."""
     options = parse_arguments(arguments)
     screen = Screen(to_stderr=options.output == STANDARD_OUTPUT)
     try:
@@ -71,14 +87,16 @@ def main(arguments: list[str] | None = None) -> int:
             device = choose_device(options.device, screen, ALONE)
             windows, precision = windows_of(options), precision_of(options, device)
             try_output(options.output)
-            model = SERModel.from_pretrained(options.model, device, token=read_token("HUGGINGFACE_TOKEN"))
+            if options.serve:
+                return show_page(options, device, precision, screen)
+            model = load(options, device)
             if options.export:
                 return export(model, options.export, screen)
             return predict_all(model, options, windows, precision, screen)
     except (ConfigurationError, CheckpointError, HubError, DeviceError, DataError) as error:
         print_error(error)
         return WRONG_INPUT
-    except (ExportError, OSError) as error:
+    except (DemoError, ExportError, OSError) as error:
         print_error(error)
         return INCOMPLETE
     except KeyboardInterrupt:
@@ -111,6 +129,23 @@ def export(model: SERModel, path: Path, screen: Screen) -> int:
     """Write a model as ONNX."""
     difference = export_onnx(model, path)
     screen.line(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; onnxruntime and torch differ by {difference:.1e}")
+    return ALL_WELL
+
+
+def load(options: argparse.Namespace, device: torch.device) -> SERModel:
+    """Return the model that the command line names."""
+    return SERModel.from_pretrained(options.model, device, token=read_token("HUGGINGFACE_TOKEN"))
+
+
+def show_page(options: argparse.Namespace, device: torch.device, precision: Precision, screen: Screen) -> int:
+    """Show a page until it is ended, then delete what was sent to it."""
+    threads = threading.enumerate()
+    with demo_place(options.port) as place:
+        from experiment_runner.demo_server import leave_predictions, serve
+
+        serve(load(options, device), options.model, precision, place, screen)
+    screen.line("ended; what was sent to the page is deleted")
+    leave_predictions(threads)
     return ALL_WELL
 
 

@@ -1,0 +1,75 @@
+"""Who may ask the demo page's server for what: this machine's own page alone, and recordings alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HOSTS = ("127.0.0.1", "localhost")
+FILES = ("/gradio_api/file=", "/gradio_api/file/")
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+        "style-src 'self' 'unsafe-inline'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""The browser asks nobody but this server, whatever the page's parts would like, and shows the page in no other."""
+
+
+class Guard:
+    """Refuses what the page itself never asks for.
+
+    A site on the internet can have a browser ask this machine: by a name that leads to 127.0.0.1, which its `Host`
+    shows, or from another page, which its `Origin` shows. Gradio alone answers both, keeps its answers from other
+    pages' scripts only, and fetches addresses for who asks it for files.
+
+    Args:
+        app: The server.
+        folder: Of the recordings that may be read.
+    """
+
+    def __init__(self, app: ASGIApp, folder: Path) -> None:
+        self._app = app
+        self._folder = folder.resolve()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        refusal = next(self._refusals(scope), None)
+        if refusal is not None:
+            await PlainTextResponse(refusal, status_code=403)(scope, receive, send)
+            return
+        is_file = scope["path"].startswith(FILES)
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS | ({"Cache-Control": "no-store"} if is_file else {}))
+            await send(message)
+
+        await self._app(scope, receive, send_guarded)
+
+    def _refusals(self, scope: Scope) -> Iterator[str]:
+        headers, path = Headers(scope=scope), str(scope["path"])
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if host.partition(":")[0] not in HOSTS:
+            yield f"this page is at {' or '.join(HOSTS)} alone"
+        if origin is not None and origin != f"http://{host}":
+            yield "another page has no business here"
+        for prefix in FILES:
+            if path.startswith(prefix) and not self._is_recording(path.removeprefix(prefix)):
+                yield "there is nothing to read here but recordings that were sent"
+
+    def _is_recording(self, name: str) -> bool:
+        try:
+            return Path(name).resolve().is_relative_to(self._folder)
+        except (OSError, ValueError):
+            return False

@@ -1,0 +1,114 @@
+"""The demo page: a recording in, what a model hears in it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from experiment_runner.demo_answer import Shown, answer, cancelled, refuse
+from experiment_runner.demo_uploads import Uploads
+from experiment_runner.model_description import ModelDescription
+from experiment_runner.model_origin import origin_of
+from experiment_runner.optimisation import Precision
+from experiment_runner.pages import render_page
+from experiment_runner.ser_model import SERModel
+from utils import print_unforeseen
+from utils.data import DataError
+
+HEADER = "demo_header.html.jinja"
+STYLE = Path(__file__).with_name("demo_page.css")
+OLDEST_SECONDS = 3600
+"""Of a recording that a browser has sent and left behind without a word."""
+SANS = ("Segoe UI", "Roboto", "Helvetica Neue", "DejaVu Sans", "sans-serif")
+MONO = ("Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
+EMPTY = Shown('<p class="ser-soft">Record or choose speech; what the model hears in it stands here then.</p>', "")
+UNFORESEEN = "Something broke that nobody had foreseen; what it was stands where the program was started."
+
+
+def build_page(model: SERModel, name: str, precision: Precision, uploads: Uploads) -> gr.Blocks:
+    """Return the page for a model.
+
+    Args:
+        model: The model.
+        name: By which it was asked for.
+        precision: Of the forward passes.
+        uploads: Where recordings come from.
+    """
+    header = render_page(HEADER, origin=origin_of(model, name), abilities=abilities(model.description))
+
+    def run(document: dict[str, Any] | None, request: gr.Request) -> Iterator[Shown]:
+        yield from _answers(model, precision, uploads, document, str(request.session_hash))
+
+    def clear(request: gr.Request) -> Shown:
+        uploads.forget(str(request.session_hash))
+        return EMPTY
+
+    def leave(request: gr.Request) -> None:
+        uploads.forget(str(request.session_hash))
+
+    page = gr.Blocks(title="Emotion in speech", analytics_enabled=False, delete_cache=(60, OLDEST_SECONDS))
+    with page:
+        gr.HTML(header, elem_id="header", apply_default_css=False)
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                audio = gr.Audio(
+                    sources=["upload", "microphone"],
+                    type="filepath",
+                    label="Recording",
+                    editable=False,
+                    buttons=[],
+                    elem_id="recording",
+                )
+                with gr.Row():
+                    start = gr.Button("Run", variant="primary", elem_id="run")
+                    cancel = gr.Button("Cancel", elem_id="cancel")
+            with gr.Column(scale=1, min_width=300):
+                whole = gr.HTML(EMPTY.answer, elem_id="answer", apply_default_css=False)
+        course = gr.HTML(EMPTY.course, elem_id="course", apply_default_css=False)
+        running = gr.on(
+            [audio.upload, audio.stop_recording, start.click],
+            run,
+            audio,
+            [whole, course],
+            preprocess=False,
+            show_progress="hidden",
+            trigger_mode="always_last",
+            concurrency_limit=1,
+            api_visibility="private",
+        )
+        cancel.click(cancelled, course, course, cancels=[running], show_progress="hidden", api_visibility="private")
+        audio.clear(clear, None, [whole, course], cancels=[running], show_progress="hidden", api_visibility="private")
+        page.unload(leave)
+    return page
+
+
+def abilities(description: ModelDescription) -> list[str]:
+    """Say what a model does, a part of a sentence for each of its heads."""
+    parts = {
+        "tells apart": description.classes,
+        "rates": description.attributes,
+        "tells the speaker's gender:": description.genders,
+    }
+    return [f"{verb} {', '.join(names)}" for verb, names in parts.items() if names]
+
+
+def _answers(
+    model: SERModel, precision: Precision, uploads: Uploads, document: dict[str, Any] | None, session: str
+) -> Iterator[Shown]:
+    """Return what to show, or the sentence why there is nothing to show."""
+    try:
+        path, name = uploads.take(session, document)
+        yield from answer(model, precision, path, name)
+    except DataError as error:
+        yield refuse(str(error))
+    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the page
+        print_unforeseen(error)
+        yield refuse(UNFORESEEN)
+
+
+def theme() -> gr.themes.Base:
+    """Return how the page looks, with fonts of the reader's own machine: others would be asked of the network."""
+    return gr.themes.Default(primary_hue="blue", font=SANS, font_mono=MONO)
