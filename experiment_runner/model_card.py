@@ -74,7 +74,7 @@ def make_card(run_folder: Path, repo_id: str, license_id: str | None = None) -> 
     Args:
         run_folder: Such as `runs/<experiment>/seed-<n>`; nothing is written there.
         repo_id: Where the model will lie on the hub, `<user>/<name>`.
-        license_id: Of the weights, as the hub names it; left out where nobody has decided.
+        license_id: Of the weights, as the hub names it; where None, that of the experiment, if anybody has decided.
 
     Raises:
         RunError: Where the folder is no finished run or cannot be read whole, or the name is none.
@@ -89,6 +89,7 @@ def make_card(run_folder: Path, repo_id: str, license_id: str | None = None) -> 
     if run.course.result is None or not run.description or run.problems:
         why = "; ".join(run.problems) or "its training has not finished"
         raise RunError(f"{run_folder} cannot have a model card: {why}; train it to the end, or restore what is missing")
+    license_id = license_id or run.config.license
     tests = [_read_split(run, label) for label in _evaluated(run_folder)]
     development = _read_split(run, "development")
     metadata = _metadata(run, [test for test in tests if OWN_SPLIT.fullmatch(test.label)], repo_id, license_id)

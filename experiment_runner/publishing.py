@@ -27,23 +27,29 @@ PUBLISHED = "published.json"
 def upload_run(
     run_folder: Path, repo_id: str, token: str | None, is_public: bool = False, license_id: str | None = None
 ) -> Uploaded:
-    """Upload a finished run's best model with its card; a repository that is there gets a new revision.
+    """Upload a finished run's best model with its card, and note in the run's folder that this was done.
+
+    A repository that is there gets a new revision.
 
     Args:
         run_folder: Such as `runs/<experiment>/seed-<n>`.
         repo_id: `<user>/<name>`.
         token: Of the hub, one that may write.
         is_public: Whether a new repository can be read by everybody; one that is there stays as it is.
-        license_id: Of the weights, as the hub names it.
+        license_id: Of the weights, as the hub names it; where None, that of the experiment.
 
     Raises:
         RunError: Where the folder is no finished run.
         CheckpointError: Where its checkpoint is missing or damaged.
         HubError: Where the hub does not take it.
+        OSError: Where it cannot be noted.
     """
     with tempfile.TemporaryDirectory(prefix="upload-") as name:
         gather(run_folder, Path(name), repo_id, license_id)
-        return upload(Path(name), repo_id, token, is_public)
+        done = upload(Path(name), repo_id, token, is_public)
+    state = _state(run_folder, repo_id, license_id)
+    write_json(run_folder / PUBLISHED, {"url": done.url, "revision": done.revision, "state": state})
+    return done
 
 
 def gather(run_folder: Path, folder: Path, repo_id: str, license_id: str | None = None) -> None:
@@ -79,21 +85,22 @@ def publish(run: Run) -> None:
     if repo_id is None:
         return
     try:
-        state = _state(folder, repo_id)
-        if _published(folder).get("state") == state:
+        if _published(folder).get("state") == _state(folder, repo_id, run.config.license):
             return
         run.screen.line(f"{run.name}: uploading to {repo_id}")
-        done = upload_run(folder, repo_id, read_token("HUGGINGFACE_TOKEN"))
-        write_json(folder / PUBLISHED, {"url": done.url, "revision": done.revision, "state": state})
+        done = upload_run(folder, repo_id, read_token("HUGGINGFACE_TOKEN"), license_id=run.config.license)
         run.screen.line(f"{run.name}: uploaded: {done}")
     except Exception as error:  # noqa: BLE001 - whatever keeps it from being uploaded, the run is done
         later = python_command("utils.hf_uploader", [folder, repo_id])
         run.screen.warn(f"{run.name}: not uploaded ({' '.join(str(error).split())}); to do it later: {later}")
 
 
-def _state(folder: Path, repo_id: str) -> str:
+def _state(folder: Path, repo_id: str, license_id: str | None) -> str:
     """Return a hash of what would be uploaded; the card holds every figure, the manifest a hash of the weights."""
-    texts = [make_card(folder, repo_id).text, read_text(folder / "checkpoints" / "best" / MANIFEST, MOST_JSON_BYTES)]
+    texts = [
+        make_card(folder, repo_id, license_id).text,
+        read_text(folder / "checkpoints" / "best" / MANIFEST, MOST_JSON_BYTES),
+    ]
     texts += [read_text(path, MOST_JSON_BYTES) for path in sorted((folder / "evaluation").glob("*.json"))]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 

@@ -13,9 +13,14 @@ import torch
 from experiment_runner.interruption import end_children
 from tests.synthetic_podcast import SyntheticPodcast, write_podcast
 
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")  # nothing is left in the home of who runs the tests
+_cache = tempfile.TemporaryDirectory(prefix="cache-")
+os.environ["XDG_CACHE_HOME"] = _cache.name  # nothing is left in the home of who runs the tests
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+def pytest_unconfigure() -> None:
+    _cache.cleanup()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -65,7 +65,7 @@ def trained(
 
 @pytest.mark.slow
 def test_a_run_is_uploaded_whenever_it_has_changed(
-    trained: tuple[Path, CompletedProcess[str]], hub: Hub, tmp_path: Path
+    trained: tuple[Path, CompletedProcess[str]], hub: Hub, emodb_folder: Path
 ) -> None:
     folder, evaluated = trained
     assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr
@@ -79,6 +79,13 @@ def test_a_run_is_uploaded_whenever_it_has_changed(
     hub.requests.clear()
     assert call(hub, folder, *MAIN).returncode == call(hub, folder, *MAIN, "--test").returncode == 0
     assert hub.requests == [], "it is there as it is"
+    stated = call(hub, folder, "-m", "utils.hf_uploader", "runs/emodb/seed-42", "user/ser-emodb", "--license", "mit")
+    assert stated.returncode == 0, stated.stderr
+    assert "license: mit\n" in hub.files("user/ser-emodb", "main")["README.md"].decode()
+    write_files(folder, emodb_folder, LISTED.replace("push_to_hub", 'license = "mit"\npush_to_hub'))
+    hub.requests.clear()
+    assert call(hub, folder, *MAIN).returncode == 0
+    assert hub.requests == []
 
 
 @pytest.mark.slow
