@@ -79,7 +79,8 @@ def fetched(name: str, revision: str | None, screen: Screen) -> bool:
 def describe(model: Fetched) -> str:
     """Say where a model is."""
     revision = f", revision {model.revision}" if model.revision else ""
-    return f"{model.folder}{revision}{'' if model.is_new else ', was there'}"
+    note = f" ({model.note})" if model.note else ""
+    return f"{model.folder}{revision}{'' if model.is_new else ', was there'}{note}"
 
 
 def needed_upstreams(corpora_file: Path, experiments_file: Path) -> list[str]:
@@ -104,7 +105,7 @@ def show_models(corpora_file: Path, experiments_file: Path, screen: Screen) -> i
 def describe_row(model: KnownModel, needed: list[str]) -> tuple[str, ...]:
     """Return the cells of a model."""
     size = "" if model.size is None else f"{model.size / 1e6:,.0f}"
-    is_there = "" if model.size is None else "yes"
+    is_there = "" if model.size is None else "yes" if model.is_readable else "damaged: fetch it again"
     return model.name, model.source, "yes" if model.name in needed else "", is_there, model.revision[:12], size
 
 

@@ -15,9 +15,9 @@ from experiment_runner.device import DeviceError, choose_device
 from experiment_runner.interruption import stopped_as_by_keyboard
 from experiment_runner.onnx_export import ExportError, export_onnx
 from experiment_runner.optimisation import Precision, choose_precision
-from experiment_runner.prediction import Predictions, list_problems, look_at, predict
+from experiment_runner.prediction import Predictions, look_at, predict
 from experiment_runner.prediction_inputs import find_recordings
-from experiment_runner.prediction_output import FORMATS, STANDARD_OUTPUT, draw, keep, try_output
+from experiment_runner.prediction_output import FORMATS, STANDARD_OUTPUT, draw, keep, tell_problems, try_folder
 from experiment_runner.processes import ALONE
 from experiment_runner.screen import Screen
 from experiment_runner.ser_model import SERModel
@@ -64,8 +64,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"--export takes a file that ends in .onnx, not {options.export}")
     if options.output and options.output != STANDARD_OUTPUT and Path(options.output).suffix not in FORMATS:
         parser.error(f"--output takes a file that ends in {' or '.join(FORMATS)}, not {options.output}")
-    if options.output and Path(options.output).is_dir():
-        parser.error(f"--output {options.output} is a folder; name a file")
+    for option, file in (("--output", options.output), ("--export", options.export)):
+        if file and Path(file).is_dir():
+            parser.error(f"{option} {file} is a folder; name a file")
     if options.segment_seconds is None and (options.hop_seconds is not None or options.plots is not None):
         parser.error("--hop-seconds and --plots need --segment-seconds")
     return options
@@ -86,7 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
         with stopped_as_by_keyboard():
             device = choose_device(options.device, screen, ALONE)
             windows, precision = windows_of(options), precision_of(options, device)
-            try_output(options.output)
+            for folder in written_folders(options):
+                try_folder(folder)
             if options.serve:
                 return show_page(options, device, precision, screen)
             model = load(options, device)
@@ -105,6 +107,13 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
         print_unforeseen(error)
         return INCOMPLETE
+
+
+def written_folders(options: argparse.Namespace) -> list[Path]:
+    """Return the folders that something is to be written into."""
+    files = [options.export, options.output if options.output != STANDARD_OUTPUT else None]
+    folders = [Path(file).parent for file in files if file is not None]
+    return folders + ([options.plots] if options.plots is not None else [])
 
 
 def windows_of(options: argparse.Namespace) -> Windows | None:
@@ -153,7 +162,12 @@ def predict_all(
     model: SERModel, options: argparse.Namespace, windows: Windows | None, precision: Precision, screen: Screen
 ) -> int:
     """Predict what the command line names, show or write it, and draw it."""
-    usable = look_at(find_recordings(options.recordings), windows)
+    named = find_recordings(options.recordings)
+    if not named.recordings:
+        raise DataError("; ".join(named.unusable))
+    for sentence in named.unusable:
+        screen.error(sentence)
+    usable = look_at(named.recordings, windows)
     predictions = Predictions(model, windows, precision, dict(usable.problems))
     is_interrupted = False
     with screen.count(round(sum(usable.seconds.values())), "seconds of audio") as advance:
@@ -165,13 +179,11 @@ def predict_all(
     keep(table, options.output, screen)
     if options.plots is not None:
         draw(table, model, options.plots, screen)
-    if predictions.problems:
-        number = f"{len(predictions.problems):,} of {len(usable.seconds) + len(usable.problems):,}"
-        screen.error(f"{number} recordings were not predicted: {list_problems(predictions.problems)}")
+    tell_problems(predictions.problems, len(usable.seconds) + len(usable.problems), options.output, screen)
     if is_interrupted:
         screen.error(f"interrupted; {table['file'].nunique():,} of {len(usable.seconds):,} recordings were begun")
         return INTERRUPTED
-    return INCOMPLETE if predictions.problems else ALL_WELL
+    return INCOMPLETE if predictions.problems or named.unusable else ALL_WELL
 
 
 if __name__ == "__main__":

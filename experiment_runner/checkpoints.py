@@ -8,13 +8,13 @@ are kept for going on from lose nothing, the best one loses its `state/`, all ot
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import re
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,8 +25,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from utils.files import MOST_JSON_BYTES, read_text, write_whole
-from utils.model_files import CONFIG, MANIFEST, WEIGHTS
+from utils.files import MOST_JSON_BYTES, fingerprint, read_text, write_whole
+from utils.model_files import CONFIG, MANIFEST, MODEL_FILES, WEIGHTS
 
 STATE = "state"
 STATE_TENSORS = "state.safetensors"
@@ -255,11 +255,22 @@ class CheckpointStore:
 def write_model(folder: Path, weights: Mapping[str, Tensor], documents: Mapping[str, object]) -> None:
     """Write a model that `read_checkpoint` reads into a folder, in place of one that is there.
 
+    The one that is there stays until the new one is on the disk; one that was half replaced is read as damaged.
+
     Raises:
         CheckpointError: Where it cannot be written.
     """
     try:
-        _write(folder, WEIGHTS, weights, documents, {})
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as name:
+            written = Path(name)
+            _write(written, WEIGHTS, weights, documents, {})
+            for file in (*(file for file in MODEL_FILES if file != MANIFEST), MANIFEST):
+                if (written / file).is_file():
+                    os.replace(written / file, folder / file)
+                else:
+                    (folder / file).unlink(missing_ok=True)
+        _flush(folder)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder} cannot be written ({getattr(error, 'strerror', None) or error})") from error
 
@@ -375,15 +386,6 @@ def _remove(path: Path) -> None:
 
 def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
-
-
-def fingerprint(path: Path) -> dict[str, object]:
-    """Return what a manifest says of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
 def _flush(path: Path) -> None:

@@ -70,6 +70,11 @@ def refuse(sentence: str) -> Shown:
     return Shown(render_page(ANSWER, problem=sentence), "")
 
 
+def waiting() -> Shown:
+    """Return a page without an answer, until the model has time for the recording."""
+    return Shown("", _course("Waiting; another recording may be before this one", share=0.0))
+
+
 def answer(model: SERModel, precision: Precision, path: Path, name: str) -> Iterator[Shown]:
     """Predict a recording, and return what to show as soon as there is more of it.
 

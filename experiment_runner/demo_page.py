@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from experiment_runner.demo_answer import Shown, answer, cancelled, refuse
+from experiment_runner.demo_answer import Shown, answer, cancelled, refuse, waiting
 from experiment_runner.demo_uploads import Uploads
 from experiment_runner.model_description import ModelDescription
 from experiment_runner.model_origin import origin_of
@@ -39,6 +39,13 @@ def build_page(model: SERModel, name: str, precision: Precision, uploads: Upload
     """
     header = render_page(HEADER, origin=origin_of(model, name), abilities=abilities(model.description))
 
+    def take(document: dict[str, Any] | None, request: gr.Request) -> Shown:
+        try:
+            uploads.take(str(request.session_hash), document)
+        except DataError as error:
+            return refuse(str(error))
+        return waiting()
+
     def run(document: dict[str, Any] | None, request: gr.Request) -> Iterator[Shown]:
         yield from _answers(model, precision, uploads, document, str(request.session_hash))
 
@@ -68,8 +75,17 @@ def build_page(model: SERModel, name: str, precision: Precision, uploads: Upload
             with gr.Column(scale=1, min_width=300):
                 whole = gr.HTML(EMPTY.answer, elem_id="answer", apply_default_css=False)
         course = gr.HTML(EMPTY.course, elem_id="course", apply_default_css=False)
-        running = gr.on(
+        asked = gr.on(
             [audio.upload, audio.stop_recording, start.click],
+            take,
+            audio,
+            [whole, course],
+            preprocess=False,
+            show_progress="hidden",
+            queue=False,
+            api_visibility="private",
+        )
+        running = asked.then(
             run,
             audio,
             [whole, course],

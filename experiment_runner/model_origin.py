@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiment_runner.run_folder import EXPERIMENT, RunError
-from experiment_runner.ser_model import SERModel
+from experiment_runner.run_folder import RunError
+from experiment_runner.ser_model import SERModel, run_of
 from experiment_runner.stored_experiment import has_random_upstream, known_corpus, read_experiment, synthetic_corpora
 from utils.upstreams import UPSTREAMS
 
@@ -37,8 +37,8 @@ def origin_of(model: SERModel, name: str) -> Origin:
         model: The model.
         name: By which it was asked for.
     """
-    run = model.folder.parent.parent
-    if model.folder.parent.name == "checkpoints" and (run / EXPERIMENT).is_file():
+    run = run_of(model.folder)
+    if run is not None:
         try:
             return _of_run(run)
         except RunError:  # the checkpoint was compared with its hashes; what lies around it is not needed to predict

@@ -88,10 +88,10 @@ def _refuse(problems: Mapping[str, str]) -> None:
         raise DataError(f"{len(problems):,} recordings cannot be predicted: {list_problems(problems)}")
 
 
-def list_problems(problems: Mapping[str, str]) -> str:
+def list_problems(problems: Mapping[str, str], most: int = MOST_NAMED) -> str:
     """Name recordings with what is wrong with them; of many the first few."""
-    named = "; ".join(f"{path} {problem}" for path, problem in list(problems.items())[:MOST_NAMED])
-    return f"{named}; {len(problems) - MOST_NAMED:,} more" if len(problems) > MOST_NAMED else named
+    named = "; ".join(f"{path} {problem}" for path, problem in list(problems.items())[:most])
+    return f"{named}; {len(problems) - most:,} more" if len(problems) > most else named
 
 
 def look_at(paths: Iterable[str | Path], windows: Windows | None) -> Usable:

@@ -4,29 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from utils.data import DataError
 from utils.data.csv_table import read_text_table
 from utils.data.recording_names import SUFFIXES, recordings_below
 
 
-def find_recordings(names: Sequence[str]) -> list[str]:
-    """Return the recordings that files, folders and lists name.
+class Named(NamedTuple):
+    """What a command line names.
+
+    Attributes:
+        recordings: Their paths, in order.
+        unusable: Sentences on folders and lists that give none.
+    """
+
+    recordings: list[str]
+    unusable: list[str]
+
+
+def find_recordings(names: Sequence[str]) -> Named:
+    """Return the recordings that files, folders and lists name."""
+    found = Named([], [])
+    for name in names:
+        try:
+            found.recordings.extend(_below(name))
+        except DataError as error:
+            found.unusable.append(str(error))
+    return found
+
+
+def _below(name: str) -> list[str]:
+    """Return what one argument names.
 
     Raises:
-        DataError: Where a folder holds none, or a list cannot be read.
+        DataError: Where a folder holds no recording, or a list cannot be read or names none.
     """
-    found: list[str] = []
-    for name in names:
-        if Path(name).is_dir():
-            below = recordings_below(Path(name))
-            if not below:
-                raise DataError(f"the folder {name} holds no recording ({', '.join(SUFFIXES)})")
-            found += below
-        elif name.lower().endswith(".csv"):
-            found += read_list(Path(name))
-        else:
-            found.append(name)
+    if Path(name).is_dir():
+        found, what = recordings_below(Path(name)), f"the folder {name} holds no recording ({', '.join(SUFFIXES)})"
+    elif name.lower().endswith(".csv"):
+        found, what = read_list(Path(name)), f"the list {name} names no recording"
+    else:
+        return [name]
+    if not found:
+        raise DataError(what)
     return found
 
 

@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Mapping
 from itertools import chain, count
 from pathlib import Path
 
 import pandas as pd
 
+from experiment_runner.prediction import list_problems
 from experiment_runner.prediction_columns import END, START, as_clock, attributes_of, classes_of
 from experiment_runner.screen import Screen
 from experiment_runner.ser_model import SERModel
+from utils.data import DataError
 from utils.files import write_whole
 
 STANDARD_OUTPUT = "-"
 FORMATS = (".csv", ".jsonl")
+PROBLEMS = ".problems.csv"
+"""Ends the name of the file beside the output that says what was not predicted, and why."""
 MOST_ROWS = 40
 """That are shown on the screen."""
 
 
-def try_output(output: str | None) -> None:
-    """Write beside where predictions are to go, before hours are spent on them.
+def try_folder(folder: Path) -> None:
+    """Write where something is to go, before hours are spent on it; the folder is made where it is not there.
 
     Raises:
-        OSError: Where that cannot be done.
+        DataError: Where that cannot be done.
     """
-    if output is not None and output != STANDARD_OUTPUT:
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=Path(output).parent):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
+    except OSError as error:
+        raise DataError(f"nothing can be written into {folder} ({error.strerror}); name another folder") from error
 
 
 def keep(table: pd.DataFrame, output: str | None, screen: Screen) -> None:
@@ -44,6 +52,28 @@ def keep(table: pd.DataFrame, output: str | None, screen: Screen) -> None:
         lines = "" if is_csv else table.to_json(orient="records", lines=True, double_precision=15)
         write_whole(path, table.to_csv(index=False) if is_csv else lines or "")
         screen.line(f"{path}: {len(table):,} rows of {table['file'].nunique():,} recordings")
+
+
+def tell_problems(problems: Mapping[str, str], asked: int, output: str | None, screen: Screen) -> None:
+    """Say which recordings were not predicted, and why: all on the screen, or the first ones and all in a file.
+
+    Args:
+        problems: By path.
+        asked: Recordings that were asked for.
+        output: Of the command line; the file lies beside it.
+        screen: Where they are told.
+    """
+    number = f"{len(problems):,} of {asked:,} recordings were not predicted"
+    if output is None or output == STANDARD_OUTPUT:
+        if problems:
+            screen.error(f"{number}: {list_problems(problems, len(problems))}")
+        return
+    path = Path(output).with_suffix(PROBLEMS)
+    path.unlink(missing_ok=True)
+    if problems:
+        table = pd.DataFrame({"file": list(problems), "problem": list(problems.values())})
+        write_whole(path, table.to_csv(index=False).encode(errors="backslashreplace"))
+        screen.error(f"{number}: {list_problems(problems)} ({path} names all)")
 
 
 def show(table: pd.DataFrame, screen: Screen) -> None:
@@ -73,11 +103,12 @@ def draw(table: pd.DataFrame, model: SERModel, folder: Path, screen: Screen) -> 
     from experiment_runner.picture_style import save_picture
 
     taken: set[str] = set()
+    of_one_name = Counter(Path(str(name)).name for name in table["file"].unique())
     for name, course in table.groupby("file", sort=False):
         stem = Path(str(name)).stem
         free = next(stem + end for end in chain([""], map("-{}".format, count(2))) if stem + end not in taken)
         taken.add(free)
-        save_picture(
-            course_picture(course, model.description.attribute_scale, Path(str(name)).name), folder / f"{free}.png"
-        )
+        short = Path(str(name)).name
+        title = short if of_one_name[short] == 1 else str(name)
+        save_picture(course_picture(course, model.description.attribute_scale, title), folder / f"{free}.png")
     screen.line(f"{folder}: {len(taken):,} pictures")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 import pandas as pd
+from huggingface_hub import get_token
 
 from experiment_runner.experiment_data import ExperimentData, resolve_data, with_usable
 from experiment_runner.screen import Screen
@@ -16,6 +17,7 @@ from utils.data import Corpus, DataError, load_corpus
 from utils.data.augmentation_files import check_augmentation, find_augmentation
 from utils.data.known_recordings import keeping_problem
 from utils.data.preflight import MOST_LEFT_OUT, leave_out_unusable, list_problems, require_all
+from utils.secrets import read_token
 from utils.upstreams import MODELS_FOLDER, UPSTREAMS, UpstreamError, find_upstream
 
 Arguments = ParamSpec("Arguments")
@@ -136,6 +138,8 @@ def show_plan(experiments: Iterable[PreparedExperiment], screen: Screen) -> None
             warnings.append(f"{config.corpus} names no speakers: that none is in two splits cannot be checked")
         if config.upstream_model in UPSTREAMS["built_in"]:
             warnings.append(f"{config.name}: {config.upstream_model} has RANDOM weights: nothing was pre-trained")
+        if config.push_to_hub and read_token("HUGGINGFACE_TOKEN") is None and get_token() is None:
+            warnings.append(f"{config.name}: push_to_hub needs HUGGINGFACE_TOKEN, and none is set; put it into .env")
     unkept = keeping_problem()
     if unkept:
         warnings.append(unkept)

@@ -8,20 +8,21 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from experiment_runner.checkpoints import CheckpointStore, fingerprint, read_checkpoint, write_json
+from huggingface_hub.constants import ENDPOINT
+
+from experiment_runner.checkpoints import CheckpointStore, read_checkpoint, write_json
 from experiment_runner.commands import python_command
 from experiment_runner.model_card import make_card
 from experiment_runner.model_description import without_place
 from experiment_runner.run import Run
 from experiment_runner.run_folder import RunError
-from utils.files import MOST_JSON_BYTES, read_text, write_whole
+from utils.files import MOST_JSON_BYTES, fingerprint, read_text, write_whole
 from utils.hf_uploader import Uploaded, upload
-from utils.model_files import CONFIG, MANIFEST, MODEL_FILES
+from utils.model_files import CARD, CONFIG, MANIFEST, MODEL_FILES
 from utils.secrets import read_token
 
-CARD = "README.md"
 PUBLISHED = "published.json"
-"""In a run's folder: where it was uploaded to, and a hash of what it was then."""
+"""In a run's folder: where it was uploaded to, under which licence, and a hash of what it was then."""
 
 
 def upload_run(
@@ -36,7 +37,7 @@ def upload_run(
         repo_id: `<user>/<name>`.
         token: Of the hub, one that may write.
         is_public: Whether a new repository can be read by everybody; one that is there stays as it is.
-        license_id: Of the weights, as the hub names it; where None, that of the experiment.
+        license_id: Of the weights, as the hub names it; where None, that of the last upload, else of the experiment.
 
     Raises:
         RunError: Where the folder is no finished run.
@@ -44,22 +45,30 @@ def upload_run(
         HubError: Where the hub does not take it.
         OSError: Where it cannot be noted.
     """
+    license_id = license_id or _published(run_folder).get("license")
     with tempfile.TemporaryDirectory(prefix="upload-") as name:
         gather(run_folder, Path(name), repo_id, license_id)
         done = upload(Path(name), repo_id, token, is_public)
     state = _state(run_folder, repo_id, license_id)
-    write_json(run_folder / PUBLISHED, {"url": done.url, "revision": done.revision, "state": state})
+    noted = {"url": done.url, "revision": done.revision, "license": license_id, "state": state}
+    write_json(run_folder / PUBLISHED, noted)
     return done
 
 
 def gather(run_folder: Path, folder: Path, repo_id: str, license_id: str | None = None) -> None:
     """Put into a folder what is uploaded of a run: checkpoint, card, pictures, and figures of evaluated splits.
 
+    Args:
+        run_folder: The run.
+        folder: An empty one.
+        repo_id: Where it will lie on the hub.
+        license_id: See `upload_run`.
+
     Raises:
         RunError: Where it is no finished run.
         CheckpointError: Where its checkpoint is missing or damaged.
     """
-    card = make_card(run_folder, repo_id, license_id)
+    card = make_card(run_folder, repo_id, license_id or _published(run_folder).get("license"))
     best = CheckpointStore(run_folder / "checkpoints").find("best")
     config, _ = read_checkpoint(best)  # what is damaged is not uploaded
     for name in MODEL_FILES:
@@ -81,23 +90,27 @@ def publish(run: Run) -> None:
 
     A failure is told with the command that uploads it later.
     """
-    repo_id, folder = run.config.repository(run.seed), run.folder.path
+    repo_id, folder, license_id = run.config.repository(run.seed), run.folder.path, run.config.license
     if repo_id is None:
         return
     try:
-        if _published(folder).get("state") == _state(folder, repo_id, run.config.license):
+        before = _published(folder)
+        if before.get("state") == _state(folder, repo_id, license_id or before.get("license")):
+            run.screen.line(f"{run.name}: was uploaded as it is: {before['url']}, revision {before['revision']}")
             return
         run.screen.line(f"{run.name}: uploading to {repo_id}")
-        done = upload_run(folder, repo_id, read_token("HUGGINGFACE_TOKEN"), license_id=run.config.license)
+        done = upload_run(folder, repo_id, read_token("HUGGINGFACE_TOKEN"), license_id=license_id)
         run.screen.line(f"{run.name}: uploaded: {done}")
     except Exception as error:  # noqa: BLE001 - whatever keeps it from being uploaded, the run is done
-        later = python_command("utils.hf_uploader", [folder, repo_id])
+        stated = ["--license", license_id] if license_id else []
+        later = python_command("utils.hf_uploader", [folder, repo_id, *stated])
         run.screen.warn(f"{run.name}: not uploaded ({' '.join(str(error).split())}); to do it later: {later}")
 
 
 def _state(folder: Path, repo_id: str, license_id: str | None) -> str:
-    """Return a hash of what would be uploaded; the card holds every figure, the manifest a hash of the weights."""
+    """Return a hash of what would be uploaded, and where; card and manifest hold every figure and the weights' hash."""
     texts = [
+        ENDPOINT,
         make_card(folder, repo_id, license_id).text,
         read_text(folder / "checkpoints" / "best" / MANIFEST, MOST_JSON_BYTES),
     ]
@@ -105,10 +118,11 @@ def _state(folder: Path, repo_id: str, license_id: str | None) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
-def _published(folder: Path) -> dict[str, object]:
+def _published(folder: Path) -> dict[str, str]:
     """Return what was written when the run was uploaded; nothing where it was not, or that cannot be read."""
     try:
         found = json.loads(read_text(folder / PUBLISHED, MOST_JSON_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {key: value for key, value in pairs if isinstance(value, str)}

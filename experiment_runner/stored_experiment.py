@@ -30,15 +30,28 @@ class StoredExperiment(NamedTuple):
 
 @dataclass(frozen=True)
 class KnownCorpus:
-    """What everybody can know of a published corpus: its language's code and name, and what is spoken in it."""
+    """What everybody can know of a published corpus.
+
+    Attributes:
+        language: Its code.
+        language_name: Its name in English.
+        speech: What kind of it.
+        terms: A sentence on its licence, where that restricts what is published.
+    """
 
     language: str
     language_name: str
     speech: str
+    terms: str = ""
 
 
 PUBLISHED = {
-    "msppodcast": KnownCorpus("en", "English", "speech of podcasts"),
+    "msppodcast": KnownCorpus(
+        "en",
+        "English",
+        "speech of podcasts",
+        "The academic licence of MSP-PODCAST forbids that its data be passed on.",
+    ),
     "emodb": KnownCorpus("de", "German", "acted speech"),
     "ravdess": KnownCorpus("en", "English", "acted speech"),
     "cremad": KnownCorpus("en", "English", "acted speech"),

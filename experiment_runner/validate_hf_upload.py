@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from yaml import YAMLError
 
 from experiment_runner.checkpoints import CheckpointError
+from experiment_runner.interruption import stopped_as_by_keyboard
 from experiment_runner.prediction import predict
-from experiment_runner.publishing import CARD, gather
+from experiment_runner.publishing import gather
 from experiment_runner.report import read_predictions, read_run
 from experiment_runner.run_folder import RunError
 from experiment_runner.screen import Screen
@@ -36,7 +36,7 @@ TOLERANCE = 1e-5
 GPU_TOLERANCES = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}
 """Of predictions that a GPU made in training, by precision: its rounding is not the upload's fault."""
 MOST_RECORDINGS = 32
-ALL_WELL, FAILED, WRONG_INPUT = 0, 1, 2
+ALL_WELL, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 @dataclass(frozen=True)
@@ -73,28 +73,17 @@ def validate(run_folder: Path, repo_id: str, corpora_file: Path, token: str | No
         expected.mkdir()
         recordings = choose_recordings(run_folder, corpora_file)
         revision = fetch(repo_id, list, fetched, token)
-        gather(run_folder, expected, repo_id, _license(fetched / CARD))
+        gather(run_folder, expected, repo_id)
         names = _names_in(expected)
         checks = [Check("revision", revision, is_well=True)]
         checks += [_compare_file(fetched / name, expected / name, name) for name in names]
         more = [name for name in _names_in(fetched) if name not in (*names, ".gitattributes")]
-        checks += [Check(name, "NOT of the run", is_well=False) for name in more if not name.startswith(".cache")]
+        checks += [Check(name, "NOT of the run", is_well=False) for name in more]
         return [*checks, *_compare_predictions(run_folder, fetched, recordings, Path(name))]
 
 
 def _names_in(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def _license(card: Path) -> str | None:
-    """Return the licence that a card states."""
-    from huggingface_hub import ModelCard
-
-    try:
-        stated = ModelCard.load(card, ignore_metadata_errors=True).data.license
-    except (OSError, ValueError, YAMLError):
-        return None
-    return None if stated is None else str(stated)
 
 
 def _compare_file(fetched: Path, expected: Path, name: str) -> Check:
@@ -125,7 +114,7 @@ def choose_recordings(run_folder: Path, corpora_file: Path) -> pd.DataFrame:
 def _compare_predictions(run_folder: Path, fetched: Path, recordings: pd.DataFrame, scratch: Path) -> list[Check]:
     """Compare what the downloaded model predicts in another process with what the run predicted."""
     listed, output = scratch / "recordings.csv", scratch / "predicted.csv"
-    recordings[["path"]].to_csv(listed, index=False)
+    recordings["path"].map(os.path.abspath).to_csv(listed, index=False)  # predict.py runs in another folder
     command = [sys.executable, "predict.py", "--model", str(fetched), "--device", "cpu", "--output", str(output)]
     offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([*command, str(listed)], cwd=ROOT, env=offline, capture_output=True, text=True)
@@ -165,13 +154,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, default=Path("config.toml"), metavar="FILE", help="corpora")
     options = parser.parse_args(arguments)
     try:
-        checks = validate(options.run, options.repo_id, options.config, read_token("HUGGINGFACE_TOKEN"))
+        with stopped_as_by_keyboard():
+            checks = validate(options.run, options.repo_id, options.config, read_token("HUGGINGFACE_TOKEN"))
     except (ConfigurationError, RunError, CheckpointError, DataError) as error:
         print_error(error)
         return WRONG_INPUT
     except (HubError, OSError) as error:
         print_error(error)
         return FAILED
+    except KeyboardInterrupt:
+        print_error("interrupted; nothing was changed")
+        return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
         print_unforeseen(error)
         return FAILED

@@ -128,8 +128,38 @@ def test_a_long_recording_has_a_course_and_a_short_one_a_sentence(browser: Brows
     browser.wait_for("button[aria-label=Clear]").click()
     browser.wait(lambda: not browser.all("#course img"), "the course was not cleared")
     upload(browser, emodb_folder / UNSEEN[0])
-    browser.wait_for("#course .ser-soft")
-    assert browser.wait_for("#course").text.endswith("It takes more than 3 s; this recording lasts 1.7 s.")
+    sentence = "It takes more than 3 s; this recording lasts 1.7 s."
+    browser.wait(lambda: browser.wait_for("#course").text.endswith(sentence), "it is not said")
+
+
+def test_a_phone_shows_all_of_a_course(browser: Browser, emodb_folder: Path) -> None:
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        upload(browser, emodb_folder / UNSEEN[1])
+        browser.wait_for("#course img")
+        assert browser.driver.execute_script("return document.documentElement.scrollWidth") == size["width"]
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_who_comes_second_is_told_to_wait(browser: Browser, page: ServedPage, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 40 * 60 * 16_000)
+    soundfile.write(tmp_path / "long.flac", noise, 16_000)
+    upload(browser, tmp_path / "long.flac")
+    browser.wait_for("#course [role=progressbar]")
+    browser.driver.switch_to.new_window("tab")
+    try:
+        browser.driver.get(page.address)
+        soundfile.write(tmp_path / "short.wav", noise[:16_000], 16_000)
+        upload(browser, tmp_path / "short.wav")
+        browser.wait(lambda: "Waiting; another recording" in browser.wait_for("#course").text, "nothing is said")
+        assert not browser.all(ANSWER)
+        browser.wait_for("#cancel").click()
+        browser.wait(lambda: "It was cancelled." in browser.wait_for("#course").text, "it cannot be cancelled")
+    finally:
+        browser.driver.close()
+        browser.driver.switch_to.window(browser.driver.window_handles[0])
 
 
 def test_nothing_leaves_the_machine(browser: Browser, page: ServedPage, emodb_folder: Path) -> None:

@@ -174,6 +174,53 @@ def test_a_revision_replaces_another_and_is_pinned_by_its_name(tmp_path: Path) -
     assert sorted(path.name for path in models.iterdir()) == [".lock", "microsoft--wavlm-base"]
 
 
+def test_what_was_damaged_since_is_fetched_again(tmp_path: Path) -> None:
+    publish(tmp_path / "published")
+    folder = tmp_path / "models" / "user--own"
+    with serve_hub() as hub:
+        revision = hub.publish("user/own", tmp_path / "published")
+        assert download(tmp_path, hub.endpoint, "user/own").returncode == 0
+        weights = (folder / "model.safetensors").read_bytes()
+        for name, content in (
+            ("model.safetensors", weights[:-1] + bytes([weights[-1] ^ 1])),
+            ("model.safetensors", weights[:1000]),
+            ("source.json", b"{bad"),
+            ("source.json", b'{"files": ["model.safetensors"]}'),
+        ):
+            (folder / name).write_bytes(content)
+            done = download(tmp_path, hub.endpoint, "user/own")
+            assert done.stdout == (
+                f"user/own: models/user--own, revision {revision} (in place of one with a damaged {name})\n"
+            )
+            assert (folder / "model.safetensors").read_bytes() == weights
+        (folder / "preprocessor_config.json").unlink()
+        assert "a damaged preprocessor_config.json" in download(tmp_path, hub.endpoint, "user/own").stdout
+        (folder / "source.json").write_text("{bad")
+        listed = download(tmp_path, hub.endpoint, "--list")
+        assert listed.returncode == 0, listed.stderr
+        assert "models/user--own" in listed.stdout
+        assert "damaged: fetch it again" in listed.stdout
+
+
+def test_what_is_there_by_its_name_needs_no_network(tmp_path: Path) -> None:
+    publish(tmp_path / "published")
+    with serve_hub() as hub:
+        hub.publish("user/own", tmp_path / "published")
+        assert download(tmp_path, hub.endpoint, "user/own@main").returncode == 0
+    there = download(tmp_path, "http://127.0.0.1:9", "user/own@main")
+    assert there.returncode == 0
+    assert ", was there (not compared with the hub: " in there.stdout
+    assert download(tmp_path, "http://127.0.0.1:9", "user/own@v2").returncode == 1
+    assert download(tmp_path, "http://127.0.0.1:9", "user/own", "--revision", "main").returncode == 1
+
+
+def test_a_short_name_that_was_meant_is_named(tmp_path: Path) -> None:
+    with serve_hub() as hub:
+        done = download(tmp_path, hub.endpoint, "wavlm-base-plsu")
+    assert done.returncode == 1
+    assert done.stderr.endswith('(did you mean "wavlm-base-plus"?)\n')
+
+
 def test_the_list_says_what_there_is_and_what_is_needed(tmp_path: Path) -> None:
     publish(tmp_path / "published")
     (tmp_path / "config.toml").write_text("[E]\nFORMAT = 'emodb'\nPATH_TO_AUDIO = '.'\n")
@@ -264,6 +311,7 @@ def test_what_cannot_be_had_is_said_and_leaves_nothing_behind(tmp_path: Path) ->
     )
     assert nobody == (
         'nobody/nothing: "nobody/nothing" cannot be downloaded: the hub answers 401, Invalid username or password; '
-        "check its name, HUGGINGFACE_TOKEN in .env, and whether its conditions have been accepted on its page"
+        "check its name, HUGGINGFACE_TOKEN in .env (none is set), and whether its conditions have been accepted on its "
+        "page"
     )
     assert not (tmp_path / "models" / "microsoft--wavlm-large").exists()

@@ -24,7 +24,6 @@ import main as program
 from experiment_runner import wandb_copy
 from experiment_runner.checkpoints import (
     CheckpointError,
-    fingerprint,
     read_checkpoint,
     read_state,
     write_json,
@@ -39,7 +38,7 @@ from utils.configuration import CorpusConfig
 from utils.data import DataError, load_corpus
 from utils.data.recordings import survey
 from utils.data.shards import INDEX, read_index
-from utils.files import MOST_TOML_BYTES
+from utils.files import MOST_TOML_BYTES, fingerprint
 from utils.model_files import MANIFEST
 from utils.upstreams import UpstreamError, load_encoder, load_upstream
 

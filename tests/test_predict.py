@@ -18,6 +18,7 @@ import soundfile
 import soxr
 import torch
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 
 import main as program
 import predict as predict_program
@@ -129,6 +130,12 @@ def test_recordings_that_cannot_be_used_cost_nothing_else(
     assert "nan.wav holds samples that are not finite numbers" in said
     assert "long.wav is 5 minutes long, more than one prediction can say; --segment-seconds 3 gives its course" in said
     assert "text.wav cannot be decoded" in said
+    assert "out.problems.csv names all" in said
+    problems = pd.read_csv(tmp_path / "out.problems.csv")
+    assert sorted(Path(path).name for path in problems["file"]) == ["long.wav", "nan.wav", "text.wav"]
+    assert problems["problem"].str.contains("not finite").sum() == 1
+    assert call(run, tmp_path / "good.wav", "--output", output) == 0
+    assert not (tmp_path / "out.problems.csv").exists(), "those of another call"
     with pytest.raises(DataError, match=r"1 recordings cannot be predicted: .*text.wav cannot be decoded"):
         predict(SERModel.from_pretrained(run), [tmp_path / "good.wav", tmp_path / "text.wav"])
     (output).unlink()
@@ -136,11 +143,40 @@ def test_recordings_that_cannot_be_used_cost_nothing_else(
     assert list(pd.read_csv(output))[:2] == ["file", "prediction"], "no row, and the same columns"
 
 
+def test_folders_and_lists_that_give_nothing_cost_nothing_else(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "good.wav", noise(1.0), 16_000)
+    (tmp_path / "empty").mkdir()
+    for number in range(7):
+        (tmp_path / "empty" / f"{number}.txt").write_text("no sound")
+    listed = tmp_path / "list.csv"
+    listed.write_text("path\n" + "".join(f"{tmp_path}/empty/{number}.txt\n" for number in range(7)))
+    unusable = (tmp_path / "empty", tmp_path / "gone.csv", listed)
+    assert call(run, tmp_path / "good.wav", *unusable) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"the folder {tmp_path}/empty holds no recording" in said
+    assert f"there is no file {tmp_path}/gone.csv" in said
+    assert "7 of 8 recordings were not predicted: " in said
+    assert all(f"{number}.txt cannot be decoded" in said for number in range(7)), "nothing else names them"
+    assert call(run, tmp_path / "good.wav", tmp_path / "empty", "--output", tmp_path / "out.csv") == 1
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         ([".", "--model", "nowhere"], "there is no trained model at nowhere; name a run's folder"),
         (["empty"], "the folder empty holds no recording"),
+        (["nothing.csv", "empty"], "the list nothing.csv names no recording; the folder empty holds no recording"),
+        (["empty", "--output", "list.csv/out.csv"], "nothing can be written into list.csv (File exists); name another"),
+        (["empty", "--segment-seconds", "3", "--plots", "list.csv"], "nothing can be written into list.csv (File exi"),
+        (
+            ["a.wav", "--model", "wavlm-base"],
+            "wavlm-base is no trained model: an upstream, or no model of this program",
+        ),
+        (["a.wav", "--model", "upstream"], "upstream has no manifest.json: an upstream, or no model of this program"),
+        (["a.wav", "--model", "user/model@v1"], '"user/model" is in no folder, and cannot be had from the hub: '),
         (["list.csv"], "list.csv has no column path or file"),
         (["gone.csv"], "the list of recordings: there is no file gone.csv; correct the path"),
         (["pipe.csv"], "the list of recordings: pipe.csv: is no regular file; correct the path"),
@@ -163,6 +199,10 @@ def test_wrong_input_is_one_sentence(
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     Path("list.csv").write_text("name\nx.wav\n")
+    Path("nothing.csv").write_text("path\n")
+    Path("upstream").mkdir()
+    Path("upstream/config.json").write_text("{}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     Path("ragged.csv").write_text("path\nx.wav,y.wav\n")
     os.mkfifo("pipe.csv")
     assert call(run, *arguments) == 2
@@ -177,9 +217,16 @@ def test_wrong_input_is_one_sentence(
         ["--export", "m.pt"],
         ["a.wav", "--plots", "x"],
         ["a.wav", "--output", "x.txt"],
+        ["a.wav", "--output", "folder.csv"],
+        ["--export", "folder.onnx"],
     ],
 )
-def test_a_command_line_that_says_nothing_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_line_that_says_nothing_is_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("folder.csv", "folder.onnx"):
+        Path(name).mkdir()
     with pytest.raises(SystemExit) as ended:
         predict_program.main(["--model", "x", *arguments])
     assert ended.value.code == 2
@@ -253,7 +300,14 @@ def test_a_full_gpu_is_given_less_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert predictions.problems == {str(paths[2]): "does not fit into the GPU's memory; predict it with --device cpu"}
 
 
-def test_the_course_of_a_long_recording_is_drawn(run: Path, tmp_path: Path) -> None:
+def test_the_course_of_a_long_recording_is_drawn(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+
+    def titled(course: pd.DataFrame, scale: tuple[float, float], title: str) -> Figure:
+        titles.append(title)
+        return course_picture(course, scale, title)
+
+    monkeypatch.setattr("experiment_runner.course_picture.course_picture", titled)
     for name in ("a.wav", "b/a.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         soundfile.write(tmp_path / name, noise(20.0), 16_000)
@@ -261,6 +315,7 @@ def test_the_course_of_a_long_recording_is_drawn(run: Path, tmp_path: Path) -> N
     segments = ("--segment-seconds", 3, "--hop-seconds", 1)
     assert call(run, tmp_path / "a.wav", tmp_path / "b" / "a.wav", *segments, "--plots", plots, "--output", output) == 0
     assert sorted(path.name for path in plots.iterdir()) == ["a-2.png", "a.png"]
+    assert titles == [str(tmp_path / "a.wav"), str(tmp_path / "b" / "a.wav")], "which tell them apart"
     table = pd.read_csv(output)
     assert table.groupby("file")[[START, END]].agg(["min", "max"]).to_numpy().tolist() == [[0, 17, 3, 20]] * 2
 

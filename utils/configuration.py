@@ -16,6 +16,7 @@ from utils.configuration_types import (
     ATTRIBUTE_LOSSES,
     CATEGORICAL_LOSSES,
     HARD_LOSSES,
+    LICENSE_PATTERN,
     NAME_PATTERN,
     NO_EFFECT_ON_RESULTS,
     PROJECT_PATTERN,
@@ -256,7 +257,7 @@ class TrainingConfig(AugmentationKeys):
     """Upload the best model with its card to this private repository of the hub, such as `user/{name}`, where `{name}`
     is the experiment's, after training and again after `--test`; of several seeds each to a repository that ends in
     `-seed-<n>`. Needs `HUGGINGFACE_TOKEN`. Default: upload nothing."""
-    license: Annotated[str | None, Field(min_length=1, json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = None
+    license: Annotated[str | None, Field(pattern=LICENSE_PATTERN, json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = None
     """Of the published weights, for the model card, as the hub names it, such as `cc-by-nc-4.0`. Default: none is
     stated."""
     tags: Annotated[Tags, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = ()

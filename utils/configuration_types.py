@@ -18,9 +18,11 @@ ATTRIBUTE_LOSSES = ("CCCLoss", "MSELoss")
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$"
 PROJECT_PATTERN = r"^([A-Za-z0-9._-]+/)?[A-Za-z0-9._-]{1,128}$"
 REPOSITORY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._{}-]+$"
+LICENSE_PATTERN = r"^[a-z0-9][a-z0-9.+-]*$"
 PATTERN_RULES = {
     NAME_PATTERN: "letters, digits, '.', '_', '+' and '-', 100 at most, beginning with a letter or digit",
     REPOSITORY_PATTERN: "user/name, of letters, digits, '.', '_' and '-', with {name} for that of the experiment",
+    LICENSE_PATTERN: "an identifier that https://huggingface.co/docs/hub/repositories-licenses lists, as cc-by-nc-4.0",
     PROJECT_PATTERN: "name or entity/name, of letters, digits, '.', '_' and '-'",
 }
 """What a text of a pattern is, in words."""

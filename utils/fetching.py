@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from utils.config_text import did_you_mean
 from utils.downloads import Progress, no_progress
-from utils.files import write_whole
+from utils.files import fingerprint, write_whole
 from utils.folder_lock import locked
 from utils.git_source import fetch_git, is_git_url
-from utils.hub import fetch, find_commit
+from utils.hub import HubError, fetch, find_commit
 from utils.model_files import CONFIG, MANIFEST, MODEL_FILES
 from utils.secrets import read_token
 from utils.upstreams import (
@@ -26,6 +28,7 @@ from utils.upstreams import (
     WEIGHTS,
     UpstreamError,
     convert_to_safetensors,
+    find_damage,
     hub_id,
     models_folder,
     read_source,
@@ -43,17 +46,19 @@ class Fetched(NamedTuple):
         folder: Where it lies.
         revision: Its commit; None of a folder that nothing was fetched into.
         is_new: Whether anything was fetched or converted.
+        note: What else there is to say.
     """
 
     folder: Path
     revision: str | None
     is_new: bool
+    note: str = ""
 
 
 def fetch_model(
     name: str, models: Path = MODELS_FOLDER, revision: str | None = None, progress: Progress = no_progress
 ) -> Fetched:
-    """Download an upstream or a trained model into `models/`; nothing is fetched where it lies already.
+    """Download an upstream or a trained model into `models/`; nothing is fetched where it lies there undamaged.
 
     An upstream that has no safetensors gets one of its `pytorch_model.bin`; so does a local folder, where that stays.
 
@@ -78,19 +83,34 @@ def fetch_model(
         raise UpstreamError(f"--revision {revision} and @{asked} differ; leave one of them out")
     wanted = revision or asked
     target = models_folder(plain, models)
-    if (target / CONFIG).is_file():
+    damaged = find_damage(target) if (target / CONFIG).is_file() else None
+    if (target / CONFIG).is_file() and damaged is None:
         source = read_source(target)
-        if wanted is None or wanted == source.get("revision") or _is_here(plain, revision, asked, source):
+        if wanted is None or wanted == source.get("revision"):
             return Fetched(target, source.get("revision"), is_new=False)
+        is_here, note = _look_up(plain, revision, asked, source)
+        if is_here:
+            return Fetched(target, source.get("revision"), is_new=False, note=note)
     with locked(models, "start it in another folder"):
-        return Fetched(target, _replace(plain, wanted, target, progress), is_new=True)
+        commit = _replace(plain, wanted, target, progress)
+    return Fetched(target, commit, is_new=True, note=f"in place of one with a damaged {damaged}" if damaged else "")
 
 
-def _is_here(name: str, given: str | None, asked: str | None, source: Mapping[str, str]) -> bool:
-    """Return whether a branch or tag is what lies in `models/`; of git its name decides, unless it is given anew."""
+def _look_up(name: str, given: str | None, asked: str | None, source: Mapping[str, str]) -> tuple[bool, str]:
+    """Return whether a branch or tag is what lies in `models/`, and what to say of that.
+
+    The hub decides; of git, and where the hub cannot be asked, the name does, unless it is given anew.
+    """
+    has_name = given is None and asked == source.get("asked")
     if is_git_url(name):
-        return given is None and asked == source.get("asked")
-    return find_commit(hub_id(name), given or asked, read_token("HUGGINGFACE_TOKEN")) == source.get("revision")
+        return has_name, ""
+    try:
+        commit = find_commit(hub_id(name), given or asked, read_token("HUGGINGFACE_TOKEN"))
+    except HubError as error:
+        if has_name:
+            return True, f"not compared with the hub: {error}"
+        raise
+    return commit == source.get("revision"), ""
 
 
 def _replace(name: str, asked: str | None, target: Path, progress: Progress) -> str:
@@ -99,11 +119,13 @@ def _replace(name: str, asked: str | None, target: Path, progress: Progress) -> 
     if is_git_url(name):
         commit = fetch_git(name, _choose, partial, read_token("GIT_AUTH_TOKEN"), asked)
     else:
-        commit = fetch(hub_id(name), _choose, partial, read_token("HUGGINGFACE_TOKEN"), asked, progress)
+        with _hinted(name):
+            commit = fetch(hub_id(name), _choose, partial, read_token("HUGGINGFACE_TOKEN"), asked, progress)
     if not (partial / MANIFEST).is_file():
         _finish_upstream(partial)
     shutil.rmtree(partial / ".cache", ignore_errors=True)
-    source = {"id": hub_id(name), "revision": commit, **({"asked": asked} if asked else {})}
+    files = {path.name: fingerprint(path) for path in sorted(partial.iterdir())}
+    source = {"id": hub_id(name), "revision": commit, **({"asked": asked} if asked else {}), "files": files}
     write_whole(partial / SOURCE, json.dumps(source))
     replaced = target.with_name(target.name + REPLACED)
     shutil.rmtree(replaced, ignore_errors=True)
@@ -112,6 +134,17 @@ def _replace(name: str, asked: str | None, target: Path, progress: Progress) -> 
     partial.rename(target)
     shutil.rmtree(replaced, ignore_errors=True)
     return commit
+
+
+@contextmanager
+def _hinted(name: str) -> Iterator[None]:
+    """Name the short name that was meant, where a name that is none is not on the hub either."""
+    try:
+        yield
+    except HubError as error:
+        if "/" in hub_id(name) or error.may_pass:
+            raise
+        raise HubError(f"{error} ({did_you_mean(name, list(UPSTREAMS['short_names']))})") from error
 
 
 def _choose(published: Sequence[str]) -> list[str]:
@@ -149,12 +182,14 @@ class KnownModel(NamedTuple):
         source: Where it comes from: a hub id or an address; empty where that is not known.
         revision: The commit that lies in `models/`; empty where none does, or it is not known.
         size: In bytes on the disk; None where it is not there.
+        is_readable: Whether what says where it is from can be read.
     """
 
     name: str
     source: str
     revision: str
     size: int | None
+    is_readable: bool = True
 
 
 def known_models(needed: Sequence[str], models: Path = MODELS_FOLDER) -> list[KnownModel]:
@@ -166,8 +201,12 @@ def known_models(needed: Sequence[str], models: Path = MODELS_FOLDER) -> list[Kn
 
 
 def _describe(folder: Path, name: str) -> KnownModel:
-    source = read_source(folder)
+    is_readable = True
+    try:
+        source = read_source(folder)
+    except UpstreamError:
+        source, is_readable = {}, False
     is_there = (folder / CONFIG).is_file()
     size = sum(path.stat().st_size for path in folder.iterdir()) if is_there else None
     origin = source.get("id") or (hub_id(split_revision(name)[0]) if name else "")
-    return KnownModel(name or origin or str(folder), origin, source.get("revision", ""), size)
+    return KnownModel(name or origin or str(folder), origin, source.get("revision", ""), size, is_readable)

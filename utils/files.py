@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import stat
@@ -69,6 +70,19 @@ def read_toml(path: Path) -> dict[str, Any]:
         RecursionError: Where it is nested too deeply.
     """
     return tomllib.loads(read_text(path, MOST_TOML_BYTES))
+
+
+def fingerprint(path: Path) -> dict[str, object]:
+    """Return the `bytes` of a file and their `sha256`, which tell whether it is still what it was.
+
+    Raises:
+        OSError: Where it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
 @contextmanager

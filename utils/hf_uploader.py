@@ -7,6 +7,7 @@ their names, labels and predictions are not.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -14,15 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import ConfigurationError, print_error, print_unforeseen, read_token
+from utils.configuration_types import LICENSE_PATTERN, PATTERN_RULES
 from utils.hub import LONGEST_ANSWER, HubError, patient_api, told
+from utils.model_files import CARD, METRICS, PROVENANCE
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 PAUSES = (2.0, 8.0)
 """Seconds after which an upload that failed for something that may pass is tried again."""
-REPLACED = ["pictures/*", "evaluation/*"]
-"""What an earlier upload has of these is removed."""
+REPLACED = ["pictures/*", "evaluation/*", CARD, METRICS, PROVENANCE]
+"""What an earlier upload has of these, and this one has not, is removed: it says something of other weights."""
 ALL_WELL, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -78,7 +81,10 @@ def _upload_once(folder: Path, repo_id: str, token: str | None, is_public: bool,
     with told(f'"{repo_id}" cannot be uploaded'):
         api = patient_api(token)
         if not is_public and _is_private(api, repo_id) is False:
-            raise HubError(f'everybody can read "{repo_id}"; name another, make it private, or say --public')
+            raise HubError(
+                f'everybody can read "{repo_id}"; name another, make it private, or add --public (in Python: '
+                "private=False)"
+            )
         url = api.create_repo(repo_id, private=not is_public, exist_ok=True)
         commit = api.upload_folder(
             repo_id=repo_id, folder_path=folder, commit_message=message, delete_patterns=REPLACED
@@ -96,6 +102,13 @@ def _is_private(api: HfApi, repo_id: str) -> bool | None:
         return None
 
 
+def license_id(text: str) -> str:
+    """Read a licence."""
+    if not re.match(LICENSE_PATTERN, text):
+        raise argparse.ArgumentTypeError(f'"{text}" is none; give {PATTERN_RULES[LICENSE_PATTERN]}')
+    return text
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 where the model was uploaded, 1 where it was not, 2 for wrong input."""
     from experiment_runner.checkpoints import CheckpointError
@@ -107,7 +120,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="such as runs/NAME/seed-42")
     parser.add_argument("repo_id", metavar="USER/NAME", help="the repository; it is made where it is not there")
     parser.add_argument("--public", action="store_true", help="let everybody read a new repository; default: its owner")
-    parser.add_argument("--license", metavar="ID", help="of the weights, as the hub names it, such as cc-by-nc-4.0")
+    parser.add_argument(
+        "--license", type=license_id, metavar="ID", help="of the weights, as the hub names it, such as cc-by-nc-4.0"
+    )
     options = parser.parse_args(arguments)
     try:
         token = read_token("HUGGINGFACE_TOKEN")

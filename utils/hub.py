@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from utils.downloads import UNFINISHED, Progress, RemoteFile, check_room, download, may_pass, no_progress
-from utils.model_files import MODEL_FILES
+from utils.model_files import MANIFEST, MODEL_FILES
+from utils.secrets import read_token
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -78,19 +80,28 @@ def _remedy(error: BaseException, otherwise: str) -> str:
         return "; name a branch, a tag or a commit that is there"
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in NOT_FOUND_OR_FORBIDDEN:
-        return "; check its name, HUGGINGFACE_TOKEN in .env, and whether its conditions have been accepted on its page"
+        is_set = "" if read_token("HUGGINGFACE_TOKEN") else " (none is set)"
+        accepted = "whether its conditions have been accepted on its page"
+        return f"; check its name, HUGGINGFACE_TOKEN in .env{is_set}, and {accepted}"
     return ""
 
 
 def patient_api(token: str | None) -> HfApi:
     """Return the hub client, which waits for an answer, but not for ever, and draws bars on a terminal alone."""
     from huggingface_hub import HfApi, get_session
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
-    if not sys.stderr.isatty():
-        disable_progress_bars()
+    _quieten()
     get_session().timeout = SLOWEST_ANSWER
     return HfApi(token=token)
+
+
+def _quieten() -> None:
+    """Let the hub client say nothing by itself, but for bars on a terminal."""
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        disable_progress_bars()
 
 
 def fetch(
@@ -203,15 +214,16 @@ def fetch_cached(
     Raises:
         HubError: Where that cannot be done.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
+    _quieten()
+    where: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
     with told(f'"{repo_id}" is in no folder, and cannot be had from the hub'):
-        folder = snapshot_download(
-            repo_id,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            allow_patterns=list(MODEL_FILES),
+        try:
+            hf_hub_download(repo_id, MANIFEST, local_files_only=local_files_only, **where)
+        except RemoteEntryNotFoundError as error:
+            raise HubError(f'"{repo_id}" has no {MANIFEST}, and is no trained model of this program') from error
+        return Path(
+            snapshot_download(repo_id, local_files_only=local_files_only, allow_patterns=list(MODEL_FILES), **where)
         )
-    return Path(folder)

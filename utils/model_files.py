@@ -7,5 +7,7 @@ MANIFEST = "manifest.json"
 """Hashes of the other files; it tells a trained model from an upstream."""
 METRICS = "metrics.json"
 PROVENANCE = "provenance.json"
+CARD = "README.md"
+"""Says on the hub what the model is, what it was trained on, and how well it does."""
 MODEL_FILES = (CONFIG, WEIGHTS, MANIFEST, METRICS, PROVENANCE)
-"""Those that are published."""
+"""Those that are published beside the card."""

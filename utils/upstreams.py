@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from utils.config_text import did_you_mean
-from utils.files import MOST_JSON_BYTES, read_text, whole
+from utils.files import MOST_JSON_BYTES, fingerprint, read_text, whole
 from utils.git_source import PREFIX, GitError, folder_name, is_git_url
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -24,7 +24,7 @@ MODELS_FOLDER = Path("models")
 NEEDED_FILES = ["config.json", "preprocessor_config.json"]
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 SOURCE = "source.json"
-"""Says where a fetched model is from: its `id`, the `revision` (a commit), and what was `asked` for, if anything."""
+"""Says of a fetched model its `id`, the `revision` (a commit), what was `asked` for, if anything, and its `files`."""
 CONVERSION = "conversion-"
 """Begins the names of folders that weights are written to before they are known to be whole."""
 WEIGHTS = re.compile(r"model[\w.-]*\.safetensors")
@@ -105,7 +105,7 @@ def find_upstream(name: str, models: Path = MODELS_FOLDER) -> Path | None:
     fetched = models_folder(name, models)
     if os.path.isfile(fetched / "config.json"):
         source = read_source(fetched)
-        if revision is None or revision in (source.get("revision"), source.get("asked")):
+        if holds(source, revision):
             return fetched
         raise UpstreamError(
             f"{fetched} holds the revision {source.get('revision')}, not {revision}; fetch that with `python "
@@ -171,6 +171,25 @@ def read_source(folder: Path) -> dict[str, str]:
     """
     document = _read_json(folder / SOURCE)
     return {key: str(document[key]) for key in ("id", "revision", "asked") if document.get(key) is not None}
+
+
+def find_damage(folder: Path) -> str | None:
+    """Compare a fetched model with what its `SOURCE` says of its files; return the name of one that differs.
+
+    None where all is well, or nothing was noted, as of a model that was put there by hand.
+    """
+    try:
+        files = _read_json(folder / SOURCE).get("files", {})
+        return next((name for name, known in files.items() if fingerprint(folder / Path(name).name) != known), None)
+    except (UpstreamError, AttributeError):
+        return SOURCE
+    except OSError as error:
+        return Path(error.filename or folder).name
+
+
+def holds(source: Mapping[str, str], revision: str | None) -> bool:
+    """Return whether what was fetched, by its `SOURCE`, is what a revision asks for; any is where None."""
+    return revision is None or revision in (source.get("revision"), source.get("asked"))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -248,7 +267,10 @@ def load_encoder(folder: Path, settings: dict[str, float], takes_bin: bool = Fal
             ignore_mismatched_sizes=True,
         )
     except Exception as error:  # noqa: BLE001 - a config can be wrong in any way
-        raise UpstreamError(f"{folder} cannot be loaded as a speech encoder: {error}") from error
+        raise UpstreamError(
+            f"{folder} cannot be loaded as a speech encoder: {error}; if download_model.py has fetched it, the same "
+            "command mends it"
+        ) from error
     unexpected = [key for key in info["unexpected_keys"] if not key.startswith(PRETRAINING_PARTS)]
     wrong = {"missing": info["missing_keys"], "unexpected": unexpected, "mismatched": info["mismatched_keys"]}
     told = [f"{kind}: {', '.join(sorted(map(str, keys))[:10])}" for kind, keys in wrong.items() if keys]

@@ -193,6 +193,7 @@ def test_random_weights_and_synthetic_data_are_said_at_the_top(card: Card, run: 
     warning = "\n\n> [!WARNING]\n> **RANDOM weights: the upstream wavlm-tiny-random was not pre-trained.**\n"
     assert f"# speech-emotion{warning}" in card.text
     assert "SYNTHETIC" not in card.text
+    assert "MSP-PODCAST" not in card.text, "another corpus has another licence"
     toml = run / "experiment.toml"
     toml.write_text(toml.read_text().replace("synthetic_corpora = []", 'synthetic_corpora = ["P"]'))
     synthetic = make_card(run, REPO).text
@@ -223,6 +224,7 @@ def test_what_is_known_is_told(run: Path) -> None:
     card = make_card(run, REPO, license_id="cc-by-nc-4.0").text
     data = metadata_of(card)
     assert (data.base_model, data.language, data.license) == ("microsoft/wavlm-base", "en", "cc-by-nc-4.0")
+    assert "The academic licence of MSP-PODCAST forbids that its data be passed on." in card
     for text in ("speech of podcasts, English", "revision `abc123`", "published under `cc-by-nc-4.0`"):
         assert text in card
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from experiment_runner.checkpoints import CheckpointError
 from experiment_runner.ser_model import SERModel
 from tests.conftest import ROOT
 from tests.faulty_server import serve_fault
@@ -82,6 +83,10 @@ def test_a_run_is_uploaded_whenever_it_has_changed(
     stated = call(hub, folder, "-m", "utils.hf_uploader", "runs/emodb/seed-42", "user/ser-emodb", "--license", "mit")
     assert stated.returncode == 0, stated.stderr
     assert "license: mit\n" in hub.files("user/ser-emodb", "main")["README.md"].decode()
+    hub.requests.clear()
+    unstated = call(hub, folder, *MAIN)
+    assert (unstated.returncode, hub.requests) == (0, []), "its licence is kept"
+    assert f"emodb seed 42: was uploaded as it is: {hub.endpoint}/user/ser-emodb, revision " in unstated.stdout
     write_files(folder, emodb_folder, LISTED.replace("push_to_hub", 'license = "mit"\npush_to_hub'))
     hub.requests.clear()
     assert call(hub, folder, *MAIN).returncode == 0
@@ -122,7 +127,8 @@ def test_whoever_downloads_it_predicts_what_the_run_did(
 
 @pytest.mark.slow
 def test_no_run_fails_for_the_hub_and_the_same_command_uploads_later(emodb_folder: Path, tmp_path: Path) -> None:
-    write_files(tmp_path, emodb_folder, LISTED.replace("[[", "seeds = [1, 2]\n[["))
+    listed = LISTED.replace("[[", "seeds = [1, 2]\n[[")
+    write_files(tmp_path, emodb_folder, listed)
     with serve_hub(tokens={TOKEN: "user"}) as hub:
         refused = call(hub, tmp_path, *MAIN, token="hf_of_nobody")
         assert refused.returncode == 0, refused.stdout + refused.stderr
@@ -134,6 +140,10 @@ def test_no_run_fails_for_the_hub_and_the_same_command_uploads_later(emodb_folde
             cut = call(hub, tmp_path, "-c", CUT, endpoint, *MAIN)
             assert asked
             assert (cut.returncode, cut.stdout.count("not uploaded")) == (0, 2), cut.stdout + cut.stderr
+        write_files(tmp_path, emodb_folder, listed.replace("push_to_hub", 'license = "mit"\npush_to_hub'))
+        unset = call(hub, tmp_path, *MAIN, token="")
+        assert (unset.returncode, unset.stdout.count(" --license mit\n")) == (0, 2), unset.stdout
+        assert "push_to_hub needs HUGGINGFACE_TOKEN, and none is set; put it into .env" in unset.stdout
         done = call(hub, tmp_path, *MAIN)
         assert (done.returncode, done.stdout.count(": uploaded: ")) == (0, 2), done.stdout + done.stderr
         assert set(hub.files("user/ser-emodb-seed-2", "main")) > UPLOADED
@@ -178,6 +188,9 @@ def test_a_model_is_saved_and_pushed_as_it_is_now(trained: tuple[Path, Completed
             "from experiment_runner.ser_model import SERModel",
             "model = SERModel.from_pretrained(sys.argv[1])",
             "print(model.push_to_hub('user/same', token=sys.argv[2]).url)",
+            "model.push_to_hub('user/changed', token=sys.argv[2])",
+            "model.save_pretrained('changed')",
+            "SERModel.from_pretrained('changed').push_to_hub('user/relative', token=sys.argv[2])",
             "with torch.no_grad():",
             "    model.network.emotion_head[-1].bias += 1",
             "model.save_pretrained('changed')",
@@ -195,7 +208,18 @@ def test_a_model_is_saved_and_pushed_as_it_is_now(trained: tuple[Path, Completed
             "model.safetensors",
         }, "neither card nor figures are those of other weights"
         assert hub.is_private("user/changed")
+        assert {"metrics.json", "provenance.json"} < set(hub.files("user/relative", "main"))
+    assert {path.name for path in (tmp_path / "changed").iterdir()} == {
+        "config.json",
+        "manifest.json",
+        "model.safetensors",
+    }, "what was there of other weights is not"
     changed = SERModel.from_pretrained(tmp_path / "changed")
     for name, tensor in model.network.state_dict().items():
         moved = tensor + 1 if name == "emotion_head.5.bias" else tensor
         assert torch.equal(changed.network.state_dict()[name], moved)
+    for inside in ("seed-42", "seed-42/checkpoints/best", "seed-42/mine"):
+        with pytest.raises(CheckpointError, match="lies in the run .*/seed-42, which keeps what it was"):
+            changed.save_pretrained(trained[0] / "runs/emodb" / inside)
+    with pytest.raises(CheckpointError, match="changed is a folder, which has no revisions; leave v2 out"):
+        SERModel.from_pretrained(tmp_path / "changed", revision="v2")

@@ -52,7 +52,8 @@ def test_an_upstream_of_the_list_comes_from_git(
     assert folder is not None
     assert capsys.readouterr().out.endswith(f"{folder}, revision {commit}\n")
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "source.json"]
-    assert json.loads((folder / "source.json").read_text()) == {"id": address, "revision": commit, "asked": "main"}
+    source = json.loads((folder / "source.json").read_text())
+    assert source == {"id": address, "revision": commit, "asked": "main", "files": source["files"]}
     assert load_upstream(f"{address}@{commit}", {}).do_normalize is None
     server.requests.clear()
     assert download_model.main(["--all"]) == 0
@@ -74,6 +75,9 @@ def test_a_trained_model_comes_from_git(server: GitServer, tmp_path: Path, capsy
         SERModel.from_pretrained(address)
     assert download_model.main([address]) == 0
     assert SERModel.from_pretrained(address).description.classes
+    for name, revision in ((f"{address}@v2", None), (address, "v2")):
+        with pytest.raises(CheckpointError, match=re.escape(f"fetch it with `python download_model.py {address}@v2`")):
+            SERModel.from_pretrained(name, revision=revision)
     server.tokens.clear()
     server.tokens.add("another")
     assert download_model.main([address, "--revision", "main"]) == 1

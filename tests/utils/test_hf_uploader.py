@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,8 +44,13 @@ def hub() -> Iterator[Hub]:
         yield hub
 
 
-def call(hub: Hub, folder: Path, *arguments: object, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
-    environment = {
+def make_folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def environment_of(hub: Hub, folder: Path, token: str = TOKEN) -> dict[str, str]:
+    return {
         **os.environ,
         "HF_ENDPOINT": hub.endpoint,
         "HF_HUB_DISABLE_XET": "1",
@@ -52,6 +58,10 @@ def call(hub: Hub, folder: Path, *arguments: object, token: str = TOKEN) -> subp
         "HUGGINGFACE_TOKEN": token,
         "PYTHONPATH": str(ROOT),
     }
+
+
+def call(hub: Hub, folder: Path, *arguments: object, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
+    environment = environment_of(hub, folder, token)
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
@@ -129,6 +139,7 @@ def test_an_upload_that_is_not_what_the_run_is_is_named(run: Path, hub: Hub, tmp
     weights["emotion_head.5.bias"][0] += 0.01
     save_file(weights, tmp_path / "other" / "model.safetensors")
     (tmp_path / "other" / "more.csv").write_text("file,label")
+    (tmp_path / "other" / ".cache-run.py").write_text("print()")
     card = tmp_path / "other" / "README.md"
     card.write_text(card.read_text() + "It is very good.\n")
     resign(tmp_path / "other")
@@ -138,7 +149,53 @@ def test_an_upload_that_is_not_what_the_run_is_is_named(run: Path, hub: Hub, tmp
     assert validated.returncode == 1
     said = " ".join(validated.stdout.split())
     assert "is not what" in said
-    assert "README.md, manifest.json, model.safetensors, more.csv, against the run's checkpoint, here" in said
+    wrong = ".cache-run.py, more.csv, against the run's checkpoint, here"
+    assert f"README.md, manifest.json, model.safetensors, {wrong}" in said
+
+
+@pytest.mark.slow
+def test_a_licence_that_nobody_gave_is_noticed_and_one_that_was_given_stays(
+    run: Path, hub: Hub, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run", symlinks=True))
+    corpora = ("--config", run.parents[2] / "config.toml")
+    gather(copy, make_folder(tmp_path / "forged"), "user/model", "apache-2.0")
+    hub.publish("user/model", tmp_path / "forged", private=True)
+    forged = call(hub, tmp_path, *VALIDATE, copy, "user/model", *corpora)
+    assert forged.returncode == 1
+    assert " ".join(forged.stdout.split()).endswith(" is: README.md; upload it again")
+    refused = call(hub, tmp_path, *UPLOAD, copy, "user/model", "--license", "all rights reserved")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert '"all rights reserved" is none; give an identifier that https://' in refused.stderr
+    for stated in (("--license", "cc-by-nc-4.0"), ()):
+        assert call(hub, tmp_path, *UPLOAD, copy, "user/model", *stated).returncode == 0
+        assert b"license: cc-by-nc-4.0\n" in hub.files("user/model", "main")["README.md"]
+    validated = call(hub, tmp_path, *VALIDATE, copy, "user/model", *corpora)
+    assert validated.returncode == 0, validated.stdout
+
+
+@pytest.mark.slow
+def test_a_validation_can_be_interrupted(run: Path, hub: Hub, tmp_path: Path) -> None:
+    assert call(hub, tmp_path, *UPLOAD, run, "user/model").returncode == 0
+    hub.after("GET /api/models/user/model", lambda: os.kill(validation.pid, signal.SIGINT))
+    command = [sys.executable, *VALIDATE, str(run), "user/model", "--config", str(run.parents[2] / "config.toml")]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment_of(hub, tmp_path), stderr=subprocess.PIPE, text=True
+    ) as validation:
+        _, said = validation.communicate(timeout=120)
+    assert (validation.returncode, said) == (130, "interrupted; nothing was changed\n")
+
+
+@pytest.mark.slow
+def test_paths_of_a_corpus_begin_where_the_validation_runs(
+    run: Path, hub: Hub, podcast: SyntheticPodcast, tmp_path: Path
+) -> None:
+    assert call(hub, tmp_path, *UPLOAD, run, "user/model").returncode == 0
+    (tmp_path / "audio").symlink_to(podcast.audio)
+    corpora = (run.parents[2] / "config.toml").read_text()
+    (tmp_path / "config.toml").write_text(corpora.replace(str(podcast.audio), "audio"))
+    validated = call(hub, tmp_path, *VALIDATE, run, "user/model")
+    assert validated.returncode == 0, validated.stdout + validated.stderr
 
 
 @pytest.mark.slow
@@ -178,7 +235,7 @@ def test_nothing_gets_where_everybody_can_read_it_unasked(run: Path, hub: Hub, t
     before = hub.files("user/model", "main")
     refused = call(hub, tmp_path, *UPLOAD, run, "user/model")
     assert refused.returncode == 1
-    assert 'everybody can read "user/model"; name another, make it private, or say --public' in refused.stderr
+    assert 'everybody can read "user/model"; name another, make it private, or add --public (in' in refused.stderr
     assert hub.files("user/model", "main") == before
     assert call(hub, tmp_path, *UPLOAD, run, "user/model", "--public").returncode == 0
 
