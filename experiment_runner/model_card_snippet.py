@@ -6,8 +6,8 @@ import ast
 import sys
 from pathlib import Path
 
-from net import standalone_model
-
+STANDALONE_MODEL = Path(__file__).resolve().parents[1] / "net" / "standalone_model.py"
+"""It is read and not imported, which takes seconds."""
 USAGE_IMPORTS = """\
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def complete_snippet(repo_id: str) -> str:
     Args:
         repo_id: Where the model lies on the hub.
     """
-    source = Path(standalone_model.__file__).read_text(encoding="utf-8")
+    source = STANDALONE_MODEL.read_text(encoding="utf-8")
     imports = [node for node in ast.parse(source).body if isinstance(node, (ast.Import, ast.ImportFrom))]
     body = "".join(source.splitlines(keepends=True)[imports[-1].end_lineno :]).strip()
     joined = _join([*imports, *ast.parse(USAGE_IMPORTS).body])

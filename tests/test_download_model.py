@@ -19,7 +19,8 @@ from tests.conftest import ROOT
 from tests.faulty_server import FAULTS, serve_fault
 from tests.hub_server import Hub, serve_hub
 from tests.net.test_upstream import SMALL, write_published_bin
-from utils.upstreams import UpstreamError, load_upstream, read_source
+from utils.files import fingerprint
+from utils.upstreams import UpstreamError, find_damage, load_upstream, read_source
 
 FETCHED = ["config.json", "model.safetensors", "preprocessor_config.json", "source.json"]
 
@@ -181,25 +182,35 @@ def test_what_was_damaged_since_is_fetched_again(tmp_path: Path) -> None:
         revision = hub.publish("user/own", tmp_path / "published")
         assert download(tmp_path, hub.endpoint, "user/own").returncode == 0
         weights = (folder / "model.safetensors").read_bytes()
-        for name, content in (
-            ("model.safetensors", weights[:-1] + bytes([weights[-1] ^ 1])),
-            ("model.safetensors", weights[:1000]),
-            ("source.json", b"{bad"),
-            ("source.json", b'{"files": ["model.safetensors"]}'),
-        ):
+        flipped = weights[:-1] + bytes([weights[-1] ^ 1])
+        for name, content in (("model.safetensors", flipped), ("source.json", b"{bad")):
             (folder / name).write_bytes(content)
             done = download(tmp_path, hub.endpoint, "user/own")
             assert done.stdout == (
                 f"user/own: models/user--own, revision {revision} (in place of one with a damaged {name})\n"
             )
             assert (folder / "model.safetensors").read_bytes() == weights
-        (folder / "preprocessor_config.json").unlink()
-        assert "a damaged preprocessor_config.json" in download(tmp_path, hub.endpoint, "user/own").stdout
         (folder / "source.json").write_text("{bad")
         listed = download(tmp_path, hub.endpoint, "--list")
         assert listed.returncode == 0, listed.stderr
         assert "models/user--own" in listed.stdout
         assert "damaged: fetch it again" in listed.stdout
+
+
+def test_what_differs_from_what_was_fetched_is_named(tmp_path: Path) -> None:
+    assert find_damage(tmp_path) is None, "nothing was noted"
+    (tmp_path / "weights").write_bytes(b"abc")
+    noted = {"files": {"weights": fingerprint(tmp_path / "weights")}}
+    (tmp_path / "source.json").write_text(json.dumps(noted))
+    assert find_damage(tmp_path) is None
+    for content in (b"ab", b"abd"):
+        (tmp_path / "weights").write_bytes(content)
+        assert find_damage(tmp_path) == "weights"
+    (tmp_path / "weights").unlink()
+    assert find_damage(tmp_path) == "weights"
+    for content in (b"{bad", b"[]", b'{"files": ["weights"]}'):
+        (tmp_path / "source.json").write_bytes(content)
+        assert find_damage(tmp_path) == "source.json"
 
 
 def test_what_is_there_by_its_name_needs_no_network(tmp_path: Path) -> None:

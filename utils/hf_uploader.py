@@ -111,11 +111,6 @@ def license_id(text: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 where the model was uploaded, 1 where it was not, 2 for wrong input."""
-    from experiment_runner.checkpoints import CheckpointError
-    from experiment_runner.interruption import stopped_as_by_keyboard
-    from experiment_runner.publishing import upload_run
-    from experiment_runner.run_folder import RunError
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="such as runs/NAME/seed-42")
     parser.add_argument("repo_id", metavar="USER/NAME", help="the repository; it is made where it is not there")
@@ -124,6 +119,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--license", type=license_id, metavar="ID", help="of the weights, as the hub names it, such as cc-by-nc-4.0"
     )
     options = parser.parse_args(arguments)
+    from experiment_runner.checkpoints import CheckpointError
+    from experiment_runner.interruption import stopped_as_by_keyboard
+    from experiment_runner.publishing import upload_run
+    from experiment_runner.run_folder import RunError
+
     try:
         token = read_token("HUGGINGFACE_TOKEN")
         with stopped_as_by_keyboard():

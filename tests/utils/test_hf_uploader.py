@@ -25,6 +25,7 @@ from tests.hub_server import Hub, serve_hub
 from tests.synthetic_podcast import SyntheticPodcast
 from tests.test_hostile_files import resign
 from tests.test_main import write_files
+from utils import hf_uploader
 
 TOKEN = "hf_a_token_that_writes"
 UPLOADED = {"config.json", "model.safetensors", "manifest.json", "metrics.json", "provenance.json", "README.md"}
@@ -91,7 +92,10 @@ def test_what_is_uploaded_predicts_what_the_run_did(
         for secret in (TOKEN, str(run.parents[2]), *recordings):
             assert secret.encode() not in content, name
 
-    validated = call(hub, tmp_path, *VALIDATE, run, "user/model", "--config", run.parents[2] / "config.toml")
+    (tmp_path / "audio").symlink_to(podcast.audio)
+    corpora = (run.parents[2] / "config.toml").read_text()
+    (tmp_path / "config.toml").write_text(corpora.replace(str(podcast.audio), "audio"))
+    validated = call(hub, tmp_path, *VALIDATE, run, "user/model")
     assert validated.returncode == 0, validated.stderr + validated.stdout
     assert re.search(r"run's checkpoint, here +│ 24 recordings, at most \S+ apart; allowed: 1e-05", validated.stdout)
     assert re.search(r"run's predictions, fp32 on cpu +│ 24 recordings, at most \S+ apart", validated.stdout)
@@ -154,29 +158,35 @@ def test_an_upload_that_is_not_what_the_run_is_is_named(run: Path, hub: Hub, tmp
 
 
 @pytest.mark.slow
-def test_a_licence_that_nobody_gave_is_noticed_and_one_that_was_given_stays(
-    run: Path, hub: Hub, tmp_path: Path
-) -> None:
+def test_a_licence_that_nobody_gave_is_noticed(run: Path, hub: Hub, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run", symlinks=True))
-    corpora = ("--config", run.parents[2] / "config.toml")
+    (copy / "published.json").unlink(missing_ok=True)
     gather(copy, make_folder(tmp_path / "forged"), "user/model", "apache-2.0")
     hub.publish("user/model", tmp_path / "forged", private=True)
-    forged = call(hub, tmp_path, *VALIDATE, copy, "user/model", *corpora)
+    forged = call(hub, tmp_path, *VALIDATE, copy, "user/model", "--config", run.parents[2] / "config.toml")
     assert forged.returncode == 1
     assert " ".join(forged.stdout.split()).endswith(" is: README.md; upload it again")
-    refused = call(hub, tmp_path, *UPLOAD, copy, "user/model", "--license", "all rights reserved")
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert '"all rights reserved" is none; give an identifier that https://' in refused.stderr
-    for stated in (("--license", "cc-by-nc-4.0"), ()):
-        assert call(hub, tmp_path, *UPLOAD, copy, "user/model", *stated).returncode == 0
-        assert b"license: cc-by-nc-4.0\n" in hub.files("user/model", "main")["README.md"]
-    validated = call(hub, tmp_path, *VALIDATE, copy, "user/model", *corpora)
-    assert validated.returncode == 0, validated.stdout
+
+
+@pytest.mark.slow
+def test_a_licence_that_was_given_stays(run: Path, hub: Hub, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run", symlinks=True))
+    assert call(hub, tmp_path, *UPLOAD, copy, "user/model", "--license", "cc-by-nc-4.0").returncode == 0
+    gather(copy, make_folder(tmp_path / "again"), "user/model")
+    card = (tmp_path / "again" / "README.md").read_bytes()
+    assert hub.files("user/model", "main")["README.md"] == card
+    assert b"license: cc-by-nc-4.0\n" in card
+
+
+def test_what_is_no_licence_is_refused_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        hf_uploader.main(["run", "user/model", "--license", "all rights reserved"])
+    assert '"all rights reserved" is none; give an identifier that https://' in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_a_validation_can_be_interrupted(run: Path, hub: Hub, tmp_path: Path) -> None:
-    assert call(hub, tmp_path, *UPLOAD, run, "user/model").returncode == 0
+    hub.publish("user/model", ROOT / "configs")
     hub.after("GET /api/models/user/model", lambda: os.kill(validation.pid, signal.SIGINT))
     command = [sys.executable, *VALIDATE, str(run), "user/model", "--config", str(run.parents[2] / "config.toml")]
     with subprocess.Popen(
@@ -184,18 +194,6 @@ def test_a_validation_can_be_interrupted(run: Path, hub: Hub, tmp_path: Path) ->
     ) as validation:
         _, said = validation.communicate(timeout=120)
     assert (validation.returncode, said) == (130, "interrupted; nothing was changed\n")
-
-
-@pytest.mark.slow
-def test_paths_of_a_corpus_begin_where_the_validation_runs(
-    run: Path, hub: Hub, podcast: SyntheticPodcast, tmp_path: Path
-) -> None:
-    assert call(hub, tmp_path, *UPLOAD, run, "user/model").returncode == 0
-    (tmp_path / "audio").symlink_to(podcast.audio)
-    corpora = (run.parents[2] / "config.toml").read_text()
-    (tmp_path / "config.toml").write_text(corpora.replace(str(podcast.audio), "audio"))
-    validated = call(hub, tmp_path, *VALIDATE, run, "user/model")
-    assert validated.returncode == 0, validated.stdout + validated.stderr
 
 
 @pytest.mark.slow
