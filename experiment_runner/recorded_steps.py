@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from net.buckets import round_frames
+from net.graph_capture import captured
 from net.inputs import FrozenFrames
 from net.loss_modules import Terms
 from utils.dataset.collation import Batch
@@ -123,7 +124,7 @@ class RecordedSteps:
             self._pool = torch.cuda.graph_pool_handle()
         graph, places = torch.cuda.CUDAGraph(), self._places(kind, batch)
         try:
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with captured(graph, self._pool):
                 terms = self._take(places)
                 values = torch.stack([term.detach() for term in terms.values()])
         except torch.OutOfMemoryError:

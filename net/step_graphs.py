@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from net.buckets import Bucket
+from net.graph_capture import captured
 from net.host_tables import Plan, room_for, unflatten
 
 MOST_RECORDINGS = 64
@@ -145,11 +146,11 @@ class StepGraphs(Generic[AnyPlan]):
         leaf = taken.detach().requires_grad_(kind.wants_input_gradient)
         tables = unflatten(room_for(plan.tables()), plan.tables())
         forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with self._stand_ins() as trained, self._capture(forward):
+        with self._stand_ins() as trained, captured(forward, self._pool):
             found = self.run(leaf, plan.with_tables(tables), kind.dtype, self.seeds)
             given.copy_(found.detach())
         inputs = [leaf, *trained] if kind.wants_input_gradient else trained
-        with self._capture(backward):
+        with captured(backward, self._pool):
             gradients = list(torch.autograd.grad(found, inputs, given_gradient, allow_unused=True))
             if kind.wants_input_gradient:
                 taken_gradient.copy_(gradients.pop(0))
@@ -179,10 +180,6 @@ class StepGraphs(Generic[AnyPlan]):
     def _put(self, parameters: Sequence[nn.Parameter]) -> None:
         for (owner, name), parameter in zip(self.places, parameters, strict=True):
             setattr(owner, name, parameter)
-
-    def _capture(self, graph: torch.cuda.CUDAGraph) -> torch.cuda.graph:
-        """Other threads, such as one that pins batches, go on meanwhile."""
-        return torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local")
 
     def differentiate(self, recording: _Recording) -> None:
         """Replay a backward and add its gradients to those that the parameters have.

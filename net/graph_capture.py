@@ -1,0 +1,31 @@
+"""Recording what is computed on a GPU as a CUDA graph."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def captured(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:  # noqa: ANN401 - torch's own
+    """Record what is computed, while other threads, such as one that pins batches, go on.
+
+    Nothing is collected as garbage meanwhile: the graphs of an earlier training would be freed among it, which CUDA
+    does not permit during a recording, and which breaks that off.
+
+    Args:
+        graph: What is recorded into.
+        pool: Of the memory that recordings share.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            yield
+    finally:
+        if was_enabled:
+            gc.enable()
