@@ -17,13 +17,14 @@ from experiment_runner.onnx_export import ExportError, export_onnx
 from experiment_runner.optimisation import Precision, choose_precision
 from experiment_runner.prediction import Predictions, look_at, predict
 from experiment_runner.prediction_inputs import find_recordings
-from experiment_runner.prediction_output import FORMATS, STANDARD_OUTPUT, draw, keep, tell_problems, try_folder
+from experiment_runner.prediction_output import FORMATS, STANDARD_OUTPUT, draw, keep, tell_problems
 from experiment_runner.processes import ALONE
 from experiment_runner.screen import Screen
 from experiment_runner.ser_model import SERModel
 from utils import ConfigurationError, print_error, print_unforeseen, read_token
 from utils.data import DataError
 from utils.data.excerpts import Windows
+from utils.data.output_folder import try_folder
 from utils.hub import HubError
 
 __all__ = ["SERModel", "Windows", "predict"]

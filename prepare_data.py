@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from utils.config_loading import load_corpora
 from utils.configuration import CorpusConfig
 from utils.data import ATTRIBUTES, VOTES, DataError, load_corpus, read_corpus
 from utils.data.audit import FINDINGS, PAGE, audit
+from utils.data.output_folder import try_folder
 from utils.data.recordings import excuse
 from utils.data.shards import INDEX, PROBLEMS, SHARD_BYTES, Source, Unpacked, pack
 from utils.files import write_whole
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def audit_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
     """Audit one corpus, and write what was found."""
-    folder, screen = _made(options.output / options.corpus), Screen()
+    folder, screen = try_folder(options.output / options.corpus), Screen()
     corpus = read_corpus(options.corpus, _loose(config))
     if config.PATH_TO_DATASET is not None and (config.PATH_TO_DATASET / INDEX).is_file():
         note = f"the loose recordings below {config.PATH_TO_AUDIO} are looked at, not those in {config.PATH_TO_DATASET}"
@@ -92,20 +92,6 @@ def audit_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
     say = screen.error if found.errors else screen.line
     say(found.verdict)
     return INCOMPLETE if found.errors else ALL_WELL
-
-
-def _made(folder: Path) -> Path:
-    """Make a folder and write into it, before hours are spent on what it is for.
-
-    Raises:
-        DataError: Where that cannot be done.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise DataError(f"{folder} cannot be written to ({error.strerror}); name another with --output") from error
 
 
 def pack_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from itertools import chain, count
@@ -15,7 +14,6 @@ from experiment_runner.prediction import list_problems
 from experiment_runner.prediction_columns import END, START, as_clock, attributes_of, classes_of
 from experiment_runner.screen import Screen
 from experiment_runner.ser_model import SERModel
-from utils.data import DataError
 from utils.files import write_whole
 
 STANDARD_OUTPUT = "-"
@@ -24,20 +22,6 @@ PROBLEMS = ".problems.csv"
 """Ends the name of the file beside the output that says what was not predicted, and why."""
 MOST_ROWS = 40
 """That are shown on the screen."""
-
-
-def try_folder(folder: Path) -> None:
-    """Write where something is to go, before hours are spent on it; the folder is made where it is not there.
-
-    Raises:
-        DataError: Where that cannot be done.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise DataError(f"nothing can be written into {folder} ({error.strerror}); name another folder") from error
 
 
 def keep(table: pd.DataFrame, output: str | None, screen: Screen) -> None:

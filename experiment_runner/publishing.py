@@ -45,7 +45,7 @@ def upload_run(
         HubError: Where the hub does not take it.
         OSError: Where it cannot be noted.
     """
-    license_id = license_id or _published(run_folder).get("license")
+    license_id = _license(run_folder, license_id)
     with tempfile.TemporaryDirectory(prefix="upload-") as name:
         gather(run_folder, Path(name), repo_id, license_id)
         done = upload(Path(name), repo_id, token, is_public)
@@ -68,7 +68,7 @@ def gather(run_folder: Path, folder: Path, repo_id: str, license_id: str | None 
         RunError: Where it is no finished run.
         CheckpointError: Where its checkpoint is missing or damaged.
     """
-    card = make_card(run_folder, repo_id, license_id or _published(run_folder).get("license"))
+    card = make_card(run_folder, repo_id, _license(run_folder, license_id))
     best = CheckpointStore(run_folder / "checkpoints").find("best")
     config, _ = read_checkpoint(best)  # what is damaged is not uploaded
     for name in MODEL_FILES:
@@ -95,7 +95,7 @@ def publish(run: Run) -> None:
         return
     try:
         before = _published(folder)
-        if before.get("state") == _state(folder, repo_id, license_id or before.get("license")):
+        if before.get("state") == _state(folder, repo_id, license_id):
             run.screen.line(f"{run.name}: was uploaded as it is: {before['url']}, revision {before['revision']}")
             return
         run.screen.line(f"{run.name}: uploading to {repo_id}")
@@ -111,11 +111,16 @@ def _state(folder: Path, repo_id: str, license_id: str | None) -> str:
     """Return a hash of what would be uploaded, and where; card and manifest hold every figure and the weights' hash."""
     texts = [
         ENDPOINT,
-        make_card(folder, repo_id, license_id).text,
+        make_card(folder, repo_id, _license(folder, license_id)).text,
         read_text(folder / "checkpoints" / "best" / MANIFEST, MOST_JSON_BYTES),
     ]
     texts += [read_text(path, MOST_JSON_BYTES) for path in sorted((folder / "evaluation").glob("*.json"))]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def _license(folder: Path, stated: str | None) -> str | None:
+    """Return the licence that is stated now, else that of the last upload, which nobody takes back by silence."""
+    return stated or _published(folder).get("license")
 
 
 def _published(folder: Path) -> dict[str, str]:

@@ -103,6 +103,14 @@ def growth(looks: Sequence[Look], what: str) -> float:
     return float(np.polyfit(steps, np.concatenate([[0.0], rises.cumsum()]), 1)[0] * 1000)
 
 
+def usual_growth(looks: Sequence[Look], what: str) -> float:
+    """Return by how much something grows in a thousand steps of its usual kind: the median of all rises.
+
+    For few looks: a loaded machine takes its working memory in several large pieces, at any of them.
+    """
+    return float(np.median(np.diff([float(getattr(look, what)) for look in looks])) * 1000 / STEPS_AN_EPOCH)
+
+
 def main() -> None:
     """Train, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

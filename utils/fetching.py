@@ -83,8 +83,9 @@ def fetch_model(
         raise UpstreamError(f"--revision {revision} and @{asked} differ; leave one of them out")
     wanted = revision or asked
     target = models_folder(plain, models)
-    damaged = find_damage(target) if (target / CONFIG).is_file() else None
-    if (target / CONFIG).is_file() and damaged is None:
+    is_there = (target / CONFIG).is_file()
+    damaged = find_damage(target) if is_there else None
+    if is_there and damaged is None:
         source = read_source(target)
         if wanted is None or wanted == source.get("revision"):
             return Fetched(target, source.get("revision"), is_new=False)
