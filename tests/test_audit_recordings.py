@@ -213,7 +213,7 @@ def test_a_place_for_results_is_made_before_anything_is_read(
     (tmp_path / "c.toml").write_text(f"[P]\nFORMAT='csv'\nPATH_TO_AUDIO='{tmp_path}'\nPATH_TO_LABEL='absent.csv'\n")
     arguments = ["audit", "P", "--config", str(tmp_path / "c.toml"), "--output", str(tmp_path / "file")]
     assert prepare_data.main(arguments) == 2
-    assert "name another with --output" in capsys.readouterr().err
+    assert "name another folder" in capsys.readouterr().err
 
 
 def test_surplus_recordings_are_found_behind_links(tmp_path: Path) -> None:
