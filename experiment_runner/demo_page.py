@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from experiment_runner.demo_answer import Shown, answer, cancelled, refuse, waiting
-from experiment_runner.demo_uploads import Uploads
+from experiment_runner.demo_uploads import Upload, Uploads
 from experiment_runner.model_description import ModelDescription
 from experiment_runner.model_origin import origin_of
 from experiment_runner.optimisation import Precision
@@ -46,8 +47,12 @@ def build_page(model: SERModel, name: str, precision: Precision, uploads: Upload
             return refuse(str(error))
         return waiting()
 
-    def run(document: dict[str, Any] | None, request: gr.Request) -> Iterator[Shown]:
-        yield from _answers(model, precision, uploads, document, str(request.session_hash))
+    def run(request: gr.Request) -> Iterator[Shown]:
+        yield from _answers(model, precision, uploads, str(request.session_hash))
+
+    def stop(shown: str, request: gr.Request) -> str:
+        uploads.withdraw(str(request.session_hash))
+        return cancelled(shown)
 
     def clear(request: gr.Request) -> Shown:
         uploads.forget(str(request.session_hash))
@@ -75,28 +80,13 @@ def build_page(model: SERModel, name: str, precision: Precision, uploads: Upload
             with gr.Column(scale=1, min_width=300):
                 whole = gr.HTML(EMPTY.answer, elem_id="answer", apply_default_css=False)
         course = gr.HTML(EMPTY.course, elem_id="course", apply_default_css=False)
-        asked = gr.on(
-            [audio.upload, audio.stop_recording, start.click],
-            take,
-            audio,
-            [whole, course],
-            preprocess=False,
-            show_progress="hidden",
-            queue=False,
-            api_visibility="private",
-        )
-        running = asked.then(
-            run,
-            audio,
-            [whole, course],
-            preprocess=False,
-            show_progress="hidden",
-            trigger_mode="always_last",
-            concurrency_limit=1,
-            api_visibility="private",
-        )
-        cancel.click(cancelled, course, course, cancels=[running], show_progress="hidden", api_visibility="private")
-        audio.clear(clear, None, [whole, course], cancels=[running], show_progress="hidden", api_visibility="private")
+        silent: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        at_once = {**silent, "queue": False}
+        asking = [audio.upload, audio.stop_recording, start.click]
+        asked = gr.on(asking, take, audio, [whole, course], preprocess=False, **at_once)
+        asked.then(run, None, [whole, course], trigger_mode="always_last", concurrency_limit=1, **silent)
+        cancel.click(stop, course, course, **at_once)  # gradio's own `cancels` loses what is asked meanwhile
+        audio.clear(clear, None, [whole, course], **at_once)
         page.unload(leave)
     return page
 
@@ -111,13 +101,35 @@ def abilities(description: ModelDescription) -> list[str]:
     return [f"{verb} {', '.join(names)}" for verb, names in parts.items() if names]
 
 
-def _answers(
-    model: SERModel, precision: Precision, uploads: Uploads, document: dict[str, Any] | None, session: str
-) -> Iterator[Shown]:
-    """Return what to show, or the sentence why there is nothing to show."""
+def _answers(model: SERModel, precision: Precision, uploads: Uploads, session: str) -> Iterator[Shown]:
+    """Return what to show for as long as it is asked for, then the page as it is to stand.
+
+    What was said to a click may reach the browser before a part of the answer that was sent earlier: the last word is
+    said here.
+    """
+    asked = uploads.asked(session)
+    if asked is None:  # refused, or taken back while it waited
+        yield Shown(gr.skip(), gr.skip())  # to yield nothing would empty the page
+        return
+    shown = waiting()
+    with closing(_heard(model, precision, asked)) as parts:
+        for part in parts:
+            if uploads.asked(session) is not asked:
+                break
+            shown = part
+            yield shown
+    if not uploads.holds(session):
+        yield EMPTY
+    elif uploads.asked(session) is None:
+        yield Shown(shown.answer, cancelled(shown.course))
+    elif uploads.asked(session) is not asked:
+        yield waiting()
+
+
+def _heard(model: SERModel, precision: Precision, asked: Upload) -> Generator[Shown]:
+    """Return what to show of a recording, or the sentence why there is nothing to show."""
     try:
-        path, name = uploads.take(session, document)
-        yield from answer(model, precision, path, name)
+        yield from answer(model, precision, asked.path, asked.name)
     except DataError as error:
         yield refuse(str(error))
     except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the page

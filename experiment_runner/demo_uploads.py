@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from utils.data import DataError
 
 
-class Upload(NamedTuple):
-    """A recording on this machine, and its name on the other."""
+@dataclass(frozen=True, eq=False)
+class Upload:
+    """A recording on this machine, and its name on the other; every asking about it is one of its own."""
 
     path: Path
     name: str
@@ -28,9 +29,10 @@ class Uploads:
 
     folder: Path
     _held: dict[str, Path] = field(default_factory=dict)
+    _asked: dict[str, Upload] = field(default_factory=dict)
 
-    def take(self, session: str, document: Mapping[str, Any] | None) -> Upload:
-        """Return what a session asks about; what it asked about before is deleted.
+    def take(self, session: str, document: Mapping[str, Any] | None) -> None:
+        """Note what a session asks about in place of what it asked before, which is deleted if it is another file.
 
         Args:
             session: Its name.
@@ -39,6 +41,7 @@ class Uploads:
         Raises:
             DataError: A sentence for who is before the page, where there is no such file.
         """
+        self.withdraw(session)
         if document is None:
             raise DataError("Record or choose a recording first.")
         path = Path(str(document["path"])).resolve()
@@ -47,10 +50,23 @@ class Uploads:
         if self._held.get(session) != path:
             self.forget(session)
         self._held[session] = path
-        return Upload(path, Path(str(document.get("orig_name") or path.name)).name)
+        self._asked[session] = Upload(path, Path(str(document.get("orig_name") or path.name)).name)
+
+    def asked(self, session: str) -> Upload | None:
+        """Return what a session last asked about; None where it did not, or has taken it back."""
+        return self._asked.get(session)
+
+    def holds(self, session: str) -> bool:
+        """Return whether there is a recording of a session."""
+        return session in self._held
+
+    def withdraw(self, session: str) -> None:
+        """Take back what a session asked; its recording stays."""
+        self._asked.pop(session, None)
 
     def forget(self, session: str) -> None:
-        """Delete what a session has sent, unless another one has sent the same."""
+        """Take back what a session asked, and delete what it has sent, unless another one has sent the same."""
+        self.withdraw(session)
         path = self._held.pop(session, None)
         if path is not None and path not in self._held.values():
             path.unlink(missing_ok=True)

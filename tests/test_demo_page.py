@@ -143,10 +143,52 @@ def test_a_phone_shows_all_of_a_course(browser: Browser, emodb_folder: Path) -> 
         browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_who_comes_second_is_told_to_wait(browser: Browser, page: ServedPage, tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).normal(0, 0.1, 40 * 60 * 16_000)
-    soundfile.write(tmp_path / "long.flac", noise, 16_000)
-    upload(browser, tmp_path / "long.flac")
+@pytest.fixture(scope="module")
+def noise() -> np.ndarray:
+    """Forty minutes of it."""
+    return np.random.default_rng(0).normal(0, 0.1, 40 * 60 * 16_000)
+
+
+@pytest.fixture(scope="module")
+def long(noise: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording whose course takes a while."""
+    path = tmp_path_factory.mktemp("long") / "long.flac"
+    soundfile.write(path, noise, 16_000)
+    return path
+
+
+def wait_for_course(browser: Browser) -> None:
+    browser.wait(lambda: "of 2400 s" in browser.wait_for("#course").text, "the course is not computed")
+
+
+def test_what_is_asked_while_something_is_cleared_is_answered(browser: Browser, emodb_folder: Path, long: Path) -> None:
+    for _ in range(3):
+        upload(browser, long)
+        wait_for_course(browser)
+        browser.wait_for("button[aria-label=Clear]").click()
+        upload(browser, emodb_folder / UNSEEN[0])
+        browser.wait(lambda: UNSEEN[0] in browser.wait_for("#answer").text, "what came second was lost")
+        assert "It takes more than 3 s" in browser.wait_for("#course").text
+        browser.wait_for("button[aria-label=Clear]").click()
+        browser.wait(lambda: not browser.all(ANSWER), "the answer was not cleared")
+
+
+def test_a_course_is_cancelled_and_asked_for_again(browser: Browser, long: Path) -> None:
+    upload(browser, long)
+    for _ in range(3):
+        wait_for_course(browser)
+        browser.wait_for("#cancel").click()
+        browser.wait(lambda: "It was cancelled." in browser.wait_for("#course").text, "it cannot be cancelled")
+        browser.wait_for("#run").click()
+    wait_for_course(browser)
+    browser.wait_for("button[aria-label=Clear]").click()
+    browser.wait(lambda: "Record or choose speech" in browser.wait_for("#answer").text, "it was not cleared")
+
+
+def test_who_comes_second_is_told_to_wait(
+    browser: Browser, page: ServedPage, long: Path, noise: np.ndarray, tmp_path: Path
+) -> None:
+    upload(browser, long)
     browser.wait_for("#course [role=progressbar]")
     browser.driver.switch_to.new_window("tab")
     try:

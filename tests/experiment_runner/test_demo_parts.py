@@ -212,20 +212,35 @@ def test_a_model_tells_where_it_comes_from(folder: Path) -> None:
     experiment.unlink()
 
 
+def asked(uploads: Uploads, session: str) -> tuple[Path, str] | None:
+    found = uploads.asked(session)
+    return (found.path, found.name) if found else None
+
+
 def test_a_session_reads_and_deletes_its_own_recording_alone(tmp_path: Path) -> None:
     uploads = Uploads(tmp_path / "sent")
     paths = [tmp_path / "sent" / name / "a.wav" for name in ("one", "other")]
     for path in (*paths, tmp_path / "mine.wav"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"sound")
-    assert uploads.take("s", {"path": str(paths[0]), "orig_name": "my voice.wav"}) == (paths[0], "my voice.wav")
-    assert uploads.take("t", {"path": str(paths[0]), "orig_name": None}).name == "a.wav"
+    assert asked(uploads, "s") is None
+    uploads.take("s", {"path": str(paths[0]), "orig_name": "my voice.wav"})
+    assert asked(uploads, "s") == (paths[0], "my voice.wav")
+    uploads.take("t", {"path": str(paths[0]), "orig_name": None})
+    assert asked(uploads, "t") == (paths[0], "a.wav")
     for missing in (tmp_path / "mine.wav", tmp_path / "sent" / ".." / "mine.wav", tmp_path / "sent" / "gone.wav"):
         with pytest.raises(DataError, match="not there any more; choose it again"):
             uploads.take("s", {"path": str(missing), "orig_name": "x.wav"})
-    assert uploads.take("s", {"path": str(paths[1]), "orig_name": "x"}).path == paths[1]
+        assert asked(uploads, "s") is None, "what cannot be taken replaces what was asked before"
+    uploads.take("s", {"path": str(paths[1]), "orig_name": "x"})
+    assert asked(uploads, "s") == (paths[1], "x")
     assert paths[0].exists(), "the other session has sent it, too"
+    uploads.withdraw("t")
+    assert asked(uploads, "t") is None
+    assert uploads.holds("t")
+    assert paths[0].exists(), "it may be asked about again"
     uploads.forget("t")
+    assert not uploads.holds("t")
     assert not paths[0].parent.exists()
     uploads.forget("s")
     uploads.forget("s")
