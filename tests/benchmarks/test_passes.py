@@ -34,10 +34,10 @@ def rates(found: dict[str, Any]) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_epoch(tmp_path: Path) -> None:
-    found = results(epoch.main, tmp_path, *ON_CPU, "--steps", "2", "--batch-size", "8")
+    found = results(epoch.main, tmp_path, *ON_CPU, "--steps", "2", "--batch-size", "4")
     assert list(rates(found)) == [*epoch.REFERENCES, *epoch.VARIANTS]
     assert [row["steps"] for row in found["rows"]] == [2, 2, 2, 8, 8, 8]
-    audio = draw_seconds(16).sum()
+    audio = draw_seconds(8).sum()
     for row in found["rows"]:
         assert row["rate"] == pytest.approx(row["steps"] / 2 * audio / row["seconds"])
         assert row["times"]["careful, AMP fp16"] == pytest.approx(row["rate"] / rates(found)["careful, AMP fp16"])

@@ -175,7 +175,7 @@ def test_each_dropout_has_a_seed_of_its_own() -> None:
 def check_filled_bucket(name: str) -> None:
     """A batch that is filled up to its bucket gives what it gives without the filling."""
     encoder = make_encoder(name, **OFF, layerdrop=0.0).train()
-    waveforms = make_waveforms((0.1, 0.9, 0.31))
+    waveforms = make_waveforms((0.1, 0.5, 0.31))
     weights = torch.nn.Parameter(torch.linspace(-1, 1, len(encoder.encoder.layers) + 1))
     packed = PackedWavLM(encoder, weights)
     expected = encode(encoder, waveforms, torch.float32, packed)
