@@ -14,6 +14,8 @@ def show_audit(found: Audit, screen: Screen) -> None:
     """Print an audit."""
     for note in found.corpus.notes:
         screen.line(note)
+    for warning in found.corpus.warnings:
+        screen.warn(warning)
     _show_splits(found, screen)
     counts = count_classes(found.corpus)
     rows = [(printable(str(name)), *(f"{count:,}" for count in row)) for name, *row in counts.itertuples()]

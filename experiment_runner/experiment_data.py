@@ -54,6 +54,7 @@ class ExperimentData:
         genders: Genders in output order; empty where there is no gender head.
         synthetic_corpora: Those of the corpora whose recordings are synthetic.
         notes: What readers say of the corpora's files.
+        warnings: What somebody should look at before training, of corpora and of this experiment.
         learns_votes: Whether classes are learnt from the raters' votes.
         left_out_recordings: Training recordings that cannot be used: `file`, `kind` and `reason`.
         whole_fingerprint: Of the data with them; None where they have not been looked for yet.
@@ -71,6 +72,7 @@ class ExperimentData:
     genders: tuple[str, ...] = ()
     synthetic_corpora: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     learns_votes: bool = False
     left_out_recordings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["file", "kind", "reason"]))
     whole_fingerprint: str | None = None
@@ -124,6 +126,7 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
     counts = _count(train, classes)
     _check_training(config, classes, attributes, counts, by_split)
     tests = list(_tests(corpus, by_split, classes, is_own_corpus=True))
+    used_corpora = (config.corpus, *config.test_corpora)
     for name in config.test_corpora:
         tests += _foreign_tests(config, corpora[name], classes, attributes)
     return ExperimentData(
@@ -136,10 +139,11 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
         tests=tuple(tests),
         left_out={split: int((~used & (splits == split)).sum()) for split in by_split},
         genders=GENDERS if config.has_gender_head else (),
-        synthetic_corpora=tuple(n for n in (config.corpus, *config.test_corpora) if corpora[n].is_synthetic),
+        synthetic_corpora=tuple(n for n in used_corpora if corpora[n].is_synthetic),
         learns_votes=config.learns_votes,
         release=corpus.release,
-        notes=tuple(f"{n}: {note}" for n in (config.corpus, *config.test_corpora) for note in corpora[n].notes),
+        notes=tuple(f"{n}: {note}" for n in used_corpora for note in corpora[n].notes),
+        warnings=tuple(f"{n}: {warning}" for n in used_corpora for warning in corpora[n].warnings),
     )
 
 

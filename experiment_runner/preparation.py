@@ -70,7 +70,9 @@ def _collect(
     """Return what an action finds; where it fails, keep why and go on."""
     try:
         return action(*arguments, **named)
-    except (DataError, UpstreamError) as error:
+    except DataError as error:
+        problems += [place + problem for problem in error.problems]
+    except UpstreamError as error:
         problems.append(place + str(error))
     except OSError as error:
         problems.append(f"{place}{error.filename}: {error.strerror}; correct the path, or give the permission")
@@ -112,7 +114,9 @@ def show_left_out(config: ExperimentConfig, data: ExperimentData, screen: Screen
 
 def show_plan(experiments: Iterable[PreparedExperiment], screen: Screen) -> None:
     """Print what will be run, what is left out, and what deserves a warning."""
-    rows, notes, warnings = [], [], []
+    rows: list[tuple[str, ...]] = []
+    notes: list[str] = []
+    warnings: list[str] = []
     for experiment in experiments:
         config, data = experiment.config, experiment.data
         tests = ", ".join(f"{t.label} {len(t.table):,}{' hidden' * t.is_hidden}" for t in data.tests) or "none"
@@ -130,6 +134,7 @@ def show_plan(experiments: Iterable[PreparedExperiment], screen: Screen) -> None
             )
         )
         notes += _notes(config, data)
+        warnings += data.warnings
         if config.patience is not None:
             warnings.append(
                 f"{config.name}: patience is deprecated and will be removed; use window, min_epochs and loss_stop_ratio"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,7 +41,18 @@ TEXT = pd.StringDtype("pyarrow", na_value=np.nan)
 
 
 class DataError(Exception):
-    """A corpus cannot be used as it is; the text names the file, the row and the remedy."""
+    """A corpus cannot be used as it is; each problem is a sentence that names the file, the row and the remedy.
+
+    Attributes:
+        problems: The sentences; at least one.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "; ".join(self.problems)
 
 
 @dataclass(frozen=True)
@@ -51,12 +62,14 @@ class Reading:
     Attributes:
         rows: One an utterance.
         notes: Sentences on its files.
+        warnings: Sentences on what somebody should look at before training.
         hidden: Splits whose labels are kept back.
-        release: Of the corpus, where its files tell.
+        release: The corpus's release, where its files tell.
     """
 
     rows: pd.DataFrame
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     release: str | None = None
 
@@ -72,6 +85,7 @@ class Corpus:
         attribute_scale: Lowest and highest value of its attributes.
         is_synthetic: Whether nobody spoke its recordings.
         notes: What its reader says of its files.
+        warnings: What somebody should look at before training.
         hidden: Test splits whose labels are kept back.
         release: Which one it is, where its files tell.
     """
@@ -82,6 +96,7 @@ class Corpus:
     attribute_scale: tuple[float, float]
     is_synthetic: bool = False
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     release: str | None = None
 
@@ -113,7 +128,8 @@ def read_corpus(name: str, config: CorpusConfig) -> Corpus:
     if not os.path.isdir(config.PATH_TO_AUDIO):
         raise DataError(f"{name}: PATH_TO_AUDIO: there is no folder {config.PATH_TO_AUDIO}; correct the path")
     reader = importlib.import_module(READERS[config.FORMAT])
-    table, notes, hidden, release = _read_or_recall(name, config, reader)
+    reading = _read_or_recall(name, config, reader)
+    table, notes = reading.rows, reading.notes
     if table.empty:
         raise DataError(f"{name}: no utterance was found; correct PATH_TO_AUDIO, PATH_TO_LABEL or FORMAT")
     is_outside = table["file"].str.contains(OUTSIDE)
@@ -126,29 +142,38 @@ def read_corpus(name: str, config: CorpusConfig) -> Corpus:
     low, high = config.attribute_scale or tuple(DIMENSIONAL["scale"])
     table = assign_splits(name, table, config.split_speakers)
     classes = _canonical_order(table, getattr(reader, "CLASSES", None))
-    return Corpus(name, table, classes, (low, high), config.synthetic, notes, hidden, release)
+    return Corpus(
+        name,
+        table,
+        classes,
+        (low, high),
+        is_synthetic=config.synthetic,
+        notes=notes,
+        warnings=reading.warnings,
+        hidden=reading.hidden,
+        release=reading.release,
+    )
 
 
-Read = tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...], str | None]
-"""An utterance table, its notes, its hidden splits, and its release."""
-
-
-def _read_or_recall(name: str, config: CorpusConfig, reader: ModuleType) -> Read:
+def _read_or_recall(name: str, config: CorpusConfig, reader: ModuleType) -> Reading:
     """Return a corpus's utterance table; that of a reader which names its sources is kept between runs."""
     if not hasattr(reader, "sources"):
-        reading = reader.read(name, config)
-        return as_utterance_table(name, reading.rows), reading.notes, reading.hidden, reading.release
+        return _as_utterances(name, reader.read(name, config))
     from utils.data.table_cache import Kept, find_table, keep_table, key_of
 
     key = key_of(reader.sources(name, config), f"{name} {config.model_dump_json()}")
     found = find_table(name, key)
     if found is not None:
-        return _from_arrow(found.table), found.notes, found.hidden, found.release
-    reading = reader.read(name, config)
-    table = as_utterance_table(name, reading.rows)
-    kept = pa.Table.from_pandas(table, preserve_index=False)
-    keep_table(name, key, Kept(kept, reading.notes, reading.hidden, reading.release))
-    return table, reading.notes, reading.hidden, reading.release
+        return Reading(_from_arrow(found.table), found.notes, found.warnings, found.hidden, found.release)
+    reading = _as_utterances(name, reader.read(name, config))
+    kept = pa.Table.from_pandas(reading.rows, preserve_index=False)
+    keep_table(name, key, Kept(kept, reading.notes, reading.warnings, reading.hidden, reading.release))
+    return reading
+
+
+def _as_utterances(name: str, reading: Reading) -> Reading:
+    """Return what a reader found, with its rows as an utterance table."""
+    return replace(reading, rows=as_utterance_table(name, reading.rows))
 
 
 def _packed(name: str, table: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:

@@ -56,7 +56,7 @@ def read(name: str, config: CorpusConfig) -> Reading:
     if release.ratings is not None:
         table, told = _with_votes(release.ratings, table, read_ratings(name, release.ratings))
         notes += told
-    return Reading(table, tuple(notes), splits, release.version)
+    return Reading(table, tuple(notes), hidden=splits, release=release.version)
 
 
 def read_labels(name: str, release: Release) -> tuple[pd.DataFrame, dict[str, str]]:

@@ -22,7 +22,7 @@ from utils.files import whole
 
 READERS = Path(__file__).resolve().parent
 CONFIGS = READERS.parents[1] / "configs"
-NOTES, HIDDEN, RELEASE = b"notes", b"hidden", b"release"
+NOTES, WARNINGS, HIDDEN, RELEASE = b"notes", b"warnings", b"hidden", b"release"
 UNUSABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 """What can be wrong with a kept table, or with the place for it (no home folder is a RuntimeError)."""
 
@@ -33,6 +33,7 @@ class Kept:
 
     table: pa.Table
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     hidden: tuple[str, ...]
     release: str | None
 
@@ -61,11 +62,11 @@ def find_table(corpus: str, key: str) -> Kept | None:
     """Return what is kept of a corpus under a key, if anything is."""
     try:
         table = pq.read_table(cache_folder() / f"{corpus}-{key}.parquet")
-        notes, hidden = (tuple(json.loads(table.schema.metadata[name])) for name in (NOTES, HIDDEN))
+        notes, warnings, hidden = (tuple(json.loads(table.schema.metadata[n])) for n in (NOTES, WARNINGS, HIDDEN))
         release = json.loads(table.schema.metadata[RELEASE])
     except UNUSABLE:
         return None
-    return Kept(table, notes, hidden, release)
+    return Kept(table, notes, warnings, hidden, release)
 
 
 def keep_table(corpus: str, key: str, kept: Kept) -> None:
@@ -73,7 +74,7 @@ def keep_table(corpus: str, key: str, kept: Kept) -> None:
 
     A folder that cannot be written to only costs that time.
     """
-    told = {NOTES: kept.notes, HIDDEN: kept.hidden, RELEASE: kept.release}
+    told = {NOTES: kept.notes, WARNINGS: kept.warnings, HIDDEN: kept.hidden, RELEASE: kept.release}
     metadata = {name: json.dumps(value).encode() for name, value in told.items()}
     table = kept.table.replace_schema_metadata({**(kept.table.schema.metadata or {}), **metadata})
     try:
