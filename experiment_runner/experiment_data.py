@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from experiment_runner.class_names import with_named_words
+from experiment_runner.label_warnings import warn_of_labels, warn_of_scales
 from utils.config_text import did_you_mean
 from utils.configuration import ExperimentConfig
 from utils.data import ATTRIBUTES, GENDERS, VOTES, Corpus, DataError
@@ -110,6 +112,7 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
     Raises:
         DataError: Names the class without training examples, the empty split, or the corpus without shared classes.
     """
+    corpora = {name: with_named_words(corpora[name], config) for name in (config.corpus, *config.test_corpora)}
     corpus = corpora[config.corpus]
     classes = _choose_classes(config, corpus) if config.is_categorical else ()
     attributes = ATTRIBUTES if config.is_dimensional else ()
@@ -142,8 +145,14 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
         synthetic_corpora=tuple(n for n in used_corpora if corpora[n].is_synthetic),
         learns_votes=config.learns_votes,
         release=corpus.release,
-        notes=tuple(f"{n}: {note}" for n in used_corpora for note in corpora[n].notes),
-        warnings=tuple(f"{n}: {warning}" for n in used_corpora for warning in corpora[n].warnings),
+        notes=tuple(
+            f"{n}: {note}" for n in used_corpora for note in (*corpora[n].notes, *corpora[n].cells.notes(classes))
+        ),
+        warnings=(
+            *(f"{n}: {warning}" for n in used_corpora for warning in corpora[n].warnings),
+            *warn_of_labels(corpus, classes, by_split),
+            *warn_of_scales([corpora[n] for n in used_corpora if attributes]),
+        ),
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
 import pandas as pd
 from huggingface_hub import get_token
 
+from experiment_runner.class_names import match_classes
 from experiment_runner.experiment_data import ExperimentData, resolve_data, with_usable
 from experiment_runner.screen import Screen
 from utils.config_loading import ConfigurationError, Plan
@@ -52,12 +53,19 @@ def prepare(plan: Plan, for_training: bool = True) -> list[PreparedExperiment]:
             _collect(problems, place, find_upstream, config.upstream_model, MODELS_FOLDER)
             _collect(problems, f"{plan.experiments_file}: ", check_augmentation, config)
         if {config.corpus, *config.test_corpora} <= set(corpora):
-            data = _collect(problems, f"{plan.experiments_file}: ", resolve_data, config, corpora)
-            if data is not None:
-                prepared.append(PreparedExperiment(config, data))
+            experiment = _collect(problems, f"{plan.experiments_file}: ", _resolve, config, corpora)
+            if experiment is not None:
+                prepared.append(experiment)
     if problems:
         raise ConfigurationError(problems)
     return prepared
+
+
+def _resolve(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> PreparedExperiment:
+    """Return an experiment with its data, its classes spelt as the corpus spells them."""
+    matched, notes = match_classes(config, corpora[config.corpus])
+    data = resolve_data(matched, corpora)
+    return PreparedExperiment(matched, replace(data, notes=(*data.notes, *notes)))
 
 
 def _collect(
@@ -139,8 +147,6 @@ def show_plan(experiments: Iterable[PreparedExperiment], screen: Screen) -> None
             warnings.append(
                 f"{config.name}: patience is deprecated and will be removed; use window, min_epochs and loss_stop_ratio"
             )
-        if data.train["speaker"].isna().all():
-            warnings.append(f"{config.corpus} names no speakers: that none is in two splits cannot be checked")
         if config.upstream_model in UPSTREAMS["built_in"]:
             warnings.append(f"{config.name}: {config.upstream_model} has RANDOM weights: nothing was pre-trained")
         if config.push_to_hub and read_token("HUGGINGFACE_TOKEN") is None and get_token() is None:

@@ -147,6 +147,10 @@ def _spoil_labels(labels: pd.DataFrame, ratings: pd.DataFrame, spoilt: SpoiltCor
     labels.loc[by_file[file], "Gender"] = "Female"
     spoilt.plant("two-genders")
     labels.loc[(labels["EmoClass"] == "F") & (labels["Split_Set"] == "Train"), "EmoClass"] = "X"
+    training_rows = labels.loc[labels["Split_Set"] == "Train", "EmoClass"].value_counts()
+    for code, rows in training_rows.drop(["X", "O"], errors="ignore").items():
+        if rows < 5 or (labels["EmoClass"] == code).groupby(labels["Split_Set"]).sum().min() == 0:
+            spoilt.plant("scarce-class")
     for _ in set(labels.loc[labels["EmoClass"] == "F", "Split_Set"]):
         spoilt.plant("untrained-class")
     ratings.loc[ratings["EmoClass_Major"].str.startswith("Other"), "EmoClass_Major"] = FREE_TEXT

@@ -36,6 +36,7 @@ from utils.configuration_types import (
     Seeds,
     Tags,
 )
+from utils.word_forms import fold
 
 
 class CorpusConfig(Section):
@@ -122,7 +123,8 @@ class TrainingConfig(AugmentationKeys):
     task: Literal["categorical", "dimensional", "multitask"] = "categorical"
     """Emotion classes, emotional attributes (arousal, valence, dominance), or both."""
     classes: Names | None = None
-    """Emotion classes in output order. Default: the reader's classes that any split labels, in canonical order."""
+    """Emotion classes in output order; case and Unicode form do not count. A word for nothing that is listed (`none`,
+    `unknown`) is a class. Default: the reader's classes that any split labels, in canonical order."""
     class_groups: ClassGroups | None = None
     """Head, mid and tail classes. Default: by share of the training split, head >= 1/C, tail < 1/(8 C)."""
     seeds: Seeds = (42,)
@@ -306,7 +308,7 @@ def _class_problems(config: TrainingConfig) -> list[tuple[str, str]]:
         problems.append(("classes", f"found {list(config.classes)}; allowed: two classes or more"))
     if config.class_groups is not None and config.classes is not None:
         groups = config.class_groups.head + config.class_groups.mid + config.class_groups.tail
-        if sorted(groups) != sorted(config.classes):
+        if sorted(map(fold, groups)) != sorted(map(fold, config.classes)):
             problems.append(("class_groups", "head, mid and tail together must hold every class of `classes` once"))
     return problems
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from utils.configuration import CorpusConfig
+from utils.data.spellings import Cells, settle_cells
 
 READERS = {
     "msp-podcast": "utils.data.podcast",
@@ -88,6 +89,7 @@ class Corpus:
         warnings: What somebody should look at before training.
         hidden: Test splits whose labels are kept back.
         release: Which one it is, where its files tell.
+        cells: Cells that were read as something else than is written in them.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Corpus:
     warnings: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     release: str | None = None
+    cells: Cells = field(default_factory=Cells)
 
 
 def load_corpus(name: str, config: CorpusConfig) -> Corpus:
@@ -129,7 +132,8 @@ def read_corpus(name: str, config: CorpusConfig) -> Corpus:
         raise DataError(f"{name}: PATH_TO_AUDIO: there is no folder {config.PATH_TO_AUDIO}; correct the path")
     reader = importlib.import_module(READERS[config.FORMAT])
     reading = _read_or_recall(name, config, reader)
-    table, notes = reading.rows, reading.notes
+    own_classes, notes = getattr(reader, "CLASSES", None), reading.notes
+    table, cells = settle_cells(reading.rows, CANONICAL_CLASSES, own_classes or ())
     if table.empty:
         raise DataError(f"{name}: no utterance was found; correct PATH_TO_AUDIO, PATH_TO_LABEL or FORMAT")
     is_outside = table["file"].str.contains(OUTSIDE)
@@ -141,7 +145,7 @@ def read_corpus(name: str, config: CorpusConfig) -> Corpus:
         notes += packed
     low, high = config.attribute_scale or tuple(DIMENSIONAL["scale"])
     table = assign_splits(name, table, config.split_speakers)
-    classes = _canonical_order(table, getattr(reader, "CLASSES", None))
+    classes = _canonical_order(table, own_classes)
     return Corpus(
         name,
         table,
@@ -152,6 +156,7 @@ def read_corpus(name: str, config: CorpusConfig) -> Corpus:
         warnings=reading.warnings,
         hidden=reading.hidden,
         release=reading.release,
+        cells=cells,
     )
 
 
@@ -217,7 +222,6 @@ def as_utterance_table(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     for column in TEXT_COLUMNS:
         values = rows[column].to_numpy(dtype=object) if column in rows else np.full(len(rows), np.nan, dtype=object)
         table[column] = pd.array(values, dtype=TEXT)
-    table["speaker"] = table["speaker"].where(table["speaker"].str.lower() != "unknown")
     table["corpus"] = pd.array([name] * len(rows), dtype=TEXT)
     for column in ATTRIBUTES:
         table[column] = rows[column].to_numpy(dtype=np.float64) if column in rows else np.nan

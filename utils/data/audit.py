@@ -14,6 +14,7 @@ import pandas as pd
 from utils.configuration import CorpusConfig
 from utils.data import ATTRIBUTES, GENDERS, Corpus, plain_paths
 from utils.data.audit_recordings import recording_findings
+from utils.data.audit_spellings import spelling_findings
 from utils.data.findings import ERROR, KINDS, WARNING, Finding, as_table, of_rows
 from utils.data.recordings import survey
 from utils.data.splits import check_allowed, shared_speakers
@@ -95,6 +96,7 @@ def audit(
     findings = [
         *_splits_and_speakers(corpus, config),
         *_rows(corpus),
+        *spelling_findings(corpus),
         *_ratings(corpus),
         *recording_findings(corpus.table, found.table, config.PATH_TO_AUDIO),
     ]

@@ -15,6 +15,7 @@ import pandas as pd
 from utils.configuration import CorpusConfig
 from utils.data import CATEGORICAL, GENDERS, DataError, Reading
 from utils.data.csv_table import first_place, numbers, read_text_table
+from utils.data.spellings import is_nothing, nothing_notes
 
 CODES: dict[str, str] = CATEGORICAL["crema-d"]
 DEMOGRAPHICS = "VideoDemographics.csv"
@@ -37,12 +38,13 @@ def read(name: str, config: CorpusConfig) -> Reading:
     stems = rows["FileName"].str.removesuffix(".wav")
     table = pd.DataFrame({"file": stems + ".wav", "speaker": stems.str.split("_").str[0]})
     table["path"] = [os.path.join(config.PATH_TO_AUDIO, file) for file in table["file"]]
-    table["gender"] = table["speaker"].map(_genders(name, source.parent / DEMOGRAPHICS))
+    genders, words = _genders(name, source.parent / DEMOGRAPHICS)
+    table["gender"] = table["speaker"].map(genders)
     table["emotion"] = np.where(is_tie, np.nan, names[counts.argmax(axis=1)])
     for index, emotion in enumerate(names):
         table[f"votes_{emotion}"] = counts[:, index]
-    notes = (f"{counts.sum():,} votes on {len(table):,} clips of {source.name}; {is_tie.sum():,} ties have no emotion",)
-    return Reading(table, notes)
+    read = f"{counts.sum():,} votes on {len(table):,} clips of {source.name}; {is_tie.sum():,} ties have no emotion"
+    return Reading(table, (read, *words))
 
 
 def _find_votes(name: str, folder: Path) -> Path:
@@ -63,15 +65,17 @@ def _counts(name: str, source: Path, column: pd.Series) -> np.ndarray[tuple[int]
     return values.to_numpy(np.int32)
 
 
-def _genders(name: str, source: Path) -> dict[str, str]:
+def _genders(name: str, source: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the gender of every actor whose gender is known, and a sentence on words for nothing."""
     rows = read_text_table(name, source)
     missing = [column for column in ("ActorID", "Sex") if column not in rows.columns]
     if missing:
         raise DataError(f"{name}: {source}: no column {', '.join(missing)}; expected ActorID, Sex")
-    sexes = rows["Sex"].str.lower()
-    if not sexes.isin(list(GENDERS)).all():
-        wrong = ~sexes.isin(list(GENDERS))
+    sexes, is_missing = rows["Sex"].str.lower(), rows["Sex"].isna() | is_nothing(rows["Sex"])
+    wrong = ~is_missing & ~sexes.isin(list(GENDERS))
+    if wrong.any():
         raise DataError(
             f'{name}: {source}: {first_place(wrong)}: Sex is "{rows["Sex"][wrong].iloc[0]}"; allowed: Male, Female'
         )
-    return dict(zip(rows["ActorID"], sexes, strict=True))
+    known = dict(zip(rows.loc[~is_missing, "ActorID"], sexes[~is_missing], strict=True))
+    return known, nothing_notes(rows, ["Sex"])

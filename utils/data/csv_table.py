@@ -18,6 +18,7 @@ import pandas as pd
 from utils.configuration import CorpusConfig
 from utils.configuration_types import SPLIT_NAME
 from utils.data import ATTRIBUTES, DataError, Reading
+from utils.data.spellings import is_nothing, nothing_notes
 from utils.files import MOST_LABEL_BYTES, bounded
 
 CSV_DIALECT: dict[str, Any] = {
@@ -44,7 +45,8 @@ def read(name: str, config: CorpusConfig) -> Reading:
         raise DataError(f'{name}: {config.PATH_TO_LABEL}: no column "file"; columns read: {", ".join(COLUMNS)}')
     if rows["file"].isna().any():
         raise DataError(f"{name}: {config.PATH_TO_LABEL}: {first_place(rows['file'].isna())}: the file is missing")
-    for column in ("split", "gender", "emotion"):
+    notes = nothing_notes(rows, ("gender", *ATTRIBUTES))
+    for column in ("split", "gender"):
         if column in rows:
             rows[column] = rows[column].str.lower()
     _check_values(name, config.PATH_TO_LABEL, rows)
@@ -54,7 +56,7 @@ def read(name: str, config: CorpusConfig) -> Reading:
         if attribute in rows:
             rows[attribute] = numbers(name, config.PATH_TO_LABEL, rows[attribute])
     rows["path"] = [os.path.join(config.PATH_TO_AUDIO, file) for file in rows["file"]]
-    return Reading(rows)
+    return Reading(rows, notes)
 
 
 def _check_values(name: str, source: Path, rows: pd.DataFrame) -> None:
@@ -110,13 +112,13 @@ def first_place(wrong: pd.Series) -> str:
 
 
 def numbers(name: str, source: Path, column: pd.Series) -> pd.Series:
-    """Turn text into numbers, missing cells into NaN.
+    """Turn text into numbers, missing cells and words for nothing into NaN.
 
     Raises:
         DataError: Names the first line that is no finite number.
     """
     values = pd.to_numeric(column, errors="coerce").astype(np.float64)
-    wrong = column.notna() & ~np.isfinite(values)
+    wrong = column.notna() & ~np.isfinite(values) & ~is_nothing(column.where(~np.isfinite(values)))
     if wrong.any():
         found = column[wrong].iloc[0]
         raise DataError(f'{name}: {source}: {first_place(wrong)}: {column.name} is "{found}"; give a number')

@@ -40,6 +40,20 @@ KINDS: dict[str, Kind] = {
         "evaluated, never seen in training: refused unless classes are named",
         "name classes, or correct the splits",
     ),
+    "scarce-class": Kind(
+        WARNING,
+        "a class with less than five training rows, or none in another split",
+        "add recordings, or leave the class out of classes",
+    ),
+    "near-classes": Kind(WARNING, "two classes with nearly the same name", "rename one in the table, if they are one"),
+    "speaker-spellings": Kind(
+        WARNING,
+        "one speaker may be written in several ways: a leak between splits cannot be seen",
+        "write each speaker in one way",
+    ),
+    "unreached-scale": Kind(
+        WARNING, "an attribute stays away from an end of its scale", "set attribute_scale, if the scale is another"
+    ),
     "heard-speaker": Kind(
         WARNING,
         "a speaker is in development and in a test split: selection has heard a test's voice",
@@ -60,6 +74,8 @@ KINDS: dict[str, Kind] = {
     "outvoted": Kind(WARNING, "its raters chose another class more often", "look at its ratings"),
     "unrated": Kind(WARNING, "no vote of a rater, where others have some", "nothing, unless votes are learnt"),
     "unlabelled": Kind(WARNING, "carries no label at all", "remove its row, or label it"),
+    "word-for-nothing": Kind(NOTE, "a word for nothing, read as missing", "list it under classes, if it is a class"),
+    "class-spellings": Kind(NOTE, "one class spelt in several ways", "nothing: they are read as one"),
     "no-attributes": Kind(NOTE, "an attribute is missing", "nothing: it is masked"),
     "unknown-gender": Kind(NOTE, "no gender", "nothing: it is masked"),
     "surplus": Kind(NOTE, "a recording that no label names", "nothing: it is not used"),

@@ -18,11 +18,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from utils.configuration import CorpusConfig
-from utils.data import CATEGORICAL, DIMENSIONAL, TEXT, DataError, Reading
+from utils.data import CATEGORICAL, DIMENSIONAL, GENDERS, TEXT, DataError, Reading
 from utils.data.csv_table import first_place, numbers, read_text_table
 from utils.data.podcast_files import HIDDEN_PREFIX, Release, find_recordings, find_release
 from utils.data.podcast_ratings import CLASSES as RATED_CLASSES
 from utils.data.podcast_ratings import Ratings, read_ratings
+from utils.data.spellings import is_nothing, nothing_notes
 from utils.dataset.vote_shares import VoteSettings, vote_shares
 from utils.files import MOST_LABEL_BYTES, bounded
 
@@ -40,7 +41,8 @@ def read(name: str, config: CorpusConfig) -> Reading:
     assert config.PATH_TO_LABEL is not None
     release = find_release(name, config.PATH_TO_LABEL, config.PATH_TO_AUDIO)
     rows, partitions = read_labels(name, release)
-    notes = [release.describe(), *_disagreements(name, release, rows, partitions)]
+    words = nothing_notes(rows, ("Gender", *DIMENSIONAL["msp-podcast"].values()))
+    notes = [release.describe(), *words, *_disagreements(name, release, rows, partitions)]
     table = _as_rows(name, release, rows)
     hidden = _hidden(release, set(rows["FileName"]), partitions)
     named = {file for file, split in partitions.items() if split.startswith("test")}
@@ -238,11 +240,12 @@ def _as_rows(name: str, release: Release, rows: pd.DataFrame) -> pd.DataFrame:
 
 def _genders(name: str, source: Path, column: pd.Series) -> pd.Series:
     lower = column.str.lower()
-    wrong = lower.notna() & ~lower.isin(["male", "female", "unknown"])
+    is_missing = lower.isna() | is_nothing(lower)
+    wrong = ~is_missing & ~lower.isin(list(GENDERS))
     if wrong.any():
         place, found = first_place(wrong), column[wrong].iloc[0]
         raise DataError(f'{name}: {source}: {place}: Gender is "{found}"; allowed: Male, Female, Unknown')
-    return lower.where(lower != "unknown")
+    return lower.where(~is_missing)
 
 
 def _hidden(release: Release, labelled: set[str], partitions: dict[str, str]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from utils.files import whole
 
 READERS = Path(__file__).resolve().parent
 CONFIGS = READERS.parents[1] / "configs"
+WORD_FORMS = READERS.parent / "word_forms.py"
 NOTES, WARNINGS, HIDDEN, RELEASE = b"notes", b"warnings", b"hidden", b"release"
 UNUSABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 """What can be wrong with a kept table, or with the place for it (no home folder is a RuntimeError)."""
@@ -53,7 +54,7 @@ def key_of(sources: Iterable[Path], settings: str) -> str:
 def _readers() -> str:
     """Return a hash of the sources of all readers and of the tables that they translate by."""
     digest = hashlib.sha256()
-    for path in [*sorted(READERS.glob("*.py")), *sorted(CONFIGS.glob("config_*.json"))]:
+    for path in [*sorted(READERS.glob("*.py")), WORD_FORMS, *sorted(CONFIGS.glob("config_*.json"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

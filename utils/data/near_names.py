@@ -1,0 +1,71 @@
+"""Classes whose names are so near to each other that they may be one: `anger` beside `angry`, `Angray`, `'angry'`.
+
+They are different words, so that nothing is merged. The measure is meant to be quiet about names that only look alike,
+such as contempt and content, sadness and madness, happy and unhappy, class 1 and class 2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import combinations
+
+from utils.word_forms import skeleton
+
+WORDS = re.compile(r"[^\W_]+")
+SIGNS = re.compile(r"\+|^-|-$|\d+")
+MOST_CLASSES = 300
+"""With more, the column holds no classes but free text; comparing each with each would take minutes."""
+IRREGULAR = {
+    "anger": "angry", "anxiety": "anxious", "boredom": "bored", "curiosity": "curious", "empathetic": "empathy",
+    "enthusiastic": "enthusiasm", "hatred": "hate", "pride": "proud", "sympathetic": "sympathy",
+}  # fmt: skip
+ENDINGS = {
+    "iness": "y", "ness": "", "ation": "", "ated": "", "ion": "", "ement": "", "ment": "", "istic": "", "ism": "",
+    "ance": "", "ity": "", "ing": "", "ful": "", "ous": "", "ed": "", "ly": "", "e": "",
+}  # fmt: skip
+SHORTEST_STEM = 3
+
+
+def near_names(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the pairs of names that may stand for one class, in the order of the names."""
+    if len(names) > MOST_CLASSES:
+        return []
+    return [(one, other) for one, other in combinations(names, 2) if are_near(one, other)]
+
+
+def are_near(one: str, other: str) -> bool:
+    """Return whether two names differ only by punctuation, accents, a typing mistake or the form of a word."""
+    one, other = skeleton(one), skeleton(other)
+    words, others = WORDS.findall(one), WORDS.findall(other)
+    if not words or SIGNS.findall(one) != SIGNS.findall(other):
+        return False
+    if "".join(words) == "".join(others):
+        return True
+    return len(words) == len(others) and all(map(_are_near_words, words, others))
+
+
+def _are_near_words(one: str, other: str) -> bool:
+    short, long = sorted((one, other), key=len)
+    is_beginning = len(short) >= SHORTEST_STEM and long.startswith(short) and not long.endswith("less")
+    return one == other or is_beginning or _stem(one) == _stem(other) or _is_typing_mistake(short, long)
+
+
+def _stem(word: str) -> str:
+    """Return a word without the ending that makes it a noun, an adjective or a participle."""
+    word = IRREGULAR.get(word, word)
+    for ending, instead in ENDINGS.items():
+        if word.endswith(ending) and len(word) - len(ending) >= SHORTEST_STEM:
+            return word.removesuffix(ending) + instead
+    return word
+
+
+def _is_typing_mistake(short: str, long: str) -> bool:
+    """Return whether one letter, but not the first, is missing, other, or swapped with the next."""
+    if len(long) < 5 or len(short) < len(long) - 1 or short[0] != long[0]:
+        return False
+    start = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+    if len(short) < len(long):
+        return short[start:] == long[start + 1 :]
+    is_swapped = short[start : start + 2] == long[start : start + 2][::-1] and short[start + 2 :] == long[start + 2 :]
+    return is_swapped or short[start + 1 :] == long[start + 1 :]
