@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from experiment_runner.preparation import show_plan
+from experiment_runner.screen import Screen
 from tests.label_tables import Rows, base_rows, changed, prepare_corpus, relabelled
 from utils import ConfigurationError
 
@@ -101,6 +103,15 @@ def test_speakers_whom_nobody_can_check_are_counted(tmp_path: Path) -> None:
         "MINE: no row names its speaker (train 24, development 16, test1 8): whether a speaker is in two splits cannot "
         "be checked"
     ]
+
+
+def test_the_plan_shows_a_warning_once_and_each_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{key: cell for key, cell in row.items() if key != "speaker"} for row in relabelled("emotion", ["N/A"])]
+    show_plan(prepare_corpus(tmp_path, many(rows), "", 'classes = ["Angry", "happy"]'), Screen())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("WARNING: MINE: no row names its speaker (train 24, development 16, test1 8)") == 1
+    assert printed.count('MINE: emotion: "N/A" 2 read as missing') == 1
+    assert printed.count('Second: classes: "Angry" is MINE\'s "angry"') == 1
 
 
 def scaled(low: float, high: float) -> Rows:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import unicodedata
 from pathlib import Path
 
@@ -7,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.conftest import ROOT
 from tests.label_tables import Rows, base_rows, changed, relabelled, write_corpus
 from tests.synthetic_podcast import SyntheticPodcast
 from utils.config_loading import load_corpora
 from utils.configuration import CorpusConfig
 from utils.data import CANONICAL_CLASSES, TEXT, Corpus, DataError, as_utterance_table, load_corpus
 from utils.data.csv_table import numbers
-from utils.data.spellings import is_nothing, name_classes, nothing_notes, settle_cells
+from utils.data.spellings import WORDS_FOR_NOTHING, is_nothing, name_classes, nothing_notes, settle_cells
 
 NOTHING = (
     "", "nan", "NaN", "None", "N/A", "NA", "n.a.", "n / a", "<NA>", "#N/A", "null", "NULL", "nil", "-", "--", "–", "?",
@@ -42,6 +44,12 @@ def test_words_for_nothing_are_known(word: str) -> None:
 @pytest.mark.parametrize("word", SOMETHING)
 def test_other_words_are_left_alone(word: str) -> None:
     assert not is_nothing(texts(word)).any()
+
+
+def test_the_documented_words_are_those_that_are_read() -> None:
+    text = (ROOT / "docs" / "labels.md").read_text(encoding="utf-8")
+    words = text.partition("<!-- words -->")[2].partition("\n\n")[0].split("`")[1::2]
+    assert {re.sub(r"[ ./]", "", word) for word in words} == WORDS_FOR_NOTHING - {""}
 
 
 def test_words_keep_the_rows_that_they_stand_in() -> None:

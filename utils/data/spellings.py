@@ -18,50 +18,13 @@ import pandas as pd
 
 from utils.word_forms import clean, fold, shown, some
 
-WORDS_FOR_NOTHING = frozenset(
-    {
-        "",
-        "na",
-        "nan",
-        "nat",
-        "nil",
-        "nul",
-        "null",
-        "none",
-        "unk",
-        "unknown",
-        "undefined",
-        "unspecified",
-        "notspecified",
-        "undetermined",
-        "missing",
-        "blank",
-        "notset",
-        "notavailable",
-        "notapplicable",
-        "notknown",
-        "nodata",
-        "novalue",
-        "noanswer",
-        "noinformation",
-        "nolabel",
-        "unlabelled",
-        "unlabeled",
-        "notlabelled",
-        "notlabeled",
-        "unannotated",
-        "notannotated",
-        "noagreement",
-        "noconsensus",
-        "nomajority",
-        "tbd",
-        "xxx",
-        "1ind",
-        "1#ind",
-        "1qnan",
-        "1#qnan",
-    }  # fmt: skip
-)
+WORDS_FOR_NOTHING = frozenset({
+    "", "na", "nan", "nat", "nil", "nul", "null", "none", "unk", "unknown", "undefined", "unspecified",
+    "notspecified", "undetermined", "missing", "blank", "notset", "notavailable", "notapplicable", "notknown",
+    "nodata", "novalue", "noanswer", "noinformation", "nolabel", "unlabelled", "unlabeled", "notlabelled",
+    "notlabeled", "unannotated", "notannotated", "noagreement", "noconsensus", "nomajority", "tbd", "xxx", "1#ind",
+    "1#qnan",
+})  # fmt: skip
 """Folded, without brackets, quotes, spaces, dots, strokes and hyphens: `na` stands for `N/A`, `n.a.` and `<NA>`, and an
 empty text for cells that hold nothing else."""
 UNKNOWN = "unknown"
