@@ -1,9 +1,9 @@
 """What one training step costs on two CPU cores, beside stock transformers: `python -m benchmarks.cpu_step`.
 
 Eight utterances of 1 to 8 s, drawn once, random weights, the convolutions frozen, float32, fused AdamW. Dropouts are
-the project's defaults, SpecAugment and layerdrop are off, and freed memory is kept, all on both sides. Stock code runs
-WavLM padded with an attention mask, the project runs its upstream, and both classify the mean of the last frames. They
-take turns, so that whatever else the machine does meets both.
+those of the built-in shapes, SpecAugment and layerdrop are off, and freed memory is kept, all on both sides. Stock code
+runs WavLM padded with an attention mask, the project runs its upstream, and both classify the mean of the last frames.
+They take turns, so that whatever else the machine does meets both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import WavLMConfig, WavLMModel
 
-from benchmarks.synthetic import CLASSES, SHAPES, upstream_settings
+from benchmarks.synthetic import CLASSES, DROPOUTS, SHAPES
 from experiment_runner.device import keep_freed_memory
 from experiment_runner.model_description import NO_MASKING
 from experiment_runner.screen import Screen
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keep_freed_memory()
     torch.set_num_threads(options.threads)
     waveforms = draw_waveforms(options.utterances, *options.seconds)
-    config = {**SHAPES[options.shape], **upstream_settings(), "apply_spec_augment": False}
+    config = {**SHAPES[options.shape], **DROPOUTS, "apply_spec_augment": False}
     steps = {STOCK: StockStep(WavLMConfig(**config), waveforms), OURS: OurStep(WavLMConfig(**config), waveforms)}
     found = measure(steps, options.times)
     shares, audio = ratios(found), sum(waveforms.counts) / SAMPLE_RATE_HZ

@@ -8,8 +8,8 @@ memory: `python -m benchmarks.loader` measures the decoding.
     careful     one padded batch of 32 in page-locked memory, one fused AdamW, never waiting for the GPU, no SpecAugment
     ours        the project's trainer as an experiment runs it, with clipping, schedule and SpecAugment
 
-Dropouts are the project's defaults and layerdrop is off on all sides. MFU counts 3 x the transformer's forward and
-1 x the convolutions' operations of the unpadded audio.
+Dropouts are those of the built-in shapes and layerdrop is off on all sides. MFU counts 3 x the transformer's forward
+and 1 x the convolutions' operations of the unpadded audio.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from experiment_runner.screen import Screen
 from experiment_runner.tracking import Tracking
 from experiment_runner.train import Trainer
 from utils.configuration import ExperimentConfig
+from utils.configuration_regularisation import FORMER_REGULARISATION
 from utils.data import Corpus
 from utils.data.wav import Waveform
 from utils.dataset.collation import Batch, Utterance, collate
@@ -32,7 +33,8 @@ from utils.dataset.sampling import BatchItems, Rows
 def make_config(upstream: Path, keys: Mapping[str, object]) -> ExperimentConfig:
     """Return the configuration of an experiment on the benchmarks' corpus."""
     common = {"name": "benchmark", "corpus": CORPUS, "upstream_model": str(upstream), "normalize": "none"}
-    return ExperimentConfig.model_validate({**common, "tracking": "none", "cache_gib": 0, **keys})
+    plain = {**FORMER_REGULARISATION._asdict(), "tracking": "none", "cache_gib": 0}
+    return ExperimentConfig.model_validate({**common, **plain, **keys})
 
 
 def make_trainer(

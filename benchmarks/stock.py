@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from benchmarks.synthetic import CLASSES, upstream_settings
+from benchmarks.synthetic import CLASSES, DROPOUTS
 from net.pooling import SMALLEST_VARIANCE
 from net.ser import UtteranceHead
 from utils.data.wav import SAMPLE_RATE_HZ, Waveform
@@ -137,7 +137,7 @@ def load_stock(
         masks_frames: Whether SpecAugment is on; that of transformers waits for the GPU.
         is_frozen: See `StockModel`.
     """
-    encoder = load_encoder(upstream, upstream_settings())
+    encoder = load_encoder(upstream, DROPOUTS)
     encoder.config.apply_spec_augment = masks_frames
     torch.manual_seed(0)
     return StockModel(encoder, len(CLASSES), by_item, is_frozen).to(device)

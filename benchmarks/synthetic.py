@@ -12,8 +12,8 @@ import pandas as pd
 from transformers import WavLMConfig, WavLMModel
 
 from benchmarks import step
-from experiment_runner.model_description import UPSTREAM_SETTINGS
-from utils.configuration import ExperimentConfig
+from experiment_runner.model_description import upstream_settings
+from utils.configuration_regularisation import FORMER_REGULARISATION
 from utils.data import ATTRIBUTES, CANONICAL_CLASSES, TEXT, TEXT_COLUMNS, Corpus
 from utils.data.wav import SAMPLE_RATE_HZ, Waveform
 from utils.upstreams import UPSTREAMS
@@ -23,6 +23,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     **step.SHAPES,
 }
 """`tiny` is for the CPU: it shows that a benchmark runs, and its figures say nothing of the others."""
+DROPOUTS = upstream_settings(FORMER_REGULARISATION)
+"""Dropouts, without layerdrop, of all models that are compared, by their names in transformers."""
 CORPUS = "BENCHMARK"
 CLASSES = CANONICAL_CLASSES[:8]
 Seconds = npt.NDArray[np.float64]
@@ -66,8 +68,3 @@ def write_upstream(folder: Path, shape: str) -> Path:
     target = folder / shape
     WavLMModel(WavLMConfig(**SHAPES[shape])).save_pretrained(target)
     return target
-
-
-def upstream_settings() -> dict[str, float]:
-    """Return the project's default dropouts and layerdrop, for stock models to have the same."""
-    return {name: ExperimentConfig.model_fields[name].default for name in UPSTREAM_SETTINGS}

@@ -18,7 +18,7 @@ from experiment_runner.checkpoints import TrainingState, read_checkpoint, read_s
 from experiment_runner.early_stopping import HybridEarlyStopping
 from experiment_runner.full_memory import names_in
 from experiment_runner.kept_feed import build_feeds
-from experiment_runner.model_description import UPSTREAM_SETTINGS, ModelDescription, spec_augment, without_place
+from experiment_runner.model_description import ModelDescription, spec_augment, upstream_settings, without_place
 from experiment_runner.optimisation import build_optimiser, build_scheduler, make_recordable
 from experiment_runner.preparation import show_left_out
 from experiment_runner.recorder import Recorder, recorded_before, show_predictions
@@ -136,12 +136,12 @@ def _describe_start(run: Run, assembly: Assembly, state: TrainingState | None) -
 
 def assemble(run: Run) -> Assembly:
     """Build the model of an experiment; its random weights depend on the seed alone."""
-    config, data = run.config, run.data
+    config, data, numbers = run.config, run.data, run.config.regularisation
     torch.manual_seed(stable_key("weights", run.seed))
-    loaded = load_upstream(config.upstream_model, {name: getattr(config, name) for name in UPSTREAM_SETTINGS})
+    loaded = load_upstream(config.upstream_model, upstream_settings(numbers))
     try:
         upstream = Upstream(
-            loaded.encoder, spec_augment(config), config.layer_weighting, config.freeze, config.gradient_checkpointing
+            loaded.encoder, spec_augment(numbers), config.layer_weighting, config.freeze, config.gradient_checkpointing
         )
     except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -160,7 +160,10 @@ def assemble(run: Run) -> Assembly:
         head_dropout=config.head_dropout,
         upstream=without_place(loaded.encoder.config.to_dict()),
     )
-    return Assembly(SERModelWrapper(upstream, description.heads).to(run.device), description, loaded)
+    model = SERModelWrapper(upstream, description.heads)
+    if config.attention_init == "baseline":
+        model.pooling.begin_as_baseline()
+    return Assembly(model.to(run.device), description, loaded)
 
 
 def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:

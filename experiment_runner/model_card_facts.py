@@ -7,6 +7,7 @@ from typing import Any
 
 from experiment_runner.report import OWN_SPLIT, StoredRun
 from utils.configuration import ExperimentConfig
+from utils.configuration_regularisation import Regularisation
 from utils.metrics import Figures
 from utils.upstreams import UPSTREAMS
 
@@ -53,12 +54,12 @@ def data_rows(run: StoredRun, figures: Mapping[str, Figures]) -> list[tuple[str,
 
 def training_rows(run: StoredRun) -> list[tuple[str, str]]:
     """Return the settings that decided what was learnt, in words."""
-    config, result = run.config, run.course.result or {}
+    config, numbers, result = run.config, run.config.regularisation, run.course.result or {}
     pooled = "a learnt mix of all layers" if config.layer_weighting else "the last layer"
     rows = {
         "task": f"{config.task}, {config.model_type}",
         "trained of the upstream": _frozen(config),
-        "pooling": f"attentive statistics over {pooled}",
+        "pooling": f"attentive statistics over {pooled}" + ", begun at N(0, 1)" * (config.attention_init == "baseline"),
         "loss": _loss(config),
         "learnt from": config.label_source.replace("_", " ") if config.is_categorical else "",
         "optimiser": f"AdamW, weight decay {config.weight_decay:g}, gradients of norm {config.max_grad_norm:g} at most",
@@ -67,10 +68,10 @@ def training_rows(run: StoredRun) -> list[tuple[str, str]]:
         "epochs": f"{result.get('epochs', '?')} of at most {config.epoch}; {run.course.ending}",
         "best epoch": f"{result.get('best_epoch', '?')}, by the mean of the last {config.window} development scores",
         "precision": str(run.resolved.get("precision", "unknown")).partition(":")[0],
-        "dropout": f"{config.hidden_dropout:g} hidden, {config.attention_dropout:g} attention, "
-        f"{config.activation_dropout:g} activation, {config.feat_proj_dropout:g} features, "
-        f"{config.layerdrop:g} layers, {config.head_dropout:g} heads",
-        "SpecAugment": _spec_augment(config),
+        "dropout": f"{numbers.hidden_dropout:g} hidden, {numbers.attention_dropout:g} attention, "
+        f"{numbers.activation_dropout:g} activation, {numbers.feat_proj_dropout:g} features, "
+        f"{numbers.layerdrop:g} layers, {config.head_dropout:g} heads",
+        "SpecAugment": _spec_augment(numbers),
         "waveform augmentation": _augmentation(config),
         "seed": str(run.resolved.get("seed", "unknown")),
     }
@@ -105,10 +106,10 @@ def _batch(run: StoredRun) -> str:
     return f"{utterances} utterances a step, cropped at random to {config.max_seconds:g} s where they are longer"
 
 
-def _spec_augment(config: ExperimentConfig) -> str:
-    frames = f"{config.mask_time_prob:.0%} of the frames in spans of {config.mask_time_length}"
-    channels = f"{config.mask_feature_prob:.0%} of the channels in spans of {config.mask_feature_length}"
-    used = [text for text, share in ((frames, config.mask_time_prob), (channels, config.mask_feature_prob)) if share]
+def _spec_augment(numbers: Regularisation) -> str:
+    frames = f"{numbers.mask_time_prob:.0%} of the frames in spans of {numbers.mask_time_length}"
+    channels = f"{numbers.mask_feature_prob:.0%} of the channels in spans of {numbers.mask_feature_length}"
+    used = [text for text, share in ((frames, numbers.mask_time_prob), (channels, numbers.mask_feature_prob)) if share]
     return ", ".join(used) or "none"
 
 

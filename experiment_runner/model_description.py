@@ -9,7 +9,7 @@ from dataset_module.ser_dataset import Labels
 from net.ser_model_wrapper import HeadShape, SERModelWrapper
 from net.spec_augment import SpecAugment
 from net.upstream import Upstream
-from utils.configuration import ExperimentConfig
+from utils.configuration_regularisation import Regularisation
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.normalisation import Normalisation
 from utils.upstreams import build_encoder
@@ -92,8 +92,13 @@ def without_place(upstream: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in upstream.items() if name != "_name_or_path"}
 
 
-def spec_augment(config: ExperimentConfig) -> SpecAugment:
+def upstream_settings(numbers: Regularisation) -> dict[str, float]:
+    """Return the dropouts and layerdrop of a transformers config."""
+    return {name: getattr(numbers, name) for name in UPSTREAM_SETTINGS}
+
+
+def spec_augment(numbers: Regularisation) -> SpecAugment:
     """Return an experiment's SpecAugment."""
     return SpecAugment(
-        config.mask_time_prob, config.mask_time_length, config.mask_feature_prob, config.mask_feature_length
+        numbers.mask_time_prob, numbers.mask_time_length, numbers.mask_feature_prob, numbers.mask_feature_length
     )

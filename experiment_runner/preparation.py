@@ -18,8 +18,9 @@ from utils.data import Corpus, DataError, load_corpus
 from utils.data.augmentation_files import check_augmentation, find_augmentation
 from utils.data.known_recordings import keeping_problem
 from utils.data.preflight import MOST_LEFT_OUT, leave_out_unusable, list_problems, require_all
+from utils.published import Resolved, resolve_regularisation
 from utils.secrets import read_token
-from utils.upstreams import MODELS_FOLDER, UPSTREAMS, UpstreamError, find_upstream
+from utils.upstreams import MODELS_FOLDER, UPSTREAMS, UpstreamError
 
 Arguments = ParamSpec("Arguments")
 Found = TypeVar("Found")
@@ -50,10 +51,13 @@ def prepare(plan: Plan, for_training: bool = True) -> list[PreparedExperiment]:
     for config in plan.experiments:
         if for_training:
             place = f"{plan.experiments_file}: {config.name}: "
-            _collect(problems, place, find_upstream, config.upstream_model, MODELS_FOLDER)
+            resolved = _collect(problems, place, resolve_regularisation, config, MODELS_FOLDER)
             _collect(problems, f"{plan.experiments_file}: ", check_augmentation, config)
+        else:
+            resolved = _resolve_where_possible(config)
         if {config.corpus, *config.test_corpora} <= set(corpora):
-            experiment = _collect(problems, f"{plan.experiments_file}: ", _resolve, config, corpora)
+            numbers = resolved or Resolved(config, ())
+            experiment = _collect(problems, f"{plan.experiments_file}: ", _resolve, numbers, corpora)
             if experiment is not None:
                 prepared.append(experiment)
     if problems:
@@ -61,11 +65,19 @@ def prepare(plan: Plan, for_training: bool = True) -> list[PreparedExperiment]:
     return prepared
 
 
-def _resolve(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> PreparedExperiment:
+def _resolve(resolved: Resolved, corpora: Mapping[str, Corpus]) -> PreparedExperiment:
     """Return an experiment with its data, its classes spelt as the corpus spells them."""
-    matched, notes = match_classes(config, corpora[config.corpus])
+    matched, notes = match_classes(resolved.config, corpora[resolved.config.corpus])
     data = resolve_data(matched, corpora)
-    return PreparedExperiment(matched, replace(data, notes=(*data.notes, *notes)))
+    return PreparedExperiment(matched, replace(data, notes=(*data.notes, *notes, *resolved.notes)))
+
+
+def _resolve_where_possible(config: ExperimentConfig) -> Resolved:
+    """Read an upstream's numbers where it lies; an evaluation, which loads a checkpoint alone, does without."""
+    try:
+        return resolve_regularisation(config, MODELS_FOLDER)
+    except UpstreamError:
+        return Resolved(config, ())
 
 
 def _collect(

@@ -18,6 +18,7 @@ from experiment_runner.experiment_data import ExperimentData
 from experiment_runner.screen import Screen
 from utils.config_text import describe_value
 from utils.configuration import ExperimentConfig, identity_of, with_defaults
+from utils.configuration_regularisation import PUBLISHED, REGULARISATION
 from utils.files import MOST_JSON_BYTES, PARTIAL, read_text, read_toml, write_whole
 from utils.secrets import Redaction
 
@@ -157,7 +158,7 @@ class RunFolder:
         changed = [
             f"{key} {_show(before, key)} -> {_show(now, key)}"
             for key in sorted({*now, *before})
-            if now.get(key) != before.get(key)
+            if now.get(key) != before.get(key) and not _is_unread(now, key)
         ]
         for key, value in setting.items():
             then, today = (str(text).partition(":")[0] for text in (resolved.get(key, value), value))
@@ -228,6 +229,14 @@ def _is_own_link(link: Path, folder: Path) -> bool:
 
 def _as_line(record: dict[str, Any]) -> str:
     return json.dumps(record, allow_nan=False) + "\n"
+
+
+def _is_unread(experiment: Mapping[str, Any], key: str) -> bool:
+    """Whether a number was left to an upstream that is not on this machine, as it may be where nothing is trained.
+
+    Whatever is stored is right then: it was read from that upstream, or it is what the checkpoint was trained with.
+    """
+    return key in REGULARISATION and experiment.get(key) == PUBLISHED
 
 
 def _show(table: dict[str, Any], key: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiment_runner.run_folder import EXPERIMENT, RunError
-from utils.configuration import ExperimentConfig
+from utils.configuration import ExperimentConfig, with_defaults
 from utils.files import read_toml
 from utils.upstreams import UPSTREAMS
 
@@ -68,7 +68,9 @@ def read_experiment(folder: Path) -> StoredExperiment:
     try:
         document = read_toml(folder / EXPERIMENT)
         experiment, resolved = document["experiment"], document["resolved"]
-        known = {key: value for key, value in experiment.items() if key in ExperimentConfig.model_fields}
+        known = {key: value for key, value in with_defaults(experiment).items() if key in ExperimentConfig.model_fields}
+        if known["freeze"] == "upstream":
+            known["layerdrop"] = 0.0  # written where it had no effect, and was not refused for it yet
         return StoredExperiment(experiment, resolved, ExperimentConfig.model_validate(known))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(

@@ -27,6 +27,15 @@ class AttentiveStatisticsPooling(nn.Module):
         self.projection = nn.Linear(dim, dim)
         self.attention = nn.Linear(dim, 1, bias=False)
 
+    def begin_as_baseline(self) -> None:
+        """Draw the attention vector from N(0, 1), as the Odyssey 2024 challenge's baseline does.
+
+        PyTorch's linear layers begin evenly within 1 / sqrt(dim), a deviation of 0.018 where dim is 1024.
+
+        Source: `net/pooling.py` of github.com/msplabresearch/MSP-Podcast_Challenge, commit 76464e2.
+        """
+        nn.init.normal_(self.attention.weight)
+
     def forward(self, frames: Frames) -> Tensor:
         """Pool (total_frames, dim) to (batch, 2 · dim), in fp32 whatever the frames' precision."""
         scores = self.attention(torch.tanh(self.projection(frames.values)))

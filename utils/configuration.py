@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from utils.configuration_augmentation import AugmentationKeys, augmentation_problems
+from utils.configuration_regularisation import FORMER_REGULARISATION, PUBLISHED, REGULARISATION, RegularisationKeys
 from utils.configuration_types import (
     ATTRIBUTE_LOSSES,
     CATEGORICAL_LOSSES,
@@ -113,7 +114,7 @@ class ClassGroups(Section):
     """Rare classes."""
 
 
-class TrainingConfig(AugmentationKeys):
+class TrainingConfig(RegularisationKeys, AugmentationKeys):
     """The keys of a base config; any of them can stand in `config_update`."""
 
     corpus: str
@@ -136,24 +137,9 @@ class TrainingConfig(AugmentationKeys):
     """Pool a learned weighted sum of all layers in place of the last layer."""
     freeze: Literal["cnn", "upstream", "none"] | Count = "cnn"
     """What stays as it was: the convolutions, the whole upstream, nothing, or all up to the first N layers."""
-    hidden_dropout: Fraction = 0.1
-    """Dropout of the upstream's residual branches."""
-    attention_dropout: Fraction = 0.1
-    """Dropout of the upstream's attention weights."""
-    activation_dropout: Fraction = 0.0
-    """Dropout inside the upstream's feed-forward layers."""
-    feat_proj_dropout: Fraction = 0.1
-    """Dropout after the projection of the convolutional features."""
-    layerdrop: Fraction = 0.0
-    """Probability of skipping an upstream layer in a step."""
-    mask_time_prob: Fraction = 0.05
-    """SpecAugment: share of frames masked in training; 0 turns it off."""
-    mask_time_length: Count = 10
-    """SpecAugment: length of a masked span in frames (20 ms each)."""
-    mask_feature_prob: Fraction = 0.0
-    """SpecAugment: share of feature channels masked in training; 0 turns it off."""
-    mask_feature_length: Count = 10
-    """SpecAugment: length of a masked span in channels."""
+    attention_init: Literal["uniform", "baseline"] = "uniform"
+    """How the attention vector of the pooling begins: within 1 / sqrt(hidden size), as PyTorch's linear layers do, or
+    drawn from N(0, 1), as in the challenge's baseline, some 50 times as large."""
     head_dropout: Fraction = 0.5
     """Dropout of the emotion heads."""
 
@@ -183,7 +169,7 @@ class TrainingConfig(AugmentationKeys):
     """Utterances a forward pass, in each of the processes that train together: an optimiser step takes
     batch_size x accumulation_steps x processes."""
     accumulation_steps: Count = 1
-    """Forward passes an optimiser step; 4 of 2 equal 1 of 8."""
+    """Forward passes an optimiser step; 4 of 2 take the step of 1 of 8, but for what dropout and masks draw."""
     max_batch_seconds: Positive | None = None
     """Most seconds of audio a forward pass: a batch that lasts longer is taken in several, for the same optimiser step.
     Default: no bound."""
@@ -265,13 +251,19 @@ class TrainingConfig(AugmentationKeys):
     tags: Annotated[Tags, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = ()
     """Tags beside those that tracking sets itself: corpus, task, model type, loss and upstream."""
 
+    @property
+    def why_no_layerdrop(self) -> str:
+        """Why no layer of the upstream is ever skipped; empty where layers may be."""
+        if self.layer_weighting:
+            return "a skipped layer has no output"
+        return "frozen layers are never skipped" if self.freeze not in ("cnn", "none") else ""
+
     def key_problems(self) -> list[tuple[str, str]]:
         """Return what is wrong between the keys of an experiment."""
         problems = _loss_problems(self) + _class_problems(self) + _repetition_problems(self)
         problems += augmentation_problems(self)
-        if self.layerdrop > 0 and (self.layer_weighting or isinstance(self.freeze, int)):
-            why = "a skipped layer has no output" if self.layer_weighting else "frozen layers are never skipped"
-            problems.append(("layerdrop", f"found {self.layerdrop:g}; allowed here: 0, because {why}"))
+        if self.layerdrop not in (PUBLISHED, 0) and self.why_no_layerdrop:
+            problems.append(("layerdrop", f"found {self.layerdrop}; allowed here: 0, because {self.why_no_layerdrop}"))
         if self.min_epochs > self.epoch:
             problems.append(("min_epochs", f"found {self.min_epochs}; allowed: at most epoch = {self.epoch}"))
         return problems
@@ -385,16 +377,19 @@ class ExperimentConfig(TrainingConfig):
 
 
 def identity_of(experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of an experiment that decide what one run finds: neither seeds nor machine nor other corpora."""
-    return {
-        key: value for key, value in experiment.items() if key not in ("seeds", "test_corpora") and affects_result(key)
-    }
+    """Return the keys of an experiment that decide what one run finds.
+
+    Neither seeds nor machine nor other corpora; nor the regularisation of a frozen upstream, which has none.
+    """
+    idle = {"seeds", "test_corpora", *(REGULARISATION if experiment.get("freeze") == "upstream" else ())}
+    return {key: value for key, value in experiment.items() if key not in idle and affects_result(key)}
 
 
 def with_defaults(experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """Complete a stored experiment with the defaults of keys that are younger than it."""
+    """Complete a stored experiment with what stood for keys that are younger than it."""
     defaults = {name: field.default for name, field in ExperimentConfig.model_fields.items() if not field.is_required()}
-    return {**{name: value for name, value in defaults.items() if value is not None}, **experiment}
+    known = {name: value for name, value in defaults.items() if value is not None}
+    return {**known, **FORMER_REGULARISATION._asdict(), **experiment}
 
 
 def affects_result(key: str) -> bool:

@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 from utils.config_text import describe_allowed, describe_value
 from utils.configuration import ClassGroups, CorpusConfig, ExperimentEntry, TrainingConfig, affects_result
 from utils.configuration_augmentation import AugmentationKeys
+from utils.configuration_regularisation import RegularisationKeys
 from utils.configuration_types import Section
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
@@ -30,6 +31,14 @@ SECTIONS: list[tuple[str, str, type[Section]]] = [
         ExperimentEntry,
     ),
     ("Keys of a base config and of `config_update`", "", TrainingConfig),
+    (
+        "Keys of regularisation",
+        'They stand in the same tables, and are off in evaluation and in what is frozen. `"upstream"`, the default of\n'
+        "all, is what the upstream's `config.json` says (where that is silent, transformers' default for its kind; no\n"
+        "masks where it says `apply_spec_augment = false`); the built-in shapes have no layerdrop. The plan shows the\n"
+        "numbers, `experiment.toml` keeps them, and a trained run is refused only where a number differs.",
+        RegularisationKeys,
+    ),
     (
         "Keys of augmentation",
         "They stand in the same tables; what each effect does is told in [augmentation.md](augmentation.md).",

@@ -173,6 +173,15 @@ def read_source(folder: Path) -> dict[str, str]:
     return {key: str(document[key]) for key in ("id", "revision", "asked") if document.get(key) is not None}
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the `config.json` of a folder in transformers' layout.
+
+    Raises:
+        UpstreamError: Where it cannot be read.
+    """
+    return _read_json(folder / "config.json")
+
+
 def find_damage(folder: Path) -> str | None:
     """Compare a fetched model with what its `SOURCE` says of its files; return the name of one that differs.
 
@@ -251,7 +260,7 @@ def load_encoder(folder: Path, settings: dict[str, float], takes_bin: bool = Fal
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # keys that do not fit are an error here, and told below
     try:
-        _refuse_foreign_keys(_read_json(folder / "config.json"))
+        _refuse_foreign_keys(read_config(folder))
         _refuse_foreign_files(_read_json(folder / f"{SAFETENSORS}.index.json"))
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         for key, value in settings.items():

@@ -14,7 +14,7 @@ from transformers import WavLMConfig
 
 from benchmarks import cpu_step, development, epoch, frozen, loader, passes
 from benchmarks.stock import Padded, StockPooling
-from benchmarks.synthetic import SHAPES, draw_noise, draw_seconds, upstream_settings
+from benchmarks.synthetic import DROPOUTS, SHAPES, draw_noise, draw_seconds
 from net.frames import Frames
 from net.pooling import AttentiveStatisticsPooling
 
@@ -88,7 +88,7 @@ def test_both_steps_on_the_cpu_learn_the_same() -> None:
     """Utterances of one length, so that stock pads none, and no dropout."""
     config = {
         **SHAPES["tiny"],
-        **dict.fromkeys(upstream_settings(), 0.0),
+        **dict.fromkeys(DROPOUTS, 0.0),
         "apply_spec_augment": False,
     }
     waveforms = cpu_step.draw_waveforms(3, 0.4, 0.4)

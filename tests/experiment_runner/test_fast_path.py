@@ -21,6 +21,7 @@ from net.inputs import Inputs, Waveforms
 from net.upstream import Upstream
 from utils.configuration import CorpusConfig, ExperimentConfig
 from utils.data import load_corpus
+from utils.published import resolve_regularisation
 
 DROPOUTS = ("hidden_dropout", "attention_dropout", "feat_proj_dropout", "head_dropout")
 OFF = {**dict.fromkeys(DROPOUTS, 0.0), "mask_time_prob": 0.0}
@@ -35,7 +36,7 @@ def one_by_one(upstream: Upstream, inputs: Inputs) -> Frames:
 
 
 def make_trainer(emodb_folder: Path, folder: Path, upstream_model: str) -> Trainer:
-    config = ExperimentConfig.model_validate({**KEYS, "upstream_model": upstream_model})
+    config = resolve_regularisation(ExperimentConfig.model_validate({**KEYS, "upstream_model": upstream_model})).config
     speakers = {"development": ["13", "14"], "test1": ["15", "16"]}
     corpus = load_corpus("EMO-DB", CorpusConfig(FORMAT="emodb", PATH_TO_AUDIO=emodb_folder, split_speakers=speakers))
     screen = Screen()

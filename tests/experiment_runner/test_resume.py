@@ -32,7 +32,10 @@ CASES: dict[str, dict[str, Any]] = {
     "two workers, accumulation, patience": {"num_workers": 2, "accumulation_steps": 2, "patience": 3},
     "augmentation, cropped": {"augment_noise": "white", "augment_noise_prob": 0.5, "max_seconds": 0.6},
     "kept convolutions": {"freeze": "cnn", "cache_gib": 1},
-    "kept upstream, attributes": {"freeze": "upstream", "cache_gib": 1, "task": "dimensional", "loss_type": "CCCLoss"},
+    "kept upstream, attributes": {
+        **{"freeze": "upstream", "layerdrop": 0.0, "cache_gib": 1},
+        **{"task": "dimensional", "loss_type": "CCCLoss"},
+    },
 }
 
 

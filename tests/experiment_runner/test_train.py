@@ -39,6 +39,7 @@ from utils.configuration import CorpusConfig, ExperimentConfig
 from utils.data import DataError, load_corpus
 from utils.dataset.collation import Batch
 from utils.metrics import Figures
+from utils.published import resolve_regularisation
 
 CPU = torch.device("cpu")
 KEYS = {
@@ -59,7 +60,7 @@ def make_run(
     processes: Processes = ALONE,
     seed: int = 1,
 ) -> Run:
-    config = ExperimentConfig.model_validate({**KEYS, **keys})
+    config = resolve_regularisation(ExperimentConfig.model_validate({**KEYS, **keys})).config
     corpus = load_corpus("P", CorpusConfig(PATH_TO_LABEL=podcast.labels, PATH_TO_AUDIO=podcast.audio))
     screen = Screen(is_silent=not processes.is_main)
     data = check_training_recordings(config, resolve_data(config, {"P": corpus}), screen)
