@@ -3,6 +3,7 @@
     gelu    dropout(gelu(hidden + bias))
     join    joined = residual + dropout(branch + branch_bias), and its layer norm
     drop    dropout(hidden)
+    restore a layer's state as it was, where the layer is skipped
 
 Everything is computed in float32 and rounded once, when stored. Dropout's masks are not stored: the backward draws
 them again. A mask depends on the seed and on an element's row and column alone; two calls need two seeds. The same
@@ -34,6 +35,7 @@ SETTINGS: dict[str, dict[str, int]] = {
     "join_forward": {"rows": 1, "num_warps": 4},
     "join_backward": {"rows": 1, "num_warps": 4, "num_stages": 1, "programs": 4},
     "drop": {"rows": 1, "num_warps": 4},
+    "restore": {"columns": 4096, "num_warps": 4},
 }
 """Rows of a tile, warps, and for sums over rows the stages of the loop and the programs a multiprocessor.
 
@@ -48,10 +50,12 @@ class Dropout(NamedTuple):
     Attributes:
         rate: Rounded to a multiple of 1 / DROP_STEPS; a kept value is multiplied by 1 / (1 - that multiple).
         seed: () int64 on the device, 0 .. 2^63 - 1; not read where the rate is 0.
+        skips: Whether the seed is read all the same, and all of a joined branch is dropped where it is negative.
     """
 
     rate: float
     seed: Tensor | None = None
+    skips: bool = False
 
     @property
     def threshold(self) -> int:
@@ -182,7 +186,7 @@ def join_forward(
     kernels.join_forward_kernel[(triton.cdiv(rows, settings["rows"]),)](
         branch, branch_bias, residual, weight, bias, joined, normed, full, mean, rstd, rows, dropout.seed,
         dropout.threshold, eps,
-        D=columns, R=settings["rows"], C=size, WANTS_FULL=stores_full, **dropout.constants(),
+        D=columns, R=settings["rows"], C=size, WANTS_FULL=stores_full, **dropout.constants(), SKIPS=dropout.skips,
         num_warps=_warps(settings, size),
     )  # fmt: skip
     return Joined(joined, normed, normed if wants_full and not stores_full else full, mean, rstd)
@@ -224,9 +228,25 @@ def join_backward(
         joined, mean, rstd, weight, first, second, joined_gradient, residual_gradient, branch_gradient, sums,
         rows, dropout.seed, dropout.threshold,
         D=columns, R=settings["rows"], C=size, STAGES=settings["num_stages"], HAS_SECOND=second is not None,
-        HAS_JOINED=joined_gradient is not None, **dropout.constants(), num_warps=_warps(settings, size),
+        HAS_JOINED=joined_gradient is not None, **dropout.constants(), SKIPS=dropout.skips,
+        num_warps=_warps(settings, size),
     )  # fmt: skip
     return JoinGradients(residual_gradient, branch_gradient, torch.sum(sums, 0, out=sums_gradient))
+
+
+def restore(seed: Tensor, before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> None:
+    """Put a layer's state, or its gradient, back to what it was, in place, where the seed is negative.
+
+    Args:
+        seed: () int64.
+        before: Stream and input, (N, D) each.
+        after: What a layer has made of them, in the same dtypes; not touched where the seed is not negative.
+    """
+    settings = SETTINGS["restore"]
+    count = before[0].numel()
+    kernels.restore_kernel[(triton.cdiv(count, settings["columns"]),)](
+        *before, *after, count, seed, C=settings["columns"], num_warps=settings["num_warps"]
+    )
 
 
 def drop(hidden: Tensor, dropout: Dropout) -> Tensor:

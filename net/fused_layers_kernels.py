@@ -140,7 +140,7 @@ def gelu_backward_kernel(
 def join_forward_kernel(
     branch, branch_bias, residual, weight, bias, joined, normed, normed_full, mean, rstd, total, seed, threshold, eps,
     D: tl.constexpr, R: tl.constexpr, C: tl.constexpr, WANTS_FULL: tl.constexpr, DROPOUT: tl.constexpr,
-    SCALE: tl.constexpr,
+    SCALE: tl.constexpr, SKIPS: tl.constexpr,
 ):  # fmt: skip
     """R rows."""
     rows = tl.program_id(0) * R + tl.arange(0, R)
@@ -152,6 +152,8 @@ def join_forward_kernel(
     added += tl.load(branch_bias + columns, mask=inside, other=0.0)[None, :]
     if DROPOUT:
         added *= kept_factor(tl.load(seed), threshold, rows, 0, SCALE, R, C)
+    if SKIPS:
+        added = tl.where(tl.load(seed) < 0, 0.0, added)
     x = tl.load(residual + places, mask=there, other=0.0) + added
     tl.store(joined + places, x, mask=there)
     means = tl.sum(x, 1) / D
@@ -172,7 +174,7 @@ def join_backward_kernel(
     joined, mean, rstd, weight, first_gradient, second_gradient, joined_gradient, residual_gradient, branch_gradient,
     sums, total, seed, threshold,
     D: tl.constexpr, R: tl.constexpr, C: tl.constexpr, STAGES: tl.constexpr, HAS_SECOND: tl.constexpr,
-    HAS_JOINED: tl.constexpr, DROPOUT: tl.constexpr, SCALE: tl.constexpr,
+    HAS_JOINED: tl.constexpr, DROPOUT: tl.constexpr, SCALE: tl.constexpr, SKIPS: tl.constexpr,
 ):  # fmt: skip
     """A run of rows; rows past its end have a mean, a reciprocal deviation and gradients of zero."""
     columns = tl.arange(0, C)
@@ -205,12 +207,24 @@ def join_backward_kernel(
         bias_sums += tl.sum(g, 0)
         if DROPOUT:
             dx *= kept_factor(tl.load(seed), threshold, rows, 0, SCALE, R, C)
+        if SKIPS:
+            dx = tl.where(tl.load(seed) < 0, 0.0, dx)
         tl.store(branch_gradient + places, dx.to(branch_gradient.dtype.element_ty), mask=there)
         branch_sums += tl.sum(dx, 0)
     sums += tl.program_id(0) * (3 * D)
     tl.store(sums + columns, weight_sums, mask=inside)
     tl.store(sums + D + columns, bias_sums, mask=inside)
     tl.store(sums + 2 * D + columns, branch_sums, mask=inside)
+
+
+@kernel
+def restore_kernel(stream, taken, stream_out, taken_out, total, seed, C: tl.constexpr):
+    """C elements, where the seed is negative."""
+    if tl.load(seed) < 0:
+        places = tl.program_id(0).to(tl.int64) * C + tl.arange(0, C)
+        there = places < total
+        tl.store(stream_out + places, tl.load(stream + places, mask=there), mask=there)
+        tl.store(taken_out + places, tl.load(taken + places, mask=there), mask=there)
 
 
 @kernel

@@ -129,6 +129,8 @@ class LayerSettings:
         dropouts: Behind the attention, behind the activation and behind the feed-forward part.
         next_dtype: Of the input that is left for the next layer.
         gradients: Where those of the parameters are wanted, if in a certain place.
+        skip: () int64, negative where the layer is to leave its state as it is; None where it never is. Its parameters'
+            gradients then mean nothing, but for those of the next layer's norm.
     """
 
     copies: ProductWeights
@@ -138,6 +140,12 @@ class LayerSettings:
     dropouts: tuple[Dropout, Dropout, Dropout]
     next_dtype: torch.dtype
     gradients: LayerGradients | None = None
+    skip: Tensor | None = None
+
+    @property
+    def restore(self) -> Tensor | None:
+        """`skip` where a skipped layer's state is put back: a stream behind a norm is no sum, to add nothing to."""
+        return None if self.is_stable else self.skip
 
 
 def run_layer(
@@ -258,6 +266,8 @@ class _Layer(torch.autograd.Function):
         needed = weights.inner_bias, weights.first_norm, weights.second_norm, const
         ctx.save_for_backward(*kept, *first.statistics, *second.statistics, *needed)
         ctx.settings = settings
+        if settings.restore is not None:
+            fused_layers.restore(settings.restore, (stream, taken), (second.stream, second.taken))
         return second.stream, second.taken
 
     @staticmethod
@@ -271,6 +281,7 @@ class _Layer(torch.autograd.Function):
         copies = settings.copies
         found = settings.gradients or LayerGradients.empty(len(const), inner_bias, second_norm)
         stream_gradient, taken_gradient = stream_gradient.contiguous(), taken_gradient.contiguous()
+        arrived = stream_gradient, taken_gradient
 
         ends = stream_gradient, taken_gradient, settings, 1, taken.dtype, found.second
         stream_gradient, branch = _join_backward(second, second_norm, *ends)
@@ -290,6 +301,10 @@ class _Layer(torch.autograd.Function):
         taken_gradient, table_gradient = _attention_backward(
             (*packed.unbind(1), gate, table, out, lse), out_gradient, taken, const, found, ctx
         )
+        if settings.restore is not None:
+            fused_layers.restore(settings.restore, arrived, (stream_gradient, taken_gradient))
+            if table_gradient is not None:
+                table_gradient = table_gradient.masked_fill(settings.restore < 0, 0.0)
         return stream_gradient, taken_gradient, table_gradient, None, *found.by_weight()
 
 

@@ -25,7 +25,7 @@ from net.packed_convolutions import extract, place
 from net.plain_layers import dropped, normed, product, rate_of, run_plain_layer
 from net.positional_convolution import plan_positions, positional_convolution
 from net.relative_attention import AttentionPlan, has_kernels, kernel_settings, prepare_call, relative_buckets
-from net.step_graphs import StepGraphs
+from net.step_graphs import Place, StepGraphs
 from net.triton_support import is_exact_gelu
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ RunLayer = Callable[..., tuple[Tensor, Tensor]]
 """Takes a layer's state and table, `norms` and `is_last`, and returns the next layer's state."""
 SEEDS = 4
 """Dropouts of a layer: behind the attention, the activation and the feed-forward part, and inside the attention."""
+SKIPPED = -1
+"""Stands for all seeds of a layer that layerdrop leaves out, where a recording runs it all the same."""
 REACH_STEP = 128
 """Tables of the position bias reach a multiple of so many frames, so that few different sizes occur."""
 
@@ -78,10 +80,15 @@ class PackedWavLM:
         A forward with gradients must be followed by its backward before the next one. Dropout's rates and the
         encoder's training mode must not change any more.
         """
-        modules = self.encoder.encoder.modules()
-        places = [(module, name) for module in modules for name, _ in module.named_parameters(recurse=False)]
+        transformer = self.encoder.encoder
+        numbers = {module: number for number, layer in enumerate(transformer.layers) for module in layer.modules()}
+        places = [
+            Place(module, name, numbers.get(module))
+            for module in transformer.modules()
+            for name, _ in module.named_parameters(recurse=False)
+        ]
         if self.layer_weights is not None:
-            places.append((self, "layer_weights"))
+            places.append(Place(self, "layer_weights"))
         self._graphs = StepGraphs(self._transform, places, self._make_gradients)
 
     def plan(self, counts: Sequence[int], device: torch.device, dtype: torch.dtype) -> PackPlan:
@@ -117,27 +124,29 @@ class PackedWavLM:
             hidden = self._project(features, dtype)
             if mask is not None:
                 hidden = mask(hidden, plan.lengths)
-            seeds = self._draw_seeds(hidden.device) if self._is_fused(hidden.device, dtype) else None
+            seeds = self._draw_seeds() if self._is_fused(hidden.device, dtype) else None
             if plan.bucket is not None and self._graphs is not None:
-                return self._graphs(hidden, plan.transformer, plan.bucket, dtype, seeds)
-            return self._transform(hidden, plan.transformer, dtype, seeds)
+                skipped = self._draw_skipped()
+                marked = _sent(self._mark(seeds, skipped), hidden.device)
+                return self._graphs(hidden, plan.transformer, plan.bucket, dtype, marked, skipped)
+            return self._transform(hidden, plan.transformer, dtype, _sent(seeds, hidden.device))
 
     def hidden_states(self, features: Tensor, plan: PackPlan, dtype: torch.dtype) -> list[Tensor]:
         """Return what enters the transformer and each layer's output, L + 1 of (N, D) float32, in evaluation."""
         with torch.autocast(features.device.type, enabled=False):
-            return self._run_layers(self._project(features, dtype), plan.transformer, dtype, None, True)[1]
+            hidden = self._project(features, dtype)
+            return self._run_layers(hidden, plan.transformer, dtype, None, frozenset(), True)[1]
 
     def _is_recorded(self, device: torch.device, dtype: torch.dtype) -> bool:
         is_training = self.encoder.encoder.training and torch.is_grad_enabled()
-        is_possible = device.type == "cuda" and self._is_fused(device, dtype) and self.config.layerdrop == 0
-        return self._graphs is not None and is_training and is_possible
+        return self._graphs is not None and is_training and device.type == "cuda" and self._is_fused(device, dtype)
 
     def _is_fused(self, device: torch.device, dtype: torch.dtype) -> bool:
         layer = self.encoder.encoder.layers[0]
         activation = layer.feed_forward.intermediate_act_fn
         return has_kernels(device, dtype, layer.attention.head_dim) and is_exact_gelu(activation)
 
-    def _draw_seeds(self, device: torch.device) -> Tensor | None:
+    def _draw_seeds(self) -> Tensor | None:
         """Draw the seeds of all dropouts, (L + 1, SEEDS) int64, from the global CPU generator; None where all are off.
 
         The last row's first is that of the dropout before the first layer.
@@ -145,21 +154,43 @@ class PackedWavLM:
         transformer = self.encoder.encoder
         if not (rate_of(transformer.dropout) or any(any(_rates(layer)) for layer in transformer.layers)):
             return None
-        return to_device(torch.randint(2**62, (len(transformer.layers) + 1, SEEDS)), device)
+        return torch.randint(2**62, (len(transformer.layers) + 1, SEEDS))
+
+    def _mark(self, seeds: Tensor | None, skipped: frozenset[int]) -> Tensor | None:
+        """Write into the seeds which layers are skipped, for recordings to read; there are seeds where any may be."""
+        if self.config.layerdrop == 0:
+            return seeds
+        if seeds is None:
+            seeds = torch.zeros((len(self.encoder.encoder.layers) + 1, SEEDS), dtype=torch.int64)
+        seeds[list(skipped)] = SKIPPED
+        return seeds
 
     def _project(self, features: Tensor, dtype: torch.dtype) -> Tensor:
         projection = self.encoder.feature_projection
         inputs = normed(features.float(), projection.layer_norm).to(dtype)
         return dropped(product(inputs, projection.projection), projection.dropout).float()
 
-    def _transform(self, hidden: Tensor, plan: TransformerPlan, dtype: torch.dtype, seeds: Tensor | None) -> Tensor:
-        """Run all from the positional convolution on: (N, D) to (N, D), float32."""
-        if self.layer_weights is None:
-            return self._run_layers(hidden, plan, dtype, seeds, False)[0]
-        return mix_layers(self._run_layers(hidden, plan, dtype, seeds, True)[1], self.layer_weights)
+    def _transform(
+        self,
+        hidden: Tensor,
+        plan: TransformerPlan,
+        dtype: torch.dtype,
+        seeds: Tensor | None,
+        skipped: frozenset[int] | None = None,
+    ) -> Tensor:
+        """Run all from the positional convolution on: (N, D) to (N, D), float32; draw what is skipped where None."""
+        keeps_layers = self.layer_weights is not None
+        last, layers = self._run_layers(hidden, plan, dtype, seeds, skipped, keeps_layers)
+        return last if self.layer_weights is None else mix_layers(layers, self.layer_weights)
 
     def _run_layers(
-        self, hidden: Tensor, plan: TransformerPlan, dtype: torch.dtype, seeds: Tensor | None, keeps_layers: bool
+        self,
+        hidden: Tensor,
+        plan: TransformerPlan,
+        dtype: torch.dtype,
+        seeds: Tensor | None,
+        skipped: frozenset[int] | None,
+        keeps_layers: bool,
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the last frames; and, where wanted, the input of the first layer and each layer's output."""
         transformer = self.encoder.encoder
@@ -172,7 +203,8 @@ class PackedWavLM:
         table = self._table(plan.attention.longest, hidden.device)
         kept = [hidden] if keeps_layers else []
         taken = normed(hidden, layers[0].layer_norm).to(dtype) if self.is_stable else hidden.to(dtype)
-        used = [number for number in range(len(layers)) if not self._isdropped(number)]
+        skipped = self._draw_skipped() if skipped is None else skipped
+        used = [number for number in range(len(layers)) if number not in skipped]
         for number, after in zip(used, [*used[1:], None], strict=True):
             norms = self._norms(layers[number], None if after is None else layers[after])
             hidden, taken = self._run(partial(runs[number], norms=norms, is_last=after is None), hidden, taken, table)
@@ -202,9 +234,10 @@ class PackedWavLM:
         hidden = drop(hidden, Dropout(rate_of(transformer.dropout), drawn[-1][0]))
         is_recording = self._graphs is not None and self._graphs.is_recording
         gradients: Sequence[LayerGradients | None] = self._gradients if is_recording else [None] * len(layers)
+        skips = is_recording and self.config.layerdrop > 0
         runs: list[RunLayer] = []
         for layer, copies, own, given in zip(layers, copy_weights(layers, dtype), drawn, gradients, strict=False):
-            dropouts = [Dropout(rate, seed) for rate, seed in zip(_rates(layer), own, strict=True)]
+            dropouts = [Dropout(rate, seed, skips) for rate, seed in zip(_rates(layer), own, strict=True)]
             run = partial(self._fused_layer, layer=layer, copies=copies, dropouts=dropouts, gradients=given)
             runs.append(partial(run, plan=plan))
         return hidden, runs
@@ -266,6 +299,7 @@ class PackedWavLM:
             dropouts=(dropouts[0], dropouts[1], dropouts[2]),
             next_dtype=torch.float32 if is_last and self.is_stable else taken.dtype,
             gradients=gradients,
+            skip=inside.seed if inside.skips else None,
         )
         return run_layer(stream, taken, table, LayerWeights.of(layer, *norms), settings)
 
@@ -285,10 +319,12 @@ class PackedWavLM:
         embedding: Tensor = self.encoder.encoder.layers[0].attention.rel_attn_embed.weight
         return embedding.t() @ self._one_hot[:, there - reach : there + reach - 1]
 
-    def _isdropped(self, number: int) -> bool:
-        """Draw whether layerdrop leaves a layer out; the first, which owns the position bias, stays."""
-        rate = float(self.config.layerdrop) if self.encoder.encoder.training and number > 0 else 0.0
-        return rate > 0 and float(torch.rand(())) < rate
+    def _draw_skipped(self) -> frozenset[int]:
+        """Draw which layers layerdrop leaves out; the first, which owns the position bias, stays."""
+        rate = float(self.config.layerdrop) if self.encoder.encoder.training else 0.0
+        if rate == 0:
+            return frozenset()
+        return frozenset(n for n in range(1, len(self.encoder.encoder.layers)) if float(torch.rand(())) < rate)
 
 
 def mix_layers(layers: Sequence[Tensor], weights: Tensor) -> Tensor:
@@ -298,6 +334,10 @@ def mix_layers(layers: Sequence[Tensor], weights: Tensor) -> Tensor:
     for share, layer in zip(shares[1:], layers[1:], strict=True):
         mixed = mixed + share * layer
     return mixed
+
+
+def _sent(seeds: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if seeds is None else to_device(seeds, device)
 
 
 def _rates(layer: Any) -> list[float]:  # noqa: ANN401 - a transformers layer

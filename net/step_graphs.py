@@ -26,8 +26,24 @@ MOST_RECORDINGS = 64
 SPARE = 8
 """One part in so many is allocated beside what the largest batch needs, for larger ones to come."""
 AnyPlan = TypeVar("AnyPlan", bound=Plan)
-Run = Callable[[Tensor, AnyPlan, torch.dtype, Tensor | None], Tensor]
-"""Takes hidden frames (N, D) float32, a plan on their device, the products' dtype and seeds; returns (N, D) float32."""
+Run = Callable[[Tensor, AnyPlan, torch.dtype, Tensor | None, frozenset[int]], Tensor]
+"""Takes hidden frames (N, D) float32, a plan on their device, the products' dtype, seeds, and the parts to be skipped;
+returns (N, D) float32. While it `is_recording`, it is told to skip none, and has to make out of the seeds which are."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a parameter is.
+
+    Attributes:
+        owner: Has it as an attribute.
+        name: Of the attribute.
+        part: The part of the function that alone uses it, and may be skipped; None where there is none.
+    """
+
+    owner: Any
+    name: str
+    part: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,8 +80,8 @@ class StepGraphs(Generic[AnyPlan]):
 
     Args:
         run: The function. It draws from the seeds alone, and what it makes of a frame depends on its utterance alone.
-        places: Owner and attribute of each parameter that it is differentiated by, beside its input. All is recorded
-            again where one moves in memory, or is frozen.
+        places: Of each parameter that it is differentiated by, beside its input. All is recorded again where one moves
+            in memory, or is frozen.
         make_gradients: Allocates where the function itself puts the gradients of some parameters while it
             `is_recording`; those of others are copied to places that all recordings share.
     """
@@ -73,20 +89,26 @@ class StepGraphs(Generic[AnyPlan]):
     def __init__(
         self,
         run: Run[AnyPlan],
-        places: Sequence[tuple[Any, str]],
+        places: Sequence[Place],
         make_gradients: Callable[[], Mapping[Tensor, Tensor]] = dict,
     ) -> None:
         self.run = run
         self.places = list(places)
         self.make_gradients = make_gradients
         self.is_recording = False
-        self.parameters: list[nn.Parameter] = [getattr(owner, name) for owner, name in places]
+        self.parameters: list[nn.Parameter] = [getattr(place.owner, place.name) for place in places]
         self.turn = 0
         self._state: list[tuple[int, bool]] = []
         self._forget()
 
     def __call__(
-        self, hidden: Tensor, plan: AnyPlan, bucket: Bucket, dtype: torch.dtype, seeds: Tensor | None
+        self,
+        hidden: Tensor,
+        plan: AnyPlan,
+        bucket: Bucket,
+        dtype: torch.dtype,
+        seeds: Tensor | None,
+        skipped: frozenset[int] = frozenset(),
     ) -> Tensor:
         """Run the function.
 
@@ -96,6 +118,7 @@ class StepGraphs(Generic[AnyPlan]):
             bucket: See plan.
             dtype: Of products.
             seeds: int64, of one shape always, or None.
+            skipped: Parts that are skipped, whose parameters get no gradient; a recording reads it from the seeds.
 
         Returns:
             (N, D) float32.
@@ -108,11 +131,11 @@ class StepGraphs(Generic[AnyPlan]):
         if kind not in self._seen:
             self._seen.add(kind)
             missing = bucket.frames - hidden.shape[0]
-            return self.run(F.pad(hidden, (0, 0, 0, missing)), plan, dtype, seeds)[: hidden.shape[0]]
+            return self.run(F.pad(hidden, (0, 0, 0, missing)), plan, dtype, seeds, skipped)[: hidden.shape[0]]
         if kind not in self._recordings:
             self._recordings[kind] = self._record(kind, hidden, plan, seeds)
         anchor = next(parameter for parameter in self.parameters if parameter.requires_grad)
-        arguments = (hidden, anchor, self, self._recordings[kind], bucket.frames, plan, seeds)
+        arguments = (hidden, anchor, self, self._recordings[kind], bucket.frames, plan, seeds, skipped)
         replayed: Tensor = _Replay.apply(*arguments)  # type: ignore[no-untyped-call]
         return replayed
 
@@ -147,7 +170,7 @@ class StepGraphs(Generic[AnyPlan]):
         tables = unflatten(room_for(plan.tables()), plan.tables())
         forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         with self._stand_ins() as trained, captured(forward, self._pool):
-            found = self.run(leaf, plan.with_tables(tables), kind.dtype, self.seeds)
+            found = self.run(leaf, plan.with_tables(tables), kind.dtype, self.seeds, frozenset())
             given.copy_(found.detach())
         inputs = [leaf, *trained] if kind.wants_input_gradient else trained
         with captured(backward, self._pool):
@@ -178,21 +201,23 @@ class StepGraphs(Generic[AnyPlan]):
             self._put(self.parameters)
 
     def _put(self, parameters: Sequence[nn.Parameter]) -> None:
-        for (owner, name), parameter in zip(self.places, parameters, strict=True):
-            setattr(owner, name, parameter)
+        for place, parameter in zip(self.places, parameters, strict=True):
+            setattr(place.owner, place.name, parameter)
 
-    def differentiate(self, recording: _Recording) -> None:
-        """Replay a backward and add its gradients to those that the parameters have.
+    def differentiate(self, recording: _Recording, skipped: frozenset[int]) -> None:
+        """Replay a backward and add its gradients to those that the parameters have, but for those of skipped parts.
 
         Without autograd, which takes the host a hundredth of a millisecond for every parameter. A gradient that is the
-        parameter's first stays in the shared place, and moves on only where another one is to be added to it.
+        parameter's first stays in the shared place, and moves on only where that is to be written again.
         """
         pairs = list(zip(self._trained(), self._gradients, strict=True))
-        pairs = [pair for pair, is_reached in zip(pairs, recording.reached, strict=True) if is_reached]
         for parameter, shared in pairs:
             if parameter.grad is shared:
                 parameter.grad = shared.clone()
         recording.backward.replay()
+        parts = [p.part for p, parameter in zip(self.places, self.parameters, strict=True) if parameter.requires_grad]
+        used = [reached and part not in skipped for reached, part in zip(recording.reached, parts, strict=True)]
+        pairs = [pair for pair, is_used in zip(pairs, used, strict=True) if is_used]
         added = [(parameter.grad, shared) for parameter, shared in pairs if parameter.grad is not None]
         for parameter, shared in pairs:
             if parameter.grad is None:
@@ -212,6 +237,7 @@ class _Replay(torch.autograd.Function):
         frames: int,
         plan: AnyPlan,
         seeds: Tensor | None,
+        skipped: frozenset[int],
     ) -> Tensor:
         """Replay a forward; the anchor makes autograd ask for the backward where the input has no gradient."""
         taken, given, *_ = recording.frames
@@ -224,6 +250,7 @@ class _Replay(torch.autograd.Function):
         recording.forward.replay()
         graphs.turn += 1
         ctx.graphs, ctx.recording, ctx.frames, ctx.turn = graphs, recording, frames, graphs.turn
+        ctx.skipped = skipped
         return given[:count].clone()
 
     @staticmethod
@@ -236,5 +263,5 @@ class _Replay(torch.autograd.Function):
         count = gradients[0].shape[0]
         given_gradient[:count].copy_(gradients[0])
         given_gradient[count : ctx.frames].zero_()
-        graphs.differentiate(recording)
-        return taken_gradient[:count].clone() if ctx.needs_input_grad[0] else None, *[None] * 6
+        graphs.differentiate(recording, ctx.skipped)
+        return taken_gradient[:count].clone() if ctx.needs_input_grad[0] else None, *[None] * 7

@@ -90,9 +90,9 @@ class Upstream(nn.Module):
         """Record what training steps ask of a GPU, where that can be; `PackedWavLM.record_steps` says what it needs.
 
         Returns:
-            Whether it can be: of a WavLM that is trained, without layerdrop.
+            Whether it can be: of a WavLM that is trained.
         """
-        if device.type != "cuda" or self.packed is None or self.is_frozen or self.encoder.config.layerdrop > 0:
+        if device.type != "cuda" or self.packed is None or self.is_frozen:
             return False
         self.packed.record_steps()
         return True

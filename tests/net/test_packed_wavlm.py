@@ -165,11 +165,66 @@ def check_one_dropout(place: str) -> None:
 
 def test_each_dropout_has_a_seed_of_its_own() -> None:
     encoder = make_encoder("stable", hidden_dropout=0.1, attention_dropout=0.2, activation_dropout=0.3).train()
-    seeds = PackedWavLM(encoder)._draw_seeds(torch.device("cpu"))
+    seeds = PackedWavLM(encoder)._draw_seeds()
     assert seeds is not None
     assert seeds.shape == (len(encoder.encoder.layers) + 1, SEEDS)
     assert len(set(seeds.flatten().tolist())) == seeds.numel()
-    assert PackedWavLM(encoder.eval())._draw_seeds(torch.device("cpu")) is None
+    assert PackedWavLM(encoder.eval())._draw_seeds() is None
+
+
+def check_layerdrop(name: str, rate: str) -> None:
+    """Runs interpreted: a recording that computes skipped layers as well gives what leaving them out gives."""
+    rates = dict.fromkeys(OFF, float(rate))
+    encoder = make_encoder(name, **rates, layerdrop=0.5, num_hidden_layers=4).train()
+    waveforms = make_waveforms((0.06, 0.1))
+    packed = PackedWavLM(encoder)
+    packed.record_steps()
+    assert packed._graphs is not None
+    packed._make_gradients()
+    plan = packed.plan([len(waveform) for waveform in waveforms], torch.device("cpu"), torch.float32)
+    torch.manual_seed(1)
+    features = packed.features(torch.cat(waveforms), plan, torch.float32).detach()
+    hidden, seeds = packed._project(features, torch.float32).detach(), packed._draw_seeds()
+    for skipped in (frozenset((1,)), frozenset((2, 3))):
+        found = []
+        for packed._graphs.is_recording in (True, False):
+            leaf = hidden.clone().requires_grad_()
+            marked = packed._mark(None if seeds is None else seeds.clone(), skipped)
+            told = frozenset() if packed._graphs.is_recording else skipped
+            last = packed._transform(leaf, plan.transformer, torch.float32, marked, told)
+            trained = {"": leaf, **{n: p for n, p in encoder.encoder.named_parameters() if "k_proj.bias" not in n}}
+            weighting = torch.randn(last.shape, generator=torch.Generator().manual_seed(1))
+            derived = torch.autograd.grad((last * weighting).sum(), list(trained.values()), allow_unused=True)
+            copies = [None if gradient is None else gradient.clone() for gradient in derived]
+            found.append((last.detach(), dict(zip(trained, copies, strict=True))))
+        (last, gradients), (expected, without) = found
+        assert torch.equal(last, expected)
+        for parameter, gradient in without.items():
+            parts = parameter.split(".")
+            assert (gradient is None) == (parts[0] == "layers" and int(parts[1]) in skipped), parameter
+            given = gradients[parameter]
+            assert gradient is None or (given is not None and torch.equal(given, gradient)), parameter
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rate", ["0", "0.2"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_skipped_layer_of_a_recording_changes_nothing(name: str, rate: str) -> None:
+    run_interpreted(__name__, "check_layerdrop", name, rate)
+
+
+def test_layerdrop_skips_any_layer_but_the_first_in_training_alone() -> None:
+    encoder = make_encoder("base", layerdrop=0.5, num_hidden_layers=4)
+    packed = PackedWavLM(encoder.train())
+    torch.manual_seed(0)
+    drawn = [packed._draw_skipped() for _ in range(200)]
+    counts = [sum(number in skipped for skipped in drawn) for number in range(4)]
+    assert counts[0] == 0
+    assert all(70 < count < 130 for count in counts[1:])
+    torch.manual_seed(0)
+    assert [packed._draw_skipped() for _ in range(200)] == drawn
+    encoder.eval()
+    assert packed._draw_skipped() == frozenset()
 
 
 def check_filled_bucket(name: str) -> None:

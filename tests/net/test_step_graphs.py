@@ -11,6 +11,7 @@ from torch import Tensor
 
 from net.buckets import Bucket
 from net.packed_wavlm import PackedWavLM
+from net.step_graphs import Place, StepGraphs, _Recording
 from tests.net.test_packed_wavlm import NAMES, encode, make_encoder
 from tests.net.test_upstream import make_waveforms
 
@@ -40,15 +41,23 @@ def gradients(encoder: Any, values: Tensor, seed: int) -> None:  # noqa: ANN401
     torch.autograd.backward((values * weighting).sum())
 
 
+DROPOUTS = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
+
+
 def train(
-    name: str, steps: Sequence[Sequence[tuple[float, ...]]], is_recorded: bool, is_checkpointed: bool = False
+    name: str,
+    steps: Sequence[Sequence[tuple[float, ...]]],
+    is_recorded: bool,
+    is_checkpointed: bool = False,
+    layerdrop: float = 0.0,
+    dropout: float = 0.1,
 ) -> tuple[list[Tensor], PackedWavLM]:
     """Take optimiser steps over micro-batches; frames of every one, then all parameters."""
-    rates = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.1)
-    encoder = make_encoder(name, **rates, layerdrop=0.0).train().cuda()
+    rates = dict.fromkeys(DROPOUTS, dropout)
+    encoder = make_encoder(name, **rates, layerdrop=layerdrop, num_hidden_layers=6 if layerdrop else 2).train().cuda()
     encoder.feature_extractor.requires_grad_(False)
     weights = torch.nn.Parameter(torch.linspace(-1, 1, len(encoder.encoder.layers) + 1, device="cuda"))
-    packed = PackedWavLM(encoder, weights, is_checkpointed)
+    packed = PackedWavLM(encoder, None if layerdrop else weights, is_checkpointed)
     packed.record_steps()
     if not is_recorded:
         assert packed._graphs is not None
@@ -102,6 +111,50 @@ def test_recorded_steps_with_checkpointing_are_the_same(cuda: torch.device) -> N
     recorded, _ = train("stable", STEPS, True, is_checkpointed=True)
     launched, _ = train("stable", STEPS, False)
     assert all(torch.equal(one, other) for one, other in zip(recorded, launched, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dropout", "is_checkpointed"), [(0.1, False), (0.0, False), (0.1, True)])
+@pytest.mark.parametrize("name", NAMES)
+def test_recorded_steps_skip_layers_as_launched_ones_do(
+    name: str, dropout: float, is_checkpointed: bool, cuda: torch.device
+) -> None:
+    recorded, packed = train(name, STEPS, True, is_checkpointed, layerdrop=0.5, dropout=dropout)
+    assert packed._graphs is not None
+    assert len(packed._graphs._recordings) >= 2
+    launched, _ = train(name, STEPS, False, layerdrop=0.5, dropout=dropout)
+    for number, (one, other) in enumerate(zip(recorded, launched, strict=True)):
+        assert torch.equal(one, other), number
+    assert not torch.equal(recorded[0], train(name, STEPS[:1], True, dropout=dropout)[0][0])
+
+
+class _Backward:
+    """Stands for the graph of a backward."""
+
+    def __init__(self, places: Sequence[Tensor], value: float) -> None:
+        self.places, self.value = places, value
+
+    def replay(self) -> None:
+        """Write the gradients."""
+        for place in self.places:
+            place.fill_(self.value)
+
+
+def test_parameters_of_skipped_parts_get_no_gradient_and_keep_the_one_they_have() -> None:
+    owner = torch.nn.ParameterDict({name: torch.nn.Parameter(torch.zeros(2)) for name in ("all", "one", "two", "far")})
+    places = [Place(owner, name, part) for name, part in (("all", None), ("one", 1), ("two", 2), ("far", 2))]
+    graphs: StepGraphs[Any] = StepGraphs(lambda hidden, *_: hidden, places)
+    graphs._gradients = [torch.zeros(2) for _ in places]
+
+    def differentiate(value: float, *skipped: int) -> list[list[float] | None]:
+        backward: Any = _Backward(graphs._gradients, value)
+        graphs.differentiate(_Recording(backward, backward, (), [], [True, True, True, False]), frozenset(skipped))
+        return [None if p.grad is None else p.grad.tolist() for p in graphs.parameters]
+
+    assert differentiate(1.0, 1) == [[1, 1], None, [1, 1], None]
+    assert differentiate(2.0, 2) == [[3, 3], [2, 2], [1, 1], None]  # the one shared place was written again
+    assert differentiate(4.0, 1, 2) == [[7, 7], [2, 2], [1, 1], None]
+    assert differentiate(8.0) == [[15, 15], [10, 10], [9, 9], None]
 
 
 @pytest.mark.gpu
