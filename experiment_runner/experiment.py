@@ -277,6 +277,8 @@ def _introduce(run: Run, assembly: Assembly) -> None:
         f"{trained:,} of {in_all:,} parameters are trained (freeze = {config.freeze}); normalisation: "
         f"{assembly.description.normalisation.kind}; precision: {run.precision.reason}"
     )
+    if config.freeze != "upstream":
+        run.screen.line(f"regularisation: {config.regularisation}")
     show_left_out(config, run.data, run.screen)
     if run.data.genders:
         unknown = int(train["gender"].isna().sum())

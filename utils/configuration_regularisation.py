@@ -36,7 +36,7 @@ class Regularisation(NamedTuple):
             "frames": (self.mask_time_prob, self.mask_time_length),
             "channels": (self.mask_feature_prob, self.mask_feature_length),
         }
-        used = [f"{share:g} of the {what} in spans of {span}" for what, (share, span) in masks.items() if share]
+        used = [f"{share:g} x {span} {what}" for what, (share, span) in masks.items() if share]
         return f"{text}, {'masks ' + ' and '.join(used) if used else 'no masks'}"
 
 

@@ -61,7 +61,7 @@ def _describe(asked: ExperimentConfig, resolved: ExperimentConfig, published: fl
     keys, upstream = asked.published_keys, asked.upstream_model
     written = [key for key in REGULARISATION if key not in keys]
     remark = f"; as written here: {', '.join(written)}" if written and keys else ""
-    yield f"regularisation {f'published with {upstream}' if keys else 'as written'}: {resolved.regularisation}{remark}"
+    yield f"regularisation {f'from {upstream}' if keys else 'as written'}: {resolved.regularisation}{remark}"
     if published != resolved.layerdrop and "layerdrop" in keys:
         yield f"the layerdrop of {published:g} counts as 0 here, because {asked.why_no_layerdrop}"
 

@@ -57,7 +57,7 @@ def test_numbers_are_stored_and_only_another_number_refuses_a_run(
     one = Experiment(tmp_path, podcast)
     assert program.main(one.arguments) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "layerdrop 0.25, masks 0.075 of the frames in spans of 10" in told
+    assert "layerdrop 0.25, masks 0.075 x 10 frames" in told
     stored = read_toml(one.run / "experiment.toml")["experiment"]
     assert {key: stored[key] for key in REGULARISATION} == NUMBERS._asdict()
     model = json.loads((one.run / "checkpoints" / "best" / "config.json").read_text())

@@ -76,8 +76,8 @@ def test_written_numbers_stay_and_the_screen_says_which(tmp_path: Path) -> None:
     config, notes = resolve_regularisation(experiment(folder, layerdrop=0.2, hidden_dropout=0.0))
     assert config.regularisation == FORMER_REGULARISATION._replace(layerdrop=0.2, hidden_dropout=0.0)
     assert notes == (
-        f"one: regularisation published with {folder}: dropout 0 hidden, 0.1 attention, 0 activation, 0.1 features, "
-        "layerdrop 0.2, masks 0.05 of the frames in spans of 10; as written here: hidden_dropout, layerdrop",
+        f"one: regularisation from {folder}: dropout 0 hidden, 0.1 attention, 0 activation, 0.1 features, "
+        "layerdrop 0.2, masks 0.05 x 10 frames; as written here: hidden_dropout, layerdrop",
     )
     every = experiment(folder, **{**FORMER_REGULARISATION._asdict(), "mask_time_prob": 0.0})
     assert resolve_regularisation(every).notes[0].endswith("layerdrop 0, no masks")
