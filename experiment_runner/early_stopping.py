@@ -18,6 +18,7 @@ class Decision:
         improved: Whether the model is saved as best.
         stop: Why training ends here: `sma_f1`, `loss` or None.
         explanation: The same in words.
+        ending: Why training ends here, in words for a reader who does not know the rule; empty where it goes on.
     """
 
     epoch: int
@@ -25,6 +26,7 @@ class Decision:
     improved: bool
     stop: str | None
     explanation: str
+    ending: str = ""
 
 
 class HybridEarlyStopping:
@@ -76,10 +78,51 @@ class HybridEarlyStopping:
         improved = smoothed > self.best + SMALLEST_IMPROVEMENT
         reasons = self._judge(epoch, loss, smoothed, improved)
         stop = reasons[-1][0] if reasons and epoch >= self.min_epochs else None
-        return Decision(epoch, smoothed, improved, stop, self._explain(epoch, improved, reasons))
+        ending = "; ".join(self._in_words(name, loss, smoothed) for name, _ in reasons) if stop else ""
+        self.smallest_loss = min(self.smallest_loss, loss)
+        return Decision(epoch, smoothed, improved, stop, self._explain(epoch, improved, reasons), ending)
+
+    @property
+    def rule(self) -> str:
+        """What ends training early, in a sentence for the start of a training."""
+        times = f" {self.patience + 1} times in a row" if self.patience else ""
+        first = max(self.min_epochs, 2)
+        held_back = f"min_epochs = {self.min_epochs}" + " holds nothing back" * (self.min_epochs <= 2)
+        return (
+            f"early stopping: training ends at the first epoch whose {self._score} is no new best{times}, or whose "
+            f"development loss exceeds {self.loss_stop_ratio:g} times its smallest before; never before epoch {first} "
+            f"({held_back})"
+        )
+
+    def advice(self, epoch: int, most: int) -> str:
+        """Say which key would have let a training go on that ended at an epoch.
+
+        Args:
+            epoch: At which it ended.
+            most: Epochs that the training may take.
+        """
+        longer = min(max(2 * epoch, epoch + self.window), most)
+        return f"min_epochs = {longer} would go on to epoch {longer} at least" if longer > epoch else ""
+
+    @property
+    def _score(self) -> str:
+        return "development score" if self.window == 1 else f"mean development score over the last {self.window} epochs"
+
+    def _in_words(self, name: str, loss: float, smoothed: float) -> str:
+        """Say why a rule asks to stop, with its figures; the smallest loss is still that of the epochs before."""
+        if name == "loss":
+            return (
+                f"the development loss, {loss:.4f}, exceeds {self.loss_stop_ratio:g} times its smallest before, "
+                f"{self.smallest_loss:.4f}"
+            )
+        times = f" {self.epochs_without_improvement} times in a row" if self.patience else ""
+        return (
+            f"the {self._score}, {smoothed:.4f}, is no new best{times} (the best is {self.best:.4f}, of epoch "
+            f"{self.best_epoch})"
+        )
 
     def _judge(self, epoch: int, loss: float, smoothed: float, improved: bool) -> list[tuple[str, str]]:
-        """Update the state and return the rules that ask to stop, the loss's last."""
+        """Update what is known of the scores and return the rules that ask to stop, the loss's last."""
         reasons = []
         if improved:
             self.best, self.best_epoch, self.epochs_without_improvement = smoothed, epoch, 0
@@ -92,7 +135,6 @@ class HybridEarlyStopping:
                 reasons.append(("sma_f1", text))
         if loss > self.loss_stop_ratio * self.smallest_loss:
             reasons.append(("loss", f"loss {loss:.4f} exceeds {self.loss_stop_ratio:g} x {self.smallest_loss:.4f}"))
-        self.smallest_loss = min(self.smallest_loss, loss)
         return reasons
 
     def _explain(self, epoch: int, improved: bool, reasons: list[tuple[str, str]]) -> str:

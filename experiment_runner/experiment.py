@@ -113,7 +113,7 @@ def _start(run: Run, assembly: Assembly, checkpoint: Path | None, records: Seque
 def _finish(run: Run, recorder: Recorder, stop: str) -> dict[str, Any]:
     result = recorder.result(stop)
     run.folder.finish(result)
-    run.screen.line(f"{run.name}: finished ({stop}); best epoch {result['best_epoch']}; {run.folder.path}")
+    run.screen.line(f"{run.name}: finished; best epoch {result['best_epoch']}; {run.folder.path}")
     return result
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from experiment_runner.checkpoints import AFRESH, CheckpointError, TrainingState
-from experiment_runner.early_stopping import HybridEarlyStopping
+from experiment_runner.early_stopping import Decision, HybridEarlyStopping
 from experiment_runner.epoch_record import DevelopmentFigures, EpochRecord, Moment
 from experiment_runner.feeds import Feed
 from experiment_runner.full_memory import NameRows, explained
@@ -118,15 +118,25 @@ class Trainer:
         """
         try:
             if self._stop is None and self.epoch <= epochs:
+                self.parts.screen.line(self.parts.stopping.rule)
                 self._rehearse()
             while self._stop is None and self.epoch <= epochs:
-                self._fit_epoch()
+                decision = self._fit_epoch()
+                if decision.stop:
+                    self._say_why_it_ends(decision, epochs)
             self._save(is_over=True)
         except Interrupted as interrupted:
             self.close()
             self._save_at_the_end(interrupted)
             raise
         return self._stop or "epochs"
+
+    def _say_why_it_ends(self, decision: Decision, epochs: int) -> None:
+        advice = self.parts.stopping.advice(decision.epoch, epochs)
+        self.parts.screen.line(
+            f"early stopping ends training at epoch {decision.epoch} of at most {epochs}: {decision.ending}"
+            + (f"; {advice} (change it and train again with --retrain)" if advice else "")
+        )
 
     def _save_at_the_end(self, interrupted: Interrupted) -> None:
         """Save what an interrupted training goes on from; where that fails, it goes on from the checkpoint before."""
@@ -172,7 +182,7 @@ class Trainer:
             raise CheckpointError(f"the checkpoint is not one of this training: its counts do not agree{AFRESH}")
         self._saved = self._position
 
-    def _fit_epoch(self) -> None:
+    def _fit_epoch(self) -> Decision:
         """Train what is left of an epoch, evaluate, record, and decide."""
         started = time.perf_counter()
         trained = sum(self.parts.train_batches.step_sizes(self.epoch)[self.taken :])
@@ -197,6 +207,7 @@ class Trainer:
         self.parts.record(record)
         if decision.improved or self._is_saving_due():
             self._save(record if decision.improved else None)
+        return decision
 
     def train_epoch(self, epoch: int, taken: int = 0) -> dict[str, float]:
         """Take the optimiser steps of an epoch; return the mean of each loss term.

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+import random
+
 import pytest
 
 from experiment_runner.early_stopping import HybridEarlyStopping
@@ -70,3 +73,67 @@ def test_the_explanation_says_what_was_decided_and_why() -> None:
     text = stopping.update(1.2, 0.3).explanation
     assert "smoothed score 0.4000 does not exceed 0.5000 of epoch 1" in text
     assert "loss 1.2000 exceeds 1.05 x 1.0000" in text
+
+
+def test_the_rule_is_said_in_words_before_it_decides() -> None:
+    assert HybridEarlyStopping(5, 0, 1.05, 0).rule == (
+        "early stopping: training ends at the first epoch whose mean development score over the last 5 epochs is no "
+        "new best, or whose development loss exceeds 1.05 times its smallest before; never before epoch 2 (min_epochs "
+        "= 0 holds nothing back)"
+    )
+    patient = HybridEarlyStopping(1, 12, 3.0, 2).rule
+    assert "whose development score is no new best 3 times in a row, or" in patient
+    assert patient.endswith("exceeds 3 times its smallest before; never before epoch 12 (min_epochs = 12)")
+
+
+def test_the_ending_is_said_in_words_with_its_figures() -> None:
+    stopping = HybridEarlyStopping(5, 0, 1.05, 0)
+    assert stopping.update(1.0, 0.5).ending == ""
+    assert stopping.update(1.2, 0.3).ending == (
+        "the mean development score over the last 5 epochs, 0.4000, is no new best (the best is 0.5000, of epoch 1); "
+        "the development loss, 1.2000, exceeds 1.05 times its smallest before, 1.0000"
+    )
+    patient = HybridEarlyStopping(1, 0, 1.05, 1)
+    endings = [patient.update(1.0, score).ending for score in (0.5, 0.4, 0.3)]
+    assert endings == [
+        "",
+        "",
+        "the development score, 0.3000, is no new best 2 times in a row (the best is 0.5000, of epoch 1)",
+    ]
+    held_back = HybridEarlyStopping(5, 3, 1.05, 0)
+    assert [held_back.update(loss, 0.5).ending for loss in (1.0, 2.0)] == ["", ""], "where it goes on there is none"
+
+
+@pytest.mark.parametrize(
+    ("epoch", "most", "advice"),
+    [
+        (2, 30, "min_epochs = 7 would go on to epoch 7 at least"),
+        (9, 30, "min_epochs = 18 would go on to epoch 18 at least"),
+        (29, 30, "min_epochs = 30 would go on to epoch 30 at least"),
+        (30, 30, ""),
+    ],
+)
+def test_the_advice_names_a_key_that_goes_on(epoch: int, most: int, advice: str) -> None:
+    assert HybridEarlyStopping(5, 0, 1.05, 0).advice(epoch, most) == advice
+
+
+def simulate(min_epochs: int, trainings: int = 10_000) -> list[int]:
+    """Return at which of 30 epochs trainings end that gain .01 an epoch, with a noise of .02."""
+    draw = random.Random(0)
+    ends = []
+    for _ in range(trainings):
+        stopping = HybridEarlyStopping(5, min_epochs, 1.05, 0)
+        scores = (0.5 + 0.01 * epoch + draw.gauss(0, 0.02) for epoch in range(1, 31))
+        ends.append(next((d.epoch for d in (stopping.update(FLAT, score) for score in scores) if d.stop), 30))
+    return ends
+
+
+def test_noise_ends_as_many_trainings_as_the_readme_warns() -> None:
+    ends = simulate(min_epochs=0)
+    by_noise_alone = 0.5 * (1 + math.erf(-0.01 / (0.02 * math.sqrt(2)) / math.sqrt(2)))  # the second score is lower
+    assert by_noise_alone == pytest.approx(0.362, abs=0.0005)
+    assert ends.count(2) / len(ends) == pytest.approx(by_noise_alone, abs=0.015)
+    assert sum(end <= 5 for end in ends) / len(ends) == pytest.approx(2 / 3, abs=0.02)
+    held_back = simulate(min_epochs=10, trainings=2000)
+    assert min(held_back) == 10
+    assert held_back.count(10) / len(held_back) == pytest.approx(0.04, abs=0.015)
