@@ -98,7 +98,9 @@ def show_models(corpora_file: Path, experiments_file: Path, screen: Screen) -> i
         f"any other id of the hub, and git+https://, can be fetched as well; built in, with random weights: "
         f"{', '.join(UPSTREAMS['built_in'])}"
     ]
-    screen.table("", ("model", "from", "needed", "in models/", "revision", "MB"), rows, range(5, 6), notes)
+    screen.table(
+        "", ("model", "from", "needed", "in models/", "revision", "MB"), rows, range(5, 6), notes, prose=range(3, 4)
+    )
     return ALL_WELL
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from experiment_runner.picture_fonts import font_note
 from experiment_runner.screen import Screen
 from utils.config_text import printable
 from utils.data.audit import Audit, count_classes, count_findings, summarise_splits
@@ -16,6 +17,9 @@ def show_audit(found: Audit, screen: Screen) -> None:
         screen.line(note)
     for warning in found.corpus.warnings:
         screen.warn(warning)
+    note = font_note([found.corpus.name, *found.corpus.classes])
+    if note:
+        screen.warn(note)
     _show_splits(found, screen)
     counts = count_classes(found.corpus)
     rows = [(printable(str(name)), *(f"{count:,}" for count in row)) for name, *row in counts.itertuples()]
@@ -32,7 +36,7 @@ def show_audit(found: Audit, screen: Screen) -> None:
     ]
     if findings:
         columns = ("", "kind", "count", "meaning; remedy", "the first")
-        screen.table("Findings", columns, findings, numeric=range(2, 3))
+        screen.table("Findings", columns, findings, numeric=range(2, 3), keys=2, prose=range(3, 5))
 
 
 def _show_splits(found: Audit, screen: Screen) -> None:

@@ -78,12 +78,14 @@ def show(table: pd.DataFrame, screen: Screen) -> None:
         cells["gender"] = list(shown["gender_prediction"])
     more = len(table) - len(shown)
     notes = [f"{more:,} more rows; --output FILE.csv writes all of them"] if more else []
-    screen.table("", list(cells), zip(*cells.values(), strict=True), range(1, len(cells)), notes)
+    keys = 3 if START in shown else 1
+    screen.table("", list(cells), zip(*cells.values(), strict=True), range(1, len(cells)), notes, keys=keys)
 
 
 def draw(table: pd.DataFrame, model: SERModel, folder: Path, screen: Screen) -> None:
     """Draw the course of each recording."""
     from experiment_runner.course_picture import course_picture
+    from experiment_runner.picture_fonts import font_note
     from experiment_runner.picture_style import save_picture
 
     taken: set[str] = set()
@@ -93,6 +95,10 @@ def draw(table: pd.DataFrame, model: SERModel, folder: Path, screen: Screen) -> 
         free = next(stem + end for end in chain([""], map("-{}".format, count(2))) if stem + end not in taken)
         taken.add(free)
         short = Path(str(name)).name
-        title = short if of_one_name[short] == 1 else str(name)
+        shown = short if of_one_name[short] == 1 else str(name)
+        title = f"{shown}, {len(course):,} segments"
         save_picture(course_picture(course, model.description.attribute_scale, title), folder / f"{free}.png")
     screen.line(f"{folder}: {len(taken):,} pictures")
+    note = font_note([*map(str, of_one_name), *classes_of(table)])
+    if note:
+        screen.warn(note)

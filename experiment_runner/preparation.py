@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
@@ -132,7 +132,7 @@ def show_left_out(config: ExperimentConfig, data: ExperimentData, screen: Screen
     )
 
 
-def show_plan(experiments: Iterable[PreparedExperiment], screen: Screen) -> None:
+def show_plan(experiments: Sequence[PreparedExperiment], screen: Screen) -> None:
     """Print what will be run, what is left out, and what deserves a warning."""
     rows: list[tuple[str, ...]] = []
     notes: list[str] = []
@@ -163,15 +163,26 @@ def show_plan(experiments: Iterable[PreparedExperiment], screen: Screen) -> None
             warnings.append(f"{config.name}: {config.upstream_model} has RANDOM weights: nothing was pre-trained")
         if config.push_to_hub and read_token("HUGGINGFACE_TOKEN") is None and get_token() is None:
             warnings.append(f"{config.name}: push_to_hub needs HUGGINGFACE_TOKEN, and none is set; put it into .env")
+    warnings += _font_warnings(experiments)
     unkept = keeping_problem()
     if unkept:
         warnings.append(unkept)
     columns = ("experiment", "model", "task", "upstream", "loss", "corpus", "train / development", "test", "seeds")
-    screen.table("Plan", columns, rows, numeric=range(0), notes=[synthetic_note(experiments)])
+    screen.table("Plan", columns, rows, numeric=range(0), notes=[synthetic_note(experiments)], lists=range(7, 9))
     for note in dict.fromkeys(notes):
         screen.line(note)
     for warning in dict.fromkeys(warnings):
         screen.warn(warning)
+
+
+def _font_warnings(experiments: Sequence[PreparedExperiment]) -> list[str]:
+    """Say which names pictures will not be able to show."""
+    names = [e.config.name for e in experiments] + [name for e in experiments for name in e.data.classes]
+    if "".join(names).isascii():
+        return []  # matplotlib is not loaded for nothing
+    from experiment_runner.picture_fonts import font_note
+
+    return [note] if (note := font_note(names)) else []
 
 
 def synthetic_note(experiments: Iterable[PreparedExperiment]) -> str:
@@ -225,7 +236,7 @@ def check_recordings(experiments: Iterable[PreparedExperiment], screen: Screen) 
     if problems:
         raise ConfigurationError(problems)
     columns = ("corpus", "split", "utterances", "hours", "shortest, s", "mean, s", "longest, s")
-    screen.table("Recordings", columns, list(rows.values()), numeric=range(2, 7))
+    screen.table("Recordings", columns, list(rows.values()), numeric=range(2, 7), keys=2)
 
 
 def _durations(corpus: str, split: str, table: pd.DataFrame) -> tuple[str, ...]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -22,14 +25,17 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
 from rich.text import Text
 
+from experiment_runner.table_layout import Layout, choose_layout, describe_columns
 from utils.config_text import printable
 from utils.files import abandon
 from utils.secrets import Redaction
 
 PLAIN_WIDTH = 160
+"""Of what is no terminal, unless the environment's COLUMNS says otherwise."""
+COMMAND = re.compile(r"\b(?:PYTHONPATH=\S+ )?[\w./-]*(?:python[\d.]*|pip|git|torchrun|wandb|apt-get) [^;]*")
+"""Of a sentence, what is to be typed: it stays on one line, so that it can be copied."""
 SECONDS_BETWEEN_LINES = 60.0
 
 
@@ -95,18 +101,19 @@ class Screen:
     def __init__(self, is_silent: bool = False, to_stderr: bool = False) -> None:
         stream = sys.stderr if to_stderr else sys.stdout
         is_terminal = stream.isatty() and not is_silent
-        width = None if is_terminal else PLAIN_WIDTH
+        asked = width_of_environment()
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends nothing
         self.console = _Console(
             stderr=to_stderr,
             highlight=False,
             soft_wrap=True,
-            width=width,
+            width=None if is_terminal else asked or PLAIN_WIDTH,
             quiet=is_silent,
             force_terminal=False if is_silent else None,
         )
         self._is_silent = is_silent
+        self._breaks_lines = is_terminal or asked is not None
         self._log: Path | None = None
         self._redact = Redaction()
 
@@ -122,7 +129,7 @@ class Screen:
     def line(self, text: str, style: str = "") -> None:
         """Print one line, without any token."""
         text = printable(self._redact(text))
-        self.console.print(escape(text), style=style or None)
+        self.console.print(escape(self._readable(text)), style=style or None)
         if self._log is not None:
             now = datetime.now().astimezone().isoformat(timespec="seconds")
             try:
@@ -187,6 +194,10 @@ class Screen:
 
             yield advance
 
+    def _readable(self, text: str) -> str:
+        """Break a line between words where there is a width to keep; a terminal would break it inside them."""
+        return "\n".join(at_words(text, self.console.width)) if self._breaks_lines else text
+
     def table(
         self,
         title: str,
@@ -194,16 +205,52 @@ class Screen:
         rows: Iterable[Sequence[str]],
         numeric: range,
         notes: Iterable[str] = (),
+        *,
+        keys: int = 1,
+        prose: Container[int] = (),
+        lists: Container[int] = (),
     ) -> None:
-        """Print a table, with notes below; the columns of `numeric` are aligned right and their cells stay whole."""
-        table = Table(title=title, title_justify="left", title_style="bold")
-        table.caption = "\n".join(note for note in notes if note) or None
-        table.caption_justify, table.caption_style = "left", "bold yellow"
-        for index, column in enumerate(columns):
-            if index in numeric:
-                table.add_column(column.replace(" ", "\n"), justify="right", no_wrap=True)
-            else:
-                table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(printable(self._redact(cell))) for cell in row))
-        self.console.print(table)
+        """Print a table as wide as the screen allows, see `table_layout`, with notes below.
+
+        Args:
+            title: Above it.
+            columns: Their titles.
+            rows: Cells.
+            numeric: Places of the columns of figures, which are aligned right.
+            notes: What must not be overlooked; empty ones are left out.
+            keys: Number of columns, from the left, that name a row.
+            prose: Places of the columns of sentences, which may be broken between words.
+            lists: Places of the columns of lists, which may be broken behind commas.
+        """
+        cells = [[printable(self._redact(cell)) for cell in row] for row in rows]
+        described = describe_columns(columns, numeric, prose, lists)
+        self._print(title, choose_layout(described, cells, self.console.width, keys), notes)
+
+    def _print(self, title: str, layout: Layout, notes: Iterable[str]) -> None:
+        if title:
+            self.console.print(Text(printable(self._redact(title)), style="bold"))
+        for part in layout.parts:
+            self.console.print(part)
+        for note in filter(None, notes):
+            for line in at_words(printable(self._redact(note)), self.console.width):
+                self.console.print(Text(line, style="bold yellow"))
+
+
+def width_of_environment() -> int | None:
+    """Return the COLUMNS of the environment, None where they are not set or no number."""
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and int(columns) else None
+
+
+def at_words(text: str, width: int) -> list[str]:
+    """Return a text on lines that end between words; longer words, and commands, are left to the terminal."""
+    commands = COMMAND.findall(text)
+    for command in commands:
+        text = text.replace(command, command.replace(" ", "\0"))
+    lines: list[str] = []
+    for word in text.split(" "):
+        if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return [line.replace("\0", " ") for line in lines]

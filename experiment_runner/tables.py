@@ -13,6 +13,8 @@ from experiment_runner.screen import Screen
 
 DEVELOPMENT_FIGURES = (("macro_f1", "dev macro-F1"), ("mean_ccc", "dev mean CCC"))
 ABSENT = "*: no utterance of some class, which counts as 0 in macro-F1 and UAR"
+STOPS = {"sma_f1": "score", "loss": "loss", "epochs": "last epoch"}
+"""What ended training: words for what `result.json` calls it."""
 Titles = Sequence[tuple[str, str]]
 """Figures by name, with the titles of their columns."""
 
@@ -53,11 +55,12 @@ def show_training(outcomes: Sequence[Outcome], screen: Screen, note: str) -> Non
             found = outcome.found
             cells = [_number(found.get("development", {}).get(key)) for key, _ in used]
             epochs = f"{found['best_epoch']} of {found['epochs']}" if found else ""
-            rows.append([name, str(outcome.seed), *cells, epochs, str(found.get("stop", "")), outcome.status])
+            stop = str(found.get("stop", ""))
+            rows.append([name, str(outcome.seed), *cells, epochs, STOPS.get(stop, stop), outcome.status])
         done = [outcome.found["development"] for outcome in group if not outcome.failed]
         rows += [[name, f"mean of {len(done)}", *_means(done, used), "", "", ""]] * (len(done) > 1)
     columns = ["experiment", "seed", *(title for _, title in used), "best epoch", "stopped by", "status"]
-    screen.table("Training", columns, rows, numeric=range(2, 3 + len(used)), notes=[note])
+    screen.table("Training", columns, rows, numeric=range(2, 3 + len(used)), notes=[note], keys=2)
 
 
 def show_evaluation(outcomes: Sequence[Outcome], screen: Screen, note: str) -> None:
@@ -76,7 +79,7 @@ def show_evaluation(outcomes: Sequence[Outcome], screen: Screen, note: str) -> N
         rows += [[name, "failed", str(outcome.seed), *("" for _ in used)] for outcome in group if outcome.failed]
     columns = ["experiment", "split", "seed", *(title for _, title in used)]
     if rows:
-        screen.table("Test", columns, rows, numeric=range(3, 3 + len(used)), notes=[note])
+        screen.table("Test", columns, rows, numeric=range(3, 3 + len(used)), notes=[note], keys=3)
     _show_genders(outcomes, [(key, title) for key, title in used if key != "gender_accuracy"], screen, note)
 
 
@@ -94,7 +97,9 @@ def _show_genders(outcomes: Sequence[Outcome], used: Titles, screen: Screen, not
     columns = ["experiment", "split", "gender", "utterances", *(title for _, title in used)]
     notes = [note, ABSENT if lacks_classes else ""]
     if rows:
-        screen.table("Test by gender, mean over seeds", columns, rows, numeric=range(3, 4 + len(used)), notes=notes)
+        screen.table(
+            "Test by gender, mean over seeds", columns, rows, numeric=range(3, 4 + len(used)), notes=notes, keys=3
+        )
 
 
 def _means(found: Sequence[Mapping[str, Any]], used: Titles) -> list[str]:

@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     screen = Screen()
     rows = [(check.name, check.found, "" if check.is_well else "WRONG") for check in checks]
-    screen.table(options.repo_id, ("what", "found", ""), rows, numeric=range(0))
+    screen.table(options.repo_id, ("what", "found", ""), rows, numeric=range(0), prose=range(2))
     wrong = [check.name for check in checks if not check.is_well]
     if wrong:
         screen.error(f"{options.repo_id} is not what {options.run} is: {', '.join(wrong)}; upload it again")

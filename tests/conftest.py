@@ -14,6 +14,7 @@ from experiment_runner.interruption import end_children
 from tests.synthetic_podcast import SyntheticPodcast, write_podcast
 
 _cache = tempfile.TemporaryDirectory(prefix="cache-")
+os.environ.pop("COLUMNS", None)  # tables are as wide as where there is no terminal
 os.environ["XDG_CACHE_HOME"] = _cache.name  # nothing is left in the home of who runs the tests
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"

@@ -1,0 +1,295 @@
+"""How a table fits a screen: whole names and whole figures at any width.
+
+A box around the table comes first. Where it is too wide the lines of the box go, then names become headings above their
+rows, the columns part into several tables below each other, or every row becomes a block with a line a cell, whichever
+of the three takes the fewest lines. A name or a figure is broken only where it alone is longer than the screen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+from rich.cells import cell_len, chop_cells
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+NARROWEST = 40
+"""Screens are taken to be at least so wide: in fewer cells nobody reads a table."""
+LEAST_PROSE = 20
+"""Cells that a column of sentences gets at least, unless all of them are shorter."""
+GAP, INDENT = 2, 2
+Row = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: Its heading.
+        is_number: Whether its cells are aligned right, and its heading stands on several lines.
+        break_after: Where its cells may be broken: behind a space that follows one of these characters; behind any
+            space where it is empty; nowhere where it is None.
+    """
+
+    title: str
+    is_number: bool = False
+    break_after: str | None = None
+
+    def wrap(self, text: str, width: int) -> list[str]:
+        """Return the lines of a cell."""
+        return wrapped(text, width, self.break_after)
+
+    def natural(self, rows_of_cells: Iterable[str]) -> int:
+        """Return the width at which nothing is broken but the heading of a number."""
+        title = _longest_part(self.title, "") if self.is_number else cell_len(self.title)
+        return max([title, *map(cell_len, rows_of_cells)])
+
+    def least(self, cells: Sequence[str]) -> int:
+        """Return the width below which a name, a figure or a word would be broken."""
+        longest = max((_longest_part(cell, self.break_after) for cell in cells), default=0)
+        readable = min(LEAST_PROSE, max(map(cell_len, cells), default=0)) if self.break_after == "" else 0
+        return max(_longest_part(self.title, ""), longest, readable)
+
+
+class Layout(NamedTuple):
+    """A table as it is printed.
+
+    Attributes:
+        parts: To be printed one below the other.
+        lines: That they take.
+    """
+
+    parts: list[RenderableType]
+    lines: int
+
+
+Draw = Callable[[Sequence[Column], Sequence[Row], int], Layout | None]
+"""Lays columns and rows out in a width; None where they do not fit."""
+
+
+def describe_columns(
+    titles: Sequence[str], numeric: Container[int], prose: Container[int] = (), lists: Container[int] = ()
+) -> list[Column]:
+    """Return the columns of a table from their titles.
+
+    Args:
+        titles: Of all columns.
+        numeric: Places of the columns of figures.
+        prose: Places of those of sentences, which are broken between words.
+        lists: Places of those of lists, which are broken behind commas.
+    """
+    breaks = {place: "" if place in prose else "," for place in range(len(titles)) if place in prose or place in lists}
+    return [Column(title, place in numeric, breaks.get(place)) for place, title in enumerate(titles)]
+
+
+def choose_layout(columns: Sequence[Column], rows: Sequence[Row], width: int, keys: int = 1) -> Layout:
+    """Lay a table out for a screen.
+
+    Args:
+        columns: Of the table.
+        rows: Their cells.
+        width: Of the screen, in cells.
+        keys: Number of columns, from the left, that name a row.
+    """
+    width = max(width, NARROWEST)
+    for draw in (_boxed, _open):
+        layout = draw(columns, rows, width)
+        if layout is not None:
+            return layout
+    narrower = [
+        _under_headings(columns, rows, width) if len(columns) > 1 else None,
+        _in_panels(_open, columns, rows, width, keys),
+        _in_panels(_under_headings, columns, rows, width, max(keys, 2)),
+        _as_records(columns, rows, width, keys),
+    ]
+    return min((layout for layout in narrower if layout is not None), key=lambda layout: layout.lines)
+
+
+def wrapped(text: str, width: int, break_after: str | None = "") -> list[str]:
+    """Return a text on lines of at most so many cells; only a part that is longer is broken, anywhere.
+
+    Args:
+        text: On one line.
+        width: In cells.
+        break_after: See `Column`.
+    """
+    lines: list[str] = []
+    for part in _parts(text, break_after):
+        if lines and cell_len(lines[-1]) + 1 + cell_len(part) <= width:
+            lines[-1] += f" {part}"
+        else:
+            lines += chop_cells(part, width) or [""]
+    return lines or [""]
+
+
+def _parts(text: str, break_after: str | None) -> list[str]:
+    """Return what is not to be broken."""
+    if break_after is None:
+        return [text]
+    parts: list[str] = []
+    for word in text.split(" "):
+        if parts and break_after and not parts[-1].endswith(tuple(break_after)):
+            parts[-1] += f" {word}"
+        else:
+            parts.append(word)
+    return parts
+
+
+def _longest_part(text: str, break_after: str | None) -> int:
+    return max(map(cell_len, _parts(text, break_after)))
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Row], room: int) -> list[int] | None:
+    """Return how wide each column is; None where they do not fit."""
+    cells = [[row[place] for row in rows] for place in range(len(columns))]
+    widths = [column.least(texts) for column, texts in zip(columns, cells, strict=True)]
+    spare = room - sum(widths)
+    if spare < 0:
+        return None
+    missing = [
+        max(column.natural(texts) - least, 0) for column, texts, least in zip(columns, cells, widths, strict=True)
+    ]
+    for done, place in enumerate(sorted(range(len(columns)), key=missing.__getitem__)):
+        more = min(missing[place], spare // (len(columns) - done))
+        widths[place] += more
+        spare -= more
+    return widths
+
+
+def _boxed(columns: Sequence[Column], rows: Sequence[Row], width: int) -> Layout | None:
+    """Draw lines around all cells."""
+    widths = _widths(columns, rows, width - 3 * len(columns) - 1)
+    if widths is None:
+        return None
+    table = Table()
+    lines = 3 + max(len(wrapped(c.title, size)) for c, size in zip(columns, widths, strict=True))
+    for column, size in zip(columns, widths, strict=True):
+        title = "\n".join(wrapped(column.title, size))
+        table.add_column(Text(title), justify="right" if column.is_number else "left", width=size, no_wrap=True)
+    for row in rows:
+        cells = [column.wrap(cell, size) for column, cell, size in zip(columns, row, widths, strict=True)]
+        table.add_row(*(Text("\n".join(cell)) for cell in cells))
+        lines += max(map(len, cells))
+    return Layout([table], lines)
+
+
+def _open(columns: Sequence[Column], rows: Sequence[Row], width: int) -> Layout | None:
+    """Put columns beside each other without lines, but for one below their titles."""
+    widths = _widths(columns, rows, width - GAP * (len(columns) - 1))
+    if widths is None:
+        return None
+    lines = _head(columns, widths)
+    for row in rows:
+        lines += _row(columns, row, widths)
+    return Layout([*lines], len(lines))
+
+
+def _under_headings(columns: Sequence[Column], rows: Sequence[Row], width: int) -> Layout | None:
+    """Put the first cell of rows that share it above them, and the other cells below it."""
+    rest = columns[1:]
+    widths = _widths(rest, [row[1:] for row in rows], width - INDENT - GAP * (len(rest) - 1))
+    if widths is None:
+        return None
+    lines = [*_title_of_headings(columns[0]), *_head(rest, widths, INDENT)]
+    for name, group in groupby(rows, key=lambda row: row[0]):
+        lines += [Text(line, style="bold") for line in wrapped(name, width, None)]
+        for row in group:
+            lines += _row(rest, row[1:], widths, INDENT)
+    return Layout([*lines], len(lines))
+
+
+def _title_of_headings(column: Column) -> list[Text]:
+    return [Text(column.title, style="bold")] if column.title else []
+
+
+def _in_panels(draw: Draw, columns: Sequence[Column], rows: Sequence[Row], width: int, keys: int) -> Layout | None:
+    """Part the columns into tables below each other, each with the columns that name a row."""
+    panels = _panels(draw, columns, rows, width, keys, 1)
+    if not panels:
+        return None
+    even = _panels(draw, columns, rows, width, keys, len(panels))
+    panels = even if len(even) == len(panels) else panels
+    parts = [part for panel in panels for part in (*panel.parts, Text(""))][:-1]
+    return Layout(parts, sum(panel.lines + 1 for panel in panels) - 1)
+
+
+def _panels(
+    draw: Draw, columns: Sequence[Column], rows: Sequence[Row], width: int, keys: int, number: int
+) -> list[Layout]:
+    """Return as many tables of as many columns as that, or more where they do not fit; none where a column does not."""
+    panels: list[Layout] = []
+    begin = keys
+    while begin < len(columns):
+        most = math.ceil((len(columns) - begin) / max(number - len(panels), 1))
+        for end in range(min(begin + most, len(columns)), begin, -1):
+            shown = [*range(keys), *range(begin, end)]
+            cells = [[row[place] for place in shown] for row in rows]
+            panel = draw([columns[place] for place in shown], cells, width)
+            if panel is not None:
+                break
+        else:
+            return []
+        panels.append(panel)
+        begin = end
+    return panels
+
+
+def _as_records(columns: Sequence[Column], rows: Sequence[Row], width: int, keys: int) -> Layout:
+    """Give every row a block: what names it, and a line for each other cell."""
+    lines: list[Text] = []
+    for row in rows:
+        for line in wrapped(", ".join(cell for cell in row[:keys] if cell), width, ","):
+            lines.append(Text(line, style="bold"))
+        for column, cell in zip(columns[keys:], row[keys:], strict=True):
+            if cell:
+                lines += _field(column, cell, max(cell_len(column.title) for column in columns[keys:]), width)
+    return Layout([*lines], len(lines))
+
+
+def _field(column: Column, cell: str, title_width: int, width: int) -> list[Text]:
+    """Return `title  cell`; what is too wide beside the title stands below it."""
+    beside = INDENT + title_width + GAP
+    is_beside = _longest_part(cell, column.break_after) <= width - beside
+    indent = beside if is_beside else 2 * INDENT
+    first, *others = column.wrap(cell, width - indent)
+    title = " " * INDENT + _padded(column.title, title_width)
+    begun = [f"{title}{' ' * GAP}{first}"] if is_beside else [title.rstrip(), " " * indent + first]
+    return [Text(line) for line in [*begun, *(" " * indent + line for line in others)]]
+
+
+def _head(columns: Sequence[Column], widths: Sequence[int], indent: int = 0) -> list[Text]:
+    """Return the titles of columns, and a line below each."""
+    titles = [wrapped(column.title, width) for column, width in zip(columns, widths, strict=True)]
+    most = max(map(len, titles))
+    lines = [_line(columns, texts, widths, indent, "bold") for texts in _beside(titles, most, at_end=True)]
+    return [*lines, _line(columns, ["-" * width for width in widths], widths, indent)]
+
+
+def _row(columns: Sequence[Column], row: Row, widths: Sequence[int], indent: int = 0) -> list[Text]:
+    cells = [column.wrap(cell, width) for column, cell, width in zip(columns, row, widths, strict=True)]
+    return [_line(columns, texts, widths, indent) for texts in _beside(cells, max(map(len, cells)))]
+
+
+def _beside(cells: Sequence[list[str]], lines: int, at_end: bool = False) -> list[tuple[str, ...]]:
+    """Return cells of several lines line by line, filled up below or above."""
+    fill = [[""] * (lines - len(cell)) for cell in cells]
+    return list(zip(*(f + c if at_end else c + f for c, f in zip(cells, fill, strict=True)), strict=True))
+
+
+def _line(columns: Sequence[Column], texts: Sequence[str], widths: Sequence[int], indent: int, style: str = "") -> Text:
+    cells = [
+        _padded(text, width, is_right=column.is_number)
+        for column, text, width in zip(columns, texts, widths, strict=True)
+    ]
+    return Text((" " * indent + (" " * GAP).join(cells)).rstrip(), style=style)
+
+
+def _padded(text: str, width: int, is_right: bool = False) -> str:
+    fill = " " * (width - cell_len(text))
+    return fill + text if is_right else text + fill
