@@ -175,14 +175,14 @@ def pictures_of(found: Audit) -> Pictures:
     """Draw what there is data for, by the names of `CAPTIONS`."""
     recordings = found.recordings[["seconds", "peak"]].set_axis(found.corpus.table.index)
     table = pd.concat([found.corpus.table, recordings], axis=1)
-    yield from _durations(table)
+    yield from _durations(found, table)
     yield from _classes(found)
     yield from _attributes(found, table, "split", "attributes")
     yield from _by_gender(found, table)
-    yield from _speakers(table)
+    yield from _speakers(found, table)
     yield from _ratings(found, table)
     if found.is_deep:
-        yield from _peaks(table)
+        yield from _peaks(found, table)
 
 
 def _by_split(table: pd.DataFrame, values: pd.Series[float]) -> dict[str, Numbers]:
@@ -192,18 +192,22 @@ def _by_split(table: pd.DataFrame, values: pd.Series[float]) -> dict[str, Number
     return {split: rows[split] for split in ordered_splits(table) if split in rows}
 
 
+def _title(found: Audit, subject: str, count: int, things: str = "utterances") -> str:
+    return f"{found.corpus.name}, audit: {subject}, {count:,} {things}"
+
+
 def _names(rows: dict[str, Numbers]) -> list[str]:
     return [f"{shortened(row)}\n{len(values):,}" for row, values in rows.items()]
 
 
-def _durations(table: pd.DataFrame) -> Pictures:
+def _durations(found: Audit, table: pd.DataFrame) -> Pictures:
     rows = _by_split(table, table["seconds"])
     if rows:
         seconds = np.concatenate(list(rows.values()))
         # Recordings beyond are findings of their own; one of an hour would leave no room for the others.
         high = float(seconds[seconds <= ODD_DURATION * np.quantile(seconds, 0.75)].max()) or 1.0
         panel = Panel("", "duration, s", rows, even_bins(0, high, len(seconds)), " s")
-        yield "durations", rows_picture([panel], _names(rows))
+        yield "durations", rows_picture([panel], _names(rows), _title(found, "durations", len(seconds)))
 
 
 def _classes(found: Audit) -> Pictures:
@@ -211,7 +215,7 @@ def _classes(found: Audit) -> Pictures:
     counts = counts.loc[:, counts.sum() > 0]
     if "train" in counts:
         by_split = {str(split): {str(name): int(n) for name, n in counts[split].items()} for split in counts}
-        yield "classes", class_shares_picture(by_split, {})
+        yield "classes", class_shares_picture(by_split, {}, _title(found, "classes", int(counts.to_numpy().sum())))
 
 
 def _attributes(found: Audit, table: pd.DataFrame, column: str, name: str) -> Pictures:
@@ -229,7 +233,7 @@ def _attributes(found: Audit, table: pd.DataFrame, column: str, name: str) -> Pi
         values = {row: part[attribute].dropna().to_numpy(np.float64) for row, part in parts.items()}
         panels.append(Panel(attribute, f"{attribute}, {low:g} to {high:g}", values, _scale(low, high, rated), "", 2))
     columns = [f"{shortened(row)}\n{len(part):,}" for row, part in parts.items()]
-    yield name, rows_picture(panels, columns)
+    yield name, rows_picture(panels, columns, _title(found, f"attributes by {column}", len(rated)))
 
 
 def _scale(low: float, high: float, rated: pd.DataFrame) -> Numbers:
@@ -246,18 +250,20 @@ def _by_gender(found: Audit, table: pd.DataFrame) -> Pictures:
     )
     if (counts.sum() > 0).all():
         groups = {gender: {str(name): int(n) for name, n in counts[gender].items()} for gender in GENDERS}
-        yield "gender-classes", paired_shares_picture(groups, "the gender's utterances")
+        title = _title(found, "classes by gender", int(counts.to_numpy().sum()))
+        yield "gender-classes", paired_shares_picture(groups, "the gender's utterances", title)
     yield from _attributes(found, table, "gender", "gender-attributes")
 
 
-def _speakers(table: pd.DataFrame) -> Pictures:
+def _speakers(found: Audit, table: pd.DataFrame) -> Pictures:
     known = table.dropna(subset="speaker")
     if len(known):
         sizes = known.groupby(["split", "speaker"]).size().reset_index(name="utterances")
         rows = _by_split(sizes, sizes["utterances"].astype(np.float64))
         edges = widening_bins(float(sizes["utterances"].max()))
         names = [f"{shortened(row)}\n{len(values):,} speaker{'s' * (len(values) != 1)}" for row, values in rows.items()]
-        yield "speakers", rows_picture([Panel("", "utterances a speaker", rows, edges, "", 0, is_log=True)], names)
+        panel = Panel("", "utterances a speaker", rows, edges, "", 0, is_log=True)
+        yield "speakers", rows_picture([panel], names, _title(found, "speakers", len(sizes), "speakers"))
 
 
 def _ratings(found: Audit, table: pd.DataFrame) -> Pictures:
@@ -268,23 +274,25 @@ def _ratings(found: Audit, table: pd.DataFrame) -> Pictures:
     if len(rated):
         rows = _by_split(table, rated)
         panel = Panel("", "share of the winning class, %", rows, np.arange(0.0, 101, 10), " %", 0)
-        yield "winners", rows_picture([panel], _names(rows))
+        yield "winners", rows_picture([panel], _names(rows), _title(found, "raters' agreement", len(rated)))
     by_consensus = votes.groupby(table["emotion"]).sum() if names else pd.DataFrame()
     by_consensus = by_consensus.reindex([name for name in found.corpus.classes if name in by_consensus.index])
     by_consensus = by_consensus[by_consensus.sum(axis=1) > 0]
     if len(by_consensus):
         own = [name for name in by_consensus.index if name in names]
-        yield "votes", votes_picture(by_consensus[[*own, *(name for name in names if name not in own)]])
+        shown = by_consensus[[*own, *(name for name in names if name not in own)]]
+        yield "votes", votes_picture(shown, _title(found, "votes", int(shown.to_numpy().sum()), "votes"))
 
 
-def _peaks(table: pd.DataFrame) -> Pictures:
+def _peaks(found: Audit, table: pd.DataFrame) -> Pictures:
     peak = table["peak"].dropna()
     level = 20 * np.log10(peak.clip(lower=1e-9))
     rows = _by_split(table, level)
     if rows:
         low = max(QUIETEST_DB, float(np.floor(level.quantile(0.001) / 6) * 6))
         edges = even_bins(min(low, -6.0), 0, len(level))
-        yield "peaks", rows_picture([Panel("", "peak level, dB below full scale", rows, edges, " dB")], _names(rows))
+        panel = Panel("", "peak level, dB below full scale", rows, edges, " dB")
+        yield "peaks", rows_picture([panel], _names(rows), _title(found, "peak levels", len(level)))
 
 
 def _embedded(found: Audit, name: str, figure: Figure) -> dict[str, object]:

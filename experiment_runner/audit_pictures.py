@@ -29,6 +29,7 @@ from experiment_runner.picture_style import (
     SHARES,
     SMALL,
     VERMILLION,
+    matrix_inches,
     settled,
     shortened,
     styled,
@@ -84,12 +85,13 @@ def widening_bins(high: float) -> Numbers:
 
 
 @styled
-def rows_picture(panels: Sequence[Panel], columns: Sequence[str]) -> Figure:
+def rows_picture(panels: Sequence[Panel], columns: Sequence[str], title: str = "") -> Figure:
     """Draw panels side by side, each with the same rows: the share of a row's values in every bin, median, quartiles.
 
     Args:
         panels: One takes a paper's column, several its page.
         columns: What is written at the left of each row, by the order of the first panel's rows.
+        title: Of the picture; none where it is empty.
     """
     rows = list(panels[0].values)
     width = COLUMN_INCHES if len(panels) == 1 else PAGE_INCHES
@@ -97,7 +99,7 @@ def rows_picture(panels: Sequence[Panel], columns: Sequence[str]) -> Figure:
     for panel, axes in zip(panels, np.ravel(figure.subplots(1, len(panels), sharey=True, squeeze=False)), strict=True):
         _draw_panel(axes, panel, rows)
     figure.axes[0].set_yticks([len(rows) - 0.72 - index for index in range(len(rows))], columns)
-    return settled(figure)
+    return settled(figure, title)
 
 
 def _draw_panel(axes: Axes, panel: Panel, rows: list[str]) -> None:
@@ -153,12 +155,13 @@ def _percent(share: float) -> str:
 
 
 @styled
-def paired_shares_picture(counts: Mapping[str, Mapping[str, int]], of: str) -> Figure:
+def paired_shares_picture(counts: Mapping[str, Mapping[str, int]], of: str, title: str = "") -> Figure:
     """Draw each class's share of two groups of utterances, as two markers on a line.
 
     Args:
         counts: Utterances by group and class; both groups know the same classes.
         of: What a share is of, for the axis.
+        title: Of the picture; none where it is empty.
     """
     first = next(iter(counts.values()))
     names = sorted(first, key=lambda name: -sum(group[name] for group in counts.values()))
@@ -175,21 +178,24 @@ def paired_shares_picture(counts: Mapping[str, Mapping[str, int]], of: str) -> F
     axes.set(xlabel=f"share of {of}, %", ylim=(len(names) - 0.5, -0.5), xlim=(0, None))
     axes.tick_params(axis="y", length=0)
     figure.legend(loc="outside upper left", ncols=2, handlelength=1.2, borderaxespad=0.4, **LEGEND)
-    return settled(figure)
+    return settled(figure, title)
 
 
 @styled
-def votes_picture(votes: pd.DataFrame) -> Figure:
+def votes_picture(votes: pd.DataFrame, title: str = "") -> Figure:
     """Draw which classes raters chose where the consensus is a given one: each row's votes in percent.
 
     Args:
         votes: Primary votes by consensus (rows) and chosen class (columns), every row with some.
+        title: Of the picture; none where it is empty.
     """
     shares = votes.to_numpy(dtype=np.float64) / votes.sum(axis=1).to_numpy()[:, None]
     rows = [shortened(str(name)) for name in votes.index]
     columns = [shortened(str(name)) for name in votes.columns]
     longest = max(width_in_points(name, SMALL) for name in columns)
-    figure = Figure(figsize=(COLUMN_INCHES, 0.55 + longest / POINTS_PER_INCH + 0.24 * len(rows)), layout="constrained")
+    beside = max(width_in_points(name, SMALL) for name in rows) + 28
+    width = matrix_inches(len(columns), beside)
+    figure = Figure(figsize=(width, 0.55 + longest / POINTS_PER_INCH + 0.24 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     across, down = np.arange(len(columns) + 1) - 0.5, np.arange(len(rows) + 1) - 0.5
     axes.pcolormesh(across, down, shares, cmap=SHARES, vmin=0, vmax=1, ec=PALE, lw=0.4)
@@ -206,4 +212,4 @@ def votes_picture(votes: pd.DataFrame) -> Figure:
     axes.spines[:].set_visible(False)
     axes.set_title("% of the row's votes", loc="right", size=SMALL, color=GREY)
     axes.set(xlabel="chosen by a rater", ylabel="consensus")
-    return settled(figure)
+    return settled(figure, title)

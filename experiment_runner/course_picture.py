@@ -14,13 +14,12 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from experiment_runner.picture_style import (
     BLUE,
+    COLUMN_INCHES,
     GREEN,
     GREY,
-    PAGE_INCHES,
     SHARES,
     SMALL,
     VERMILLION,
-    entitle,
     settled,
     shortened,
     styled,
@@ -29,7 +28,7 @@ from experiment_runner.prediction_columns import END, START, as_clock, attribute
 from utils.metrics import Numbers
 
 MOST_COLUMNS = 350
-"""What a page's width can show; longer courses are drawn as means over several segments."""
+"""What a column's width can show; longer courses are drawn as means over several segments."""
 ROW_INCHES, CURVE_INCHES, ROOM_INCHES = 0.24, 1.1, 0.75
 LINES = (("-", BLUE), ("--", VERMILLION), ("-.", GREEN))
 
@@ -47,7 +46,7 @@ def course_picture(course: pd.DataFrame, scale: tuple[float, float], title: str)
     columns = [*(f"prob_{name}" for name in classes), *(f"pred_{name}" for name in attributes)]
     times, means, merged = _binned(course, columns)
     heights = [height for height in (ROW_INCHES * len(classes), CURVE_INCHES if attributes else 0.0) if height]
-    figure = Figure(figsize=(PAGE_INCHES, sum(heights) + ROOM_INCHES), layout="constrained")
+    figure = Figure(figsize=(COLUMN_INCHES, sum(heights) + ROOM_INCHES), layout="constrained")
     panels = list(figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
     if classes:
         _draw_probabilities(figure, panels[0], times, means[:, : len(classes)], classes)
@@ -55,10 +54,9 @@ def course_picture(course: pd.DataFrame, scale: tuple[float, float], title: str)
         _draw_attributes(panels[-1], times, means[:, len(classes) :], attributes, scale)
     panels[-1].set_xlabel("time" if merged == 1 else f"time; each column is the mean of {merged} segments")
     panels[-1].set_xlim(times[0], times[-1])
-    panels[-1].xaxis.set_major_locator(MaxNLocator(10, steps=[1, 1.5, 2, 3, 6, 10]))
+    panels[-1].xaxis.set_major_locator(MaxNLocator(5, steps=[1, 1.5, 2, 3, 6, 10]))
     panels[-1].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: as_clock(seconds)))
-    entitle(figure, title)
-    return settled(figure)
+    return settled(figure, title)
 
 
 def _binned(course: pd.DataFrame, columns: Sequence[str]) -> tuple[Numbers, Numbers, int]:

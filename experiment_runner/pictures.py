@@ -32,7 +32,7 @@ from experiment_runner.picture_style import (
     SMALL,
     SPLIT_MARKERS,
     VERMILLION,
-    entitle,
+    matrix_inches,
     settled,
     shortened,
     styled,
@@ -61,12 +61,13 @@ def confusion_matrix_picture(predictions: pd.DataFrame, classes: Sequence[str], 
     rows = _row_labels(names, counts.sum(axis=1))
     label_width = max(width_in_points(line, SMALL) for row in rows for line in row.split("\n"))
     name_width = max(width_in_points(name, SMALL) for name in names)
-    cell_width = (COLUMN_INCHES * POINTS_PER_INCH - label_width - 28) / len(names)
+    width = matrix_inches(len(names), label_width + 28)
+    cell_width = (width * POINTS_PER_INCH - label_width - 28) / len(names)
     cell_height = min(max(0.8 * cell_width, 21.0), 32.0)
     is_upright = name_width > cell_width - 3
     below = (name_width if is_upright else 8) + 46
     height = (len(names) * cell_height + below) / POINTS_PER_INCH
-    figure = Figure(figsize=(COLUMN_INCHES, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     _fill_cells(axes, counts, cell_width)
     axes.set_xticks(range(len(names)), names, rotation=90 if is_upright else 0)
@@ -75,8 +76,7 @@ def confusion_matrix_picture(predictions: pd.DataFrame, classes: Sequence[str], 
     axes.spines[:].set_visible(False)
     axes.set_title("share of the row in %, utterances below it", loc="right", size=SMALL, color=GREY)
     axes.set(xlabel="prediction", ylabel="truth")
-    entitle(figure, title)
-    return settled(figure)
+    return settled(figure, title)
 
 
 def _row_labels(names: list[str], totals: npt.NDArray[np.int64]) -> list[str]:
@@ -153,7 +153,10 @@ class Course:
 
 @styled
 def training_curves_picture(
-    epochs: Sequence[Mapping[str, Any]], result: Mapping[str, Any] | None, loss_stop_ratio: float | None = None
+    epochs: Sequence[Mapping[str, Any]],
+    result: Mapping[str, Any] | None,
+    loss_stop_ratio: float | None = None,
+    title: str = "",
 ) -> Figure:
     """Draw the losses and the development scores of every epoch, which one was saved, and why training ended.
 
@@ -161,6 +164,7 @@ def training_curves_picture(
         epochs: The lines of `metrics.jsonl`, one at least.
         result: `result.json`; None where training has not finished.
         loss_stop_ratio: Of the experiment; the limit of the development loss is drawn where it is given.
+        title: Of the picture; none where it is empty.
     """
     course = Course(epochs, result, loss_stop_ratio)
     figure = Figure(figsize=(COLUMN_INCHES, 3.9), layout="constrained")
@@ -184,7 +188,7 @@ def training_curves_picture(
     figure.align_ylabels()
     scores.set(xlabel="epoch", xlim=(course.numbers[0] - 0.5, course.numbers[-1] + 0.5))
     scores.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
-    return settled(figure)
+    return settled(figure, title)
 
 
 def _curve(axes: Axes, course: Course, key: str, label: str, marker: str, **look: Any) -> None:  # noqa: ANN401
@@ -249,8 +253,8 @@ def attribute_scatter_picture(predictions: pd.DataFrame, scale: tuple[float, flo
         axes.set_title(f"CCC {'–' if math.isnan(ccc) else f'{ccc:.3f}'}", loc="right", gid="ccc")
         axes.set_xlabel("truth")
     figure.axes[0].set_ylabel("prediction")
-    entitle(figure, title)
-    return settled(figure)
+    figure.draw_without_rendering()  # squares take a second pass to leave room for what is below them
+    return settled(figure, title)
 
 
 def _panels(figure: Figure, number: int) -> Iterator[Axes]:
@@ -276,22 +280,31 @@ def _scatter(axes: Axes, truth: Numbers, guess: Numbers, scale: tuple[float, flo
 
 @styled
 def class_shares_picture(
-    counts_by_split: Mapping[str, Mapping[str, int]], groups: Mapping[str, Sequence[str]]
+    counts_by_split: Mapping[str, Mapping[str, int]], groups: Mapping[str, Sequence[str]], title: str = ""
 ) -> Figure:
     """Draw each class's share of the training split as a bar and of every other split as a marker beside it.
 
     Args:
         counts_by_split: Utterances by class and split; `train` among the splits decides the order.
         groups: Head, mid and tail classes. The limits between them are drawn where shares decided.
+        title: Of the picture; none where it is empty.
     """
     train = counts_by_split["train"]
     names = sorted(train, key=lambda name: -train[name])
     others = [split for split in counts_by_split if split != "train"][: len(SPLIT_MARKERS)]
-    height = 0.75 + (0.18 + 0.035 * len(others)) * len(names)
+    height = 0.62 + 0.13 * math.ceil((1 + len(others)) / 2) + (0.18 + 0.035 * len(others)) * len(names)
     figure = Figure(figsize=(COLUMN_INCHES, height), layout="constrained")
     axes = figure.add_subplot()
     bars = [100 * train[name] / sum(train.values()) for name in names]
-    bar = axes.barh(range(len(names)), bars, height=0.76, color=BLUE, alpha=0.75, label="train (n)", zorder=2)
+    bar = axes.barh(
+        range(len(names)),
+        bars,
+        height=0.76,
+        color=BLUE,
+        alpha=0.75,
+        label=f"train, n = {sum(train.values()):,}",
+        zorder=2,
+    )
     for index, split in enumerate(others):
         _mark_shares(axes, names, counts_by_split[split], split, index, len(others))
     _band_groups(axes, names, groups)
@@ -302,8 +315,8 @@ def class_shares_picture(
     axes.set_xlim(0, None)
     axes.tick_params(axis="y", length=0)
     handles = [bar, *(line for line in axes.lines if str(line.get_gid()).startswith("split"))]
-    figure.legend(handles=handles, loc="outside upper left", ncols=4, handlelength=1.2, borderaxespad=0.4, **LEGEND)
-    return settled(figure)
+    figure.legend(handles=handles, loc="outside upper left", ncols=2, handlelength=1.2, borderaxespad=0.4, **LEGEND)
+    return settled(figure, title)
 
 
 def _by_share(counts: Mapping[str, int]) -> dict[str, set[str]]:
@@ -317,7 +330,15 @@ def _mark_shares(axes: Axes, names: list[str], counts: Mapping[str, int], split:
     shift = 0.76 * ((index + 0.5) / splits - 0.5)
     rows, shares = [row + shift for row, _ in known], [share for _, share in known]
     look: dict[str, Any] = {"color": colour, "marker": marker, "ms": 4.2, "mec": "white", "mew": 0.5, "ls": "none"}
-    axes.plot(shares, rows, label=shortened(split), clip_on=False, zorder=4, gid=f"split-{split}", **look)
+    axes.plot(
+        shares,
+        rows,
+        label=f"{shortened(split)}, n = {sum(counts.values()):,}",
+        clip_on=False,
+        zorder=4,
+        gid=f"split-{split}",
+        **look,
+    )
 
 
 def _band_groups(axes: Axes, names: list[str], groups: Mapping[str, Sequence[str]]) -> None:

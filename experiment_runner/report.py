@@ -1,6 +1,8 @@
 """The pictures and the one-page report of a run, from its folder alone: `python -m experiment_runner.report FOLDER`.
 
-Nothing is asked of a model or a corpus, so both can be made again at any time, also for a run of long ago.
+Nothing is asked of a model or a corpus, so both can be made again at any time, also for a run of long ago. With
+`--with-audio` the corpus's labels are read to find recordings, which the page then plays from where they lie on this
+machine; they are copied nowhere, and the page is no part of what is uploaded.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ import base64
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,8 @@ from matplotlib.figure import Figure
 
 from experiment_runner.evaluate import FIGURES, class_groups, figures_from_predictions
 from experiment_runner.pages import number, render_page
-from experiment_runner.picture_style import save_picture
+from experiment_runner.picture_fonts import font_note
+from experiment_runner.picture_style import COLUMN_INCHES, DOTS_PER_INCH, save_picture
 from experiment_runner.pictures import (
     Course,
     attribute_scatter_picture,
@@ -29,9 +33,21 @@ from experiment_runner.pictures import (
     training_curves_picture,
 )
 from experiment_runner.prediction_columns import attributes_of, classes_of
+from experiment_runner.report_audio import find_recordings
+from experiment_runner.report_contents import (
+    MOST_MISTAKES,
+    Mistake,
+    attribute_errors,
+    changed_keys,
+    class_mistakes,
+    duration,
+    findings_of,
+)
 from experiment_runner.run_folder import METRICS, RESULT, SKIPPED, RunError
 from experiment_runner.stored_experiment import has_random_upstream, read_experiment, synthetic_corpora
+from utils.config_loading import ConfigurationError
 from utils.configuration import ExperimentConfig
+from utils.data import DataError
 from utils.files import write_whole
 from utils.metrics import Figures
 
@@ -55,11 +71,13 @@ class SplitReport:
         label: The name of its files.
         predictions: `predictions/<label>.csv`.
         figures: Computed from the predictions, as those of `evaluation/<label>.json` were.
+        date: When the predictions were written, as `2026-01-31`.
     """
 
     label: str
     predictions: pd.DataFrame
     figures: Figures
+    date: str
 
     @property
     def is_own_corpus(self) -> bool:
@@ -94,6 +112,11 @@ class StoredRun:
     groups: dict[str, list[str]]
     splits: tuple[SplitReport, ...]
     problems: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Experiment and seed, as they stand above every picture."""
+        return f"{self.config.name}, seed {self.resolved.get('seed', '?')}"
 
     @property
     def tested(self) -> tuple[SplitReport, ...]:
@@ -161,7 +184,8 @@ def _read_splits(folder: Path, groups: dict[str, list[str]], problems: list[str]
         except (OSError, ValueError, KeyError) as error:
             problems.append(f"predictions/{path.name} cannot be used: {error}")
             continue
-        yield SplitReport(path.stem, predictions, computed)
+        date = datetime.fromtimestamp(path.stat().st_mtime).astimezone().date().isoformat()
+        yield SplitReport(path.stem, predictions, computed, date)
 
 
 def _split_order(path: Path) -> tuple[bool, bool, int, str]:
@@ -192,20 +216,31 @@ def draw_pictures(folder: Path) -> list[Path]:
 def _figures(run: StoredRun) -> Iterator[tuple[str, Figure]]:
     if run.course.epochs:
         course = run.course
-        yield "training", training_curves_picture(course.epochs, course.result, course.loss_stop_ratio)
+        title = f"{run.title}: training, {_sizes(run)}"
+        yield "training", training_curves_picture(course.epochs, course.result, course.loss_stop_ratio, title)
     if run.groups:
-        yield "classes", class_shares_picture(_class_counts(run), run.groups)
+        yield "classes", class_shares_picture(_class_counts(run), run.groups, f"{run.title}: classes")
     for split in run.splits:
         classes = classes_of(split.predictions)
         if classes and split.figures.get("macro_f1") is not None:
-            title = f"{split.label}: macro-F1 {number(split.figures['macro_f1'])}, UAR {number(split.figures['uar'])}"
+            labelled = int(split.predictions["label"].notna().sum())
+            figures = f"macro-F1 {number(split.figures['macro_f1'])}, UAR {number(split.figures['uar'])}"
+            title = f"{run.title}: {split.label}, n = {labelled:,}\n{figures}"
             yield f"confusion-{split.label}", confusion_matrix_picture(split.predictions, classes, title)
     for split in run.splits:
         attributes = attributes_of(split.predictions)
         if attributes and split.predictions[attributes].notna().any(axis=None):
-            title = f"{split.label}: {len(split.predictions):,} utterances"
+            rated = int(split.predictions[attributes].notna().any(axis=1).sum())
+            title = f"{run.title}: {split.label}, n = {rated:,}"
             scale = _scale(run, split, attributes)
             yield f"attributes-{split.label}", attribute_scatter_picture(split.predictions, scale, title)
+
+
+def _sizes(run: StoredRun) -> str:
+    """Return how many utterances were trained on and how many selected the model, as far as the run tells."""
+    known = run.resolved.get("splits", {})
+    sizes = {split: known.get(split, {}).get("utterances") for split in ("train", "development")}
+    return ", ".join(f"{split} n = {size:,}" for split, size in sizes.items() if size is not None) or "n unknown"
 
 
 def _class_counts(run: StoredRun) -> dict[str, dict[str, int]]:
@@ -227,40 +262,62 @@ def _scale(run: StoredRun, split: SplitReport, attributes: Sequence[str]) -> tup
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def write_report(folder: Path, pictures: Sequence[Path] | None = None) -> Path:
+def write_report(
+    folder: Path, pictures: Sequence[Path] | None = None, recordings: Mapping[str, Mapping[str, str]] | None = None
+) -> Path:
     """Write `report.html` into a run's folder, one page that needs nothing beside it.
 
     Args:
         folder: The run's folder.
         pictures: What `draw_pictures` returned; drawn now where it is left out.
+        recordings: What `find_recordings` returned, where the page is to play them.
 
     Raises:
         RunError: Where the folder is no run.
     """
-    page = _render(read_run(folder), draw_pictures(folder) if pictures is None else pictures)
+    drawn = draw_pictures(folder) if pictures is None else pictures
+    page = _render(read_run(folder), drawn, recordings or {})
     write_whole(folder / REPORT, page)
     return folder / REPORT
 
 
-def _render(run: StoredRun, pictures: Sequence[Path]) -> str:
+def _render(run: StoredRun, pictures: Sequence[Path], recordings: Mapping[str, Mapping[str, str]]) -> str:
+    judged = run.tested or run.splits
     return render_page(
         TEMPLATE,
         run=run,
         seed=run.resolved.get("seed", "?"),
         warnings=_warnings(run),
         ending=_ending(run),
+        verdicts=[(split, findings_of(split.predictions, split.figures)) for split in judged],
+        mistakes=list(_mistakes(judged, recordings)),
+        changed=changed_keys(run.experiment),
+        plays=bool(recordings),
+        most=MOST_MISTAKES,
         figures=[(key, title) for key, title in FIGURES if any(key in split.figures for split in run.splits)],
-        detailed=[split for split in run.tested or run.splits if "per_class" in split.figures],
+        detailed=[split for split in judged if "per_class" in split.figures],
         gendered=[split for split in run.splits if split.figures.get("by_gender")],
         group_of={name: group for group, members in run.groups.items() for name in members},
         pictures=[_embedded(path) for path in pictures if path.suffix == ".png"],
     )
 
 
-def _embedded(path: Path) -> dict[str, str]:
+def _mistakes(
+    splits: Sequence[SplitReport], recordings: Mapping[str, Mapping[str, str]]
+) -> Iterator[tuple[str, str, list[Mistake]]]:
+    """Yield, for each split that has some, its label, what is listed, and the list."""
+    for split in splits:
+        places = recordings.get(split.label, {})
+        yield split.label, "classes", class_mistakes(split.predictions, places)
+        yield split.label, "attributes", attribute_errors(split.predictions, places)
+
+
+def _embedded(path: Path) -> dict[str, object]:
     kind, _, split = path.stem.partition("-")
+    data = path.read_bytes()
+    is_wide = int.from_bytes(data[16:20]) > 1.5 * COLUMN_INCHES * DOTS_PER_INCH  # as the header of a PNG says
     caption = CAPTIONS[kind].format(split=split)
-    return {"kind": kind, "caption": caption, "data": base64.b64encode(path.read_bytes()).decode("ascii")}
+    return {"is_wide": is_wide, "caption": caption, "data": base64.b64encode(data).decode("ascii")}
 
 
 def cautions(run: StoredRun) -> list[str]:
@@ -291,7 +348,7 @@ def _ending(run: StoredRun) -> str:
     result = course.result
     sentences = [
         f"Training ended after {result.get('epochs', '?')} of at most {most} epochs "
-        f"and {_duration(result.get('seconds'))}: {course.ending}.",
+        f"and {duration(result.get('seconds'))}: {course.ending}.",
         f"The model of epoch {result.get('best_epoch', '?')} is kept, with a smoothed development score of "
         f"{number(result.get('best_score'))}.",
     ]
@@ -302,29 +359,40 @@ def _ending(run: StoredRun) -> str:
     return " ".join(sentences)
 
 
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "an unknown time"
-    minutes = seconds / 60
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw and write again for each folder; return 1 where one of them is no run."""
     parser = argparse.ArgumentParser(
         prog="python -m experiment_runner.report", description="Draw a run's pictures and write its report again."
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER", help="such as runs/Mine/seed-42")
+    parser.add_argument("--with-audio", action="store_true", help="let the page play recordings from this machine")
+    parser.add_argument("--config", type=Path, default=Path("config.toml"), help="where they lie; default: %(default)s")
+    options = parser.parse_args(arguments)
     status = 0
-    for folder in parser.parse_args(arguments).folders:
+    for folder in options.folders:
         try:
-            pictures = draw_pictures(folder)
-            for path in (*pictures, write_report(folder, pictures)):
-                print(path)
-        except RunError as error:
+            _draw_again(folder, options.config if options.with_audio else None)
+        except (RunError, ConfigurationError, DataError) as error:
             print(error, file=sys.stderr)
             status = 1
     return status
+
+
+def _corpora_of(run: StoredRun) -> dict[str, str]:
+    """Return the corpus of each split that has predictions."""
+    return {s.label: run.config.corpus if s.is_own_corpus else s.label.rpartition("-")[0] for s in run.splits}
+
+
+def _draw_again(folder: Path, corpora_file: Path | None) -> None:
+    """Draw and write a run's pictures and report; with its recordings where a file says where they lie."""
+    run = read_run(folder)
+    recordings = None if corpora_file is None else find_recordings(_corpora_of(run), corpora_file)
+    pictures = draw_pictures(folder)
+    for path in (*pictures, write_report(folder, pictures, recordings)):
+        print(path)
+    note = font_note([run.title, *run.description.get("classes", ())])
+    if note:
+        print(note, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,148 @@
+"""What a report says first and what it lists: verdicts, the worst mistakes, and the keys that were changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from experiment_runner.pages import number
+from experiment_runner.prediction_columns import attributes_of, classes_of
+from utils.configuration import with_defaults
+from utils.metrics import Figures, categorical_figures
+
+MOST_MISTAKES = 20
+ABSENT = "(none)"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of figures of a split, beside what chance gives.
+
+    Attributes:
+        figures: Such as `macro-F1 0.612, UAR 0.598`.
+        basis: How many utterances they are over.
+        chance: What a model that has learnt nothing would get.
+    """
+
+    figures: str
+    basis: str
+    chance: str
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One utterance that was predicted wrongly.
+
+    Attributes:
+        file: Its name in the corpus.
+        subject: `class`, or the name of an attribute.
+        truth: What it is.
+        prediction: What the model says.
+        size: Probability of the prediction, or the error's size on the corpus's scale.
+        audio: Address of the recording on this machine; empty where it is not asked for or not there.
+    """
+
+    file: str
+    subject: str
+    truth: str
+    prediction: str
+    size: float
+    audio: str = ""
+
+
+def findings_of(predictions: pd.DataFrame, figures: Figures) -> list[Finding]:
+    """Return what stands at the top of a report about one split: classes, then attributes."""
+    found = []
+    labels = predictions["label"].dropna() if "label" in predictions else pd.Series(dtype=str)
+    if len(labels):
+        classes = classes_of(predictions)
+        text = f"macro-F1 {number(figures['macro_f1'])}, UAR {number(figures['uar'])}"
+        basis = f"{len(labels):,} labelled utterances, {len(classes)} classes"
+        found.append(Finding(text, basis, chance(labels, classes)))
+    attributes = attributes_of(predictions)
+    rated = int(predictions[attributes].notna().any(axis=1).sum()) if attributes else 0
+    if rated:
+        text = f"mean CCC {number(figures['mean_ccc'])}"
+        found.append(Finding(text, f"{rated:,} rated utterances", "the same answer for all of them would have CCC 0"))
+    return found
+
+
+def chance(labels: pd.Series, classes: Sequence[str]) -> str:
+    """Say what a model would get that always answers the most frequent class of a split.
+
+    Args:
+        labels: True classes.
+        classes: All classes, those that do not occur included.
+    """
+    most = str(labels.value_counts().index[0])
+    found = categorical_figures(list(labels), [most] * len(labels), classes)
+    return (
+        f'always answering "{most}" would have macro-F1 {number(found["macro_f1"])}, UAR {number(found["uar"])} and '
+        f"accuracy {number(found['accuracy'])}"
+    )
+
+
+def class_mistakes(predictions: pd.DataFrame, recordings: Mapping[str, str]) -> list[Mistake]:
+    """Return the wrong predictions that the model was surest of, the surest first.
+
+    Args:
+        predictions: Of a split.
+        recordings: Addresses of recordings by file.
+    """
+    if "label" not in predictions:
+        return []
+    wrong = predictions[predictions["label"].notna() & (predictions["label"] != predictions["prediction"])]
+    sure = wrong[[f"prob_{name}" for name in classes_of(predictions)]].max(axis=1)
+    first = sure.sort_values(ascending=False, kind="stable").head(MOST_MISTAKES)
+    rows = wrong.loc[first.index, ["file", "label", "prediction"]].itertuples(index=False, name=None)
+    return [
+        Mistake(file, "class", label, prediction, float(size), recordings.get(file, ""))
+        for (file, label, prediction), size in zip(rows, first, strict=True)
+    ]
+
+
+def attribute_errors(predictions: pd.DataFrame, recordings: Mapping[str, str]) -> list[Mistake]:
+    """Return the predictions of attributes that are farthest from the truth, the farthest first.
+
+    Args:
+        predictions: Of a split.
+        recordings: Addresses of recordings by file.
+    """
+    errors = []
+    for name in attributes_of(predictions):
+        rows = predictions[["file", name, f"pred_{name}"]].dropna().itertuples(index=False, name=None)
+        errors += [
+            Mistake(file, name, f"{truth:.2f}", f"{guess:.2f}", abs(truth - guess), recordings.get(file, ""))
+            for file, truth, guess in rows
+        ]
+    return sorted(errors, key=lambda error: -error.size)[:MOST_MISTAKES]
+
+
+def changed_keys(experiment: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the keys of an experiment that differ from their defaults, each with its value and the default.
+
+    Those that have no default are among them, with `(none)` in its place.
+    """
+    defaults = with_defaults({})
+    pairs = {key: (value, defaults.get(key, ABSENT)) for key, value in sorted(experiment.items())}
+    return {key: pair for key, pair in pairs.items() if not _is_same(*pair)}
+
+
+def _is_same(value: object, default: object) -> bool:
+    if isinstance(value, (list, tuple)) and isinstance(default, (list, tuple)):
+        return list(value) == list(default)
+    if isinstance(value, float) and isinstance(default, float):
+        return math.isclose(value, default, rel_tol=1e-12)
+    return value == default
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time as people say it."""
+    if seconds is None:
+        return "an unknown time"
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
