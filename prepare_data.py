@@ -61,8 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
                 raise ConfigurationError([f"{options.config}: no corpus is called {options.corpus}; known: {known}"])
             command = audit_corpus if options.command == "audit" else pack_corpus
             return command(options, corpora[options.corpus])
-    except (ConfigurationError, DataError) as error:
+    except ConfigurationError as error:
         print_error(error)
+        return WRONG_INPUT
+    except DataError as error:
+        print_error("\n".join(error.problems))
         return WRONG_INPUT
     except OSError as error:
         print_error(f"{error}; what is done stays, the same command goes on once that is repaired")

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         table = process(release, labels, classes, options.soft)
         write(table, options.output)
     except DataError as error:
-        print_error(error)
+        print_error("\n".join(error.problems))
         return WRONG_INPUT
     show(labels, set(table["FileName"]), screen)
     screen.line(f"{options.output}: {len(table):,} of {len(labels):,} recordings")

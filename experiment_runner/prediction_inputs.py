@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.data import DataError
-from utils.data.csv_table import read_text_table
 from utils.data.recording_names import SUFFIXES, recordings_below
+from utils.data.text_tables import read_text_table
 
 
 class Named(NamedTuple):

@@ -61,20 +61,21 @@ def test_every_kind_is_planted_somewhere(spoilt: SpoiltCorpus) -> None:
     """But for what the test after this one and `test_audit_spellings.py` plant in tables of one's own."""
     planted = {kind for kind, _ in spoilt.expected + spoilt.decoded_only}
     words = {"word-for-nothing", "class-spellings", "near-classes", "speaker-spellings", "unreached-scale"}
-    assert set(KINDS) - planted == {"repeated-row", "no-split", "unlabelled"} | words
+    assert set(KINDS) - planted == {"repeated-row", "no-split", "unlabelled", "unread-column"} | words
 
 
 def test_what_a_table_of_ones_own_can_have_wrong(tmp_path: Path) -> None:
     for name in "ab":
         soundfile.write(tmp_path / f"{name}.wav", np.sin(np.arange(8000 + ord(name)) / 9), 16_000)
     table = tmp_path / "table.csv"
-    table.write_text("file,split,emotion\na.wav,train,sad\na.wav,train,sad\nb.wav,test1,\n")
+    table.write_text("file,split,emotion,rater\na.wav,train,sad,x\na.wav,train,sad,x\nb.wav,test1,,y\n")
     found = run_audit(CorpusConfig(FORMAT="csv", PATH_TO_AUDIO=tmp_path, PATH_TO_LABEL=table), is_deep=True)
     assert found_in(found.findings) == Counter(
         {
             ("repeated-row", "a.wav"): 1,
             ("no-split", ""): 1,
             ("unlabelled", "b.wav"): 1,
+            ("unread-column", ""): 1,
             ("scarce-class", ""): 1,
             ("unknown-speaker", ""): 1,
             ("duplicate", "a.wav"): 1,

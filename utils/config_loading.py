@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from utils.config_text import describe_allowed, describe_value, did_you_mean, printable
 from utils.configuration import ClassGroups, CorpusConfig, ExperimentConfig, ExperimentEntry, TrainingConfig
-from utils.configuration_types import NAME_PATTERN, PATTERN_RULES, Section
+from utils.configuration_types import NAME_PATTERN, PATTERN_RULES, REFUSED_PATH, Section
 from utils.files import read_toml
 
 NAME = re.compile(NAME_PATTERN)
@@ -266,7 +266,7 @@ def _validate(
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        told = dict(_sentences(model, table, error, keys_together))
+        told = _joined(_sentences(model, table, error, keys_together))
         if keys_together and not any(item["type"] == "key_problems" for item in error.errors()):
             told = {**_problems_between_keys(model, {k: v for k, v in table.items() if k not in told}), **told}
         for key, sentence in told.items():
@@ -281,25 +281,34 @@ def _problems_between_keys(model: type[Section], table: Table) -> dict[str, str]
     except ValidationError as error:
         for item in error.errors():
             if item["type"] == "key_problems":
-                return {key: sentence for key, sentence in item["ctx"]["problems"] if key in table}
+                return _joined((key, sentence) for key, sentence in item["ctx"]["problems"] if key in table)
     return {}
+
+
+def _joined(sentences: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return by key all that is wrong with it."""
+    told: dict[str, str] = {}
+    for key, sentence in sentences:
+        told[key] = f"{told[key]}; {sentence}" if key in told else sentence
+    return told
 
 
 def _sentences(
     model: type[Section], table: Table, error: ValidationError, keys_together: bool
 ) -> Iterable[tuple[str, str]]:
-    told: set[str] = set()
+    told = {str(item["loc"][0]): item["msg"] for item in error.errors() if item["type"] == REFUSED_PATH}
+    yield from told.items()
     for item in error.errors():
         if item["type"] == "key_problems":
             yield from item["ctx"]["problems"] if keys_together else ()
             continue
         key = str(item["loc"][0])
         if item["type"] == "extra_forbidden" and len(item["loc"]) > 1:  # a key of a table inside the table
-            told.add(key)
+            told[key] = ""
             known = [*ClassGroups.model_fields]
             yield f"{key}.{item['loc'][-1]}", f"unknown key; {did_you_mean(str(item['loc'][-1]), known)}"
         elif key not in told:
-            told.add(key)
+            told[key] = ""
             yield key, _field_sentence(model, key, table)
 
 

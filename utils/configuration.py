@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from utils.config_text import describe_value, did_you_mean
 from utils.configuration_augmentation import AugmentationKeys, augmentation_problems
 from utils.configuration_regularisation import FORMER_REGULARISATION, PUBLISHED, REGULARISATION, RegularisationKeys
 from utils.configuration_types import (
@@ -24,6 +25,7 @@ from utils.configuration_types import (
     REPOSITORY_PATTERN,
     SOFT_LOSSES,
     SPLIT_NAME,
+    TABLE_COLUMNS,
     AnyLoss,
     AttributeLoss,
     Count,
@@ -36,6 +38,7 @@ from utils.configuration_types import (
     Section,
     Seeds,
     Tags,
+    expand_folder,
 )
 from utils.word_forms import fold
 
@@ -52,6 +55,10 @@ class CorpusConfig(Section):
     table. The others read their file names."""
     PATH_TO_DATASET: PathKey | None = None
     """Folder of packed shards, which `python prepare_data.py pack` fills; loose recordings are read until it has."""
+    columns: dict[str, Any] = Field(default_factory=dict)
+    """`csv`: which column of the table is which, `{ emotion = "label", split = "Split", fold = "" }`; an empty text
+    ignores the column of that name. Columns that are called `file`, `split`, `speaker`, `gender`, `emotion`, `arousal`,
+    `valence` or `dominance`, in upper or lower case, need no entry."""
     split_speakers: dict[str, Any] | None = None
     """For a corpus without splits of its own: speakers by split, `{ development = ["13"], test1 = ["15"] }`, the rest
     train; or shares of the speakers with a seed, `{ development = 0.2, test1 = 0.2, seed = 0 }`, the default."""
@@ -70,11 +77,30 @@ class CorpusConfig(Section):
             problems.append(("PATH_TO_LABEL", f'missing; FORMAT = "{self.FORMAT}" needs it'))
         if not needs_labels and self.PATH_TO_LABEL is not None:
             problems.append(("PATH_TO_LABEL", f'FORMAT = "{self.FORMAT}" reads labels from file names; remove the key'))
+        problems += [("columns", text) for text in _column_problems(self.FORMAT, self.columns)]
         if self.attribute_scale and self.attribute_scale[0] >= self.attribute_scale[1]:
             problems.append(("attribute_scale", f"found {list(self.attribute_scale)}; allowed: [lowest, highest]"))
         if self.split_speakers is not None:
             problems += [("split_speakers", text) for text in _split_problems(self.split_speakers)]
         return problems
+
+
+def _column_problems(layout: str, columns: dict[str, Any]) -> list[str]:
+    if columns and layout != "csv":
+        return [f'FORMAT = "{layout}" knows its columns; remove the key']
+    unquoted = [column for column, name in columns.items() if not isinstance(name, str)]
+    if unquoted:
+        return [f"found {column} = {describe_value(columns[column])}; name a column in quotes" for column in unquoted]
+    problems = [
+        f'found "{column}"; no such column of an utterance table; {did_you_mean(column, list(TABLE_COLUMNS))}'
+        for column, name in columns.items()
+        if name and column not in TABLE_COLUMNS
+    ]
+    names = [name.strip() for name in columns.values() if name]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        both = " and ".join(column for column, other in columns.items() if other.strip() == name)
+        problems.append(f'found "{name}" for {both}; name each column of the table once')
+    return problems
 
 
 def _split_problems(splits: dict[str, Any]) -> list[str]:
@@ -89,7 +115,14 @@ def _split_problems(splits: dict[str, Any]) -> list[str]:
     values = [splits[name] for name in names]
     by_list = all(isinstance(value, list) and value and all(isinstance(s, str) for s in value) for value in values)
     by_share = all(isinstance(value, float) and 0 < value < 1 for value in values)
-    if not by_list and not by_share:
+    numbered = [
+        f"found {split} = {describe_value(splits[split])}; speakers stand in quotes, as in the labels: "
+        f"{split} = {describe_value(list(map(str, splits[split])))}"
+        for split in names
+        if isinstance(splits[split], list) and any(isinstance(s, int | float) for s in splits[split])
+    ]
+    problems += numbered
+    if not by_list and not by_share and not numbered:
         problems.append('give each split either a list of speakers in quotes, ["13", "14"], or a share such as 0.2')
     elif by_list and "seed" in splits:
         problems.append("lists of speakers take no seed; remove it")
@@ -131,7 +164,7 @@ class TrainingConfig(RegularisationKeys, AugmentationKeys):
     seeds: Seeds = (42,)
     """One run each; the table shows mean and standard deviation over them."""
 
-    upstream_model: Annotated[str, Field(min_length=1)] = "wavlm-base-plus"
+    upstream_model: Annotated[str, BeforeValidator(expand_folder), Field(min_length=1)] = "wavlm-base-plus"
     """Speech encoder: short name, hub name, local folder, or a built-in shape with random weights."""
     layer_weighting: bool = False
     """Pool a learned weighted sum of all layers in place of the last layer."""

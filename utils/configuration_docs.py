@@ -23,8 +23,12 @@ Two TOML files describe everything: `config.toml` says where corpora lie, `exper
 them. `python main.py --check` validates both, with every mistake at once. Keys marked ○ cannot change a result and may
 differ between training and `--test` of the same run; so may `seeds` and `test_corpora`.
 """
+PATHS = (
+    "Relative paths start at the folder of the file. `~`, `$NAME` and `${NAME}` are read in every path of both files, and "
+    "a backslash is read as `/`; put a path with backslashes into single quotes."
+)
 SECTIONS: list[tuple[str, str, type[Section]]] = [
-    ("`config.toml`: one table a corpus, `[NAME]`", "Relative paths start at the folder of the file.", CorpusConfig),
+    ("`config.toml`: one table a corpus, `[NAME]`", PATHS, CorpusConfig),
     (
         "`experiments_config.toml`: one `[[experiments]]` table an experiment",
         "Every other top-level table is a base config.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -26,8 +27,15 @@ PATTERN_RULES = {
     PROJECT_PATTERN: "name or entity/name, of letters, digits, '.', '_' and '-'",
 }
 """What a text of a pattern is, in words."""
+TABLE_COLUMNS = ("file", "split", "speaker", "gender", "emotion", "arousal", "valence", "dominance")
+"""Columns of the utterance table that a table of one's own can have."""
 SPLIT_NAME = re.compile(r"train|development|test\d*")
 
+VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+ESCAPES = {"\t": "a tab", "\n": "a line break", "\r": "a line break", "\b": "a backspace", "\f": "a form feed"}
+"""What a path in double quotes holds by mistake where a folder's name begins with one of the letters t, n, r, b, f."""
+REFUSED_PATH = "refused_path"
+"""The kind of error whose sentence says all about a path."""
 NO_EFFECT_ON_RESULTS = {"affects_result": False}
 """Marks a key that may differ between training and evaluation of one run."""
 
@@ -53,7 +61,40 @@ def _canonical_loss(value: object) -> object:
 def _as_path(value: object) -> object:
     if not isinstance(value, str) or not value or "\0" in value:
         return value
-    return Path(os.path.expanduser(value))
+    return Path(value if os.path.exists(value) else _expanded(value))
+
+
+def expand_folder(value: object) -> object:
+    """Expand `~` and variables in a name that may be a folder's; names on a hub and addresses hold neither."""
+    is_path = isinstance(value, str) and (value.startswith("~") or VARIABLE.search(value)) and "://" not in value
+    return _expanded(str(value)) if is_path else value
+
+
+def _expanded(text: str) -> str:
+    r"""Return a path with the home folder for `~`, the values of variables, and `/` for `\`.
+
+    Raises:
+        PydanticCustomError: Where a user or variable is not known, or an escape of TOML has become a control character.
+    """
+    control = next((c for c in text if c in ESCAPES), None)
+    if control is not None:
+        raise _refused(
+            f"found {json.dumps(text)}, in which {ESCAPES[control]} stands for a backslash and a letter; put the path "
+            "into single quotes, or write it with /"
+        )
+    for match in VARIABLE.finditer(text):
+        name = match[1] or match[2]
+        if name not in os.environ:
+            raise _refused(f'found "{text}"; the environment variable {name} is not set; set it, or write the path out')
+    path = os.path.expanduser(VARIABLE.sub(lambda match: os.environ[match[1] or match[2]], text))
+    if path.startswith("~"):
+        user = path[1:].partition("/")[0]
+        raise _refused(f'found "{text}"; no home folder of {user or "this user"} is known; write the path out')
+    return path.replace("\\", "/")
+
+
+def _refused(sentence: str) -> PydanticCustomError:
+    return PydanticCustomError(REFUSED_PATH, "{sentence}", {"sentence": sentence})
 
 
 Tags = Annotated[tuple[Annotated[StrictStr, Field(min_length=1, max_length=64)], ...], BeforeValidator(as_tuple)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import os
@@ -69,7 +70,28 @@ def read_toml(path: Path) -> dict[str, Any]:
         ValueError: Where it is no TOML in UTF-8.
         RecursionError: Where it is nested too deeply.
     """
-    return tomllib.loads(read_text(path, MOST_TOML_BYTES))
+    content = bounded(path, MOST_TOML_BYTES).read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError("it is written in UTF-16; save it as UTF-8")
+    content = content.removeprefix(codecs.BOM_UTF8)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line, byte = content[: error.start].count(b"\n") + 1, content[error.start]
+        raise ValueError(f"line {line} holds the byte 0x{byte:02X}, which is no UTF-8; save it as UTF-8") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{error}{_backslash_hint(text, str(error))}") from None
+
+
+def _backslash_hint(text: str, error: str) -> str:
+    """Say how a path with backslashes is written, where the line that cannot be read has some in double quotes."""
+    place = re.search(r"line (\d+)", error)
+    line = text.splitlines()[int(place[1]) - 1] if place else ""
+    if not re.search(r'"[^"]*\\', line):
+        return ""
+    return "; in double quotes a backslash begins an escape: put a path into single quotes, or write it with /"
 
 
 def fingerprint(path: Path) -> dict[str, object]:

@@ -72,7 +72,7 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "missing column": (lambda r: r.drop(columns="EmoVal"), "no column EmoVal"),
     "unknown code": (lambda r: r.assign(EmoClass=["Z", *r["EmoClass"][1:]]), 'line 2: EmoClass is "Z"'),
     "empty code": (lambda r: r.assign(EmoClass=["", *r["EmoClass"][1:]]), "line 2: EmoClass is empty"),
-    "unknown split": (lambda r: r.assign(Split_Set=[*r["Split_Set"][:-1], "Dev"]), 'Split_Set is "Dev"'),
+    "unknown split": (lambda r: r.assign(Split_Set=[*r["Split_Set"][:-1], "Held-out"]), 'Split_Set is "Held-out"'),
     "text for a number": (
         lambda r: r.assign(EmoAct=["high", *r["EmoAct"][1:].astype(str)]),
         'line 2: EmoAct is "high"',
@@ -120,12 +120,12 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("name\na.wav\n", 'no column "file"'),
-        ("file,emotoin\na.wav,angry\n", 'did you mean "emotion"?'),
-        ("file,split\na.wav,dev\n", 'line 2: split is "dev"'),
-        ("file,gender\na.wav,f\n", 'line 2: gender is "f"'),
+        ("file,emotoin\na.wav,angry\n", 'no column "emotion", which is probably "emotoin"'),
+        ("file,split\na.wav,held-out\n", 'line 2: split is "held-out"'),
+        ("file,gender\na.wav,w\n", 'line 2: gender is "w"'),
         ("file,emotion\na.wav,angry\n", "a.wav has no speaker"),
         ("file,split\na.wav,train,\nb.wav,train,\n", "a row has more cells than the header"),
-        ("file,split\n\n\na.wav,dev\n", 'line 4: split is "dev"'),
+        ("file,split\n\n\na.wav,held-out\n", 'line 4: split is "held-out"'),
         ("file,split\n", "no utterance was found"),
         ("file,split\na.wav,train\na.wav,train\n", "a.wav stands in 2 rows"),
         ("file,split\na.wav,train\nb.wav,\n", "b.wav has no split"),
@@ -164,6 +164,19 @@ def test_shares_give_disjoint_speakers_that_depend_on_the_seed() -> None:
     assert one["split"].equals(shuffled["split"].sort_index()), "the order of rows does not matter"
 
 
+def test_splits_that_were_made_are_described(tmp_path: Path) -> None:
+    text = "file,speaker\n" + "".join(f"{i}.wav,{i % 5}\n" for i in range(20))
+    (drawn,) = csv_corpus(tmp_path, text).notes
+    assert "20% of the speakers to development, 20% of the speakers to test1" in drawn
+    assert "drawn with seed 0 (the default; split_speakers changes it)" in drawn
+    assert "train 12 utterances of 3 speakers; development 4 utterances of 1 speaker; test1 4" in drawn
+    (asked,) = csv_corpus(tmp_path, text, split_speakers={"development": 0.4, "seed": 7}).notes
+    assert "40% of the speakers to development, the others to train, drawn with seed 7 (as split_speakers a" in asked
+    (listed,) = csv_corpus(tmp_path, text, split_speakers={"development": ["0"], "test2": ["1", "2"]}).notes
+    assert "by the speakers that split_speakers lists: train 8 utterances of 2 speakers; development 4" in listed
+    assert csv_corpus(tmp_path, "file,split\na.wav,train\nb.wav,development\n").notes == ()
+
+
 def test_unknown_speakers_in_split_speakers_are_refused() -> None:
     with pytest.raises(DataError, match='found "33"; no such speaker'):
         assign_splits("C", table_of(["3", "4"]), {"development": ["33"]})
@@ -175,7 +188,9 @@ def test_headers_are_measured_and_unusable_recordings_are_named(tmp_path: Path) 
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16_000)
     (tmp_path / "text.wav").write_text("this is no sound")
     names = ["good", "short", "empty", "text", "gone"]
-    table = pd.DataFrame({"corpus": "C", "split": "test1", "path": [str(tmp_path / f"{name}.wav") for name in names]})
+    files = [f"{name}.wav" for name in names]
+    paths = [str(tmp_path / file) for file in files]
+    table = pd.DataFrame({"corpus": "C", "split": "test1", "file": files, "path": paths})
     assert require_all(table[:1])["seconds"].tolist() == [0.5]
     with pytest.raises(DataError) as caught:
         require_all(table)

@@ -31,7 +31,7 @@ def test_votes_ties_and_genders_are_those_of_the_files(votes_folder: Path, tmp_p
     table = corpus.table.set_index("file")
     votes = table[[f"votes_{name}" for name in EMOTIONS.values()]]
     assert (len(table), int(votes.to_numpy().sum()), int(table["emotion"].isna().sum())) == (7442, 68_568, 644)
-    assert corpus.notes == ("68,568 votes on 7,442 clips of voice_only_votes.csv; 644 ties have no emotion",)
+    assert corpus.notes[0] == "68,568 votes on 7,442 clips of voice_only_votes.csv; 644 ties have no emotion"
     counts = dict(zip(votes.index, votes.to_numpy().tolist(), strict=True))
     emotions = table["emotion"].fillna("tie").to_dict()
     with (votes_folder / "voice_only_votes.csv").open() as file:

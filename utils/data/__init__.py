@@ -66,6 +66,7 @@ class Reading:
         warnings: Sentences on what somebody should look at before training.
         hidden: Splits whose labels are kept back.
         release: The corpus's release, where its files tell.
+        unread: Columns of its table that nobody reads.
     """
 
     rows: pd.DataFrame
@@ -73,6 +74,7 @@ class Reading:
     warnings: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     release: str | None = None
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Corpus:
         hidden: Test splits whose labels are kept back.
         release: Which one it is, where its files tell.
         cells: Cells that were read as something else than is written in them.
+        unread: Columns of its table that nobody reads.
     """
 
     name: str
@@ -102,6 +105,7 @@ class Corpus:
     hidden: tuple[str, ...] = ()
     release: str | None = None
     cells: Cells = field(default_factory=Cells)
+    unread: tuple[str, ...] = ()
 
 
 def load_corpus(name: str, config: CorpusConfig) -> Corpus:
@@ -126,7 +130,7 @@ def read_corpus(name: str, config: CorpusConfig) -> Corpus:
     Raises:
         DataError: Where labels cannot be read or split, with the file, row and remedy.
     """
-    from utils.data.splits import assign_splits
+    from utils.data.splits import assign_splits, describe_splits
 
     if not os.path.isdir(config.PATH_TO_AUDIO):
         raise DataError(f"{name}: PATH_TO_AUDIO: there is no folder {config.PATH_TO_AUDIO}; correct the path")
@@ -144,7 +148,10 @@ def read_corpus(name: str, config: CorpusConfig) -> Corpus:
         table, packed = _packed(name, table, config.PATH_TO_DATASET)
         notes += packed
     low, high = config.attribute_scale or tuple(DIMENSIONAL["scale"])
+    has_splits = bool(table["split"].notna().any())
     table = assign_splits(name, table, config.split_speakers)
+    if not has_splits:
+        notes += (describe_splits(table, config.split_speakers),)
     classes = _canonical_order(table, own_classes)
     return Corpus(
         name,
@@ -157,6 +164,7 @@ def read_corpus(name: str, config: CorpusConfig) -> Corpus:
         hidden=reading.hidden,
         release=reading.release,
         cells=cells,
+        unread=reading.unread,
     )
 
 

@@ -98,6 +98,7 @@ def audit(
         *_rows(corpus),
         *spelling_findings(corpus),
         *_ratings(corpus),
+        *(("unread-column", "", "", column) for column in corpus.unread),
         *recording_findings(corpus.table, found.table, config.PATH_TO_AUDIO),
     ]
     return Audit(corpus, found.table, as_table(findings), is_deep, found.opened)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from utils.data.findings import Finding, of_rows
-from utils.data.recording_names import is_recording
+from utils.data.near_files import NearFiles
+from utils.data.recording_names import as_utf8, is_recording
 from utils.data.wav import SAMPLE_RATE_HZ
 
 ODD_DURATION = 4.0
@@ -37,20 +38,13 @@ def recording_findings(table: pd.DataFrame, recordings: pd.DataFrame, folder: Pa
     yield from (("surplus", as_utf8(file), "", "no label names it") for file in surplus)
 
 
-def as_utf8(name: str) -> str:
-    r"""Return a file's name as text that every encoding has; bytes that are no UTF-8 become `\x…`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
 def _problems(table: pd.DataFrame, recordings: pd.DataFrame, folder: Path, surplus: list[str]) -> Iterator[Finding]:
-    in_other_case = {file.casefold(): as_utf8(file) for file in surplus}
     for kind, rows in recordings[recordings["kind"].notna()].groupby("kind"):
         details = rows["problem"].tolist()
         if kind == "missing":
-            wanted = [os.path.relpath(path, folder).casefold() for path in rows["path"]]
-            near = [in_other_case.get(file) for file in wanted]
-            hints = [f"; {file} is there, which differs in case" if file else "" for file in near]
-            details = [detail + hint for detail, hint in zip(details, hints, strict=True)]
+            names = NearFiles(map(as_utf8, surplus))
+            near = [names.find(os.path.relpath(path, folder)) for path in rows["path"]]
+            details = [f"{detail}; {file}" if file else detail for detail, file in zip(details, near, strict=True)]
         yield from of_rows(str(kind), table.loc[rows.index], details)
 
 

@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 
 from utils.configuration import CorpusConfig
-from utils.data import CATEGORICAL, GENDERS, DataError, Reading
-from utils.data.csv_table import first_place, numbers, read_text_table
+from utils.data import CATEGORICAL, DataError, Reading
+from utils.data.csv_table import numbers
+from utils.data.label_words import read_gender, read_words
 from utils.data.spellings import is_nothing, nothing_notes
+from utils.data.text_tables import first_place, read_text_table
 
 CODES: dict[str, str] = CATEGORICAL["crema-d"]
 DEMOGRAPHICS = "VideoDemographics.csv"
@@ -71,8 +73,8 @@ def _genders(name: str, source: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     missing = [column for column in ("ActorID", "Sex") if column not in rows.columns]
     if missing:
         raise DataError(f"{name}: {source}: no column {', '.join(missing)}; expected ActorID, Sex")
-    sexes, is_missing = rows["Sex"].str.lower(), rows["Sex"].isna() | is_nothing(rows["Sex"])
-    wrong = ~is_missing & ~sexes.isin(list(GENDERS))
+    sexes, is_missing = read_words(rows["Sex"], read_gender), rows["Sex"].isna() | is_nothing(rows["Sex"])
+    wrong = ~is_missing & sexes.isna()
     if wrong.any():
         raise DataError(
             f'{name}: {source}: {first_place(wrong)}: Sex is "{rows["Sex"][wrong].iloc[0]}"; allowed: Male, Female'

@@ -78,6 +78,7 @@ KINDS: dict[str, Kind] = {
     "class-spellings": Kind(NOTE, "one class spelt in several ways", "nothing: they are read as one"),
     "no-attributes": Kind(NOTE, "an attribute is missing", "nothing: it is masked"),
     "unknown-gender": Kind(NOTE, "no gender", "nothing: it is masked"),
+    "unread-column": Kind(NOTE, "a column that is not read", "nothing, or name it in the section's key columns"),
     "surplus": Kind(NOTE, "a recording that no label names", "nothing: it is not used"),
 }
 Finding = tuple[str, str, str, str]

@@ -18,12 +18,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from utils.configuration import CorpusConfig
-from utils.data import CATEGORICAL, DIMENSIONAL, GENDERS, TEXT, DataError, Reading
-from utils.data.csv_table import first_place, numbers, read_text_table
+from utils.data import CATEGORICAL, DIMENSIONAL, TEXT, DataError, Reading
+from utils.data.csv_table import numbers
+from utils.data.label_words import read_gender, read_split, read_words
 from utils.data.podcast_files import HIDDEN_PREFIX, Release, find_recordings, find_release
 from utils.data.podcast_ratings import CLASSES as RATED_CLASSES
 from utils.data.podcast_ratings import Ratings, read_ratings
 from utils.data.spellings import is_nothing, nothing_notes
+from utils.data.text_tables import first_place, read_text_table
 from utils.dataset.vote_shares import VoteSettings, vote_shares
 from utils.files import MOST_LABEL_BYTES, bounded
 
@@ -32,7 +34,6 @@ COLUMNS = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gend
 NEEDED_OF_TEXT = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom")
 ONE_HOT_CLASSES = tuple(name.capitalize() for name in CLASSES)
 ONE_HOT_COLUMNS = ("FileName", *ONE_HOT_CLASSES, "Split_Set")
-SPLITS = {"train": "train", "development": "development", "validation": "development"}
 TEXT_LINE = re.compile(r"\s*([^;]+?\.wav)\s*;\s*([^;]*?)\s*;\s*A:([^;]*);\s*V:([^;]*);\s*D:([^;]*);?\s*", re.IGNORECASE)
 
 
@@ -189,7 +190,7 @@ def _read_partitions(name: str, source: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         split, separator, file = (cell.strip() for cell in line.strip().rstrip(";").partition(";"))
-        kind = SPLITS.get(split.lower()) or (split.lower() if re.fullmatch(r"test\d*", split.lower()) else None)
+        kind = read_split(split)
         file = file if file.lower().endswith(".wav") else f"{file}.wav"
         if line.strip() and (not separator or kind is None or not file.startswith("MSP-PODCAST")):
             raise DataError(f'{name}: {source}: line {number}: "{line[:60]}" is not "Split; FileName"; correct it')
@@ -239,13 +240,12 @@ def _as_rows(name: str, release: Release, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _genders(name: str, source: Path, column: pd.Series) -> pd.Series:
-    lower = column.str.lower()
-    is_missing = lower.isna() | is_nothing(lower)
-    wrong = ~is_missing & ~lower.isin(list(GENDERS))
+    genders = read_words(column, read_gender)
+    wrong = column.notna() & genders.isna() & ~is_nothing(column)
     if wrong.any():
         place, found = first_place(wrong), column[wrong].iloc[0]
         raise DataError(f'{name}: {source}: {place}: Gender is "{found}"; allowed: Male, Female, Unknown')
-    return lower.where(~is_missing)
+    return genders
 
 
 def _hidden(release: Release, labelled: set[str], partitions: dict[str, str]) -> dict[str, str]:
@@ -278,8 +278,7 @@ def _with_votes(source: Path, table: pd.DataFrame, ratings: Ratings) -> tuple[pd
 
 
 def _splits(name: str, source: Path, column: pd.Series) -> pd.Series:
-    lower = column.str.lower()
-    splits = lower.map(SPLITS).where(~lower.str.fullmatch(r"test\d*"), lower)
+    splits = read_words(column, read_split)
     if splits.isna().any():
         place, found = first_place(splits.isna()), column[splits.isna()].iloc[0]
         raise DataError(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from utils.data import DataError
+from utils.data.near_files import add_near_files
 from utils.data.recordings import survey
 
 MOST_LEFT_OUT = 0.01
@@ -81,7 +82,8 @@ def _refuse(table: pd.DataFrame, problems: pd.DataFrame, why: str) -> None:
     if problems.empty:
         return
     corpus, split = table["corpus"].iloc[0], table["split"].iloc[0]
-    named = list_problems(table.loc[problems.index, "path"], problems["problem"])
+    reasons, near = add_near_files(table, problems)
+    named = "; ".join(filter(None, [list_problems(table.loc[problems.index, "path"], reasons), near]))
     is_packed = "problem" in table
     remedy = (
         f"repair them or remove them from the labels, and pack again with `python prepare_data.py pack {corpus}`"

@@ -19,3 +19,8 @@ def recordings_below(folder: Path) -> list[str]:
     """Return the recordings below a folder, sorted."""
     walk = os.walk(folder)
     return sorted(os.path.join(place, name) for place, _, names in walk for name in names if is_recording(name))
+
+
+def as_utf8(name: str) -> str:
+    r"""Return a file's name as text that every encoding has; bytes that are no UTF-8 become `\x…`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

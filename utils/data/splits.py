@@ -48,6 +48,30 @@ def assign_splits(name: str, table: pd.DataFrame, split_speakers: Mapping[str, A
     return table.assign(split=pd.array(splits, dtype=TEXT))
 
 
+def describe_splits(table: pd.DataFrame, split_speakers: Mapping[str, Any] | None) -> str:
+    """Say how splits came about that the corpus did not bring along, and what each holds.
+
+    Args:
+        table: With the splits of `assign_splits`.
+        split_speakers: The corpus's key of that name.
+    """
+    choice = split_speakers or DEFAULT_SHARES
+    shares = {split: value for split, value in choice.items() if split != "seed"}
+    if any(isinstance(value, list) for value in shares.values()):
+        how = "by the speakers that split_speakers lists"
+    else:
+        drawn = ", ".join(f"{value:.0%} of the speakers to {split}" for split, value in shares.items())
+        key = "as split_speakers asks" if split_speakers else "the default; split_speakers changes it"
+        how = f"{drawn}, the others to train, drawn with seed {choice.get('seed', 0)} ({key})"
+    parts = [(split, table.loc[table["split"] == split, "speaker"]) for split in ("train", *shares)]
+    sizes = [f"{split} {len(part):,} utterances of {_speakers(part.nunique())}" for split, part in parts]
+    return f"the labels name no splits, so that they were made: {how}: {'; '.join(sizes)}"
+
+
+def _speakers(count: int) -> str:
+    return f"{count:,} speaker" + "s" * (count != 1)
+
+
 def _speakers_by_split(name: str, wanted: Mapping[str, Any], speakers: list[str]) -> dict[str, str]:
     split_of: dict[str, str] = {}
     seed = int(wanted.get("seed", 0))
