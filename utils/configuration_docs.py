@@ -24,8 +24,8 @@ them. `python main.py --check` validates both, with every mistake at once. Keys 
 differ between training and `--test` of the same run; so may `seeds` and `test_corpora`.
 """
 PATHS = (
-    "Relative paths start at the folder of the file. `~`, `$NAME` and `${NAME}` are read in every path of both files, and "
-    "a backslash is read as `/`; put a path with backslashes into single quotes."
+    "Relative paths start at the folder of the file. `~`, `$NAME` and `${NAME}` are read in every path of both files, "
+    "and a backslash is read as `/`; put a path with backslashes into single quotes."
 )
 SECTIONS: list[tuple[str, str, type[Section]]] = [
     ("`config.toml`: one table a corpus, `[NAME]`", PATHS, CorpusConfig),
