@@ -70,11 +70,11 @@ def test_the_disk_is_not_looked_at_without_need(audio: Path, monkeypatch: pytest
 NEAR = {
     "A.wav": "a.wav is there, which differs in case",
     "DEEP/d.wav": "deep/d.WAV is there, which differs in case",
-    "a.flac": "a.wav is there, which differs in its extension",
-    "c.mp3": "c.flac and c.wav are there, which differ in its extension",
-    "Deep/D": "deep/d.WAV is there, which differs in its extension",
-    "deep/a.wav": "a.wav is there, which differs in its folder",
-    "d.wav": "deep/d.WAV is there, which differs in its folder",
+    "a.flac": "a.wav is there, which differs in extension",
+    "c.mp3": "c.flac and c.wav are there, which differ in extension",
+    "Deep/D": "deep/d.WAV is there, which differs in extension",
+    "deep/a.wav": "a.wav is there, which differs in folder",
+    "d.wav": "deep/d.WAV is there, which differs in folder",
 }
 
 
@@ -86,7 +86,7 @@ def test_the_near_file_is_named_by_training_and_audit(file: str, audio: Path) ->
     with pytest.raises(DataError) as caught:
         require_all(table[:1])
     assert f"{file} is missing ({expected})" in str(caught.value)
-    assert "names that differ from those of files: 1 only" in str(caught.value)
+    assert "files of near names are there, which differ: 1 in " in str(caught.value)
     found = recording_findings(table, survey("C", table["path"].tolist()).table, audio)
     details = {name: detail for kind, name, _, detail in found if kind == "missing"}
     assert details == {file: f"is missing; {expected}", "other.wav": "is missing"}
@@ -102,7 +102,5 @@ def test_many_missing_files_are_counted_by_what_differs(audio: Path) -> None:
     rows = [("A.wav", "train"), ("B.flac", "train"), ("a.mp3", "train"), ("gone.wav", "train")]
     table = pd.DataFrame(rows, columns=["file", "split"]).assign(corpus="C")
     table["path"] = [f"{audio}/{file}" for file in table["file"]]
-    with pytest.raises(
-        DataError, match="names that differ from those of files: 2 only in case, 1 only in its extension"
-    ):
+    with pytest.raises(DataError, match="files of near names are there, which differ: 2 in case, 1 in extension"):
         require_all(table)

@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,12 +58,13 @@ def map_columns(name: str, source: Path, table: TextTable, choices: Mapping[str,
 
 def toml_table(entries: Mapping[str, str]) -> str:
     """Write the key `columns` as TOML does."""
-    pairs = [f"{_toml_key(key)} = {json.dumps(value, ensure_ascii=False)}" for key, value in entries.items()]
-    return f"columns = {{ {', '.join(pairs)} }}"
+    return f"columns = {{ {', '.join(toml_entry(key, value) for key, value in entries.items())} }}"
 
 
-def _toml_key(key: str) -> str:
-    return key if BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False)
+def toml_entry(key: str, value: str) -> str:
+    """Write a key of text as TOML does."""
+    quoted = key if BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False)
+    return f"{quoted} = {json.dumps(value, ensure_ascii=False)}"
 
 
 class _Columns:
@@ -142,7 +144,8 @@ class _Columns:
             return
         if entries:
             line = toml_table({**self.choices, **entries})
-            sentences.append(f'in [{self.corpus}] write {line}, where "" stands for a column to ignore')
+            ignoring = toml_entry(self.names[[*chain(*probable.values()), *segments][0]], "")
+            sentences.append(f"in [{self.corpus}] write {line}; an entry such as {ignoring} ignores a column")
         raise DataError(f"{self.where}: {'; '.join(sentences)}")
 
     def _say_missing(self, probable: Mapping[str, list[str]], entries: Mapping[str, str]) -> Iterator[str]:

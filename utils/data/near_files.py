@@ -16,8 +16,8 @@ from utils.data.recording_names import as_utf8, is_recording
 DIFFERENCES = {
     "case": "in case",
     "form": "in the way that letters are encoded",
-    "extension": "in its extension",
-    "folder": "in its folder",
+    "extension": "in extension",
+    "folder": "in folder",
 }
 """How the name of a near file differs, the nearest first."""
 
@@ -103,5 +103,5 @@ def add_near_files(table: pd.DataFrame, problems: pd.DataFrame) -> tuple[pd.Seri
     texts = problems["problem"].astype(object)
     texts.loc[near.index] += [f" ({files})" for files in near]
     counts = Counter(files.difference for files in near)
-    parts = [f"{counts[kind]:,} only {text}" for kind, text in DIFFERENCES.items() if counts[kind]]
-    return texts, f"names that differ from those of files: {', '.join(parts)}" if parts else ""
+    parts = [f"{counts[kind]:,} {text}" for kind, text in DIFFERENCES.items() if counts[kind]]
+    return texts, f"files of near names are there, which differ: {', '.join(parts)}" if parts else ""
