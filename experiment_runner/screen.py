@@ -34,7 +34,7 @@ from utils.secrets import Redaction
 
 PLAIN_WIDTH = 160
 """Of what is no terminal, unless the environment's COLUMNS says otherwise."""
-COMMAND = re.compile(r"\b(?:PYTHONPATH=\S+ )?[\w./-]*(?:python[\d.]*|pip|git|torchrun|wandb|apt-get) [^;]*")
+COMMAND = re.compile(r"(?<!\w)(?:PYTHONPATH=\S+ )?(?:\S*/)?(?:python[\d.]*|pip|torchrun|apt-get) [^;`]*")
 """Of a sentence, what is to be typed: it stays on one line, so that it can be copied."""
 SECONDS_BETWEEN_LINES = 60.0
 

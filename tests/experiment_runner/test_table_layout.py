@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,15 @@ def test_names_and_figures_stand_whole_at_every_width(
                 assert all(shown.count(cell) >= cells.count(cell) for cell in cells if cell), column.title
 
 
+def test_what_ended_a_training_is_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    done = trained()[0]
+    outcomes = [replace(done, found={**done.found, "stop": stop}) for stop in ("sma_f1", "loss", "epochs")]
+    show_training(outcomes, Screen(), "")
+    shown = capsys.readouterr().out
+    assert all(f"│ {word} " in shown for word in ("score", "loss", "last epoch"))
+    assert "sma_f1" not in shown
+
+
 @pytest.mark.parametrize("width", [40, *WIDTHS])
 def test_only_what_is_longer_than_the_screen_is_broken(width: int) -> None:
     name, rest = "x" * (width + 7), ["0.123", "a sentence of several words"]
@@ -185,6 +195,7 @@ def test_a_terminal_breaks_lines_between_words_and_never_inside_a_command() -> N
     assert " ".join(lines) == text
     assert sum(command in line for line in lines) == 1
     assert all(len(line) <= 40 for line in lines if command not in line)
+    assert max(map(len, at_words("every digit of a figure stands in one line, and `python main.py` too", 20))) <= 20
     assert at_words("/a/path/that/is/longer/than/the/screen", 20) == ["/a/path/that/is/longer/than/the/screen"]
 
 

@@ -238,7 +238,9 @@ def test_gradients_are_clipped_and_the_rate_follows_its_schedule(podcast: Synthe
     assert rates == pytest.approx(expected)
 
 
-def test_the_saved_model_is_the_one_with_the_best_score(podcast: SyntheticPodcast, tmp_path: Path) -> None:
+def test_the_saved_model_is_the_one_with_the_best_score(
+    podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     keys = {"batch_size": 8, "window": 1, "min_epochs": 4, "epoch": 4, "loss_stop_ratio": 100.0}
     trainer = make_trainer(podcast, tmp_path, keys)
     scores, after_epoch = iter([0.3, 0.6, 0.5, 0.4]), []
@@ -249,7 +251,15 @@ def test_the_saved_model_is_the_one_with_the_best_score(podcast: SyntheticPodcas
 
     trainer.parts = replace(trainer.parts, judge=judge)
     (tmp_path / "test" / "seed-1").mkdir(parents=True)
-    assert trainer.fit(4) == "sma_f1"
+    assert trainer.fit(5) == "sma_f1"
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("early stopping: training ends at the first epoch whose development score is no new best")
+    (ending,) = [line for line in told if line.startswith("early stopping ends")]
+    assert ending == (
+        "early stopping ends training at epoch 4 of at most 5: the development score, 0.4000, is no new best (the best "
+        "is 0.6000, of epoch 2); min_epochs = 5 would go on to epoch 5 at least (change it and train again with "
+        "--retrain)"
+    )
     store = CheckpointStore(tmp_path / "test" / "seed-1" / "checkpoints")
     assert store.find("best").name == "epoch-2-step-6"
     assert json.loads((store.find("best") / "metrics.json").read_text())["development_score"] == 0.6
