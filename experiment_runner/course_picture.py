@@ -40,7 +40,7 @@ def course_picture(course: pd.DataFrame, scale: tuple[float, float], title: str)
     Args:
         course: Rows of one recording, as `predict` returns them with windows.
         scale: Of the attributes.
-        title: Of the picture.
+        title: Of the picture; the number of segments is put behind it.
     """
     classes, attributes = classes_of(course), attributes_of(course)
     columns = [*(f"prob_{name}" for name in classes), *(f"pred_{name}" for name in attributes)]
@@ -56,7 +56,7 @@ def course_picture(course: pd.DataFrame, scale: tuple[float, float], title: str)
     panels[-1].set_xlim(times[0], times[-1])
     panels[-1].xaxis.set_major_locator(MaxNLocator(5, steps=[1, 1.5, 2, 3, 6, 10]))
     panels[-1].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: as_clock(seconds)))
-    return settled(figure, title)
+    return settled(figure, f"{title}, {len(course):,} segments")
 
 
 def _binned(course: pd.DataFrame, columns: Sequence[str]) -> tuple[Numbers, Numbers, int]:

@@ -95,8 +95,7 @@ def draw(table: pd.DataFrame, model: SERModel, folder: Path, screen: Screen) -> 
         free = next(stem + end for end in chain([""], map("-{}".format, count(2))) if stem + end not in taken)
         taken.add(free)
         short = Path(str(name)).name
-        shown = short if of_one_name[short] == 1 else str(name)
-        title = f"{shown}, {len(course):,} segments"
+        title = short if of_one_name[short] == 1 else str(name)
         save_picture(course_picture(course, model.description.attribute_scale, title), folder / f"{free}.png")
     screen.line(f"{folder}: {len(taken):,} pictures")
     note = font_note([*map(str, of_one_name), *classes_of(table)])
