@@ -18,8 +18,8 @@ from experiment_runner.prediction import Predictions
 from experiment_runner.prediction_columns import as_clock, attributes_of, classes_of
 from experiment_runner.ser_model import SERModel
 from utils.data import DataError
-from utils.data.audit_recordings import SILENT_PEAK
 from utils.data.excerpts import LONGEST_SECONDS, Windows
+from utils.data.leaks import SILENT_PEAK
 from utils.data.recordings import examine
 
 WINDOWS = Windows(seconds=3.0, hop_seconds=1.0)

@@ -12,18 +12,18 @@ import pandas as pd
 
 from dataset_module.ser_dataset import Labels, SERDataset
 from experiment_runner.checkpoints import write_json
-from experiment_runner.experiment_data import EvaluationSplit
+from experiment_runner.experiment_data import EvaluationSplit, ExperimentData
 from experiment_runner.feeds import begin_pass, decoded, make_loader
 from experiment_runner.full_memory import names_in
 from experiment_runner.inference import infer
 from experiment_runner.predicted import predicted_attributes, predicted_emotion, predicted_gender
+from experiment_runner.preparation import check_test_recordings
 from experiment_runner.run import Run
 from experiment_runner.run_folder import RunError
 from experiment_runner.ser_model import SERModel
 from net.ser import Outputs
 from utils.configuration import ExperimentConfig
 from utils.data import CATEGORICAL, DIMENSIONAL
-from utils.data.preflight import require_all
 from utils.dataset.sampling import EVALUATION, BatchItems, evaluation_batches
 from utils.dataset.vote_shares import VoteSettings, has_votes, vote_shares
 from utils.files import write_whole
@@ -149,15 +149,18 @@ def run_evaluate(run: Run) -> dict[str, Figures]:
     Raises:
         RunError: Where the run was trained with other settings, or on other classes.
         CheckpointError: Where there is no usable checkpoint.
-        DataError: Where a test recording cannot be used.
+        DataError: Where a test recording cannot be used, or holds the samples of a training recording.
     """
     with run.processes.agreement():
         model = _load_trained(run)
+    tables = run.processes.from_main(partial(check_test_recordings, run.config, run.data, run.screen))
     groups = class_groups(run.config, model.description.classes, model.description.class_counts)
     results = {}
-    for test in run.data.tests:
-        predictions = _predict_split(run, model, test)
-        figures = None if test.is_hidden else figures_from_predictions(predictions, groups)
+    for test, table in zip(run.data.tests, tables, strict=True):
+        predictions = _predict_split(run, model, test, table)
+        figures = None
+        if not test.is_hidden:
+            figures = figures_from_predictions(predictions, groups) | _untested_classes(run.data, test)
         run.processes.from_main(partial(_keep_split, run, test.label, predictions, figures, model.folder.name))
         if figures is not None:
             results[test.label] = figures
@@ -209,10 +212,14 @@ def write_submissions(folder: Path, split: str, predictions: pd.DataFrame) -> li
     return list(paths.values())
 
 
-def _predict_split(run: Run, model: SERModel, test: EvaluationSplit) -> pd.DataFrame:
+def _untested_classes(data: ExperimentData, test: EvaluationSplit) -> dict[str, list[str]]:
+    """Return which classes a test corpus shares and which it lacks, where it lacks some that were trained."""
+    untested = [name for name in data.classes if name not in test.classes]
+    return {"classes": list(test.classes), "untested_classes": untested} if untested else {}
+
+
+def _predict_split(run: Run, model: SERModel, test: EvaluationSplit, table: pd.DataFrame) -> pd.DataFrame:
     config, device = run.config, run.device
-    with run.screen.count(len(test.table), "test recordings checked") as advance:
-        table = run.processes.from_main(partial(require_all, test.table, advance))
     labels = replace(model.description.labels, attribute_scale=test.attribute_scale)
     dataset = SERDataset(table, labels, model.description.normalisation, config.max_seconds, run.seed)
     batches = evaluation_batches(table["seconds"].to_numpy(np.float64), run.eval_batch_seconds)

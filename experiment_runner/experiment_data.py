@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 
 from experiment_runner.class_names import with_named_words
 from experiment_runner.label_warnings import warn_of_labels, warn_of_scales
+from experiment_runner.shared_classes import describe_shared, suggest_names
 from utils.config_text import did_you_mean
 from utils.configuration import ExperimentConfig
 from utils.data import ATTRIBUTES, GENDERS, VOTES, Corpus, DataError
@@ -132,6 +133,7 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
     used_corpora = (config.corpus, *config.test_corpora)
     for name in config.test_corpora:
         tests += _foreign_tests(config, corpora[name], classes, attributes)
+    notes, warnings = _compare_classes(config, [corpora[name] for name in config.test_corpora], classes)
     return ExperimentData(
         classes=classes,
         attributes=attributes,
@@ -145,13 +147,15 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
         synthetic_corpora=tuple(n for n in used_corpora if corpora[n].is_synthetic),
         learns_votes=config.learns_votes,
         release=corpus.release,
-        notes=tuple(
-            f"{n}: {note}" for n in used_corpora for note in (*corpora[n].notes, *corpora[n].cells.notes(classes))
+        notes=(
+            *(f"{n}: {note}" for n in used_corpora for note in (*corpora[n].notes, *corpora[n].cells.notes(classes))),
+            *notes,
         ),
         warnings=(
             *(f"{n}: {warning}" for n in used_corpora for warning in corpora[n].warnings),
             *warn_of_labels(corpus, classes, by_split),
             *warn_of_scales([corpora[n] for n in used_corpora if attributes]),
+            *warnings,
         ),
     )
 
@@ -301,13 +305,26 @@ def _check_genders(config: ExperimentConfig, train: pd.DataFrame) -> None:
         )
 
 
+def _compare_classes(
+    config: ExperimentConfig, others: Sequence[Corpus], classes: tuple[str, ...]
+) -> tuple[list[str], list[str]]:
+    """Return what the plan says of the classes of test corpora, and what it warns of."""
+    if not classes:
+        return [], []
+    notes = [f"{config.name}: {describe_shared(config.corpus, classes, other)}" for other in others]
+    near = [(other.name, suggest_names(config.corpus, classes, other)) for other in others]
+    return notes, [f"{config.name}: test_corpora: {name}: {text}" for name, text in near if text]
+
+
 def _foreign_tests(
     config: ExperimentConfig, corpus: Corpus, classes: tuple[str, ...], attributes: tuple[str, ...]
 ) -> list[EvaluationSplit]:
     shared = tuple(name for name in classes if name in corpus.classes)
     if classes and len(shared) < 2:
+        near = suggest_names(config.corpus, classes, corpus)
         raise DataError(
-            f"{config.name}: test_corpora: {corpus.name} shares {len(shared)} classes with {config.corpus}; remove it"
+            f"{config.name}: test_corpora: {corpus.name} shares {len(shared)} classes with {config.corpus}"
+            f"{f': {near}' if near else ''}; {'else ' * bool(near)}remove it"
         )
     rows = corpus.table[_used_rows(config, corpus, shared, attributes)]
     by_split = {split: rows[rows["split"] == split].reset_index(drop=True) for split in sorted(set(rows["split"]))}

@@ -10,14 +10,21 @@ import pandas as pd
 from huggingface_hub import get_token
 
 from experiment_runner.class_names import match_classes
-from experiment_runner.experiment_data import ExperimentData, resolve_data, with_usable
+from experiment_runner.experiment_data import EvaluationSplit, ExperimentData, resolve_data, with_usable
+from experiment_runner.leak_checks import (
+    check_names_and_files,
+    check_selection,
+    check_test_samples,
+    join_trained,
+)
 from experiment_runner.screen import Screen
 from utils.config_loading import ConfigurationError, Plan
 from utils.configuration import ExperimentConfig
 from utils.data import Corpus, DataError, load_corpus
 from utils.data.augmentation_files import check_augmentation, find_augmentation
 from utils.data.known_recordings import keeping_problem
-from utils.data.preflight import MOST_LEFT_OUT, leave_out_unusable, list_problems, require_all
+from utils.data.leaks import RealFiles
+from utils.data.preflight import MOST_LEFT_OUT, leave_out_unusable, list_problems, recall_content, require_all
 from utils.published import Resolved, resolve_regularisation
 from utils.secrets import read_token
 from utils.upstreams import MODELS_FOLDER, UPSTREAMS, UpstreamError
@@ -47,7 +54,7 @@ def prepare(plan: Plan, for_training: bool = True) -> list[PreparedExperiment]:
         corpus = _collect(problems, f"{plan.corpora_file}: ", load_corpus, name, plan.corpora[name])
         if corpus is not None:
             corpora[name] = corpus
-    prepared = []
+    prepared, files = [], RealFiles()
     for config in plan.experiments:
         if for_training:
             place = f"{plan.experiments_file}: {config.name}: "
@@ -56,9 +63,10 @@ def prepare(plan: Plan, for_training: bool = True) -> list[PreparedExperiment]:
         else:
             resolved = _resolve_where_possible(config)
         if {config.corpus, *config.test_corpora} <= set(corpora):
-            numbers = resolved or Resolved(config, ())
-            experiment = _collect(problems, f"{plan.experiments_file}: ", _resolve, numbers, corpora)
+            place, numbers = f"{plan.experiments_file}: ", resolved or Resolved(config, ())
+            experiment = _collect(problems, place, _resolve, numbers, corpora)
             if experiment is not None:
+                _collect(problems, place, check_names_and_files, experiment.config, experiment.data, corpora, files)
                 prepared.append(experiment)
     if problems:
         raise ConfigurationError(problems)
@@ -105,8 +113,15 @@ def check_training_recordings(config: ExperimentConfig, data: ExperimentData, sc
     Noise and impulse responses are decoded once, too.
 
     Raises:
-        DataError: Where more of them cannot be used than may be left out.
+        DataError: Where more of them cannot be used than may be left out, or development holds samples of training.
     """
+    measured = _measure(config, data, screen)
+    check_selection(config, measured)
+    return measured
+
+
+def _measure(config: ExperimentConfig, data: ExperimentData, screen: Screen) -> ExperimentData:
+    """Return the data with `seconds` and `content`, without training recordings that cannot be used."""
     with screen.count(len(data.train) + len(data.development), "recordings checked") as advance:
         training = leave_out_unusable(data.train, advance)
         development = require_all(data.development, advance)
@@ -224,19 +239,64 @@ def check_recordings(experiments: Iterable[PreparedExperiment], screen: Screen) 
     rows: dict[tuple[str, str], tuple[str, ...]] = {}
     for experiment in experiments:
         name, tests = experiment.config.corpus, experiment.data.tests
-        data = _collect(problems, "", check_training_recordings, experiment.config, experiment.data, screen)
+        data = _collect(problems, "", _measure, experiment.config, experiment.data, screen)
         splits = [(name, "train", data.train), (name, "development", data.development)] if data is not None else []
         if data is not None:
             show_left_out(experiment.config, data, screen)
-        with screen.count(sum(len(test.table) for test in tests), "test recordings checked") as advance:
-            for test in tests:
-                table = _collect(problems, "", require_all, test.table, advance)
-                splits += [(test.corpus, test.split, table)] if table is not None else []
+            _collect(problems, "", check_selection, experiment.config, data)
+        trained = None if data is None else join_trained(data.train, data.development)
+        checked = _check_tests(problems, experiment.config, tests, trained, screen)
+        splits += [(test.corpus, test.split, t) for test, t in zip(tests, checked, strict=True) if t is not None]
         rows |= {(corpus, split): _durations(corpus, split, table) for corpus, split, table in splits}
     if problems:
         raise ConfigurationError(problems)
     columns = ("corpus", "split", "utterances", "hours", "shortest, s", "mean, s", "longest, s")
     screen.table("Recordings", columns, list(rows.values()), numeric=range(2, 7), keys=2)
+
+
+def check_test_recordings(config: ExperimentConfig, data: ExperimentData, screen: Screen) -> list[pd.DataFrame]:
+    """Return the table of every test split with `seconds`; none holds what was trained or selected on.
+
+    What training decoded is known. Where it is not, as without the cache, training recordings are decoded again; those
+    that are not there any more cannot be compared, which does not keep a model from being evaluated.
+
+    Raises:
+        DataError: With every split that cannot be used.
+    """
+    splits = (data.train, data.development)
+    with screen.count(sum(map(len, splits)), "recordings of train and development compared") as advance:
+        (train, unread), (development, further) = (recall_content(table, advance) for table in splits)
+    if unread + further:
+        screen.warn(
+            f"{config.name}: {unread + further:,} recordings of train and development cannot be read, so that nobody "
+            "knows whether a test split holds their samples under other names"
+        )
+    problems: list[str] = []
+    tables = _check_tests(problems, config, data.tests, join_trained(train, development), screen)
+    if problems:
+        raise DataError(*problems)
+    return [table for table in tables if table is not None]
+
+
+def _check_tests(
+    problems: list[str],
+    config: ExperimentConfig,
+    tests: Sequence[EvaluationSplit],
+    trained: pd.DataFrame | None,
+    screen: Screen,
+) -> list[pd.DataFrame | None]:
+    """Return the table of every test split with `seconds`, or None where it cannot be used; keep why.
+
+    Their samples are compared with those of `trained`, where these are known.
+    """
+    tables = []
+    with screen.count(sum(len(test.table) for test in tests), "test recordings checked") as advance:
+        for test in tests:
+            table = _collect(problems, "", require_all, test.table, advance)
+            if table is not None and trained is not None:
+                _collect(problems, "", check_test_samples, config, test, table, trained)
+            tables.append(table)
+    return tables
 
 
 def _durations(corpus: str, split: str, table: pd.DataFrame) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ DEVELOPMENT_FIGURES = (("macro_f1", "dev macro-F1"), ("mean_ccc", "dev mean CCC"
 ABSENT = "*: no utterance of some class, which counts as 0 in macro-F1 and UAR"
 STOPS = {"sma_f1": "score", "loss": "loss", "epochs": "last epoch"}
 """What ended training: words for what `result.json` calls it."""
+FEWER = "†: over fewer classes than were trained, which is easier; not to be compared with the other rows"
 Titles = Sequence[tuple[str, str]]
 """Figures by name, with the titles of their columns."""
 
@@ -71,16 +72,29 @@ def show_evaluation(outcomes: Sequence[Outcome], screen: Screen, note: str) -> N
     for name, group in _by_experiment(outcomes).items():
         for split in _splits(group):
             evaluated = [outcome for outcome in group if split in outcome.found]
+            marked = split + "†" * any(outcome.found[split].get("untested_classes") for outcome in evaluated)
             for outcome in evaluated:
                 cells = [_number(outcome.found[split].get(key)) for key, _ in used]
-                rows.append([name, split, str(outcome.seed), *cells])
+                rows.append([name, marked, str(outcome.seed), *cells])
             found = [outcome.found[split] for outcome in evaluated]
-            rows += [[name, split, f"mean of {len(found)}", *_means(found, used)]] * (len(found) > 1)
+            rows += [[name, marked, f"mean of {len(found)}", *_means(found, used)]] * (len(found) > 1)
         rows += [[name, "failed", str(outcome.seed), *("" for _ in used)] for outcome in group if outcome.failed]
     columns = ["experiment", "split", "seed", *(title for _, title in used)]
     if rows:
-        screen.table("Test", columns, rows, numeric=range(3, 3 + len(used)), notes=[note], keys=3)
+        notes = [note, _fewer_classes(outcomes)]
+        screen.table("Test", columns, rows, numeric=range(3, 3 + len(used)), notes=notes, keys=3)
     _show_genders(outcomes, [(key, title) for key, title in used if key != "gender_accuracy"], screen, note)
+
+
+def _fewer_classes(outcomes: Sequence[Outcome]) -> str:
+    """Name the classes that test corpora lack, for the note below the table; empty where none lacks any."""
+    untested = [
+        f"{split} lacks {', '.join(figures['untested_classes'])}"
+        for outcome in outcomes
+        for split, figures in outcome.found.items()
+        if figures.get("untested_classes")
+    ]
+    return f"{FEWER}: {'; '.join(dict.fromkeys(untested))}" if untested else ""
 
 
 def _show_genders(outcomes: Sequence[Outcome], used: Titles, screen: Screen, note: str) -> None:

@@ -109,12 +109,16 @@ def _spoil_recordings(audio: Path, spoilt: SpoiltCorpus, free: Free) -> None:
     spoilt.plant("duplicate", second.name, is_deep=True)
     training, copy = take("Train"), take("Test2")
     soundfile.write(copy, samples_of(training), 16_000, format="FLAC")  # other bytes, the same samples
+    training, link = take("Train"), take("Test1", "shared-file")
+    link.unlink()
+    link.hardlink_to(training)
     for name in ("surplus.wav", "further/surplus.flac"):
         (audio / name).parent.mkdir(exist_ok=True)
         soundfile.write(audio / name, np.full(800, 0.1), 16_000)
         spoilt.plant("surplus", name)
     (audio / "readme.txt").write_text("no recording", encoding="utf-8")
     spoilt.plant("leaked", copy.name, is_deep=True)
+    spoilt.plant("leaked", link.name, is_deep=True)
 
 
 def _spoil_labels(labels: pd.DataFrame, ratings: pd.DataFrame, spoilt: SpoiltCorpus, free: Free) -> pd.DataFrame:

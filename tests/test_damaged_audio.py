@@ -189,12 +189,12 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "audio").mkdir()
-        soundfile.write(folder / "voice.wav", voice(0.2), SAMPLE_RATE_HZ)
         rows = []
-        for split, count in COUNTS.items():
+        for seed, (split, count) in enumerate(COUNTS.items()):
+            soundfile.write(folder / f"{split}.wav", voice(0.2, seed=seed), SAMPLE_RATE_HZ)
             for number in range(count):
                 file = f"{split}-{number:03d}.wav"
-                shutil.copyfile(folder / "voice.wav", folder / "audio" / file)
+                shutil.copyfile(folder / f"{split}.wav", folder / "audio" / file)
                 rows.append({"file": file, "split": split, "emotion": CLASSES[number % 4], "speaker": split})
         pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
         (folder / "config.toml").write_text(
@@ -279,7 +279,7 @@ def test_a_half_done_run_does_not_go_on_without_other_recordings(
     assert desk.run("half") == 1
     assert "has changed since: left_out_recordings 1 (" in capsys.readouterr().out
     desk.damage("train-001.wav", "zeros")  # not the same file as before
-    shutil.copyfile(desk.folder / "voice.wav", desk.folder / "audio" / "train-001.wav")
+    shutil.copyfile(desk.folder / "train.wav", desk.folder / "audio" / "train-001.wav")
     assert desk.run("half") == 0
 
 

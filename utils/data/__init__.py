@@ -93,6 +93,7 @@ class Corpus:
         release: Which one it is, where its files tell.
         cells: Cells that were read as something else than is written in them.
         unread: Columns of its table that nobody reads.
+        section: Its section of `config.toml`; None for a corpus that was not read from one.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Corpus:
     release: str | None = None
     cells: Cells = field(default_factory=Cells)
     unread: tuple[str, ...] = ()
+    section: CorpusConfig | None = None
 
 
 def load_corpus(name: str, config: CorpusConfig) -> Corpus:
@@ -165,6 +167,7 @@ def read_corpus(name: str, config: CorpusConfig) -> Corpus:
         release=reading.release,
         cells=cells,
         unread=reading.unread,
+        section=config,
     )
 
 
@@ -192,7 +195,8 @@ def _as_utterances(name: str, reading: Reading) -> Reading:
 def _packed(name: str, table: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Let a table point into the shards of a folder, where packing has been finished there.
 
-    What could not be packed has `kind`, `problem` and `is_lasting`, as a survey finds them.
+    What could not be packed has `kind`, `problem` and `is_lasting`, as a survey finds them. `loose_path` stays what
+    `path` was, so that a recording is known again that another corpus reads outside the shards.
 
     Raises:
         DataError: Where a recording is neither in the shards nor among their problems.
@@ -212,6 +216,7 @@ def _packed(name: str, table: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame,
     path = found["place"].fillna(table["path"].astype(object))
     packed = table.assign(path=pd.array(path.to_numpy(dtype=object), dtype=TEXT))
     problems = {name: found[name].to_numpy() for name in ("kind", "problem", "is_lasting")}
+    packed = packed.assign(loose_path=table["path"])
     return packed.assign(**problems), (f"recordings are read from the shards of {folder}",)
 
 

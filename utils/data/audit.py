@@ -16,6 +16,7 @@ from utils.data import ATTRIBUTES, GENDERS, Corpus, plain_paths
 from utils.data.audit_recordings import recording_findings
 from utils.data.audit_spellings import spelling_findings
 from utils.data.findings import ERROR, KINDS, WARNING, Finding, as_table, of_rows
+from utils.data.leaks import RealFiles, same_files
 from utils.data.recordings import survey
 from utils.data.splits import check_allowed, shared_speakers
 from utils.dataset.vote_shares import voted_classes
@@ -99,6 +100,7 @@ def audit(
         *spelling_findings(corpus),
         *_ratings(corpus),
         *(("unread-column", "", "", column) for column in corpus.unread),
+        *_shared_files(corpus.table),
         *recording_findings(corpus.table, found.table, config.PATH_TO_AUDIO),
     ]
     return Audit(corpus, found.table, as_table(findings), is_deep, found.opened)
@@ -163,6 +165,16 @@ def _rows(corpus: Corpus) -> Iterator[Finding]:
     if table["gender"].notna().any():
         unknown = table[table["gender"].isna()]
         yield from of_rows("unknown-gender", unknown, ["no gender"] * len(unknown))
+
+
+def _shared_files(table: pd.DataFrame) -> Iterator[Finding]:
+    """Find files of training and of development that stand in a later split under another name."""
+    files, order = RealFiles(), ["train", "development"]
+    for place in ordered_splits(table):
+        earlier = order[: order.index(place)] if place in order else order
+        pairs = same_files(table[table["split"] == place], table[table["split"].isin(earlier)], files)
+        details = [f"the same file as {row.partner} in {row.split}" for row in pairs.itertuples()]
+        yield from of_rows("shared-file", table.loc[pairs.index], details)
 
 
 def _ratings(corpus: Corpus) -> Iterator[Finding]:

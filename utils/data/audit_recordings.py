@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.data.findings import Finding, of_rows
+from utils.data.leaks import SILENT_PEAK, audible_content
 from utils.data.near_files import NearFiles
 from utils.data.recording_names import as_utf8, is_recording
 from utils.data.wav import SAMPLE_RATE_HZ
@@ -17,8 +18,6 @@ ODD_DURATION = 4.0
 """Times shorter than the lower, or longer than the upper quartile of all durations."""
 CLIPPED_SHARE = 0.001
 LABELS = ["file", "split", "emotion"]
-SILENT_PEAK = 0.001
-"""-60 dB below full scale: nothing that is never louder can be heard as speech."""
 
 
 def recording_findings(table: pd.DataFrame, recordings: pd.DataFrame, folder: Path) -> Iterator[Finding]:
@@ -74,7 +73,7 @@ def _samples(table: pd.DataFrame, sound: pd.DataFrame) -> Iterator[Finding]:
 
 def _same_samples(table: pd.DataFrame, sound: pd.DataFrame) -> Iterator[Finding]:
     """Compare each recording of a group with one of train, else of development, else with the first."""
-    content = sound.loc[sound["swing"] >= SILENT_PEAK, "content"].dropna()
+    content = audible_content(sound).dropna()
     content = content[content.duplicated(keep=False)]
     rank = {"train": 0, "development": 1}
     rows = table.loc[content.index, LABELS].assign(content=content)

@@ -33,6 +33,9 @@ KINDS: dict[str, Kind] = {
     "no-split": Kind(ERROR, "every experiment needs training and development", "correct the splits"),
     "shared-speaker": Kind(ERROR, "a speaker is in train and in another split", "correct the splits, or allow by name"),
     "leaked": Kind(ERROR, "the same samples in train or development and in another split", "remove one of the rows"),
+    "shared-file": Kind(
+        ERROR, "one file under two names, in train or development and in another split", "keep one of the rows"
+    ),
     "off-scale": Kind(ERROR, "an attribute lies outside its scale", "correct it, or set attribute_scale"),
     "repeated-row": Kind(ERROR, "one file stands in several rows", "keep one row a file"),
     "untrained-class": Kind(

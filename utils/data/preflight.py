@@ -11,20 +11,20 @@ from typing import NamedTuple
 import pandas as pd
 
 from utils.data import DataError
+from utils.data.leaks import MOST_NAMED, audible_content
 from utils.data.near_files import add_near_files
 from utils.data.recordings import survey
 
 MOST_LEFT_OUT = 0.01
 """Share of the training recordings that may be left out; the other splits must be whole."""
-MOST_NAMED = 5
 Advance = Callable[[int], None]
 """Told how many more recordings are done."""
 
 
 class Preflight(NamedTuple):
-    """A training split: the rows that can be trained on, with `seconds`, and `file`, `kind` and `reason` of the others.
+    """A training split: the rows that can be trained on, and `file`, `kind` and `reason` of the others.
 
-    The kinds are those of an audit.
+    The rows have `seconds` and `content`, as `require_all` gives them; the kinds are those of an audit.
     """
 
     usable: pd.DataFrame
@@ -32,14 +32,26 @@ class Preflight(NamedTuple):
 
 
 def require_all(table: pd.DataFrame, advance: Advance = lambda _: None) -> pd.DataFrame:
-    """Return a split's table with `seconds`, all of whose recordings can be used.
+    """Return a split's table, all of whose recordings can be used.
+
+    Returns:
+        The table with `seconds`, and with `content`: the hash of the samples, missing for silence.
 
     Raises:
         DataError: Names those that cannot.
     """
     found = _examined(table, advance)
     _refuse(table, found[found["problem"].notna()], "every one is needed")
-    return table.assign(seconds=found["seconds"])
+    return table.assign(seconds=found["seconds"], content=found["content"])
+
+
+def recall_content(table: pd.DataFrame, advance: Advance = lambda _: None) -> tuple[pd.DataFrame, int]:
+    """Return a table with `content` wherever its recordings can be decoded, and how many of them cannot.
+
+    What a training has decoded is known; what is not, as where the cache has been deleted, is decoded again.
+    """
+    found = _examined(table, advance)
+    return table.assign(content=found["content"]), int(found["problem"].notna().sum())
 
 
 def leave_out_unusable(table: pd.DataFrame, advance: Advance = lambda _: None) -> Preflight:
@@ -59,22 +71,26 @@ def leave_out_unusable(table: pd.DataFrame, advance: Advance = lambda _: None) -
         _refuse(table, problems, f"at most {MOST_LEFT_OUT:.0%} of a training split may be left out")
     rows = table.loc[problems.index]
     left_out = pd.DataFrame({"file": rows["file"], "kind": problems["kind"], "reason": problems["problem"]})
-    usable = table.assign(seconds=found["seconds"]).drop(index=problems.index)
+    usable = table.assign(seconds=found["seconds"], content=found["content"]).drop(index=problems.index)
     return Preflight(usable.reset_index(drop=True), left_out.reset_index(drop=True))
 
 
 def _examined(table: pd.DataFrame, advance: Advance) -> pd.DataFrame:
-    """Return `seconds`, `kind`, `problem` and `is_lasting` of every row; what was not packed keeps its reason."""
+    """Return `seconds`, `content`, `kind`, `problem` and `is_lasting` of every row.
+
+    What was not packed keeps its reason.
+    """
     is_there = table["problem"].isna() if "problem" in table else pd.Series(True, index=table.index)
     rows = table[is_there]
     advance(len(table) - len(rows))
     found = survey(str(table["corpus"].iloc[0]), rows["path"].tolist(), advance, is_deep=True).table
     found.index = rows.index
+    found["content"] = audible_content(found)
     columns = ["kind", "problem", "is_lasting"]
     if not is_there.all():
         found = pd.concat([found, table.loc[~is_there, columns]]).reindex(table.index)
     is_lasting = found["is_lasting"].astype(bool) | (found["kind"] == "missing")
-    return found[["seconds", *columns]].assign(is_lasting=is_lasting)
+    return found[["seconds", "content", *columns]].assign(is_lasting=is_lasting)
 
 
 def _refuse(table: pd.DataFrame, problems: pd.DataFrame, why: str) -> None:

@@ -1,0 +1,146 @@
+"""Refuses experiments whose evaluation would hear what was trained or selected on.
+
+What paths, names and labels tell is refused before a training, which keeps test recordings closed. What samples tell is
+refused where recordings are opened anyway: train and development before a training, test splits in `--check` and
+`--test`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from experiment_runner.experiment_data import EvaluationSplit, ExperimentData
+from utils.configuration import ExperimentConfig
+from utils.data import Corpus, DataError
+from utils.data.leaks import RealFiles, heard_speakers, list_pairs, same_files, same_names, same_samples, share_names
+
+MOST_SPEAKERS = 10
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A split that must hold nothing of what is trained or selected on, and the words for it in a sentence.
+
+    Attributes:
+        place: Begins the sentence: experiment, key and corpus.
+        split: Its name.
+        table: Its rows.
+        heard: Where it must not come from.
+        remedy: How to get rid of rows that do.
+    """
+
+    place: str
+    split: str
+    table: pd.DataFrame
+    heard: str
+    remedy: str
+
+    def refuse(self, pairs: pd.DataFrame, what: str) -> list[str]:
+        """Return the sentence on rows that have a partner, if there are any."""
+        if pairs.empty:
+            return []
+        count = f"{len(pairs):,} of {len(self.table):,} recordings of {self.split}"
+        return [f"{self.place}: {count} {what} {self.heard}: {list_pairs(pairs)}; {self.remedy}"]
+
+
+def check_names_and_files(
+    config: ExperimentConfig, data: ExperimentData, corpora: Mapping[str, Corpus], files: RealFiles
+) -> None:
+    """Refuse evaluation on what is trained on, as far as paths and labels tell; no recording is opened.
+
+    Args:
+        config: The experiment.
+        data: Its rows.
+        corpora: Every corpus that it names.
+        files: What other experiments have shown of files.
+
+    Raises:
+        DataError: With every split that holds such recordings or speakers.
+    """
+    development, trained = _development(config, data), join_trained(data.train, data.development)
+    problems = development.refuse(same_files(development.table, data.train, files), "are other names of files of")
+    for test in data.tests:
+        evaluated = _test(config, test, test.table)
+        pairs = same_files(test.table, trained, files)
+        problems += evaluated.refuse(pairs, f"are {'other names of ' * test.is_own_corpus}files of")
+        if not test.is_own_corpus and share_names(corpora[config.corpus], corpora[test.corpus]):
+            others = test.table.drop(index=pairs.index)
+            problems += _check_names(evaluated, others, trained, corpora[config.corpus], corpora[test.corpus])
+    if problems:
+        raise DataError(*problems)
+
+
+def check_selection(config: ExperimentConfig, data: ExperimentData) -> None:
+    """Refuse development recordings with the samples of training recordings.
+
+    Args:
+        config: The experiment.
+        data: With `content` in train and development.
+
+    Raises:
+        DataError: Names them.
+    """
+    _refuse_samples(_development(config, data), data.train)
+
+
+def check_test_samples(
+    config: ExperimentConfig, test: EvaluationSplit, table: pd.DataFrame, trained: pd.DataFrame
+) -> None:
+    """Refuse test recordings with the samples of training or development recordings.
+
+    Args:
+        config: The experiment.
+        test: The split.
+        table: Its rows, with `content`.
+        trained: Rows of train and development, with `content`.
+
+    Raises:
+        DataError: Names them.
+    """
+    _refuse_samples(_test(config, test, table), trained)
+
+
+def join_trained(train: pd.DataFrame, development: pd.DataFrame) -> pd.DataFrame:
+    """Return what test splits must not hold: the rows that are trained on, then those that select the model."""
+    return pd.concat([train, development], ignore_index=True)
+
+
+def _development(config: ExperimentConfig, data: ExperimentData) -> Evaluated:
+    remedy = f"keep one row for each recording in {config.corpus}"
+    return Evaluated(f"{config.name}: {config.corpus}", "development", data.development, "train", remedy)
+
+
+def _test(config: ExperimentConfig, test: EvaluationSplit, table: pd.DataFrame) -> Evaluated:
+    if test.is_own_corpus:
+        remedy = f"keep one row for each recording in {config.corpus}"
+        return Evaluated(f"{config.name}: {config.corpus}", test.split, table, "train or development", remedy)
+    place, heard = f"{config.name}: test_corpora: {test.corpus}", f"train or development of {config.corpus}"
+    return Evaluated(place, test.split, table, heard, f"remove their rows from {test.corpus}, or correct its paths")
+
+
+def _check_names(
+    evaluated: Evaluated, rows: pd.DataFrame, trained: pd.DataFrame, corpus: Corpus, tested: Corpus
+) -> list[str]:
+    """Return what file names and speakers tell of rows of the same published corpus."""
+    pairs = same_names(rows, trained)
+    problems = evaluated.refuse(pairs, "have the names of recordings of")
+    allowed = [section.allow_speaker_overlap for section in (corpus.section, tested.section) if section is not None]
+    speakers = heard_speakers(rows.drop(index=pairs.index), trained, allowed)
+    if speakers:
+        some = ", ".join(speakers[:MOST_SPEAKERS]) + ", …" * (len(speakers) > MOST_SPEAKERS)
+        count = f"{len(speakers):,} speaker{'s are' if len(speakers) > 1 else ' is'}"
+        problems.append(
+            f"{evaluated.place}: {count} both in {evaluated.split} and in {evaluated.heard}, which is the same corpus: "
+            f"{some}; remove their rows from {tested.name}, or allow them by name with allow_speaker_overlap = "
+            f'["{speakers[0]}"{", …" * (len(speakers) > 1)}] in the section of {tested.name}'
+        )
+    return problems
+
+
+def _refuse_samples(evaluated: Evaluated, trained: pd.DataFrame) -> None:
+    problems = evaluated.refuse(same_samples(evaluated.table, trained), "hold the same samples as recordings of")
+    if problems:
+        raise DataError(*problems)
