@@ -268,8 +268,8 @@ def check_test_recordings(config: ExperimentConfig, data: ExperimentData, screen
         (train, unread), (development, further) = (recall_content(table, advance) for table in splits)
     if unread + further:
         screen.warn(
-            f"{config.name}: {unread + further:,} recordings of train and development cannot be read, so that nobody "
-            "knows whether a test split holds their samples under other names"
+            f"{config.name}: {unread + further:,} of {sum(map(len, splits)):,} recordings of train and development "
+            "cannot be read, so that nobody knows whether a test split holds their samples under other names"
         )
     problems: list[str] = []
     tables = _check_tests(problems, config, data.tests, join_trained(train, development), screen)

@@ -276,7 +276,7 @@ def test_samples_of_test_recordings_are_compared_by_check_and_test_alone(
     capsys.readouterr()
     assert program.main([*arguments, "--test"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "one: 1 recordings of train and development cannot be read" in told
+    assert "one: 1 of 6 recordings of train and development cannot be read" in told
     assert "OTHER-test1†" in told
     assert "†: over fewer classes than were trained" in told
     assert "OTHER-test1 lacks angry" in told

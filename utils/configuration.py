@@ -61,7 +61,8 @@ class CorpusConfig(Section):
     """For a corpus without splits of its own: speakers by split, `{ development = ["13"], test1 = ["15"] }`, the rest
     train; or shares of the speakers with a seed, `{ development = 0.2, test1 = 0.2, seed = 0 }`, the default."""
     allow_speaker_overlap: bool | Names = False
-    """Speakers that may stand both in training and in development or test; `true` allows every one."""
+    """Speakers that may stand both in training and in development or test, also where another section of the same
+    published corpus is the test corpus; `true` allows every one."""
     attribute_scale: Scale | None = None
     """Lowest and highest value of arousal, valence and dominance; `configs/config_dim.json` holds the default."""
     synthetic: bool = False
@@ -100,7 +101,8 @@ class TrainingConfig(RegularisationKeys, AugmentationKeys):
     corpus: str
     """The corpus to train on: a table of `config.toml`."""
     test_corpora: Names = ()
-    """Other corpora whose test splits `--test` evaluates too, over the classes shared."""
+    """Other corpora whose test splits `--test` evaluates too, over the classes shared. They may hold no recording, and
+    of another section of the same published corpus no speaker, that this experiment trains or selects on."""
     task: Literal["categorical", "dimensional", "multitask"] = "categorical"
     """Emotion classes, emotional attributes (arousal, valence, dominance), or both."""
     classes: Names | None = None
