@@ -13,6 +13,7 @@ from experiment_runner.checkpoints import CheckpointError
 from experiment_runner.demo_place import DemoError, demo_place
 from experiment_runner.device import DeviceError, choose_device
 from experiment_runner.interruption import stopped_as_by_keyboard
+from experiment_runner.model_origin import origin_of
 from experiment_runner.onnx_export import ExportError, export_onnx
 from experiment_runner.optimisation import Precision, choose_precision
 from experiment_runner.prediction import Predictions, look_at, predict
@@ -21,6 +22,7 @@ from experiment_runner.prediction_output import FORMATS, STANDARD_OUTPUT, draw, 
 from experiment_runner.processes import ALONE
 from experiment_runner.screen import Screen
 from experiment_runner.ser_model import SERModel
+from experiment_runner.trained_length import warn_of_lengths
 from utils import ConfigurationError, print_error, print_unforeseen, read_token
 from utils.data import DataError
 from utils.data.excerpts import Windows
@@ -29,6 +31,10 @@ from utils.hub import HubError
 
 __all__ = ["SERModel", "Windows", "predict"]
 
+RECORDINGS = (
+    "what is predicted; of a folder every recording below it that libsndfile reads, behind links as well: a file that "
+    "several paths lead to is predicted under each of them"
+)
 ALL_WELL, INCOMPLETE, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 LAST_PORT = 65_535
 
@@ -36,7 +42,7 @@ LAST_PORT = 65_535
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("recordings", nargs="*", metavar="FILE | FOLDER | LIST.csv", help="what is predicted")
+    parser.add_argument("recordings", nargs="*", metavar="FILE | FOLDER | LIST.csv", help=RECORDINGS)
     parser.add_argument(
         "--model",
         required=True,
@@ -168,8 +174,16 @@ def predict_all(
         raise DataError("; ".join(named.unusable))
     for sentence in named.unusable:
         screen.error(sentence)
+    origin = origin_of(model, options.model)
     usable = look_at(named.recordings, windows)
-    predictions = Predictions(model, windows, precision, dict(usable.problems))
+    for sentence in (
+        *origin.cautions,
+        warn_of_lengths(usable.seconds, options.segment_seconds, origin.trained_seconds),
+    ):
+        if sentence:
+            screen.warn(sentence)
+    problems = {**named.left_out, **usable.problems}
+    predictions = Predictions(model, windows, precision, dict(problems))
     is_interrupted = False
     with screen.count(round(sum(usable.seconds.values())), "seconds of audio") as advance:
         try:
@@ -177,10 +191,12 @@ def predict_all(
         except KeyboardInterrupt:
             is_interrupted = True
     table = predictions.table
-    keep(table, options.output, screen)
+    keep(table, options.output, screen, origin.cautions)
     if options.plots is not None:
         draw(table, model, options.plots, screen)
-    tell_problems(predictions.problems, len(usable.seconds) + len(usable.problems), options.output, screen)
+    tell_problems(predictions.problems, len(usable.seconds) + len(problems), options.output, screen)
+    if named.others:
+        screen.line(named.describe_others())
     if is_interrupted:
         screen.error(f"interrupted; {table['file'].nunique():,} of {len(usable.seconds):,} recordings were begun")
         return INTERRUPTED

@@ -17,6 +17,7 @@ from experiment_runner.picture_style import as_png
 from experiment_runner.prediction import Predictions
 from experiment_runner.prediction_columns import as_clock, attributes_of, classes_of
 from experiment_runner.ser_model import SERModel
+from experiment_runner.trained_length import warn_of_length
 from utils.data import DataError
 from utils.data.excerpts import LONGEST_SECONDS, Windows
 from utils.data.leaks import SILENT_PEAK
@@ -24,8 +25,13 @@ from utils.data.recordings import examine
 
 WINDOWS = Windows(seconds=3.0, hop_seconds=1.0)
 MOST_MINUTES = 60
-REMEDIES = {"short": "choose a longer one", "empty": "choose another one", "truncated": "copy it again"}
-"""By the kind of problem."""
+REMEDIES = {
+    "short": "; choose a longer one",
+    "empty": "; choose another one",
+    "truncated": "; copy it again",
+    "cancelling": "",
+}
+"""By the kind of problem; empty where the problem names its own."""
 LATER = '<p class="ser-soft">It is too long for one prediction: the mean of its segments stands here at the end.</p>'
 ANSWER, COURSE = "demo_answer.html.jinja", "demo_course.html.jinja"
 
@@ -75,7 +81,9 @@ def waiting() -> Shown:
     return Shown("", _course("Waiting; another recording may be before this one", share=0.0))
 
 
-def answer(model: SERModel, precision: Precision, path: Path, name: str) -> Iterator[Shown]:
+def answer(
+    model: SERModel, precision: Precision, path: Path, name: str, trained_seconds: float | None = None
+) -> Iterator[Shown]:
     """Predict a recording, and return what to show as soon as there is more of it.
 
     Args:
@@ -83,6 +91,7 @@ def answer(model: SERModel, precision: Precision, path: Path, name: str) -> Iter
         precision: Of the forward passes.
         path: Where the recording lies.
         name: What it is called on the page.
+        trained_seconds: Most of an utterance that the model heard at a time in training; None where nothing says.
 
     Raises:
         DataError: A sentence for who is before the page, where the recording cannot be used.
@@ -93,7 +102,8 @@ def answer(model: SERModel, precision: Precision, path: Path, name: str) -> Iter
     if is_one:
         predictions = Predictions(model, None, precision)
         predictions.add([str(path)])
-        whole = _say(_table(predictions, path, name), model, name, seconds)
+        warning = warn_of_length(seconds, trained_seconds)
+        whole = _say(_table(predictions, path, name), model, name, seconds, warning)
     if seconds <= WINDOWS.seconds:
         yield Shown(whole, _course(f"It takes more than {WINDOWS.seconds:g} s; this recording lasts {seconds:.1f} s."))
         return
@@ -122,8 +132,8 @@ def _duration(path: Path, name: str) -> float:
     if looked.problem is None:
         looked = examine(str(path), is_deep=True)
     if looked.problem is not None:
-        remedy = REMEDIES.get(looked.problem.kind, "choose another one, or convert it to WAV")
-        raise DataError(f"{name} {looked.problem.text.rstrip('.')}; {remedy}")
+        remedy = REMEDIES.get(looked.problem.kind, "; choose another one, or convert it to WAV")
+        raise DataError(f"{name} {looked.problem.text.rstrip('.')}{remedy}")
     assert looked.sound is not None
     if looked.sound.swing < SILENT_PEAK:
         raise DataError(f"{name} is silent: nothing in it is louder than -60 dB; look at the microphone")
@@ -155,10 +165,11 @@ def heard_of(table: pd.DataFrame, model: SERModel) -> Heard:
     )
 
 
-def _say(table: pd.DataFrame, model: SERModel, name: str, seconds: float) -> str:
+def _say(table: pd.DataFrame, model: SERModel, name: str, seconds: float, warning: str = "") -> str:
     note = f"the mean of {len(table):,} segments, since it is too long for one prediction" if len(table) > 1 else ""
     clock = as_clock(round(seconds, 1))
-    return render_page(ANSWER, problem="", heard=heard_of(table, model), name=name, clock=clock, note=note)
+    heard = heard_of(table, model)
+    return render_page(ANSWER, problem="", heard=heard, name=name, clock=clock, note=note, warning=warning)
 
 
 def _progress(done: float, seconds: float) -> str:

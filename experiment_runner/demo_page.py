@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def build_page(model: SERModel, name: str, precision: Precision, uploads: Upload
         precision: Of the forward passes.
         uploads: Where recordings come from.
     """
-    header = render_page(HEADER, origin=origin_of(model, name), abilities=abilities(model.description))
+    origin = origin_of(model, name)
+    header = render_page(HEADER, origin=origin, abilities=abilities(model.description))
 
     def take(document: dict[str, Any] | None, request: gr.Request) -> Shown:
         try:
@@ -48,7 +50,8 @@ def build_page(model: SERModel, name: str, precision: Precision, uploads: Upload
         return waiting()
 
     def run(request: gr.Request) -> Iterator[Shown]:
-        yield from _answers(model, precision, uploads, str(request.session_hash))
+        session = str(request.session_hash)
+        yield from _answers(partial(answer, model, precision, trained_seconds=origin.trained_seconds), uploads, session)
 
     def stop(shown: str, request: gr.Request) -> str:
         uploads.withdraw(str(request.session_hash))
@@ -101,7 +104,7 @@ def abilities(description: ModelDescription) -> list[str]:
     return [f"{verb} {', '.join(names)}" for verb, names in parts.items() if names]
 
 
-def _answers(model: SERModel, precision: Precision, uploads: Uploads, session: str) -> Iterator[Shown]:
+def _answers(predict: Callable[[Path, str], Iterator[Shown]], uploads: Uploads, session: str) -> Iterator[Shown]:
     """Return what to show for as long as it is asked for, then the page as it is to stand.
 
     What was said to a click may reach the browser before a part of the answer that was sent earlier: the last word is
@@ -112,7 +115,7 @@ def _answers(model: SERModel, precision: Precision, uploads: Uploads, session: s
         yield Shown(gr.skip(), gr.skip())  # to yield nothing would empty the page
         return
     shown = waiting()
-    with closing(_heard(model, precision, asked)) as parts:
+    with closing(_heard(predict, asked)) as parts:
         for part in parts:
             if uploads.asked(session) is not asked:
                 break
@@ -126,10 +129,10 @@ def _answers(model: SERModel, precision: Precision, uploads: Uploads, session: s
         yield waiting()
 
 
-def _heard(model: SERModel, precision: Precision, asked: Upload) -> Generator[Shown]:
+def _heard(predict: Callable[[Path, str], Iterator[Shown]], asked: Upload) -> Generator[Shown]:
     """Return what to show of a recording, or the sentence why there is nothing to show."""
     try:
-        yield from answer(model, precision, asked.path, asked.name)
+        yield from predict(asked.path, asked.name)
     except DataError as error:
         yield refuse(str(error))
     except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the page

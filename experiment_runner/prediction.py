@@ -205,7 +205,7 @@ def _read_ahead(paths: Iterable[str]) -> Iterator[Iterator[Excerpt]]:
 
 
 def _read_whole(path: str) -> Excerpt:
-    samples = read_waveform(path)
+    samples = read_waveform(path, refuses_cancelling=True)
     return Excerpt(0.0, len(samples) / SAMPLE_RATE_HZ, samples)
 
 

@@ -6,6 +6,8 @@ import pandas as pd
 
 START, END = "start_seconds", "end_seconds"
 """Where a segment of a recording lies."""
+MODEL_WARNING = "model_warning"
+"""Written last, and only where nothing that the model says of speech means anything."""
 
 
 def attributes_of(predictions: pd.DataFrame) -> list[str]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from utils.data import DataError
-from utils.data.recording_names import SUFFIXES, recordings_below
+from utils.data.recording_names import USUAL_SUFFIXES, describe_left_out, look_below
 from utils.data.text_tables import read_text_table
+
+MOST_ENDINGS = 5
 
 
 class Named(NamedTuple):
@@ -17,38 +20,67 @@ class Named(NamedTuple):
     Attributes:
         recordings: Their paths, in order.
         unusable: Sentences on folders and lists that give none.
+        left_out: Why files of folders that may be sound are not predicted, by path.
+        others: Number of further files in the folders by what their names end with.
     """
 
     recordings: list[str]
     unusable: list[str]
+    left_out: dict[str, str]
+    others: Counter[str]
+
+    def describe_others(self) -> str:
+        """Say how many files of the folders are no recordings; empty where none is."""
+        number = self.others.total()
+        if not number:
+            return ""
+        named = ", ".join(f"{count:,} {ending}" for ending, count in self.others.most_common(MOST_ENDINGS))
+        ending = ", …" * (len(self.others) > MOST_ENDINGS)
+        return (
+            f"{number:,} other {'file is no recording' if number == 1 else 'files are no recordings'}: {named}{ending}"
+        )
 
 
 def find_recordings(names: Sequence[str]) -> Named:
     """Return the recordings that files, folders and lists name."""
-    found = Named([], [])
+    named = Named([], [], {}, Counter())
     for name in names:
         try:
-            found.recordings.extend(_below(name))
+            if Path(name).is_dir():
+                _add_folder(name, named)
+            else:
+                named.recordings.extend(_listed(name) if name.lower().endswith(".csv") else [name])
         except DataError as error:
-            found.unusable.append(str(error))
-    return found
+            named.unusable.append(str(error))
+    return named
 
 
-def _below(name: str) -> list[str]:
-    """Return what one argument names.
+def _add_folder(name: str, named: Named) -> None:
+    """Add what lies below a folder.
 
     Raises:
-        DataError: Where a folder holds no recording, or a list cannot be read or names none.
+        DataError: Where none of it can be predicted.
     """
-    if Path(name).is_dir():
-        found, what = recordings_below(Path(name)), f"the folder {name} holds no recording ({', '.join(SUFFIXES)})"
-    elif name.lower().endswith(".csv"):
-        found, what = read_list(Path(name)), f"the list {name} names no recording"
-    else:
-        return [name]
-    if not found:
-        raise DataError(what)
-    return found
+    below = look_below(Path(name))
+    if not below.recordings:
+        others = "".join(f"; {sentence}" for sentence in describe_left_out(below))
+        formats = f"{', '.join(USUAL_SUFFIXES)} and others that libsndfile reads"
+        raise DataError(f"the folder {name} holds no recording ({formats}){others}")
+    named.recordings.extend(below.recordings)
+    named.left_out.update(below.left_out)
+    named.others.update(below.others)
+
+
+def _listed(name: str) -> list[str]:
+    """Return the recordings that a list names.
+
+    Raises:
+        DataError: Where it cannot be read or names none.
+    """
+    paths = read_list(Path(name))
+    if not paths:
+        raise DataError(f"the list {name} names no recording")
+    return paths
 
 
 def read_list(path: Path) -> list[str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 
 import pandas as pd
 
 from experiment_runner.prediction import list_problems
-from experiment_runner.prediction_columns import END, START, as_clock, attributes_of, classes_of
+from experiment_runner.prediction_columns import END, MODEL_WARNING, START, as_clock, attributes_of, classes_of
 from experiment_runner.screen import Screen
 from experiment_runner.ser_model import SERModel
 from utils.files import write_whole
@@ -24,8 +24,17 @@ MOST_ROWS = 40
 """That are shown on the screen."""
 
 
-def keep(table: pd.DataFrame, output: str | None, screen: Screen) -> None:
-    """Write predictions where the command line says, else show them."""
+def keep(table: pd.DataFrame, output: str | None, screen: Screen, cautions: Sequence[str] = ()) -> None:
+    """Write predictions where the command line says, else show them.
+
+    Args:
+        table: The predictions.
+        output: Of the command line.
+        screen: Where they are shown.
+        cautions: What must be known of the model; written into every row, since files are read without the screen.
+    """
+    if cautions:
+        table = table.assign(**{MODEL_WARNING: " ".join(cautions)})
     if output is None:
         show(table, screen)
     elif output == STANDARD_OUTPUT:

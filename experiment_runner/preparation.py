@@ -21,7 +21,7 @@ from experiment_runner.screen import Screen
 from utils.config_loading import ConfigurationError, Plan
 from utils.configuration import ExperimentConfig
 from utils.data import Corpus, DataError, load_corpus
-from utils.data.augmentation_files import check_augmentation, find_augmentation
+from utils.data.augmentation_files import check_augmentation, find_augmentation, left_out_of_augmentation
 from utils.data.known_recordings import keeping_problem
 from utils.data.leaks import RealFiles
 from utils.data.preflight import MOST_LEFT_OUT, leave_out_unusable, list_problems, recall_content, require_all
@@ -169,7 +169,7 @@ def show_plan(experiments: Sequence[PreparedExperiment], screen: Screen) -> None
             )
         )
         notes += _notes(config, data)
-        warnings += data.warnings
+        warnings += (*data.warnings, *left_out_of_augmentation(config))
         if config.patience is not None:
             warnings.append(
                 f"{config.name}: patience is deprecated and will be removed; use window, min_epochs and loss_stop_ratio"

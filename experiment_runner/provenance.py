@@ -28,7 +28,7 @@ PACKAGES = (
 
 
 def describe_provenance(run: Run) -> dict[str, Any]:
-    """Return seed, data fingerprint, the upstream's place on the hub, commit, package versions and machine.
+    """Return seed, data, the upstream's place on the hub, commit, package versions and machine.
 
     Raises:
         UpstreamError: Where what is kept beside the upstream cannot be read.
@@ -38,6 +38,8 @@ def describe_provenance(run: Run) -> dict[str, Any]:
     return {
         "seed": run.seed,
         "data_sha256": run.data.fingerprint(),
+        "synthetic_corpora": list(run.data.synthetic_corpora),
+        "max_seconds": run.config.max_seconds,
         "upstream_id": source.get("id"),
         "upstream_revision": source.get("revision"),
         "git_commit": _git_commit(),

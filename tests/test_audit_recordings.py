@@ -20,7 +20,7 @@ from tests.voices import voice
 from utils.configuration import CorpusConfig
 from utils.data import DataError, known_recordings, load_corpus, read_corpus
 from utils.data.audit import Audit, audit
-from utils.data.preflight import require_all
+from utils.data.preflight import leave_out_unusable, require_all
 from utils.data.recordings import survey
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -238,3 +238,43 @@ def test_durations_are_odd_below_and_above(tmp_path: Path) -> None:
         soundfile.write(tmp_path / f"{name}.wav", voice(value, seed=seed), 16_000)
     found = look(write_corpus(tmp_path, "".join(f"{name}.wav,train,sad\n" for name in seconds)), is_deep=False)
     assert Counter(found_of(found, "odd-duration")) == Counter(("odd-duration", f"{name}.wav") for name in "ai")
+
+
+def test_a_corpus_whose_channels_cancel_is_an_error_and_is_not_trained_on(tmp_path: Path) -> None:
+    samples = {name: voice(seed=seed) for seed, name in enumerate("abc")}
+    for name, other in (("a", -1.0), ("b", -0.9), ("c", 0.5)):
+        soundfile.write(tmp_path / f"{name}.wav", np.stack([samples[name], other * samples[name]], axis=1), 16_000)
+    config = write_corpus(tmp_path, "a.wav,train,sad\nb.wav,train,sad\nc.wav,train,sad\n")
+    found = look(config).findings.set_index("kind")
+    assert tuple(found.loc["cancelling", ["severity", "file"]]) == ("error", "a.wav")
+    assert tuple(found.loc["faint-mix", ["severity", "file"]]) == ("warning", "b.wav")
+    assert found.loc["faint-mix", "detail"] == "mixed, the channels lose 23 dB"
+    table = read_corpus("P", config).table
+    with pytest.raises(DataError, match=r"1 of 3 recordings of train cannot be used.* keep one of them \(sox IN.wav"):
+        leave_out_unusable(table)
+    with pytest.raises(DataError, match="every one is needed: .*a.wav has channels that cancel"):
+        require_all(table)
+
+
+def test_one_recording_in_a_hundred_whose_channels_cancel_is_left_out(tmp_path: Path) -> None:
+    samples = voice(0.1)
+    for number in range(100):
+        gain = -1.0 if number == 7 else 1.0
+        soundfile.write(tmp_path / f"{number}.wav", np.stack([samples, gain * samples], axis=1), 16_000)
+    rows = "".join(f"{number}.wav,train,sad\n" for number in range(100))
+    parted = leave_out_unusable(read_corpus("P", write_corpus(tmp_path, rows)).table)
+    assert parted.left_out[["file", "kind"]].to_numpy().tolist() == [["7.wav", "cancelling"]]
+    assert len(parted.usable) == 99
+
+
+def test_surplus_are_all_formats_and_films_and_nothing_that_a_system_left(tmp_path: Path) -> None:
+    audio = tmp_path / "audio"
+    audio.mkdir()
+    for name, kind in (("a.wav", "WAV"), ("b.caf", "CAF"), ("c.sph", "NIST"), ("d.au", "AU")):
+        soundfile.write(audio / name, voice(seed=ord(name[0])), 16_000, format=kind)
+    for name in ("._a.wav", ".DS_Store", "Thumbs.db", "e.m4a", "f.txt"):
+        (audio / name).write_bytes(b"no sound")
+    found = look(write_corpus(tmp_path, "a.wav,train,sad\n").model_copy(update={"PATH_TO_AUDIO": audio})).findings
+    surplus = found[found["kind"] == "surplus"]
+    assert sorted(surplus["file"]) == ["b.caf", "c.sph", "d.au", "e.m4a"]
+    assert f"`ffmpeg -i {audio}/e.m4a {audio}/e.wav`" in surplus.set_index("file")["detail"].to_dict()["e.m4a"]

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 import main as program
 import predict as predict_program
 from experiment_runner.course_picture import course_picture
+from experiment_runner.model_origin import origin_of
 from experiment_runner.optimisation import choose_precision
 from experiment_runner.prediction import Predictions
 from experiment_runner.prediction_columns import END, START, as_clock
@@ -63,9 +64,18 @@ def test_what_is_predicted_is_what_was_evaluated(run: Path, podcast: SyntheticPo
     assert call(run, *(podcast.audio / name for name in evaluated["file"]), "--output", output) == 0
     found = pd.read_csv(output)
     columns = [name for name in evaluated.columns if name.startswith(("pred", "prob_")) or name == "gender_prediction"]
-    assert list(found) == ["file", *columns]
+    assert list(found) == ["file", *columns, "model_warning"]
     assert [Path(path).name for path in found["file"]] == list(evaluated["file"])
     pd.testing.assert_frame_equal(found[columns], evaluated[columns], atol=1e-5, rtol=0)
+
+
+def test_a_checkpoint_without_its_run_still_tells_what_it_was_trained_on(run: Path, tmp_path: Path) -> None:
+    provenance = json.loads((run / "checkpoints" / "best" / "provenance.json").read_text())
+    assert (provenance["synthetic_corpora"], provenance["max_seconds"]) == ([], 12.0)
+    shutil.copytree(run / "checkpoints" / "best", tmp_path / "alone")
+    within, alone = (origin_of(SERModel.from_pretrained(folder), "x") for folder in (run, tmp_path / "alone"))
+    assert within.trained_seconds == alone.trained_seconds == 12.0
+    assert len(within.cautions) == len(alone.cautions) == 1
 
 
 def test_folders_lists_and_json_lines(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,3 +263,43 @@ def test_the_first_free_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
             assert place.door.getsockname()[0] == "127.0.0.1"
             assert place.folder.stat().st_mode & 0o777 == 0o700
     assert PORTS[0] == 7860
+
+
+@pytest.mark.parametrize(("seconds", "trained", "is_warned"), [(5.5, 2.0, True), (4.5, 2.0, False), (9.0, None, False)])
+def test_the_page_warns_of_a_recording_far_longer_than_those_of_training(
+    seconds: float, trained: float | None, is_warned: bool, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "a.wav", voice(seconds), 16_000)
+    model = make_model(MODEL)
+    *_, shown = answer(model, choose_precision("off", model.device), tmp_path / "a.wav", "a.wav", trained)
+    sentence = "This recording lasts 0:05.5, and in training the model heard at most 2 s at a time."
+    assert (sentence in words_of(shown.answer)) == is_warned
+    assert ("ser-caution" in shown.answer) == is_warned
+
+
+def test_the_page_refuses_channels_that_cancel(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.stack([voice(), -voice()], axis=1), 16_000)
+    model = make_model(MODEL)
+    with pytest.raises(DataError, match=r"^x has channels that cancel: .* keep one of them \(sox .* remix 1\)$"):
+        list(answer(model, choose_precision("off", model.device), tmp_path / "a.wav", "x"))
+
+
+@pytest.mark.parametrize(
+    ("text", "synthetic", "seconds"),
+    [
+        ('{"synthetic_corpora": ["A", "B"], "max_seconds": 5.5}', ["A, B"], 5.5),
+        ('{"synthetic_corpora": []}', [], None),
+        ('{"synthetic_corpora": "A", "max_seconds": "long"}', [], None),
+        ('{"max_seconds": true}', [], None),
+        ("[1]", [], None),
+        ("no JSON", [], None),
+    ],
+)
+def test_a_model_without_its_run_tells_by_its_provenance(
+    text: str, synthetic: list[str], seconds: float | None, tmp_path: Path
+) -> None:
+    (tmp_path / "provenance.json").write_text(text)
+    origin = origin_of(replace(make_model("hubert, group norm"), folder=tmp_path), "user/model")
+    expected = [f"SYNTHETIC data: nobody spoke {names}. What it says of speech means nothing." for names in synthetic]
+    assert list(origin.cautions) == expected
+    assert origin.trained_seconds == seconds

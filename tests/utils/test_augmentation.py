@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,9 +13,15 @@ import soundfile
 import soxr
 from pydantic import ValidationError
 
+from tests.voices import voice
 from utils.configuration import ExperimentConfig
 from utils.data import DataError
-from utils.data.augmentation_files import check_augmentation, find_augmentation, identify_augmentation
+from utils.data.augmentation_files import (
+    check_augmentation,
+    find_augmentation,
+    identify_augmentation,
+    left_out_of_augmentation,
+)
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.augmentation import (
     SHORTEST,
@@ -210,3 +217,29 @@ def test_keys_that_say_nothing_together_are_refused(keys: dict[str, object], sen
     with pytest.raises(ValidationError, match=sentence):
         ExperimentConfig.model_validate({**KEYS, **keys})
     assert not ExperimentConfig.model_validate(KEYS).augments_waveforms
+
+
+def test_noise_of_every_format_and_behind_links_is_used_and_films_are_named(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "far.caf", voice(), 16_000, format="CAF", subtype="PCM_16")
+    (folders["noise"] / "deeper" / "link.caf").symlink_to(tmp_path / "far.caf")
+    (folders["noise"] / "deeper" / "up").symlink_to(folders["noise"])
+    for name in ("._short.wav", "film.mp4"):
+        (folders["noise"] / name).write_bytes(b"no sound")
+    config = ExperimentConfig.model_validate({**KEYS, "augment_noise": str(folders["noise"]), "augment_noise_prob": 1})
+    names = [os.path.relpath(path, folders["noise"]) for path in find_augmentation(config)["augment_noise"]]
+    assert names == ["deeper/link.caf", "deeper/long.flac", "short.wav"]
+    check_augmentation(config, is_deep=True)
+    (sentence,) = left_out_of_augmentation(config)
+    assert sentence.startswith(f"one: augment_noise: 1 file is not used: {folders['noise']}/film.mp4 is in a format")
+    assert left_out_of_augmentation(config.model_copy(update={"augment_noise": "white"})) == ()
+
+
+@pytest.mark.parametrize("effect", ["noise", "reverb"])
+def test_noise_and_responses_whose_channels_cancel_are_refused(folders: dict[str, Path], effect: str) -> None:
+    folder = folders["noise" if effect == "noise" else "responses"]
+    soundfile.write(folder / "opposite.wav", np.stack([voice(), -voice()], axis=1), 16_000)
+    config = ExperimentConfig.model_validate({**KEYS, f"augment_{effect}": str(folder), f"augment_{effect}_prob": 1})
+    with pytest.raises(DataError, match=r"opposite\.wav has channels that cancel"):
+        check_augmentation(config, is_deep=True)

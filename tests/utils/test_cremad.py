@@ -49,3 +49,16 @@ def test_a_folder_with_several_conditions_is_refused(votes_folder: Path, tmp_pat
         (tmp_path / name).write_bytes((votes_folder / "voice_only_votes.csv").read_bytes())
     with pytest.raises(DataError, match=r"holds 2 files called \*votes\*\.csv"):
         load(tmp_path, tmp_path)
+
+
+def test_clips_that_were_converted_stand_for_those_of_the_votes(tmp_path: Path) -> None:
+    (tmp_path / "votes.csv").write_text(
+        "FileName,A,D,F,H,N,S\n1001_A,5,0,0,0,0,1\n1002_B,0,0,0,5,0,1\n1003_C,0,0,0,0,5,1\n"
+    )
+    sexes = "".join(f"{number},Male\n" for number in (1001, 1002, 1003))
+    (tmp_path / "VideoDemographics.csv").write_text(f"ActorID,Sex\n{sexes}")
+    for name in ("1001_A.flac", "1002_B.wav", "1002_B.flac", "._1003_C.wav"):
+        (tmp_path / name).touch()
+    table = load(tmp_path / "votes.csv", tmp_path).table
+    assert table["file"].tolist() == ["1001_A.wav", "1002_B.wav", "1003_C.wav"], "as the votes name them"
+    assert [Path(path).name for path in table["path"]] == ["1001_A.flac", "1002_B.wav", "1003_C.wav"]

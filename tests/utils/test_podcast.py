@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from tests.podcast_releases import RELEASES, write_partitions
+from tests.synthetic_podcast import SyntheticPodcast
 from utils.configuration import CorpusConfig
-from utils.data import Corpus, DataError, load_corpus
+from utils.data import Corpus, DataError, load_corpus, read_corpus
 from utils.data.demo_corpus import DemoSize, write_demo_corpus
 from utils.data.podcast_ratings import CLASSES, read_ratings
 
@@ -280,3 +281,23 @@ def check_odd(folder: Path, header: str, line: str, whole: str, expected: tuple[
     if expected is not None:
         (primary,), (secondary,) = rows["primary"], rows["secondary"]
         assert (CLASSES[primary], {n for i, n in enumerate(CLASSES) if secondary >> i & 1}) == expected
+
+
+def test_recordings_that_were_converted_stand_for_those_of_the_labels(
+    podcast: SyntheticPodcast, tmp_path: Path
+) -> None:
+    """As FLAC below a folder above them, with what macOS leaves beside each."""
+    audio = tmp_path / "Release" / "Audios"
+    audio.mkdir(parents=True)
+    for name in podcast.rows["FileName"]:
+        (audio / name).with_suffix(".flac").touch()
+        (audio / f"._{name}").touch()
+    config = CorpusConfig(PATH_TO_LABEL=podcast.labels, PATH_TO_AUDIO=tmp_path / "Release")
+    converted, original = (
+        read_corpus("P", config),
+        read_corpus("P", config.model_copy(update={"PATH_TO_AUDIO": podcast.audio})),
+    )
+    assert converted.table["path"].tolist() == [
+        str((audio / name).with_suffix(".flac")) for name in converted.table["file"]
+    ]
+    pd.testing.assert_frame_equal(converted.table.drop(columns="path"), original.table.drop(columns="path"))

@@ -4,13 +4,16 @@ import os
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import soundfile
 
 from tests.voices import voice
-from utils.data import known_recordings
+from utils.data import DataError, known_recordings
+from utils.data.excerpts import Windows, read_windows
 from utils.data.listening import BLOCK_FRAMES, listen
 from utils.data.recordings import survey
+from utils.data.wav import read_waveform
 
 
 def judged(*paths: Path, is_deep: bool = True) -> list[str]:
@@ -228,3 +231,81 @@ def test_what_is_found_is_kept_while_others_are_looked_at(tmp_path: Path, monkey
     known: list[int] = []
     survey("DURING", paths, lambda _: known.append(len(known_recordings.recall("DURING"))), is_deep=True)
     assert any(0 < number < len(paths) for number in known)
+
+
+def stereo(gain: float, noise: float = 0.0, seconds: float = 20.0) -> npt.NDArray[np.float64]:
+    """Speech and its opposite, which is quieter by a gain, each with noise of its own."""
+    samples, generator = voice(seconds), np.random.default_rng(5)
+    channels = np.stack([samples, -gain * samples], axis=1)
+    return channels + noise * generator.standard_normal(channels.shape)
+
+
+CANCELLING = {
+    "16-bit.wav": (stereo(1.0), {}),
+    "float.wav": (stereo(1.0), {"subtype": "FLOAT"}),
+    "dithered.wav": (stereo(1.0, 1 / 32768), {}),
+    "lossless.flac": (stereo(1.0), {}),
+    "joint.mp3": (stereo(1.0), {}),
+    "offset.wav": (0.5 * stereo(1.0) + [[0.3, 0.1]], {}),
+    "four.wav": (np.concatenate([stereo(1.0), stereo(1.0)[::-1]], axis=1), {}),
+    "three.wav": (stereo(0.5)[:, [0, 1, 1]], {"subtype": "FLOAT"}),
+}
+
+
+@pytest.mark.parametrize("name", CANCELLING)
+def test_channels_that_cancel_are_a_fault(name: str, tmp_path: Path) -> None:
+    samples, keys = CANCELLING[name]
+    soundfile.write(tmp_path / name, samples, 16_000, **keys)
+    assert judged(tmp_path / name) == ["cancelling"]
+    assert judged(tmp_path / name, is_deep=False) == ["cancelling"], "a plain look knows"
+    with pytest.raises(DataError, match=r"has channels that cancel: .*; keep one of them \(sox"):
+        read_waveform(str(tmp_path / name), refuses_cancelling=True)
+    with pytest.raises(DataError, match=f"{name} has channels that cancel"):
+        list(read_windows(str(tmp_path / name), Windows(3.0, 3.0)))
+
+
+@pytest.mark.parametrize(
+    ("samples", "lost_db"),
+    [
+        (voice()[:, None], 0.0),
+        (np.stack([voice(), voice()], axis=1), 0.0),
+        (np.stack([voice(), 0 * voice()], axis=1), 0.0),
+        (np.stack([voice(seed=1), *[0 * voice()] * 5], axis=1), 0.0),
+        (np.zeros((16_000, 2)), 0.0),
+        (stereo(1.0, seconds=1.0) * 1e-4, 0.0),  # silence, whatever becomes of it
+        (np.concatenate([stereo(1.0), stereo(-1.0)]), 0.0),
+        (stereo(0.9, seconds=1.0), 22.6),
+        (stereo(0.99, seconds=1.0), 43.0),
+    ],
+)
+def test_what_can_be_heard_in_the_mix_is_no_fault(
+    samples: npt.NDArray[np.float64], lost_db: float, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="PCM_24")
+    table = survey("HEARD", [str(tmp_path / "a.wav")], is_deep=True).table
+    assert table["kind"].isna().all()
+    assert table["cancelled_db"].iloc[0] == pytest.approx(lost_db, abs=0.5)
+    read_waveform(str(tmp_path / "a.wav"), refuses_cancelling=True)
+
+
+def test_the_mix_is_what_levels_are_of(tmp_path: Path) -> None:
+    samples = voice(20.0)
+    for name, other in (
+        ("half", 0 * samples),
+        ("same", samples),
+        ("late", np.where(np.arange(320_000) < 2e5, 0, -samples)),
+    ):
+        soundfile.write(tmp_path / f"{name}.wav", np.stack([samples, other], axis=1), 16_000, subtype="FLOAT")
+        mix = read_waveform(str(tmp_path / f"{name}.wav"))
+        with soundfile.SoundFile(tmp_path / f"{name}.wav") as file:
+            sound, _ = listen(file)
+        assert sound is not None
+        assert sound.peak == pytest.approx(np.abs(mix).max(), rel=1e-5)
+        assert sound.swing == pytest.approx(np.ptp(mix) / 2, rel=1e-5)
+    soundfile.write(
+        tmp_path / "b.wav", np.stack([samples, np.where(np.arange(320_000) < 1.6e5, 0, -samples)], 1), 16_000
+    )
+    with soundfile.SoundFile(tmp_path / "b.wav") as file:
+        sound, _ = listen(file)
+    assert sound is not None
+    assert sound.silent_end

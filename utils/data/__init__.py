@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -271,15 +271,29 @@ def _canonical_order(table: pd.DataFrame, reader_classes: tuple[str, ...] | None
     return tuple(name for name in canonical if name in labelled) + further
 
 
-def find_recordings(folder: Path) -> dict[str, Path]:
-    """Return the `.wav` and `.flac` files below a folder by stem, sorted.
+class Recordings(NamedTuple):
+    """The recordings of a corpus whose labels are its files' names.
+
+    Attributes:
+        by_stem: Paths by name without ending, in the order of the paths.
+        warnings: Sentences on files that may be sound and are not read.
+    """
+
+    by_stem: dict[str, Path]
+    warnings: tuple[str, ...]
+
+
+def find_recordings(folder: Path) -> Recordings:
+    """Return the recordings below a folder; of one that is there by links as well, the first.
 
     Raises:
         DataError: Where one stem stands for two files.
     """
-    found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".wav", ".flac")):
-        if path.stem in found:
-            raise DataError(f"{path} and {found[path.stem]} have the same name; keep one of them")
-        found[path.stem] = path
-    return found
+    from utils.data.recording_names import describe_left_out, look_below
+
+    below, by_stem = look_below(folder), dict[str, Path]()
+    for path in sorted(map(Path, below.recordings)):
+        other = by_stem.setdefault(path.stem, path)
+        if other != path and other.resolve() != path.resolve():
+            raise DataError(f"{path} and {other} have the same name; keep one of them")
+    return Recordings(by_stem, describe_left_out(below))

@@ -10,8 +10,9 @@ import pandas as pd
 
 from utils.data.findings import Finding, of_rows
 from utils.data.leaks import SILENT_PEAK, audible_content
+from utils.data.listening import FAINT_DB
 from utils.data.near_files import NearFiles
-from utils.data.recording_names import as_utf8, is_recording
+from utils.data.recording_names import as_utf8, is_recording, why_not_read
 from utils.data.wav import SAMPLE_RATE_HZ
 
 ODD_DURATION = 4.0
@@ -34,7 +35,9 @@ def recording_findings(table: pd.DataFrame, recordings: pd.DataFrame, folder: Pa
     yield from _headers(table, sound)
     yield from _samples(table, sound)
     yield from _same_samples(table, sound)
-    yield from (("surplus", as_utf8(file), "", "no label names it") for file in surplus)
+    for file in surplus:
+        reason = why_not_read(os.path.join(folder, file))
+        yield "surplus", as_utf8(file), "", f"no label names it{f', and it {as_utf8(reason)}' if reason else ''}"
 
 
 def _problems(table: pd.DataFrame, recordings: pd.DataFrame, folder: Path, surplus: list[str]) -> Iterator[Finding]:
@@ -64,6 +67,10 @@ def _samples(table: pd.DataFrame, sound: pd.DataFrame) -> Iterator[Finding]:
     quiet, constant = "never louder than -60 dB below full scale", "all samples are nearly equal"
     yield from of_rows(
         "silent", table.loc[still.index], [quiet if peak <= SILENT_PEAK else constant for peak in still["peak"]]
+    )
+    faint = sound.loc[sound["cancelled_db"] >= FAINT_DB, "cancelled_db"]
+    yield from of_rows(
+        "faint-mix", table.loc[faint.index], [f"mixed, the channels lose {lost:.0f} dB" for lost in faint]
     )
     ends = moving[moving["silent_end"] == 1]
     yield from of_rows("silent", table.loc[ends.index], ["nothing but zeros from the middle on"] * len(ends))
@@ -106,5 +113,5 @@ def _surplus(table: pd.DataFrame, folder: Path) -> Iterator[str]:
         seen.add(here)
         folders.sort()
         for file in sorted(files):
-            if is_recording(file) and (here, file) not in named:
+            if (is_recording(file) or why_not_read(file)) and (here, file) not in named:
                 yield os.path.join(place, file)

@@ -9,7 +9,7 @@ from pathlib import Path
 from utils.configuration import ExperimentConfig
 from utils.data import DataError
 from utils.data.preflight import Advance, list_problems
-from utils.data.recording_names import SUFFIXES, recordings_below
+from utils.data.recording_names import USUAL_SUFFIXES, describe_left_out, look_below
 from utils.data.recordings import survey
 
 KEPT_UNDER = "_augmentation"
@@ -23,6 +23,15 @@ def find_augmentation(config: ExperimentConfig) -> dict[str, tuple[str, ...]]:
         DataError: Where there is no such folder, or no recording in it.
     """
     return {key: _recordings(config.name, key, folder) for key, folder in config.augmentation_folders.items()}
+
+
+def left_out_of_augmentation(config: ExperimentConfig) -> tuple[str, ...]:
+    """Return a sentence on each folder in which there are files that may be sound and are not read."""
+    return tuple(
+        f"{config.name}: {key}: {sentence}"
+        for key, folder in config.augmentation_folders.items()
+        for sentence in describe_left_out(look_below(folder))
+    )
 
 
 def identify_augmentation(config: ExperimentConfig) -> str:
@@ -60,9 +69,11 @@ def _recordings(experiment: str, key: str, folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
         other = ', or set "white" or "pink"' if key == "augment_noise" else ""
         raise DataError(f"{experiment}: {key}: there is no folder {folder}; correct the path{other}")
-    found = recordings_below(folder)
-    if not found:
+    below = look_below(folder)
+    if not below.recordings:
+        left_out = "".join(f"; {path} {reason}" for path, reason in list(below.left_out.items())[:1])
         raise DataError(
-            f"{experiment}: {key}: the folder {folder} holds no recording ({', '.join(SUFFIXES)}); correct the path"
+            f"{experiment}: {key}: the folder {folder} holds no recording ({', '.join(USUAL_SUFFIXES)} and others that "
+            f"libsndfile reads){left_out}; correct the path"
         )
-    return tuple(found)
+    return tuple(below.recordings)

@@ -16,6 +16,7 @@ from utils.configuration import CorpusConfig
 from utils.data import CATEGORICAL, DataError, Reading
 from utils.data.csv_table import numbers
 from utils.data.label_words import read_gender, read_words
+from utils.data.recording_names import by_wav_name
 from utils.data.spellings import is_nothing, nothing_notes
 from utils.data.text_tables import first_place, read_text_table
 
@@ -39,7 +40,8 @@ def read(name: str, config: CorpusConfig) -> Reading:
         raise DataError(f"{name}: {source}: {first_place(rows['FileName'].isna())}: FileName is empty; fill it in")
     stems = rows["FileName"].str.removesuffix(".wav")
     table = pd.DataFrame({"file": stems + ".wav", "speaker": stems.str.split("_").str[0]})
-    table["path"] = [os.path.join(config.PATH_TO_AUDIO, file) for file in table["file"]]
+    files = by_wav_name(config.PATH_TO_AUDIO)
+    table["path"] = [os.path.join(config.PATH_TO_AUDIO, files.get(file, file)) for file in table["file"]]
     genders, words = _genders(name, source.parent / DEMOGRAPHICS)
     table["gender"] = table["speaker"].map(genders)
     table["emotion"] = np.where(is_tie, np.nan, names[counts.argmax(axis=1)])

@@ -18,8 +18,8 @@ FEMALE_SPEAKERS = ("08", "09", "13", "14", "16")
 
 def read(name: str, config: CorpusConfig) -> Reading:
     """Return one row a recording below `PATH_TO_AUDIO`; the corpus has no splits of its own."""
-    rows = []
-    for stem, path in find_recordings(config.PATH_TO_AUDIO).items():
+    rows, recordings = [], find_recordings(config.PATH_TO_AUDIO)
+    for stem, path in recordings.by_stem.items():
         match = FILE_NAME.fullmatch(stem)
         emotion = CATEGORICAL["emodb"].get(match["emotion"]) if match else None
         if match is None or emotion is None:
@@ -28,4 +28,4 @@ def read(name: str, config: CorpusConfig) -> Reading:
         rows.append(
             {"file": path.name, "path": str(path), "speaker": match["speaker"], "gender": gender, "emotion": emotion}
         )
-    return Reading(pd.DataFrame(rows))
+    return Reading(pd.DataFrame(rows), warnings=recordings.warnings)

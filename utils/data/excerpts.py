@@ -10,7 +10,7 @@ import numpy as np
 import soxr
 
 from utils.data import DataError
-from utils.data.listening import is_sane
+from utils.data.listening import Cancellation, is_sane
 from utils.data.places import sound_of
 from utils.data.recordings import SHORTEST_SECONDS
 from utils.data.wav import SAMPLE_RATE_HZ, Waveform
@@ -67,7 +67,7 @@ def read_windows(path: str, windows: Windows) -> Iterator[Excerpt]:
     The last one is as long as what is left; less than a frame of a speech encoder is not taken.
 
     Raises:
-        DataError: Where the recording cannot be used.
+        DataError: Where the recording cannot be used; that its channels cancel shows once all of it has been read.
     """
     length, hop = round(windows.seconds * SAMPLE_RATE_HZ), round(windows.hop_seconds * SAMPLE_RATE_HZ)
     kept, offset, start = np.empty(0, np.float32), 0, 0  # `kept` begins at `offset`, the next window at `start`
@@ -93,7 +93,7 @@ def _resampled(path: str) -> Iterator[Waveform]:
     try:
         with sound_of(path) as file:
             stream = soxr.ResampleStream(file.samplerate, SAMPLE_RATE_HZ, 1, dtype="float32")
-            done = 0
+            cancellation, done = Cancellation(), 0
             while done < file.frames:
                 count = min(BLOCK_SECONDS * file.samplerate, file.frames - done)
                 block = file.read(count, dtype="float32", always_2d=True)
@@ -106,6 +106,10 @@ def _resampled(path: str) -> Iterator[Waveform]:
                 mono = block.mean(axis=1)
                 if not is_sane(mono):
                     raise DataError(f"{path} holds samples that are not finite numbers; repair it")
+                if file.channels > 1:
+                    cancellation.add(block.T, mono)
                 yield stream.resample_chunk(mono, last=done == file.frames)
+        if cancellation.problem is not None:
+            raise DataError(f"{path} {cancellation.problem.text}")
     except (OSError, MemoryError, ValueError, TypeError, RuntimeError) as error:
         raise DataError(f"{path} cannot be decoded: {error or 'there is not enough memory'}") from error

@@ -30,6 +30,11 @@ KINDS: dict[str, Kind] = {
     "truncated": Kind(ERROR, "ends before its header says", "copy it again, or remove its row"),
     "short": Kind(ERROR, "shorter than one frame of a speech encoder", "remove its row"),
     "not-finite": Kind(ERROR, "holds samples that are not finite numbers", "repair it, or remove its row"),
+    "cancelling": Kind(
+        ERROR,
+        "its channels cancel in their mix, which is what training hears",
+        "keep one of them: sox IN.wav OUT.wav remix 1",
+    ),
     "no-split": Kind(ERROR, "every experiment needs training and development", "correct the splits"),
     "shared-speaker": Kind(ERROR, "a speaker is in train and in another split", "correct the splits, or allow by name"),
     "leaked": Kind(ERROR, "the same samples in train or development and in another split", "remove one of the rows"),
@@ -64,6 +69,11 @@ KINDS: dict[str, Kind] = {
     ),
     "duplicate": Kind(WARNING, "the same samples as another recording", "keep one of them"),
     "silent": Kind(WARNING, "silence, wholly or from the middle on", "listen to it; copy it again"),
+    "faint-mix": Kind(
+        WARNING,
+        "its channels cancel for the most part in their mix, which is what training hears",
+        "listen to the mix; keep one channel: sox IN.wav OUT.wav remix 1",
+    ),
     "clipped": Kind(
         WARNING,
         "flat tops: recorded or amplified beyond full scale; lossy formats bend them, so none is found there",

@@ -31,9 +31,12 @@ class Header(NamedTuple):
 
 KEY = ["path", "size", "modified_ns"]
 FIELDS = (*Header._fields, *Sound._fields, "kind", "problem")
-NUMBERS = ("frames", "rate_hz", "channels", "peak", "swing", "clipped", "silent_end")
+NUMBERS = ("frames", "rate_hz", "channels", "peak", "swing", "clipped", "silent_end", "cancelled_db")
 assert len(FIELDS) == len(Header._fields) + len(Sound._fields) + len(Problem._fields)
-EXAMINERS = ("recordings.py", "known_recordings.py", "listening.py", "container_ends.py", "places.py")
+EXAMINERS = (
+    *("recordings.py", "known_recordings.py", "listening.py", "container_ends.py", "places.py"),
+    "recording_names.py",
+)
 
 
 def recall(corpus: str) -> pd.DataFrame:

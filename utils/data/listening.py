@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,15 @@ LOUD_PEAK = 0.1
 EXACT_IN_16_BITS = ("PCM_16", "PCM_S8", "PCM_U8")
 LOSSLESS = (*EXACT_IN_16_BITS, "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_16", "ALAC_20", "ALAC_24", "ALAC_32")
 """Lossy codecs bend the flat tops of what they were given."""
+CANCELLED_DB = 50.0
+"""Channels whose mix is so much quieter cancel: what is left is the noise of rounding and of codecs. A signal and
+0.99 of its opposite, which can still be heard once they are normalised, lose 43 dB."""
+FAINT_DB = 10.0
+"""Unrelated channels lose 0 dB; the two of a signal and its opposite, written as Ogg Vorbis, still 10 dB."""
+LEAST_STEP = 1 / 32768
+"""Opposite samples of 16 bits that were rounded down add up to one step."""
+INAUDIBLE = 1e-4
+"""Root mean square of a mix, 1 at full scale, below which its channels are silence themselves."""
 
 Numbers = npt.NDArray[Any]
 
@@ -38,10 +48,12 @@ class Sound(NamedTuple):
     """What decoding showed.
 
     Attributes:
-        peak: Largest absolute sample, 1 at full scale.
-        swing: Half the distance between the largest and the smallest sample: 0 where all are equal.
-        clipped: Share of the samples in flat tops: runs at the recording's own maximum or minimum.
-        silent_end: Whether the second half holds nothing but zeros.
+        peak: Largest absolute sample of the mix of all channels, which is what models hear, 1 at full scale.
+        swing: Half the distance between the largest and the smallest sample of the mix: 0 where all are equal.
+        clipped: Share of the samples of a channel in flat tops: runs at its own maximum or minimum. The channel with
+            most counts: mixing rounds flat tops off without repairing them.
+        silent_end: Whether the second half of the mix holds nothing but zeros.
+        cancelled_db: What mixing loses because channels cancel, as `Cancellation.decibels` returns it.
         content: Hash of the samples, the same however they are encoded.
     """
 
@@ -49,6 +61,7 @@ class Sound(NamedTuple):
     swing: float
     clipped: float
     silent_end: bool
+    cancelled_db: float
     content: str
 
 
@@ -59,11 +72,66 @@ class Extreme(NamedTuple):
     flat: int
 
 
+@dataclass
+class Cancellation:
+    """Measures block by block how much of a recording's channels their mix loses.
+
+    Attributes:
+        mixed: Sum of the squares of the mix, without its mean.
+        unrelated: The same sum as it would be if the channels were unrelated: that of all channels over their number
+            squared.
+        samples: Number of samples that have been added of each channel.
+    """
+
+    mixed: float = 0.0
+    unrelated: float = 0.0
+    samples: int = 0
+
+    def add(self, channels: Numbers, mix: Numbers, repeats: int = 1) -> None:
+        """Add a block.
+
+        Args:
+            channels: (channels, samples), 1 at full scale.
+            mix: (samples,), their mean.
+            repeats: How often the recording has each of the channels.
+        """
+        self.samples += len(mix)
+        self.mixed += _energy(mix)
+        self.unrelated += sum(map(_energy, channels)) / (len(channels) ** 2 * repeats)
+
+    @property
+    def decibels(self) -> float:
+        """How much quieter the mix is than that of unrelated channels; 0 where it is not, or they are silent."""
+        if self.unrelated <= self.samples * INAUDIBLE**2 or self.unrelated <= self.mixed:
+            return 0.0
+        return float(10 * np.log10(self.unrelated / self.mixed)) if self.mixed else float("inf")
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why the recording cannot be used, where next to nothing is left of it."""
+        if self.decibels < CANCELLED_DB:
+            return None
+        return Problem(
+            "cancelling",
+            "has channels that cancel: their mix is silence; keep one of them (sox IN.wav OUT.wav remix 1)",
+        )
+
+
+def _energy(samples: Numbers) -> float:
+    centred = samples - samples.mean()
+    return float(np.dot(centred, centred))
+
+
 def listen(file: soundfile.SoundFile) -> tuple[Sound | None, Problem | None]:
-    """Decode a file that has just been opened, and look at its samples."""
+    """Decode a file that has just been opened, and look at its samples.
+
+    Returns:
+        What they are like, and why the recording cannot be used; what they are like is None where it has no end.
+    """
     is_exact, is_judged = file.subtype in EXACT_IN_16_BITS, file.subtype in LOSSLESS
     heard, silent_end, content = 0, True, hashlib.sha256()
     blocks: list[list[tuple[Extreme, Extreme]]] = []
+    cancellation, mixes = Cancellation(), list[tuple[float, float]]()
     while heard < file.frames:
         wanted = min(BLOCK_FRAMES, file.frames - heard)
         samples = file.read(out=_room(wanted, file.channels, is_exact))
@@ -72,17 +140,50 @@ def listen(file: soundfile.SoundFile) -> tuple[Sound | None, Problem | None]:
             return None, Problem("truncated", f"is truncated: {ends}")
         if not is_exact and not is_sane(samples):
             return None, Problem("not-finite", "holds samples that are no finite numbers of any scale of audio")
-        silent_end = silent_end and not samples[max(0, file.frames // 2 - heard) :].any()
-        _add(content, samples)
-        blocks.append([_extremes(channel, is_judged) for channel in samples.T])
+        channels = _distinct(samples)
+        _add(content, channels.T)
+        extremes = [_extremes(channel, is_judged) for channel in channels]
+        if len(channels) == 1:
+            mix = channels[0]
+            mixes.append((extremes[0][0].level, extremes[0][1].level))
+            if file.channels > 1:
+                _mix(channels, cancellation, repeats=file.channels)
+            extremes *= file.channels
+        else:
+            mix = _mix(channels, cancellation)
+            mixes.append((float(mix.min()), float(mix.max())))
+        silent_end = silent_end and _is_zero(mix[max(0, file.frames // 2 - heard) :], is_mixed=len(channels) > 1)
+        blocks.append(extremes)
         heard += wanted
     file.seek(heard // 2)  # as crops do; where it fails, training would too
     if len(file.read(1)) < 1:
         return None, Problem("unreadable", "cannot be read from its middle on")
-    low = min(pair[0].level for block in blocks for pair in block)
-    high = max(pair[1].level for block in blocks for pair in block)
+    low, high = min(pair[0] for pair in mixes), max(pair[1] for pair in mixes)
     clipped = max(_flat(channel) for channel in zip(*blocks, strict=True)) / file.frames
-    return Sound(max(-low, high), (high - low) / 2, clipped, silent_end, content.hexdigest()[:32]), None
+    peak, swing, lost = max(-low, high), (high - low) / 2, cancellation.decibels
+    return Sound(peak, swing, clipped, silent_end, lost, content.hexdigest()[:32]), cancellation.problem
+
+
+def _is_zero(samples: Numbers, is_mixed: bool) -> bool:
+    return not (np.abs(samples) > LEAST_STEP if is_mixed else samples).any()
+
+
+def _distinct(samples: Numbers) -> Numbers:
+    """Return a block, shape (frames, channels), as its channels one after the other, equal ones as one."""
+    if samples.shape[1] == 1:
+        return samples.T
+    channels = np.ascontiguousarray(samples.T)
+    return channels[:1] if all(np.array_equal(channels[0], other) for other in channels[1:]) else channels
+
+
+def _mix(channels: Numbers, cancellation: Cancellation, repeats: int = 1) -> Numbers:
+    """Return the mix of a block's channels, 1 at full scale, and add what it loses."""
+    scaled = channels.astype(np.float32)
+    if channels.dtype == np.int16:
+        scaled *= np.float32(1 / 32768)
+    mix: Numbers = scaled.mean(axis=0)
+    cancellation.add(scaled, mix, repeats)
+    return mix
 
 
 def is_sane(samples: Numbers) -> bool:
@@ -104,9 +205,7 @@ def _room(frames: int, channels: int, is_exact: bool) -> Numbers:
 
 
 def _add(content: hashlib._Hash, samples: Numbers) -> None:
-    """Add a block, shape (frames, channels), to a hash: as 16 bits where they hold it, equal channels as one."""
-    if samples.shape[1] > 1 and (samples == samples[:, :1]).all():
-        samples = samples[:, :1]
+    """Add a block, shape (frames, distinct channels), to a hash: as 16 bits where they hold it."""
     if samples.dtype != np.int16:
         scaled = samples * np.float32(32768)
         if scaled.min() >= -32768 and scaled.max() <= 32767 and (scaled == np.rint(scaled)).all():

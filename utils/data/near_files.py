@@ -71,15 +71,8 @@ def without_extension(name: str) -> str:
 
 
 def recordings_there(folder: str | Path) -> Iterator[str]:
-    """Yield the recordings below a folder, relative to it; links are followed, into no folder twice."""
-    seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        if os.path.realpath(place) in seen:
-            folders.clear()
-            continue
-        seen.add(os.path.realpath(place))
-        below = os.path.relpath(place, folder)
-        yield from (os.path.normpath(os.path.join(below, file)) for file in files if is_recording(file))
+    """Yield the recordings below a folder, relative to it, those behind links as well."""
+    yield from (os.path.relpath(path, folder) for path in walk(Path(folder)) if is_recording(os.path.basename(path)))
 
 
 def add_near_files(table: pd.DataFrame, problems: pd.DataFrame) -> tuple[pd.Series, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,8 @@ def read(name: str, config: CorpusConfig) -> Reading:
     words = nothing_notes(rows, ("Gender", *DIMENSIONAL["msp-podcast"].values()))
     notes = [release.describe(), *words, *_disagreements(name, release, rows, partitions)]
     table = _as_rows(name, release, rows)
-    hidden = _hidden(release, set(rows["FileName"]), partitions)
+    files = find_recordings(release)
+    hidden = _hidden(files, set(rows["FileName"]), partitions)
     named = {file for file, split in partitions.items() if split.startswith("test")}
     absent = sorted(named - set(hidden) - set(rows["FileName"]))
     if absent:
@@ -55,7 +56,7 @@ def read(name: str, config: CorpusConfig) -> Reading:
         notes.append(f"{len(hidden):,} recordings of {', '.join(sorted(set(hidden.values())))} have no labels")
         further = {"file": list(hidden), "split": list(hidden.values())}
         table = pd.concat([table, pd.DataFrame(further)], ignore_index=True)
-    table["path"] = [os.path.join(release.audio, file) for file in table["file"]]
+    table["path"] = [os.path.join(release.audio, files.get(file, file)) for file in table["file"]]
     if release.ratings is not None:
         table, told = _with_votes(release.ratings, table, read_ratings(name, release.ratings))
         notes += told
@@ -248,9 +249,8 @@ def _genders(name: str, source: Path, column: pd.Series) -> pd.Series:
     return genders
 
 
-def _hidden(release: Release, labelled: set[str], partitions: dict[str, str]) -> dict[str, str]:
+def _hidden(there: Mapping[str, str], labelled: set[str], partitions: dict[str, str]) -> dict[str, str]:
     """Return the recordings of test splits that are there and have no labels, with their splits."""
-    there = find_recordings(release)
     named = {file: split for file, split in partitions.items() if split.startswith("test") and file not in labelled}
     by_name = {file: "test3" for file in there if file.lower().startswith(HIDDEN_PREFIX) and file not in labelled}
     return {file: split for file, split in {**by_name, **named}.items() if file in there}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.data import DataError
+from utils.data.recording_names import by_wav_name, is_recording
 
 LABEL_FOLDERS = ("Labels", "labels", "label", "Label")
 AUDIO_FOLDERS = ("Audios", "audios", "Audio", "audio")
@@ -83,10 +84,9 @@ def find_release(name: str, labels: Path, audio: Path) -> Release:
     return Release(consensus, ratings, partitions, audio)
 
 
-def find_recordings(release: Release) -> dict[str, None]:
-    """Return the names of all recordings that are there, sorted."""
-    with os.scandir(release.audio) as entries:
-        return dict.fromkeys(sorted(entry.name for entry in entries if entry.name.lower().endswith(".wav")))
+def find_recordings(release: Release) -> dict[str, str]:
+    """Return the names of all recordings that are there by those that labels give them, which end in `.wav`."""
+    return by_wav_name(release.audio)
 
 
 def _find_consensus(name: str, labels: Path) -> Path:
@@ -121,7 +121,7 @@ def _unpacked(folder: Path, names: Sequence[str]) -> Path:
 
 def _holds_recordings(folder: Path) -> bool:
     with os.scandir(folder) as entries:
-        return any(entry.name.lower().endswith(".wav") for entry in entries)
+        return any(is_recording(entry.name) for entry in entries)
 
 
 def _first(folder: Path, names: Iterable[str]) -> Path | None:

@@ -18,8 +18,8 @@ FILE_NAME = re.compile(r"03-01-(?P<emotion>0[1-8])-0[12]-0[12]-0[12]-(?P<actor>\
 
 def read(name: str, config: CorpusConfig) -> Reading:
     """Return one row a recording of speech below `PATH_TO_AUDIO`; the corpus has no splits of its own."""
-    rows = []
-    for stem, path in find_recordings(config.PATH_TO_AUDIO).items():
+    rows, recordings = [], find_recordings(config.PATH_TO_AUDIO)
+    for stem, path in recordings.by_stem.items():
         match = FILE_NAME.fullmatch(stem)
         if match is None:
             raise DataError(
@@ -35,4 +35,4 @@ def read(name: str, config: CorpusConfig) -> Reading:
                 "emotion": CATEGORICAL["ravdess"][match["emotion"]],
             }
         )
-    return Reading(pd.DataFrame(rows))
+    return Reading(pd.DataFrame(rows), warnings=recordings.warnings)

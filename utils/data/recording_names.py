@@ -1,13 +1,55 @@
-"""Which files are recordings, by their names."""
+"""Which files are recordings: all that libsndfile reads, by name, and where that says little by content."""
 
 from __future__ import annotations
 
 import os
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
+import soundfile
+
+from utils.data.places import sound_of
+
+SUFFIXES = (
+    *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mp1"),
+    *(".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".sph", ".nist", ".voc", ".avr", ".ircam", ".sf", ".paf"),
+    *(".pvf", ".sds", ".svx", ".8svx", ".wve"),
+)
+"""Names of the formats that libsndfile reads, but for raw samples without a header: nothing tells their rate."""
+USUAL_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".au", ".caf", ".w64", ".sph")
+"""Those that sentences name."""
+OTHER_MEDIA = (
+    *(".m4a", ".m4b", ".mp4", ".m4v", ".aac", ".3gp", ".3g2", ".mov", ".webm", ".weba", ".mkv", ".mka", ".avi"),
+    *(".wma", ".wmv", ".asf", ".amr", ".awb", ".ac3", ".eac3", ".dts", ".ape", ".wv", ".mpc", ".spx", ".ra", ".rm"),
+    *(".tta", ".dsf", ".mpg", ".mpeg", ".flv", ".ogv", ".ts"),
+)
+"""Names of formats with sound in them that libsndfile does not read; such a file may be called so by mistake."""
+AMBIGUOUS = (".mat", ".htk", ".xi", ".iff", ".sd2")
+"""libsndfile reads sound in these, and most files that are called so hold none."""
 OTHER_SYSTEMS = "._"
 """Begins the names of what macOS leaves beside files on foreign disks."""
+LITTER = (".ds_store", "thumbs.db", "desktop.ini")
+"""Files that systems leave in every folder."""
+MOST_NAMED = 5
+CONVERT = "is in a format that is not read; convert it with `ffmpeg -i {name} {wav}`"
+
+
+@dataclass(frozen=True)
+class Below:
+    """What lies below a folder.
+
+    Attributes:
+        recordings: Paths, sorted; also of links to recordings that are gone.
+        left_out: Why the others that may hold sound are no recordings, by path, sorted.
+        others: Number of other files by what their names end with, as written in lower case.
+    """
+
+    recordings: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
 
 
 def is_recording(name: str) -> bool:
@@ -15,12 +57,108 @@ def is_recording(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.startswith(OTHER_SYSTEMS)
 
 
-def recordings_below(folder: Path) -> list[str]:
-    """Return the recordings below a folder, sorted."""
-    walk = os.walk(folder)
-    return sorted(os.path.join(place, name) for place, _, names in walk for name in names if is_recording(name))
-
-
 def as_utf8(name: str) -> str:
     r"""Return a file's name as text that every encoding has; bytes that are no UTF-8 become `\x…`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def describe_left_out(below: Below) -> tuple[str, ...]:
+    """Return one sentence on what may be sound and is not read, or none."""
+    if not below.left_out:
+        return ()
+    named = "; ".join(f"{path} {reason}" for path, reason in list(below.left_out.items())[:MOST_NAMED])
+    more = len(below.left_out) - MOST_NAMED
+    files = "1 file is" if len(below.left_out) == 1 else f"{len(below.left_out):,} files are"
+    return (f"{files} not used: {named}{f'; {more:,} more' if more > 0 else ''}",)
+
+
+def by_wav_name(folder: Path) -> dict[str, str]:
+    """Return the names of the recordings in a folder, sorted, by those that labels of a corpus of `.wav` files have.
+
+    What has been converted to another format is there by the name that it had; a `.wav` file comes before it.
+    """
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if is_recording(entry.name))
+    is_wav = [name.lower().endswith(".wav") for name in names]
+    original = {name: name for name, is_one in zip(names, is_wav, strict=True) if is_one}
+    converted = {
+        os.path.splitext(name)[0] + ".wav": name for name, is_one in zip(names, is_wav, strict=True) if not is_one
+    }
+    return {**converted, **original}
+
+
+def why_not_read(path: str) -> str | None:
+    """Return what to do with a file that may hold sound in a format that libsndfile does not read, by its name."""
+    if not path.lower().endswith(OTHER_MEDIA):
+        return None
+    plain = f"./{path}" if path.startswith("-") else path  # ffmpeg would take it for an option
+    return CONVERT.format(name=shlex.quote(plain), wav=shlex.quote(f"{os.path.splitext(plain)[0]}.wav"))
+
+
+def look_below(folder: Path) -> Below:
+    """Sort the files below a folder into recordings, what may be meant as such, and others.
+
+    Links are followed, and what lies in a linked folder has the path by which it was reached; a link to a folder that
+    it lies in itself is not entered.
+    """
+    below = Below()
+    for path in sorted(walk(folder)):
+        name = os.path.basename(path)
+        if name.startswith(OTHER_SYSTEMS) or name.lower() in LITTER:
+            continue
+        if is_recording(name):
+            below.recordings.append(path)
+        elif os.path.isdir(path):
+            below.left_out[path] = "is a folder that cannot be listed; give read permission"
+        elif os.path.islink(path) and not os.path.exists(path):
+            below.left_out[path] = f"is a link to {os.readlink(path)}, which is not there"
+        elif name.lower().endswith((*OTHER_MEDIA, *AMBIGUOUS)) and _holds_sound(path):
+            below.recordings.append(path)
+        elif reason := why_not_read(path):
+            below.left_out[path] = reason
+        else:
+            below.others[os.path.splitext(name)[1].lower() or "without an ending"] += 1
+    return below
+
+
+def walk(folder: Path) -> Iterator[str]:
+    """Yield all files below a folder, those behind links as well, links to nothing, and folders that are not readable.
+
+    A link to a folder that it lies in itself is not entered.
+    """
+    yield from _walk(str(folder), frozenset())
+
+
+def _walk(folder: str, above: frozenset[str]) -> Iterator[str]:
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        with os.scandir(folder) as entries:
+            below = {entry.path: _is_folder(entry) for entry in entries}
+    except OSError:
+        yield folder
+        return
+    for path, is_folder in below.items():
+        if is_folder:
+            yield from _walk(path, above | {real})
+        else:
+            yield path
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _holds_sound(path: str) -> bool:
+    """Return whether libsndfile recognises a file by its content."""
+    if not os.path.isfile(path):  # to open a pipe would wait for somebody who writes into it
+        return False
+    try:
+        with sound_of(path):
+            return True
+    except (OSError, ValueError, soundfile.SoundFileError):
+        return False

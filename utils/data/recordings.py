@@ -25,6 +25,7 @@ from utils.data.container_ends import is_cut_off
 from utils.data.known_recordings import FIELDS, KEY, NUMBERS, Header, keep, recall
 from utils.data.listening import Problem, Sound, listen
 from utils.data.places import Source, file_of, opened
+from utils.data.recording_names import why_not_read
 
 SHORTEST_SECONDS = 0.025
 """The receptive field of the convolutions of WavLM, HuBERT and wav2vec 2.0: 400 samples at 16 kHz."""
@@ -175,7 +176,10 @@ def _state_of(status: os.stat_result) -> State:
 def excuse(error: Exception) -> Problem:
     """Say why a file cannot be looked at."""
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        return MISSING
+        target = error.filename if isinstance(error.filename, str) and os.path.islink(error.filename) else None
+        return (
+            MISSING if target is None else Problem("missing", f"is a link to {os.readlink(target)}, which is missing")
+        )
     if isinstance(error, PermissionError):
         return NOT_PERMITTED
     if isinstance(error, MemoryError):
@@ -189,7 +193,7 @@ def examine(path: str, is_deep: bool) -> Examined:
         for _ in range(ATTEMPTS):
             with opened(path) as (descriptor, source):
                 state = _state_of(os.fstat(descriptor))
-                found = _with_length(_look(source, state[0], is_deep))
+                found = _with_remedy(path, _with_length(_look(source, state[0], is_deep)))
                 now = os.stat(file_of(path)) if found.problem else os.fstat(descriptor)
                 if _state_of(now) == state:
                     return found._replace(state=state)
@@ -229,6 +233,12 @@ def _with_length(found: Examined) -> Examined:
     if seconds >= SHORTEST_SECONDS:
         return found
     return found._replace(problem=Problem("short", f"lasts {seconds:g} s, less than {SHORTEST_SECONDS:g} s"))
+
+
+def _with_remedy(path: str, found: Examined) -> Examined:
+    """Say of a film, and of sound that libsndfile does not know, how to convert it."""
+    reason = why_not_read(path) if found.problem is not None and found.problem.kind == "unreadable" else None
+    return found._replace(problem=Problem("unreadable", reason)) if reason else found
 
 
 def _filled(table: pd.DataFrame, wanted: npt.NDArray[np.intp], found: Mapping[int, Examined]) -> pd.DataFrame:

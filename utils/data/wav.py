@@ -9,7 +9,7 @@ import numpy.typing as npt
 import soxr
 
 from utils.data import DataError
-from utils.data.listening import is_sane
+from utils.data.listening import Cancellation, is_sane
 from utils.data.places import sound_of
 
 SAMPLE_RATE_HZ = 16_000
@@ -25,18 +25,20 @@ class Crop:
     position: float
 
 
-def read_waveform(path: str, crop: Crop | None = None) -> Waveform:
+def read_waveform(path: str, crop: Crop | None = None, refuses_cancelling: bool = False) -> Waveform:
     """Decode a recording, mix it down to mono and resample it to 16 kHz.
 
     Args:
         path: The recording.
         crop: The part to read; all of it where None.
+        refuses_cancelling: Whether channels that cancel in the mix are an error; what is trained on has been examined
+            for that before.
 
     Returns:
         float32 samples of shape (samples,).
 
     Raises:
-        DataError: Where the file cannot be decoded, is empty or holds values that are not finite.
+        DataError: Where the file cannot be decoded, is empty, holds values that are not finite or channels that cancel.
     """
     try:
         with sound_of(path) as file:
@@ -45,7 +47,7 @@ def read_waveform(path: str, crop: Crop | None = None) -> Waveform:
             if crop is not None and count < frames:
                 file.seek(int(crop.position * (frames - count + 1)))
             samples = file.read(count, dtype="float32", always_2d=True)
-        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+        mono = mix = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
         if rate_hz != SAMPLE_RATE_HZ and len(samples) == count:
             mono = soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ)
     except (OSError, MemoryError, ValueError, TypeError, RuntimeError) as error:
@@ -56,4 +58,13 @@ def read_waveform(path: str, crop: Crop | None = None) -> Waveform:
         raise DataError(f"{path} holds no sample; remove it from the labels")
     if not is_sane(mono):
         raise DataError(f"{path} holds samples that are not finite numbers; repair it or remove it from the labels")
+    if refuses_cancelling and samples.shape[1] > 1:
+        _refuse_cancelling(path, samples, mix)
     return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def _refuse_cancelling(path: str, samples: Waveform, mix: Waveform) -> None:
+    cancellation = Cancellation()
+    cancellation.add(samples.T, mix)
+    if cancellation.problem is not None:
+        raise DataError(f"{path} {cancellation.problem.text}")
