@@ -25,16 +25,17 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "names",
         nargs="*",
         metavar="MODEL",
-        help="a short name, a hub id, or git+https://host/path; @REVISION behind it pins a branch, a tag or a commit",
+        help="a short name, a hub id, or git+https://host/path; @REVISION behind it pins a branch, a tag or a commit; "
+        "without any, what the experiment list needs",
     )
-    parser.add_argument("--all", action="store_true", help="fetch everything that the experiment list needs")
+    parser.add_argument("--all", action="store_true", help="the same as no model: what the experiment list needs")
     parser.add_argument("--list", action="store_true", help="show what can be fetched and what is there; fetch nothing")
     parser.add_argument("--revision", help="of the one model that is named, in place of what is there")
     parser.add_argument("--config", type=Path, default=CORPORA, help="corpora (default: %(default)s)")
     parser.add_argument("--experiments", type=Path, default=EXPERIMENTS, help="experiments (default: %(default)s)")
     options = parser.parse_args(arguments)
-    if sum(map(bool, (options.names, options.all, options.list))) != 1:
-        parser.error("name models, or give --all for those of the experiment list, or --list")
+    if sum(map(bool, (options.names, options.all, options.list))) > 1:
+        parser.error("models, --all (what the experiment list needs) and --list exclude each other; give one of them")
     if options.revision and len(options.names) != 1:
         parser.error("--revision goes with one named model")
     return options

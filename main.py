@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from experiment_runner.interruption import EXIT_STATUS, Interrupted, Interruption, end_children
 from experiment_runner.processes import ALONE, Processes, ProcessesError, join_processes
 from utils import ConfigurationError, Plan, load_plan, print_error, print_unforeseen, read_token
-from utils.folder_lock import FolderInUseError, locked
+from utils.commands import repeating
+from utils.folder_lock import FolderInUseError, find_obstacle, locked
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from experiment_runner.tables import Outcome
 
 OTHER_OUTPUT = "give another folder with --output"
-CORPORA, EXPERIMENTS = Path("config.toml"), Path("experiments_config.toml")
+CORPORA, EXPERIMENTS, OUTPUT = Path("config.toml"), Path("experiments_config.toml"), Path("runs")
 ALL_WELL, FAILED, WRONG_CONFIGURATION = 0, 1, 2
 
 
@@ -32,7 +33,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--experiments", type=Path, metavar="FILE", help=f"experiment list; default: {EXPERIMENTS}")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="run these experiments of the list alone")
     parser.add_argument("--device", choices=["cuda", "cpu", "auto"], help="default: cuda, and auto for --demo")
-    parser.add_argument("--output", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help=f"default: {OUTPUT}")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--test", action="store_true", help="evaluate trained runs on the test splits; never trains")
     action.add_argument("--check", action="store_true", help="validate files, corpora and recordings; trains nothing")
@@ -41,15 +42,17 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.demo and (options.config or options.experiments):
         parser.error("--demo brings its own corpus and experiments; leave --config and --experiments out")
-    if options.retrain and (options.test or options.check):
-        parser.error("--retrain trains; leave --test and --check out")
+    if options.retrain and options.test:
+        parser.error("--retrain trains; leave --test out")
     return options
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 where all is well, 1 where a run failed, 2 where the configuration is wrong, 75 where it goes on."""
     options = parse_arguments(arguments)
-    with Interruption() as interruption:
+    output = None if options.output == OUTPUT else options.output
+    given = {"--config": options.config, "--experiments": options.experiments, "--only": options.only}
+    with Interruption() as interruption, repeating({**given, "--device": options.device, "--output": output}):
         try:
             joined = join_processes()
         except ProcessesError as error:
@@ -86,24 +89,49 @@ def carry_out(options: argparse.Namespace, processes: Processes, interruption: I
             raise ConfigurationError(["--demo and --check take one process; start them with python, not torchrun"])
     if options.demo:
         return demo(options, interruption)
-    with processes.agreement():
-        plan = load_plan(options.config or CORPORA, options.experiments or EXPERIMENTS, options.only)
     if options.check:
-        return check(plan)
+        return check(options)
     with processes.agreement():
-        device, screen = open_device(options, processes)
+        plan = read_plan(options)
+    try:
+        with processes.agreement():
+            device, screen = open_device(options, processes)
+    except ConfigurationError as error:
+        if processes.is_main:
+            print_error(error)  # at once, since labels may take minutes to read
+        with processes.agreement():
+            check_setup_alone(plan, options, processes)
+        return WRONG_CONFIGURATION
     return status_of(run(plan, options, device, screen, processes, interruption))
 
 
-def check(plan: Plan) -> int:
-    """Validate everything that can be validated without a model."""
-    from experiment_runner.preparation import check_recordings, prepare, show_plan
+def read_plan(options: argparse.Namespace) -> Plan:
+    """Read both files; where they are wrong, what is known of the device without torch stands before that.
+
+    Raises:
+        ConfigurationError: With all problems.
+    """
+    try:
+        return load_plan(options.config or CORPORA, options.experiments or EXPERIMENTS, options.only)
+    except ConfigurationError as error:
+        from experiment_runner.device_facts import survey_device
+
+        device = options.device if options.check else options.device or "cuda"
+        problem = survey_device(device).problem if device == "cuda" else None
+        raise ConfigurationError([*filter(None, [problem]), *error.problems]) from error
+
+
+def check(options: argparse.Namespace) -> int:
+    """Validate everything that can be validated without a model, and say what becomes of each run."""
+    plan = read_plan(options)
+    from experiment_runner.check import check_plan
+    from experiment_runner.device_facts import survey_device
     from experiment_runner.screen import Screen
 
-    screen = Screen()
-    experiments = prepare(plan)
-    show_plan(experiments, screen)
-    check_recordings(experiments, screen)
+    screen, device = Screen(), survey_device(options.device)
+    problems = filter(None, [device.problem, find_obstacle(options.output, OTHER_OUTPUT)])
+    if not check_plan(plan, device, options.output, options.retrain, problems, screen):
+        return WRONG_CONFIGURATION
     screen.line("all is well; nothing was trained")
     return ALL_WELL
 
@@ -119,8 +147,19 @@ def demo(options: argparse.Namespace, interruption: Interruption) -> int:
     return status_of(outcomes)
 
 
+def check_setup_alone(plan: Plan, options: argparse.Namespace, processes: Processes) -> None:
+    """Say what files and labels tell where there is no device to run on; no recording is decoded.
+
+    Raises:
+        ConfigurationError: With all that is wrong with them.
+    """
+    from experiment_runner.setup_checks import check_setup
+
+    check_setup(plan, None, processes, for_training=not options.test).or_refuse()
+
+
 def open_device(options: argparse.Namespace, processes: Processes) -> tuple[torch.device, Screen]:
-    """Choose the device before any data is read."""
+    """Choose the device before any data is read, so that nobody waits for labels to hear that there is no GPU."""
     from experiment_runner.device import DeviceError, choose_device
     from experiment_runner.screen import Screen
 
@@ -145,13 +184,14 @@ def run(
     interruption: Interruption,
 ) -> list[Outcome]:
     """Train every experiment of the plan, or evaluate it, or, for the demo, both."""
-    from experiment_runner.preparation import prepare, show_plan
-    from experiment_runner.session import Session, check_precision, check_processes
+    from experiment_runner.device import describe_device
+    from experiment_runner.preparation import show_plan
+    from experiment_runner.session import Session
+    from experiment_runner.setup_checks import check_setup
 
     with processes.agreement():
-        experiments = prepare(plan, for_training=not options.test)
-        check_precision(experiments, device)
-        check_processes(experiments, processes)
+        facts = describe_device(device)
+        experiments = check_setup(plan, facts, processes, for_training=not options.test).or_refuse()
     show_plan(experiments, screen)
     session = Session(experiments, options.output, device, screen, processes, interruption)
     lock = (

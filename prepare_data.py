@@ -16,6 +16,7 @@ from experiment_runner.audit_tables import show_audit
 from experiment_runner.interruption import stopped_as_by_keyboard
 from experiment_runner.screen import Screen
 from utils import ConfigurationError, print_error, print_unforeseen
+from utils.commands import repeating
 from utils.config_loading import load_corpora
 from utils.configuration import CorpusConfig
 from utils.data import ATTRIBUTES, VOTES, DataError, load_corpus, read_corpus
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Return 0 where all is well, 1 where some recording or label is not, 2 for a wrong configuration or labels."""
     options = parse_arguments(arguments)
     try:
-        with stopped_as_by_keyboard():
+        with stopped_as_by_keyboard(), repeating({"--config": options.config}):
             corpora = load_corpora(options.config)
             if options.corpus not in corpora:
                 known = ", ".join(corpora)

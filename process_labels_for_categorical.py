@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from experiment_runner.screen import Screen
-from utils import print_error
+from utils import ConfigurationError, print_error
+from utils.commands import script_command
+from utils.config_loading import load_corpora
 from utils.data import DataError
 from utils.data.podcast import CLASSES, one_hot_labels, read_labels, soft_labels
 from utils.data.podcast_files import Release, find_release
@@ -17,6 +19,7 @@ from utils.data.podcast_ratings import read_ratings
 from utils.files import write_whole
 
 NAME = "processed_labels.csv"
+CORPORA, FORMAT = Path("config.toml"), "msp-podcast"
 OTHER, NO_AGREEMENT = "other (O)", "no agreement (X)"
 ALL_WELL, WRONG_INPUT = 0, 2
 
@@ -24,7 +27,14 @@ ALL_WELL, WRONG_INPUT = 0, 2
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("labels", type=Path, metavar="LABELS", help="the release's label folder or its consensus CSV")
+    parser.add_argument(
+        "labels",
+        nargs="?",
+        type=Path,
+        metavar="LABELS",
+        help="the release's label folder or its consensus CSV; default: those of the MSP-PODCAST section of --config",
+    )
+    parser.add_argument("--config", type=Path, default=CORPORA, metavar="FILE", help=f"corpora; default: {CORPORA}")
     parser.add_argument("--output", type=Path, default=Path(NAME), metavar="FILE", help=f"default: {NAME}")
     parser.add_argument("--soft", action="store_true", help="shares of the raters' primary votes in place of one-hot")
     parser.add_argument("--keep-other", action="store_true", help="a ninth class, Other")
@@ -37,12 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
     screen = Screen()
     classes = (*CLASSES, "other") if options.keep_other else CLASSES
     try:
-        release = find_release("LABELS", options.labels, options.labels)
+        place = options.labels or find_labels(options)
+        release = find_release("LABELS", place, place)
         screen.line(release.describe())
         labels, _ = read_labels("LABELS", release)
         table = process(release, labels, classes, options.soft)
         write(table, options.output)
-    except DataError as error:
+    except (ConfigurationError, DataError) as error:
         print_error("\n".join(error.problems))
         return WRONG_INPUT
     show(labels, set(table["FileName"]), screen)
@@ -50,6 +61,32 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.soft:
         screen.line("It can be a corpus's PATH_TO_LABEL too, but names no speakers, genders and attributes.")
     return ALL_WELL
+
+
+def find_labels(options: argparse.Namespace) -> Path:
+    """Return the labels of the MSP-PODCAST section of the corpora file.
+
+    Raises:
+        ConfigurationError: Where there is none or more than one, or the file is wrong.
+    """
+    corpora = load_corpora(options.config).items()
+    labels = {name: c.PATH_TO_LABEL for name, c in corpora if c.FORMAT == FORMAT and c.PATH_TO_LABEL is not None}
+    if not labels:
+        remedy = "name the release's label folder or its consensus CSV behind the command"
+        raise ConfigurationError([f'{options.config} has no corpus of FORMAT = "{FORMAT}"; {remedy}'])
+    if len(labels) > 1:
+        commands = "".join(f"\n{name}: {_repeated(options, path)}" for name, path in labels.items())
+        problem = f'{options.config} has {len(labels)} corpora of FORMAT = "{FORMAT}"; name the labels of one:'
+        raise DataError(problem + commands)
+    return next(iter(labels.values()))
+
+
+def _repeated(options: argparse.Namespace, labels: Path) -> str:
+    """Return the same command with labels."""
+    switches = [name for name in ("soft", "keep_other") if getattr(options, name)]
+    output = [] if options.output == Path(NAME) else ["--output", options.output]
+    arguments = [labels, *output, *(f"--{name.replace('_', '-')}" for name in switches)]
+    return script_command(Path(__file__).name, arguments)
 
 
 def process(release: Release, labels: pd.DataFrame, classes: tuple[str, ...], is_soft: bool) -> pd.DataFrame:

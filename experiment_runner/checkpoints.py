@@ -9,7 +9,6 @@ are kept for going on from lose nothing, the best one loses its `state/`, all ot
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shutil
@@ -19,14 +18,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from utils.files import MOST_JSON_BYTES, fingerprint, read_text, write_whole
+from utils.files import MOST_JSON_BYTES, fingerprint, read_text, write_json, write_whole
 from utils.model_files import CONFIG, MANIFEST, MODEL_FILES, WEIGHTS
+
+if TYPE_CHECKING:  # what only looks at checkpoints, as --check does, needs no torch
+    from torch import Tensor
 
 STATE = "state"
 STATE_TENSORS = "state.safetensors"
@@ -97,21 +97,6 @@ class Checkpoint:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def write_json(path: Path, document: object) -> None:
-    """Write a JSON file that appears whole or not at all; numbers that are not finite become null."""
-    write_whole(path, json.dumps(_without_nan(document), indent=2, allow_nan=False) + "\n")
-
-
-def _without_nan(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return value
-
-
 class CheckpointStore:
     """The checkpoints of one run.
 
@@ -179,7 +164,7 @@ class CheckpointStore:
         candidates = self._resumable()
         for path in candidates:
             try:
-                best = read_state(path).document["best"]
+                best = read_state_document(path)["best"]
                 for used in (path, self.folder / (best or path.name)):
                     _check(used)
             except CheckpointError as error:
@@ -192,7 +177,7 @@ class CheckpointStore:
 
     def go_on_from(self, path: Path, keep: int) -> None:
         """Set the links as they were when a checkpoint was saved, and remove what does not belong to it."""
-        best = read_state(path).document["best"]
+        best = read_state_document(path)["best"]
         for other in self._folders():
             if _order(other) > _order(path):
                 _remove(other)
@@ -285,6 +270,8 @@ def read_checkpoint(folder: Path, linked: Path | None = None) -> tuple[dict[str,
     Raises:
         CheckpointError: Where a file is missing or damaged.
     """
+    from safetensors.torch import load_file
+
     _check(folder, linked)
     with _read(folder):
         return _read_json(folder / CONFIG), load_file(folder / WEIGHTS)
@@ -296,6 +283,19 @@ def read_state(folder: Path) -> TrainingState:
     Raises:
         CheckpointError: Where a file is missing or damaged, or another version of the program has written it.
     """
+    from safetensors.torch import load_file
+
+    document = read_state_document(folder)
+    with _read(folder):
+        return TrainingState(load_file(folder / STATE / STATE_TENSORS), document)
+
+
+def read_state_document(folder: Path) -> dict[str, Any]:
+    """Return what a training goes on from but for its tensors, after checking its files.
+
+    Raises:
+        CheckpointError: As `read_state`.
+    """
     _check(folder / STATE)
     with _read(folder):
         document = _read_json(folder / STATE / STATE_DOCUMENT)
@@ -306,7 +306,7 @@ def read_state(folder: Path) -> TrainingState:
             )
         if document["best"] is not None and not NAME.fullmatch(document["best"]):
             raise CheckpointError(f"{folder / STATE / STATE_DOCUMENT} names no checkpoint as the best{AFRESH}")
-        return TrainingState(load_file(folder / STATE / STATE_TENSORS), document)
+        return document
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -358,6 +358,8 @@ def _write(
     folder: Path, name: str, tensors: Mapping[str, Tensor], documents: Mapping[str, object], texts: Mapping[str, str]
 ) -> None:
     """Write a folder's files and a manifest of them, and wait until they are on the disk."""
+    from safetensors.torch import save_file
+
     folder.mkdir(parents=True, exist_ok=True)
     save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, folder / name)
     _flush(folder / name)

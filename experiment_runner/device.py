@@ -10,8 +10,10 @@ from contextlib import contextmanager
 
 import torch
 
+from experiment_runner.device_facts import CPU, DeviceFacts, explain_missing_gpu
 from experiment_runner.processes import Processes
 from experiment_runner.screen import Screen
+from utils.commands import RUN_OPTIONS, torchrun_command
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
@@ -32,11 +34,19 @@ def choose_device(name: str, screen: Screen, processes: Processes) -> torch.devi
         screen.line(f"device: {found}, because {'it is there' if has_cuda else 'no CUDA GPU is there'}")
         name = "cuda" if has_cuda else "cpu"
     if name == "cuda" and not has_cuda:
-        raise DeviceError("no CUDA GPU is available on this machine; run with --device cpu to use the CPU instead")
+        raise DeviceError(explain_missing_gpu())
     if name == "cpu":
         keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = False  # what is said to be float32 is
     return torch.device(name) if name == "cpu" or processes.ranks == 1 else _own_gpu(processes)
+
+
+def describe_device(device: torch.device) -> DeviceFacts:
+    """Return what the checks before a training ask of a device."""
+    if device.type == "cpu":
+        return CPU
+    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return DeviceFacts(torch.cuda.get_device_name(device), has_bf16)
 
 
 def _own_gpu(processes: Processes) -> torch.device:
@@ -44,7 +54,7 @@ def _own_gpu(processes: Processes) -> torch.device:
     if processes.local_ranks > there:
         raise DeviceError(
             f"{processes.local_ranks} processes were started on a machine with {there} GPU(s), and each needs its own; "
-            f"start {there}: torchrun --nproc-per-node {there} main.py"
+            f"start {there}: {torchrun_command(there, 'main.py', repeat=RUN_OPTIONS)}"
         )
     torch.cuda.set_device(processes.local_rank)
     return torch.device("cuda", processes.local_rank)

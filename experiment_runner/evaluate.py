@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from dataset_module.ser_dataset import Labels, SERDataset
-from experiment_runner.checkpoints import write_json
 from experiment_runner.experiment_data import EvaluationSplit, ExperimentData
 from experiment_runner.feeds import begin_pass, decoded, make_loader
 from experiment_runner.full_memory import names_in
@@ -22,11 +21,12 @@ from experiment_runner.run import Run
 from experiment_runner.run_folder import RunError
 from experiment_runner.ser_model import SERModel
 from net.ser import Outputs
+from utils.commands import RUN_OPTIONS, script_command
 from utils.configuration import ExperimentConfig
 from utils.data import CATEGORICAL, DIMENSIONAL
 from utils.dataset.sampling import EVALUATION, BatchItems, evaluation_batches
 from utils.dataset.vote_shares import VoteSettings, has_votes, vote_shares
-from utils.files import write_whole
+from utils.files import write_json, write_whole
 from utils.metrics import (
     Figures,
     categorical_figures,
@@ -171,7 +171,8 @@ def _load_trained(run: Run) -> SERModel:
     """Return the best model of a finished run."""
     data, folder = run.data, run.folder
     if not folder.is_finished:
-        raise RunError(f"{folder.path} holds no finished training; run `python main.py` without --test first")
+        training = script_command("main.py", repeat=RUN_OPTIONS)
+        raise RunError(f"{folder.path} holds no finished training; train it first: `{training}`")
     folder.check_unchanged(data)
     if not data.tests:
         raise RunError(f"{run.config.corpus} has no test split with labels in use; there is nothing to evaluate")

@@ -21,6 +21,7 @@ from experiment_runner.kept_feed import build_feeds
 from experiment_runner.model_description import ModelDescription, spec_augment, upstream_settings, without_place
 from experiment_runner.optimisation import build_optimiser, build_scheduler, make_recordable
 from experiment_runner.preparation import show_left_out
+from experiment_runner.program_version import program_version
 from experiment_runner.recorder import Recorder, recorded_before, show_predictions
 from experiment_runner.run import Run
 from experiment_runner.run_folder import LOG
@@ -103,6 +104,7 @@ def _start(run: Run, assembly: Assembly, checkpoint: Path | None, records: Seque
             **run.setting,
             "data_sha256": run.data.fingerprint(),
             **({"corpus_release": run.data.release} if run.data.release else {}),
+            "program": program_version(),
             "splits": run.data.describe_splits(),
         },
         run.data.left_out_recordings,

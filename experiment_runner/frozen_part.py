@@ -7,7 +7,6 @@ are the outputs of utterances that are always read whole: development, and train
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -28,6 +27,7 @@ from dataset_module.ser_dataset import SERDataset
 from experiment_runner.feeds import begin_pass, decoded, make_loader
 from experiment_runner.interruption import Interrupted
 from experiment_runner.model_description import ModelDescription
+from experiment_runner.program_version import package_version
 from experiment_runner.run import Run
 from net.inputs import Waveforms
 from net.upstream import Upstream
@@ -37,12 +37,26 @@ from utils.dataset.collation import Batch
 from utils.dataset.frame_store import FrameStore, StoreError, kept_bytes, make_room, open_store, store_folder
 from utils.dataset.normalisation import Normalisation
 from utils.dataset.sampling import EVALUATION, BatchItems, evaluation_batches
+from utils.syntax_hash import PROGRAM, hash_sources, sources_of
 
 VERSION = 1
 GIB = 1 << 30
-PROGRAM = Path(__file__).resolve().parents[1]
-SOURCES = ("net/*.py", "utils/data/wav.py", "utils/dataset/normalisation.py")
-"""What the frames are computed by: what other sources computed is computed again."""
+FRAMES_BEGIN_AT = ("dataset_module.ser_dataset", "net.upstream", "utils.upstreams")
+"""What decodes, normalises and encodes: what other code has computed than they and their imports is computed again."""
+SHAPES_NO_FRAME = (
+    "net.augmentation",
+    "net.loss_modules",
+    "utils.commands",
+    "utils.config_text",
+    "utils.data",
+    "utils.dataset.augmentation",
+    "utils.dataset.vote_shares",
+    "utils.files",
+    "utils.git_source",
+    "utils.hub",
+    "utils.model_files",
+)
+"""Imported by those for labels, for augmented utterances, of which nothing is kept, or for where upstreams lie."""
 LIBRARIES = ("torch", "transformers", "soxr", "numpy")
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -302,14 +316,20 @@ def store_key(run: Run, upstream: Upstream, normalisation: Normalisation) -> str
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:40]
 
 
+def frame_sources(program: Path = PROGRAM) -> list[Path]:
+    """Return the sources that frames are computed by: this file, that of its loader, and all that these decode with.
+
+    Args:
+        program: The folder of the program.
+    """
+    here = [program / "experiment_runner" / name for name in ("frozen_part.py", "feeds.py")]
+    return sorted({*sources_of(FRAMES_BEGIN_AT, SHAPES_NO_FRAME, program), *here})
+
+
 @cache
-def _programs() -> str:
-    digest = hashlib.sha256(soundfile.__libsndfile_version__.encode())
-    for path in sorted(path for pattern in SOURCES for path in PROGRAM.glob(pattern)):
-        digest.update(path.read_bytes())
-    for library in LIBRARIES:
-        digest.update(importlib.metadata.version(library).encode())
-    return digest.hexdigest()
+def _programs() -> list[str]:
+    versions = [f"{name} {package_version(name)}" for name in LIBRARIES]
+    return [hash_sources(frame_sources()), f"libsndfile {soundfile.__libsndfile_version__}", *versions]
 
 
 def _processor(device: torch.device) -> str:

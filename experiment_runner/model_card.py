@@ -21,6 +21,7 @@ from experiment_runner.pages import render_markdown
 from experiment_runner.report import CAPTIONS, OWN_SPLIT, PICTURES, StoredRun, cautions, read_run
 from experiment_runner.run_folder import RunError
 from experiment_runner.stored_experiment import known_corpus
+from utils.commands import evaluation_command
 from utils.files import MOST_JSON_BYTES, read_text
 from utils.git_source import is_git_url
 from utils.metrics import Figures
@@ -112,7 +113,7 @@ def _read_split(run: StoredRun, label: str) -> Evaluated:
         figures = document["development"] if is_development else document
         figures["utterances"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RunError(f"{path} cannot be read ({error}); evaluate again: python main.py --test") from error
+        raise RunError(f"{path} cannot be read ({error}); evaluate again: {evaluation_command(run.folder)}") from error
     path = run.folder / PICTURES / f"confusion-{label}.png"  # the others show single recordings' labels
     pictures = ((path, CAPTIONS["confusion"].format(split=label)),) if path.is_file() else ()
     return Evaluated(label, figures, pictures)

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from experiment_runner.precision_names import BF16, FP16, FP32, name_precision
 from net.ser_model_wrapper import SERModelWrapper
 from utils.configuration import ExperimentConfig
 
+DTYPES = {FP32: None, FP16: torch.float16, BF16: torch.bfloat16}
+"""Of autocast."""
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = 1 / 25e4
 """Learning rates at the start and end of one cycle, relative to the highest: the defaults of
@@ -47,24 +50,10 @@ def choose_precision(amp: str, device: torch.device) -> Precision:
     Raises:
         ValueError: Where the device cannot do what is asked.
     """
-    if amp == "off":
-        return Precision(None, 'fp32: amp = "off"')
-    if device.type == "cpu":
-        if amp == "fp16":
-            raise ValueError('amp = "fp16" needs a GPU; use "auto", "bf16" or "off" on the CPU')
-        return Precision(None, "fp32: mixed precision is off on the CPU") if amp == "auto" else _bf16("as asked")
-    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    if amp == "bf16" and not has_bf16:
-        raise ValueError(f'amp = "bf16" is not supported by {torch.cuda.get_device_name()}; use "auto" or "fp16"')
-    if amp == "fp16":
-        return Precision(torch.float16, "fp16 with a gradient scaler: as asked")
-    if has_bf16:
-        return _bf16("the GPU has it" if amp == "auto" else "as asked")
-    return Precision(torch.float16, "fp16 with a gradient scaler: the GPU has no bf16")
-
-
-def _bf16(why: str) -> Precision:
-    return Precision(torch.bfloat16, f"bf16: {why}")
+    is_gpu = device.type == "cuda"
+    has_bf16 = is_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    name, reason = name_precision(amp, torch.cuda.get_device_name() if is_gpu else None, has_bf16)
+    return Precision(DTYPES[name], reason)
 
 
 def build_optimiser(model: SERModelWrapper, config: ExperimentConfig) -> torch.optim.AdamW:

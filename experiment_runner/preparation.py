@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import pandas as pd
-from huggingface_hub import get_token
 
 from experiment_runner.class_names import match_classes
 from experiment_runner.experiment_data import EvaluationSplit, ExperimentData, resolve_data, with_usable
@@ -18,13 +17,14 @@ from experiment_runner.leak_checks import (
     join_trained,
 )
 from experiment_runner.screen import Screen
-from utils.config_loading import ConfigurationError, Plan
+from utils.config_loading import Plan
 from utils.configuration import ExperimentConfig
 from utils.data import Corpus, DataError, load_corpus
 from utils.data.augmentation_files import check_augmentation, find_augmentation, left_out_of_augmentation
 from utils.data.known_recordings import keeping_problem
 from utils.data.leaks import RealFiles
 from utils.data.preflight import MOST_LEFT_OUT, leave_out_unusable, list_problems, recall_content, require_all
+from utils.hub import find_token_problem
 from utils.published import Resolved, resolve_regularisation
 from utils.secrets import read_token
 from utils.upstreams import MODELS_FOLDER, UPSTREAMS, UpstreamError
@@ -41,12 +41,22 @@ class PreparedExperiment:
     data: ExperimentData
 
 
-def prepare(plan: Plan, for_training: bool = True) -> list[PreparedExperiment]:
-    """Read corpora, choose classes and rows, and, where training is to come, look for upstreams and noise.
+class Preparation(NamedTuple):
+    """The experiments of a plan whose data is there, and the problems of all corpora and experiments."""
 
-    Raises:
-        ConfigurationError: With the problems of all corpora and experiments.
-    """
+    experiments: list[PreparedExperiment]
+    problems: list[str]
+
+
+class CheckedRecordings(NamedTuple):
+    """Data of the experiments whose recordings can be used, by name, and the problems of all recordings."""
+
+    data: dict[str, ExperimentData]
+    problems: list[str]
+
+
+def prepare(plan: Plan, for_training: bool = True) -> Preparation:
+    """Read corpora, choose classes and rows, and, where training is to come, look for upstreams and noise."""
     problems: list[str] = []
     needed = dict.fromkeys(name for e in plan.experiments for name in (e.corpus, *e.test_corpora))
     corpora: dict[str, Corpus] = {}
@@ -68,9 +78,7 @@ def prepare(plan: Plan, for_training: bool = True) -> list[PreparedExperiment]:
             if experiment is not None:
                 _collect(problems, place, check_names_and_files, experiment.config, experiment.data, corpora, files)
                 prepared.append(experiment)
-    if problems:
-        raise ConfigurationError(problems)
-    return prepared
+    return Preparation(prepared, problems)
 
 
 def _resolve(resolved: Resolved, corpora: Mapping[str, Corpus]) -> PreparedExperiment:
@@ -176,8 +184,9 @@ def show_plan(experiments: Sequence[PreparedExperiment], screen: Screen) -> None
             )
         if config.upstream_model in UPSTREAMS["built_in"]:
             warnings.append(f"{config.name}: {config.upstream_model} has RANDOM weights: nothing was pre-trained")
-        if config.push_to_hub and read_token("HUGGINGFACE_TOKEN") is None and get_token() is None:
-            warnings.append(f"{config.name}: push_to_hub needs HUGGINGFACE_TOKEN, and none is set; put it into .env")
+        problem = find_token_problem(read_token("HUGGINGFACE_TOKEN")) if config.push_to_hub else None
+        if problem is not None:
+            warnings.append(f"{config.name}: push_to_hub: {problem}; trained runs stay here until then")
     warnings += _font_warnings(experiments)
     unkept = keeping_problem()
     if unkept:
@@ -229,29 +238,27 @@ def _settings(config: ExperimentConfig) -> str:
     return f"{config.epoch} epochs at most, {batch}, {rate} ({config.scheduler}); {stopping}; freeze {config.freeze}"
 
 
-def check_recordings(experiments: Iterable[PreparedExperiment], screen: Screen) -> None:
-    """Decode every recording of every split, unless that was done before, and print what is there.
-
-    Raises:
-        ConfigurationError: With the recordings that cannot be used.
-    """
+def check_recordings(experiments: Iterable[PreparedExperiment], screen: Screen) -> CheckedRecordings:
+    """Decode every recording of every split, unless that was done before, and print what is there."""
     problems: list[str] = []
+    checked: dict[str, ExperimentData] = {}
     rows: dict[tuple[str, str], tuple[str, ...]] = {}
     for experiment in experiments:
         name, tests = experiment.config.corpus, experiment.data.tests
         data = _collect(problems, "", _measure, experiment.config, experiment.data, screen)
         splits = [(name, "train", data.train), (name, "development", data.development)] if data is not None else []
         if data is not None:
+            checked[experiment.config.name] = data
             show_left_out(experiment.config, data, screen)
             _collect(problems, "", check_selection, experiment.config, data)
         trained = None if data is None else join_trained(data.train, data.development)
-        checked = _check_tests(problems, experiment.config, tests, trained, screen)
-        splits += [(test.corpus, test.split, t) for test, t in zip(tests, checked, strict=True) if t is not None]
+        tables = _check_tests(problems, experiment.config, tests, trained, screen)
+        splits += [(test.corpus, test.split, t) for test, t in zip(tests, tables, strict=True) if t is not None]
         rows |= {(corpus, split): _durations(corpus, split, table) for corpus, split, table in splits}
-    if problems:
-        raise ConfigurationError(problems)
     columns = ("corpus", "split", "utterances", "hours", "shortest, s", "mean, s", "longest, s")
-    screen.table("Recordings", columns, list(rows.values()), numeric=range(2, 7), keys=2)
+    if rows:
+        screen.table("Recordings", columns, list(rows.values()), numeric=range(2, 7), keys=2)
+    return CheckedRecordings(checked, problems)
 
 
 def check_test_recordings(config: ExperimentConfig, data: ExperimentData, screen: Screen) -> list[pd.DataFrame]:

@@ -5,30 +5,18 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from experiment_runner.program_version import PACKAGES, package_version, program_version
 from experiment_runner.run import Run
 from utils.upstreams import find_upstream, read_source
 
-PACKAGES = (
-    "torch",
-    "torchaudio",
-    "transformers",
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "soundfile",
-    "soxr",
-    "safetensors",
-)
-
 
 def describe_provenance(run: Run) -> dict[str, Any]:
-    """Return seed, data, the upstream's place on the hub, commit, package versions and machine.
+    """Return seed, data, the upstream's place on the hub, commit, program, package versions and machine.
 
     Raises:
         UpstreamError: Where what is kept beside the upstream cannot be read.
@@ -44,7 +32,8 @@ def describe_provenance(run: Run) -> dict[str, Any]:
         "upstream_revision": source.get("revision"),
         "git_commit": _git_commit(),
         "python": sys.version.split()[0],
-        "packages": {name: version(name) for name in PACKAGES},
+        "program": program_version(),
+        "packages": {name: package_version(name) for name in (*PACKAGES, "safetensors")},
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from huggingface_hub.constants import ENDPOINT
 
-from experiment_runner.checkpoints import CheckpointStore, read_checkpoint, write_json
-from experiment_runner.commands import python_command
+from experiment_runner.checkpoints import CheckpointStore, read_checkpoint
 from experiment_runner.model_card import make_card
 from experiment_runner.model_description import without_place
 from experiment_runner.run import Run
 from experiment_runner.run_folder import RunError
-from utils.files import MOST_JSON_BYTES, fingerprint, read_text, write_whole
+from utils.commands import python_command
+from utils.files import MOST_JSON_BYTES, fingerprint, read_text, write_json, write_whole
 from utils.hf_uploader import Uploaded, upload
+from utils.hub import HubError, find_token_problem
 from utils.model_files import CARD, CONFIG, MANIFEST, MODEL_FILES
 from utils.secrets import read_token
 
@@ -98,8 +99,12 @@ def publish(run: Run) -> None:
         if before.get("state") == _state(folder, repo_id, license_id):
             run.screen.line(f"{run.name}: was uploaded as it is: {before['url']}, revision {before['revision']}")
             return
+        token = read_token("HUGGINGFACE_TOKEN")
+        problem = find_token_problem(token)
+        if problem is not None:
+            raise HubError(problem)
         run.screen.line(f"{run.name}: uploading to {repo_id}")
-        done = upload_run(folder, repo_id, read_token("HUGGINGFACE_TOKEN"), license_id=license_id)
+        done = upload_run(folder, repo_id, token, license_id=license_id)
         run.screen.line(f"{run.name}: uploaded: {done}")
     except Exception as error:  # noqa: BLE001 - whatever keeps it from being uploaded, the run is done
         stated = ["--license", license_id] if license_id else []

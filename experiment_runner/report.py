@@ -40,6 +40,7 @@ from experiment_runner.report_contents import (
     attribute_errors,
     changed_keys,
     class_mistakes,
+    commands_of,
     duration,
     findings_of,
 )
@@ -287,6 +288,7 @@ def _render(run: StoredRun, pictures: Sequence[Path], recordings: Mapping[str, M
         TEMPLATE,
         run=run,
         seed=run.resolved.get("seed", "?"),
+        commands=commands_of(run.folder),
         warnings=_warnings(run),
         ending=_ending(run),
         verdicts=[(split, findings_of(split.predictions, split.figures)) for split in judged],
@@ -361,9 +363,7 @@ def _ending(run: StoredRun) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw and write again for each folder; return 1 where one of them is no run."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiment_runner.report", description="Draw a run's pictures and write its report again."
-    )
+    parser = argparse.ArgumentParser(prog="python -m experiment_runner.report", description="Draw and write again.")
     parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER", help="such as runs/Mine/seed-42")
     parser.add_argument("--with-audio", action="store_true", help="let the page play recordings from this machine")
     parser.add_argument("--config", type=Path, default=Path("config.toml"), help="where they lie; default: %(default)s")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from experiment_runner.pages import number
 from experiment_runner.prediction_columns import attributes_of, classes_of
+from utils.commands import evaluation_command, python_command
 from utils.configuration import with_defaults
 from utils.metrics import Figures, categorical_figures
 
@@ -138,6 +140,12 @@ def _is_same(value: object, default: object) -> bool:
     if isinstance(value, float) and isinstance(default, float):
         return math.isclose(value, default, rel_tol=1e-12)
     return value == default
+
+
+def commands_of(folder: Path) -> dict[str, str]:
+    """Return the commands that a run's report names: `test` evaluates it, `audio` lets the report play recordings."""
+    audio = python_command("experiment_runner.report", ["--with-audio", folder], repeat=["--config"])
+    return {"test": evaluation_command(folder), "audio": audio}
 
 
 def duration(seconds: float | None) -> str:

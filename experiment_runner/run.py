@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,10 +12,10 @@ from experiment_runner.interruption import Interruption
 from experiment_runner.optimisation import Precision, choose_precision
 from experiment_runner.processes import ALONE, Processes
 from experiment_runner.run_folder import RunFolder
+from experiment_runner.run_setting import run_setting
 from experiment_runner.screen import Screen
 from experiment_runner.tracking import Tracking
 from utils.configuration import ExperimentConfig
-from utils.data.augmentation_files import identify_augmentation
 
 
 @dataclass(frozen=True)
@@ -55,15 +54,8 @@ class Run:
     @property
     def setting(self) -> dict[str, object]:
         """What is decided beyond the configuration and decides results with it."""
-        left_out = self.data.left_out_recordings["file"].tolist()
-        names = hashlib.sha256("\n".join(left_out).encode()).hexdigest()[:8]
-        return {
-            "processes": self.processes.ranks,
-            "precision": self.precision.reason,
-            "left_out_recordings": f"{len(left_out)} ({names})" if left_out else "none",
-            "deterministic": self.config.deterministic and self.device.type == "cuda",  # the CPU always is
-            "augmentation_files": identify_augmentation(self.config),
-        }
+        is_gpu = self.device.type == "cuda"
+        return run_setting(self.config, self.data, self.precision.reason, is_gpu, self.processes.ranks)
 
     @property
     def workers(self) -> int:

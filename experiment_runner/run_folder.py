@@ -13,13 +13,14 @@ from typing import Any
 import pandas as pd
 import tomli_w
 
-from experiment_runner.checkpoints import AFRESH, LINKS, NAME, CheckpointStore, write_json
+from experiment_runner.checkpoints import AFRESH, LINKS, NAME, CheckpointStore
 from experiment_runner.experiment_data import ExperimentData
 from experiment_runner.screen import Screen
 from utils.config_text import describe_value
 from utils.configuration import ExperimentConfig, identity_of, with_defaults
 from utils.configuration_regularisation import PUBLISHED, REGULARISATION
-from utils.files import MOST_JSON_BYTES, PARTIAL, read_text, read_toml, write_whole
+from utils.files import MOST_JSON_BYTES, PARTIAL, read_text, read_toml, write_json, write_whole
+from utils.folder_lock import find_obstacle
 from utils.secrets import Redaction
 
 EXPERIMENT = "experiment.toml"
@@ -68,10 +69,26 @@ class RunFolder:
                         "what it points at in its place"
                     )
 
+    def refuse_obstacles(self) -> None:
+        """Refuse to train into what is no folder, or one that cannot be written to.
+
+        Raises:
+            RunError: Names the folder.
+        """
+        for folder in (self.path.parent, self.path):
+            obstacle = find_obstacle(folder, "give the experiment another name") if os.path.lexists(folder) else None
+            if obstacle is not None:
+                raise RunError(obstacle)
+
     @property
     def is_finished(self) -> bool:
         """Whether training ended by its own rules."""
         return (self.path / RESULT).is_file()
+
+    @property
+    def holds_training(self) -> bool:
+        """Whether something was trained, to its end or so far that it can be gone on with."""
+        return self.is_finished or self.checkpoints.has_any
 
     def result(self) -> dict[str, Any]:
         """Return what training found: `stop`, `epochs`, `best_epoch`, `development`, `seconds`.
@@ -129,17 +146,18 @@ class RunFolder:
             screen.warn(f"{problem.removesuffix(AFRESH)}; an older checkpoint is used")
         return found
 
-    def recover(self, data: ExperimentData) -> bool:
-        """Bring back a finished run whose replacement was interrupted before anything of it was saved.
+    def can_recover(self, data: ExperimentData) -> bool:
+        """Whether there is a finished run whose replacement was interrupted before anything of it was saved.
 
         Only if it is still what is asked for.
-
-        Returns:
-            Whether it was brought back.
         """
         if not self.is_being_replaced or self._changes(self._replaced, data):
             return False
-        if self.checkpoints.has_any and not self._changes(self.path, data):
+        return not self.checkpoints.has_any or bool(self._changes(self.path, data))
+
+    def recover(self, data: ExperimentData) -> bool:
+        """Bring back the run that `can_recover` sees; return whether there was one."""
+        if not self.can_recover(data):
             return False
         shutil.rmtree(self.path, ignore_errors=True)
         self._replaced.rename(self.path)

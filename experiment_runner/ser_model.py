@@ -21,6 +21,7 @@ from experiment_runner.checkpoints import (
 from experiment_runner.model_description import ModelDescription, without_place
 from experiment_runner.run_folder import EXPERIMENT
 from net.ser_model_wrapper import SERModelWrapper
+from utils.commands import script_command
 from utils.files import MOST_JSON_BYTES, read_text
 from utils.git_source import is_git_url
 from utils.hf_uploader import Uploaded, upload
@@ -233,5 +234,5 @@ def _find_fetched(name: str, revision: str | None) -> Path | None:
     if is_git_url(name):
         found = f"{folder} holds the revision {source.get('revision')}" if is_there else f"there is nothing in {folder}"
         wanted = f"{name}@{revision}" if revision else name
-        raise CheckpointError(f"{found}; fetch it with `python download_model.py {wanted}`")
+        raise CheckpointError(f"{found}; fetch it with `{script_command('download_model.py', [wanted])}`")
     return None

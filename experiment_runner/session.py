@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -14,26 +14,27 @@ from typing import Any
 import torch
 
 from experiment_runner.checkpoints import CheckpointError
-from experiment_runner.commands import python_command
 from experiment_runner.device import repeatable
 from experiment_runner.evaluate import run_evaluate
 from experiment_runner.experiment import run_train
 from experiment_runner.feeds import NoAnswerError
 from experiment_runner.full_memory import FullMemoryError
 from experiment_runner.interruption import Interrupted, Interruption
-from experiment_runner.optimisation import choose_precision
 from experiment_runner.preparation import PreparedExperiment, check_training_recordings, show_left_out, synthetic_note
 from experiment_runner.processes import ALONE, Processes, ProcessesError
+from experiment_runner.program_version import describe_other_programs
 from experiment_runner.publishing import publish
 from experiment_runner.recorded_steps import RecordingError
 from experiment_runner.report import REPORT, write_report
 from experiment_runner.run import Run
+from experiment_runner.run_decisions import decide_finished, decide_unfinished
 from experiment_runner.run_folder import LOG, LinkError, RunError, RunFolder
 from experiment_runner.screen import Screen
 from experiment_runner.tables import Outcome, show_evaluation, show_training
 from experiment_runner.tracking import Tracking
 from experiment_runner.train import SMALLER_STEPS
-from utils import ConfigurationError, Redaction
+from utils import Redaction
+from utils.commands import python_command
 from utils.data import DataError
 from utils.upstreams import UpstreamError
 
@@ -59,38 +60,6 @@ DISK_REMEDIES = {
     errno.EPERM: "give the permission",
     errno.EIO: "look at the disk",
 }
-
-
-def check_precision(experiments: Iterable[PreparedExperiment], device: torch.device) -> None:
-    """Refuse an `amp` that the device does not have.
-
-    Raises:
-        ConfigurationError: With every experiment that asks for it.
-    """
-    problems = []
-    for experiment in experiments:
-        try:
-            choose_precision(experiment.config.amp, device)
-        except ValueError as error:
-            problems.append(f"{experiment.config.name}: {error}")
-    if problems:
-        raise ConfigurationError(problems)
-
-
-def check_processes(experiments: Iterable[PreparedExperiment], processes: Processes) -> None:
-    """Refuse more processes than an experiment has training utterances.
-
-    Raises:
-        ConfigurationError: With every such experiment.
-    """
-    problems = [
-        f"{e.config.name}: {len(e.data.train)} training utterances are too few for {processes.ranks} processes; start "
-        "fewer processes"
-        for e in experiments
-        if len(e.data.train) < processes.ranks
-    ]
-    if problems:
-        raise ConfigurationError(problems)
 
 
 class Session:
@@ -132,20 +101,30 @@ class Session:
 
     def train(self, retrain: bool) -> list[Outcome]:
         """Train every run that is not finished, or all of them where `retrain` asks for it."""
+        if not retrain:
+            self._tell_other_programs()
         outcomes = [_survive(run, partial(train_run, retrain=retrain)) for run in self._runs]
         show_training(outcomes, self._screen, synthetic_note(self._experiments))
         return outcomes
 
     def evaluate(self) -> list[Outcome]:
         """Evaluate every trained run on the test splits."""
+        self._tell_other_programs()
         outcomes = [_survive(run, evaluate_run) for run in self._runs]
         show_evaluation(outcomes, self._screen, synthetic_note(self._experiments))
         return outcomes
 
+    def _tell_other_programs(self) -> None:
+        """Warn, in one line, of runs that other code or packages made."""
+        runs = [(run.name, run.folder.path) for run in self._runs if run.folder.holds_training]
+        sentence = describe_other_programs(runs)
+        if sentence is not None:
+            self._screen.warn(sentence)
+
 
 def train_run(run: Run, retrain: bool) -> Outcome:
     """Train a run that is not finished, or any where `retrain` asks for it."""
-    before = None if retrain else run.processes.from_main(partial(_finished_before, run))
+    before = run.processes.from_main(partial(_finished_before, run, retrain))
     if before is not None:
         run.processes.from_main(partial(publish, run))
         return Outcome(run.config.name, run.seed, before, "finished before")
@@ -157,12 +136,12 @@ def train_run(run: Run, retrain: bool) -> Outcome:
     return Outcome(run.config.name, run.seed, found, "trained")
 
 
-def _finished_before(run: Run) -> dict[str, Any] | None:
-    if run.folder.recover(run.data):
-        run.screen.line(f"{run.name}: an interrupted --retrain is dropped, the finished run is back")
-    if not run.folder.is_finished:
+def _finished_before(run: Run, retrain: bool) -> dict[str, Any] | None:
+    decision = decide_finished(run.folder, run.data, retrain)
+    if not decision.is_finished:
         return None
-    run.folder.check_unchanged(run.data)
+    if decision.is_recovered and run.folder.recover(run.data):
+        run.screen.line(f"{run.name}: an interrupted --retrain is dropped, the finished run is back")
     run.folder.clear()
     if not (run.folder.path / REPORT).is_file():
         _report(run)
@@ -170,17 +149,15 @@ def _finished_before(run: Run) -> dict[str, Any] | None:
 
 
 def _find_unfinished(run: Run, retrain: bool) -> Path | None:
-    """Return where an interrupted training goes on; `retrain` goes on with its own alone, if it can."""
-    if retrain and not run.folder.is_being_replaced:
-        return None
+    """Return where an interrupted training goes on."""
     try:
-        return run.folder.find_unfinished(run.data, run.setting, run.screen)
-    except (RunError, CheckpointError) as error:
-        if not retrain:
-            show_left_out(run.config, run.data, run.screen)  # it may be what has changed
-            raise
-        run.screen.warn(f"{run.name}: the interrupted retraining starts over: {error}")
-        return None
+        decision = decide_unfinished(run.folder, run.data, run.setting, retrain, run.screen)
+    except (RunError, CheckpointError):
+        show_left_out(run.config, run.data, run.screen)  # it may be what has changed
+        raise
+    if decision.warning:
+        run.screen.warn(f"{run.name}: {decision.warning}")
+    return decision.checkpoint
 
 
 def evaluate_run(run: Run) -> Outcome:

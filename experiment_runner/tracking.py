@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiment_runner.commands import ROOT, python_command
 from experiment_runner.screen import Screen
 from experiment_runner.wandb_copy import change_state, read_state
+from utils.commands import ROOT, python_command
 from utils.configuration import ExperimentConfig
 
 LONGEST_START = 60.0

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from experiment_runner.preparation import PreparedExperiment, prepare
+from experiment_runner.preparation import PreparedExperiment
+from experiment_runner.processes import ALONE
+from experiment_runner.setup_checks import check_setup
 from utils import load_plan
 
 Rows = list[dict[str, str]]
@@ -58,4 +60,4 @@ def prepare_corpus(folder: Path, rows: Rows, *experiments: str, section: str = "
     base = '[base_config]\ncorpus = "MINE"\nupstream_model = "wavlm-tiny-random"\ntracking = "none"\n'
     (folder / "experiments.toml").write_text(base + "".join(entries), encoding="utf-8")
     plan = load_plan(write_corpus(folder, rows, section), folder / "experiments.toml", None)
-    return prepare(plan, for_training=False)
+    return check_setup(plan, None, ALONE, for_training=False).or_refuse()

@@ -252,10 +252,25 @@ def test_the_list_says_what_there_is_and_what_is_needed(tmp_path: Path) -> None:
     assert ["user/own", "user/own", "yes", "", "", ""] in rows
 
 
-def test_what_is_to_be_fetched_has_to_be_said(tmp_path: Path) -> None:
+def test_without_arguments_what_the_list_names_is_fetched(tmp_path: Path) -> None:
     nothing = download(tmp_path, "http://127.0.0.1:9")
-    assert nothing.returncode == 2
-    assert "name models, or give --all for those of the experiment list, or --list" in nothing.stderr
+    assert (nothing.returncode, len(nothing.stderr.splitlines())) == (2, 2), "there is no list"
+    assert "experiments_config.toml: no such file; name another with --experiments FILE" in nothing.stderr
+    (tmp_path / "config.toml").write_text("[E]\nFORMAT = 'emodb'\nPATH_TO_AUDIO = '.'\n")
+    (tmp_path / "experiments_config.toml").write_text(
+        '[base_config]\ncorpus = "E"\nupstream_model = "user/a"\n[[experiments]]\nname = "a"\n'
+        '[[experiments]]\nname = "b"\nconfig_update = { upstream_model = "wavlm-tiny-random" }\n'
+    )
+    for arguments in ((), ("--all",)):
+        done = download(tmp_path, "http://127.0.0.1:9", *arguments)
+        assert (done.returncode, done.stderr.count("cannot be downloaded")) == (1, 1)
+        assert done.stderr.startswith('user/a: "user/a" cannot be downloaded')
+
+
+def test_what_excludes_each_other_is_told(tmp_path: Path) -> None:
+    both = download(tmp_path, "http://127.0.0.1:9", "a/b", "--all")
+    assert both.returncode == 2
+    assert "models, --all (what the experiment list needs) and --list exclude each other" in both.stderr
     two = download(tmp_path, "http://127.0.0.1:9", "a/b", "c/d", "--revision", "v1")
     assert (two.returncode, "--revision goes with one named model" in two.stderr) == (2, True)
 

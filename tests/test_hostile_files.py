@@ -26,7 +26,6 @@ from experiment_runner.checkpoints import (
     CheckpointError,
     read_checkpoint,
     read_state,
-    write_json,
 )
 from experiment_runner.interruption import Interrupted, Interruption
 from experiment_runner.ser_model import SERModel
@@ -38,7 +37,7 @@ from utils.configuration import CorpusConfig
 from utils.data import DataError, load_corpus
 from utils.data.recordings import survey
 from utils.data.shards import INDEX, read_index
-from utils.files import MOST_TOML_BYTES, fingerprint
+from utils.files import MOST_TOML_BYTES, fingerprint, write_json
 from utils.model_files import MANIFEST
 from utils.upstreams import UpstreamError, load_encoder, load_upstream
 

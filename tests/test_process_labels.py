@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -130,3 +131,65 @@ def test_soft_labels_need_ratings(
     assert program.main([str(podcast.labels), "--soft", "--output", str(tmp_path / "x.csv")]) == 2
     assert "holds no votes, which --soft needs; add labels_detailed.csv" in capsys.readouterr().err
     assert not (tmp_path / "x.csv").exists()
+
+
+def write_corpora(folder: Path, *sections: str) -> None:
+    (folder / "config.toml").write_text("".join(sections))
+
+
+def msp(name: str, podcast: SyntheticPodcast) -> str:
+    return f"[{name}]\nPATH_TO_AUDIO = '{podcast.audio}'\nPATH_TO_LABEL = '{podcast.labels}'\n"
+
+
+EMODB = "[E]\nFORMAT = 'emodb'\nPATH_TO_AUDIO = '.'\n"
+
+
+def test_without_arguments_the_msp_podcast_section_is_taken(
+    podcast: SyntheticPodcast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_corpora(tmp_path, EMODB, msp("MSP", podcast))
+    assert program.main([]) == 0
+    assert (tmp_path / "processed_labels.csv").read_bytes() == process(podcast, tmp_path / "x.csv").read_bytes()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "config.toml").rename(tmp_path / "elsewhere" / "config.toml")
+    assert program.main(["--config", "elsewhere/config.toml", "--output", "y.csv"]) == 0
+
+
+def test_of_several_sections_each_is_named_with_its_command(
+    podcast: SyntheticPodcast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_corpora(tmp_path, msp("A", podcast), msp("B", podcast))
+    assert program.main(["--keep-other", "--output", "it's.csv"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == 'config.toml has 2 corpora of FORMAT = "msp-podcast"; name the labels of one:'
+    assert [line.split(": ")[0] for line in told[1:]] == ["A", "B"]
+    words = shlex.split(told[1].removeprefix("A: "))
+    assert Path(words[1]).name == "process_labels_for_categorical.py"
+    assert program.main(words[2:]) == 0
+    assert "Other" in pd.read_csv("it's.csv").columns
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (EMODB, 'config.toml has no corpus of FORMAT = "msp-podcast"; name the release\'s label folder'),
+        (None, "config.toml: no such file; name another with --config FILE"),
+        ("[E]\nFORMAT = 'nothing'\nPATH_TO_AUDIO = '.'\n", "config.toml: E.FORMAT: found"),
+    ],
+)
+def test_without_such_a_section_that_is_said(
+    text: str | None,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        write_corpora(tmp_path, text)
+    assert program.main([]) == 2
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert len(told.splitlines()) == 1

@@ -5,11 +5,13 @@ from __future__ import annotations
 import codecs
 import errno
 import hashlib
+import json
+import math
 import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal, TextIO
@@ -133,6 +135,21 @@ def write_whole(path: Path, content: str | bytes, is_flushed: bool = True) -> No
     """Write text, in UTF-8 and as it stands, or bytes."""
     with whole(path, is_flushed) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write a JSON file that appears whole or not at all; numbers that are not finite become null."""
+    write_whole(path, json.dumps(_without_nan(document), indent=2, allow_nan=False) + "\n")
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return value
 
 
 def abandon(stream: IO[str]) -> None:

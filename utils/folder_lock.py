@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -53,6 +54,26 @@ def locked(folder: Path, otherwise: str) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {started}\n")
         file.flush()
         yield
+
+
+def find_obstacle(folder: Path, otherwise: str) -> str | None:
+    """Say what would keep `locked` from the folder, or it from being made; nothing is made for that.
+
+    Args:
+        folder: The folder.
+        otherwise: See `locked`.
+    """
+    try:
+        if os.path.lexists(folder / LOCK):
+            with locked(folder, otherwise):
+                pass
+        place = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+        with tempfile.TemporaryFile(dir=place):
+            return None
+    except FolderInUseError as error:
+        return str(error)
+    except OSError as error:
+        return f"{folder} cannot be written to ({error.strerror}); {otherwise}, or give the permission"
 
 
 def _explain(folder: Path, path: Path, error: OSError, otherwise: str) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from utils import ConfigurationError, print_error, print_unforeseen, read_token
 from utils.configuration_types import LICENSE_PATTERN, PATTERN_RULES
-from utils.hub import LONGEST_ANSWER, HubError, patient_api, told
+from utils.hub import LONGEST_ANSWER, HubError, find_token_problem, patient_api, told
 from utils.model_files import CARD, METRICS, PROVENANCE
 
 if TYPE_CHECKING:
@@ -67,6 +67,9 @@ def upload(
     Raises:
         HubError: Where the hub does not take it, also after a while.
     """
+    problem = find_token_problem(token)
+    if problem is not None:
+        raise HubError(problem)
     for pause in (*PAUSES, None):
         try:
             return _upload_once(folder, repo_id, token, is_public, message)
@@ -119,13 +122,21 @@ def main(arguments: list[str] | None = None) -> int:
         "--license", type=license_id, metavar="ID", help="of the weights, as the hub names it, such as cc-by-nc-4.0"
     )
     options = parser.parse_args(arguments)
+    try:
+        token = read_token("HUGGINGFACE_TOKEN")
+    except ConfigurationError as error:
+        print_error(error)
+        return WRONG_INPUT
+    problem = find_token_problem(token)
+    if problem is not None:
+        print_error(f"{problem}; the run is as it was, and the same command uploads it then")
+        return FAILED
     from experiment_runner.checkpoints import CheckpointError
     from experiment_runner.interruption import stopped_as_by_keyboard
     from experiment_runner.publishing import upload_run
     from experiment_runner.run_folder import RunError
 
     try:
-        token = read_token("HUGGINGFACE_TOKEN")
         with stopped_as_by_keyboard():
             print(upload_run(options.run, options.repo_id, token, options.public, options.license))
     except (ConfigurationError, RunError, CheckpointError) as error:

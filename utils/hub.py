@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from utils.downloads import UNFINISHED, Progress, RemoteFile, check_room, download, may_pass, no_progress
 from utils.model_files import MANIFEST, MODEL_FILES
-from utils.secrets import read_token
+from utils.secrets import SHORTEST_TOKEN, read_token
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -24,6 +24,8 @@ LONGEST_ANSWER = 15.0
 SLOWEST_ANSWER = 60.0
 """Seconds to wait for it to take in what was uploaded."""
 NOT_FOUND_OR_FORBIDDEN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
+"""What a token can be made of: RFC 6750, "The OAuth 2.0 Authorization Framework: Bearer Token Usage", section 2.1."""
 GIT_ID = re.compile("[0-9a-f]{40,64}")
 
 
@@ -84,6 +86,25 @@ def _remedy(error: BaseException, otherwise: str) -> str:
         accepted = "whether its conditions have been accepted on its page"
         return f"; check its name, HUGGINGFACE_TOKEN in .env{is_set}, and {accepted}"
     return ""
+
+
+def find_token_problem(token: str | None) -> str | None:
+    """Say why nothing can be uploaded with a token, without asking the hub; None where nothing speaks against it.
+
+    Args:
+        token: Of the hub; where None, the one that its client keeps.
+    """
+    from huggingface_hub import get_token
+
+    known = token or get_token()
+    if known is None:
+        return "an upload needs HUGGINGFACE_TOKEN, and none is set; put one that may write into .env"
+    if len(known) < SHORTEST_TOKEN or not BEARER.fullmatch(known):
+        return (
+            "HUGGINGFACE_TOKEN is no token: those of the hub are long, and letters, digits and _ alone; copy it again "
+            "from https://huggingface.co/settings/tokens into .env"
+        )
+    return None
 
 
 def patient_api(token: str | None) -> HfApi:

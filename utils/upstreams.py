@@ -14,6 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from utils.commands import script_command
 from utils.config_text import did_you_mean
 from utils.files import MOST_JSON_BYTES, fingerprint, read_text, whole
 from utils.git_source import PREFIX, GitError, folder_name, is_git_url
@@ -108,17 +109,21 @@ def find_upstream(name: str, models: Path = MODELS_FOLDER) -> Path | None:
         if holds(source, revision):
             return fetched
         raise UpstreamError(
-            f"{fetched} holds the revision {source.get('revision')}, not {revision}; fetch that with `python "
-            f"download_model.py {name}`, or leave @{revision} out"
+            f"{fetched} holds the revision {source.get('revision')}, not {revision}; fetch that with "
+            f"`{_fetching(name)}`, or leave @{revision} out"
         )
     if os.path.isfile(Path(name) / "config.json"):
         return Path(name)
     known = [*UPSTREAMS["short_names"], *UPSTREAMS["built_in"]]
     hint = "" if "/" in hub_id(plain) else f" ({did_you_mean(plain, known)})"
     raise UpstreamError(
-        f'upstream_model "{name}" is not in {models}/ and is no local folder{hint}; fetch it with '
-        f"`python download_model.py {name}`"
+        f'upstream_model "{name}" is not in {models}/ and is no local folder{hint}; fetch it with `{_fetching(name)}`'
     )
+
+
+def _fetching(name: str) -> str:
+    """Return the command that fetches a model."""
+    return script_command("download_model.py", [name])
 
 
 def load_upstream(name: str, settings: dict[str, float], models: Path = MODELS_FOLDER) -> LoadedUpstream:
@@ -143,8 +148,8 @@ def load_upstream(name: str, settings: dict[str, float], models: Path = MODELS_F
         )
     if not _has_safetensors(folder):
         raise UpstreamError(
-            f"{folder} has no {SAFETENSORS}, and weights of other kinds can run code; `python download_model.py "
-            f"{name}` writes a {PICKLE} as one, without running any"
+            f"{folder} has no {SAFETENSORS}, and weights of other kinds can run code; "
+            f"`{_fetching(name)}` writes a {PICKLE} as one, without running any"
         )
     encoder = load_encoder(folder, settings)
     do_normalize = _read_json(folder / "preprocessor_config.json").get("do_normalize")

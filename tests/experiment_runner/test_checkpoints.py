@@ -17,8 +17,8 @@ from experiment_runner.checkpoints import (
     TrainingState,
     read_checkpoint,
     read_state,
-    write_json,
 )
+from utils.files import write_json
 
 WEIGHTS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2])}
 

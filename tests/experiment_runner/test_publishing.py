@@ -129,10 +129,12 @@ def test_no_run_fails_for_the_hub_and_the_same_command_uploads_later(emodb_folde
     with serve_hub(tokens={TOKEN: "user"}) as hub:
         refused = call(hub, tmp_path, *MAIN, token="")
         assert refused.returncode == 0, refused.stdout + refused.stderr
-        assert "push_to_hub needs HUGGINGFACE_TOKEN, and none is set; put it into .env" in refused.stdout
+        missing = "an upload needs HUGGINGFACE_TOKEN, and none is set; put one that may write into .env"
+        assert f"push_to_hub: {missing}" in refused.stdout
         warnings = [line for line in refused.stdout.splitlines() if "not uploaded" in line]
         assert len(warnings) == 2
-        assert '"user/ser-emodb-seed-1" cannot be uploaded: the hub answers 401' in warnings[0]
+        assert f"emodb seed 1: not uploaded ({missing}); to do it later: " in warnings[0]
+        assert hub.requests == []
         assert warnings[0].endswith("-m utils.hf_uploader runs/emodb/seed-1 user/ser-emodb-seed-1 --license mit")
         with serve_fault("cut") as (endpoint, asked):
             cut = call(hub, tmp_path, "-c", CUT, endpoint, *MAIN)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import HubertConfig, HubertModel
 
-from experiment_runner.checkpoints import CheckpointError, read_state, write_json
+from experiment_runner.checkpoints import CheckpointError, read_state
 from experiment_runner.device import repeatable
 from experiment_runner.experiment import run_train
 from experiment_runner.interruption import Interrupted, Interruption
@@ -23,7 +23,7 @@ from tests.experiment_runner.test_train import make_run
 from tests.kill_harness import found_by
 from tests.net.test_upstream import SMALL
 from tests.synthetic_podcast import SyntheticPodcast
-from utils.files import fingerprint
+from utils.files import fingerprint, write_json
 from utils.model_files import MANIFEST
 
 DRAWS = {"layerdrop": 0.3, "mask_time_prob": 0.2, "batch_size": 8, "epoch": 3, "min_epochs": 3, "tracking": "none"}

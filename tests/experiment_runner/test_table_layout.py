@@ -107,7 +107,7 @@ def labels(screen: Screen) -> None:
     show_labels(utterances().rename(columns={"file": "FileName"}), set(), screen)
 
 
-TABLES: dict[str, Callable[[Screen], None]] = {
+TABLES: dict[str, Callable[[Screen], object]] = {
     "Test": lambda screen: show_evaluation(outcomes(), screen, "a note"),
     "Training": lambda screen: show_training(trained(), screen, "a note"),
     "Plan": lambda screen: show_plan(experiments(), screen),

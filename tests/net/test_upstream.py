@@ -349,7 +349,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_upstream_names_the_command_that_fetches_it(tmp_path: Path) -> None:
-    with pytest.raises(UpstreamError, match="python download_model.py wavlm-base-plus"):
+    with pytest.raises(UpstreamError, match=r"download_model\.py wavlm-base-plus"):
         find_upstream("wavlm-base-plus", tmp_path)
     with pytest.raises(UpstreamError, match='did you mean "wavlm-base-plus"'):
         find_upstream("wavlm-base-plsu", tmp_path)

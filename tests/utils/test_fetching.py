@@ -45,7 +45,7 @@ def test_an_upstream_of_the_list_comes_from_git(
     Path("experiments_config.toml").write_text(
         f'[base_config]\ncorpus = "E"\nupstream_model = "{address}@main"\n[[experiments]]\nname = "a"\n'
     )
-    with pytest.raises(UpstreamError, match=re.escape(f"fetch it with `python download_model.py {address}@main`")):
+    with pytest.raises(UpstreamError, match=re.escape(f"download_model.py {address}@main`")):
         find_upstream(f"{address}@main")
     assert download_model.main(["--all"]) == 0
     folder = find_upstream(f"{address}@main")
@@ -71,12 +71,12 @@ def test_a_trained_model_comes_from_git(server: GitServer, tmp_path: Path, capsy
     make_model("wavlm, layer norm", False).save_pretrained(tmp_path / "published")
     publish(server, tmp_path / "published", "lab/model.git")
     address = f"git+{server.address}/lab/model.git"
-    with pytest.raises(CheckpointError, match=re.escape(f"fetch it with `python download_model.py {address}`")):
+    with pytest.raises(CheckpointError, match=re.escape(f"download_model.py {address}`")):
         SERModel.from_pretrained(address)
     assert download_model.main([address]) == 0
     assert SERModel.from_pretrained(address).description.classes
     for name, revision in ((f"{address}@v2", None), (address, "v2")):
-        with pytest.raises(CheckpointError, match=re.escape(f"fetch it with `python download_model.py {address}@v2`")):
+        with pytest.raises(CheckpointError, match=re.escape(f"download_model.py {address}@v2`")):
             SERModel.from_pretrained(name, revision=revision)
     server.tokens.clear()
     server.tokens.add("another")

@@ -26,6 +26,7 @@ from tests.synthetic_podcast import SyntheticPodcast
 from tests.test_hostile_files import resign
 from tests.test_main import write_files
 from utils import hf_uploader
+from utils.hub import HubError, find_token_problem
 
 TOKEN = "hf_a_token_that_writes"
 UPLOADED = {"config.json", "model.safetensors", "manifest.json", "metrics.json", "provenance.json", "README.md"}
@@ -258,3 +259,33 @@ def test_links_and_places_are_not_uploaded(run: Path, tmp_path: Path) -> None:
         gather(copy, tmp_path / "again", "user/model")
     with pytest.raises(RunError, match='"model" cannot be a repository of the hub; name it <user>/<name>'):
         gather(copy, tmp_path / "again", "model")
+
+
+@pytest.mark.parametrize(
+    ("token", "sentence"),
+    [
+        ("", "an upload needs HUGGINGFACE_TOKEN, and none is set; put one that may write into .env"),
+        ("hf_two words", "HUGGINGFACE_TOKEN is no token: "),
+        ('"hf_quoted_token"', "HUGGINGFACE_TOKEN is no token: "),
+        ("hf_töken_of_letters", "HUGGINGFACE_TOKEN is no token: "),
+        ("hf_...", "HUGGINGFACE_TOKEN is no token: "),
+    ],
+)
+def test_without_a_token_an_upload_ends_before_it_begins(
+    token: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run is not there, and no hub either: neither is looked at."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HUGGINGFACE_TOKEN", token)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    monkeypatch.setattr(hf_uploader, "patient_api", lambda token: pytest.fail("the hub was asked"))
+    assert hf_uploader.main(["nowhere", "user/model"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(sentence)
+    assert told.endswith("; the run is as it was, and the same command uploads it then\n")
+    assert len(told.splitlines()) == 1
+    assert not token or token not in told
+    with pytest.raises(HubError, match=sentence.split(":")[0]):
+        hf_uploader.upload(tmp_path, "user/model", token or None)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: TOKEN)
+    assert find_token_problem(None) is None, "the hub's client keeps one"

@@ -18,6 +18,7 @@ from utils.data import TEXT
 from utils.data.listening import Problem, Sound
 from utils.data.table_cache import UNUSABLE, cache_folder
 from utils.files import whole
+from utils.syntax_hash import hash_sources
 
 
 class Header(NamedTuple):
@@ -92,10 +93,8 @@ def _place(corpus: str) -> Path:
 @cache
 def _version() -> bytes:
     """Return a hash of what examines recordings, and of the decoder: what another one found is found again."""
-    digest = hashlib.sha256(soundfile.__libsndfile_version__.encode())
-    for name in EXAMINERS:
-        digest.update(Path(__file__).with_name(name).read_bytes())
-    return digest.hexdigest().encode()
+    sources = hash_sources(Path(__file__).with_name(name) for name in EXAMINERS)
+    return hashlib.sha256(f"{soundfile.__libsndfile_version__} {sources}".encode()).hexdigest().encode()
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:

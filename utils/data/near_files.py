@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from utils.data.recording_names import as_utf8, is_recording
+from utils.data.recording_names import as_utf8, is_recording, walk
 
 DIFFERENCES = {
     "case": "in case",

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from utils.commands import script_command
 from utils.data import DataError
 from utils.data.leaks import MOST_NAMED, audible_content
 from utils.data.near_files import add_near_files
@@ -101,10 +102,12 @@ def _refuse(table: pd.DataFrame, problems: pd.DataFrame, why: str) -> None:
     reasons, near = add_near_files(table, problems)
     named = "; ".join(filter(None, [list_problems(table.loc[problems.index, "path"], reasons), near]))
     is_packed = "problem" in table
+    action = ["pack", corpus] if is_packed else ["audit", corpus, "--deep"]
+    command = script_command("prepare_data.py", action, repeat=["--config"])
     remedy = (
-        f"repair them or remove them from the labels, and pack again with `python prepare_data.py pack {corpus}`"
+        f"repair them or remove them from the labels, and pack again with `{command}`"
         if is_packed
-        else f"repair them or remove them from the labels; `python prepare_data.py audit {corpus} --deep` lists all"
+        else f"repair them or remove them from the labels; `{command}` lists all"
     )
     raise DataError(
         f"{corpus}: {len(problems):,} of {len(table):,} recordings of {split} cannot be used, and {why}: {named}; "

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from utils.files import whole
+from utils.syntax_hash import hash_sources
 
 READERS = Path(__file__).resolve().parent
 CONFIGS = READERS.parents[1] / "configs"
@@ -53,8 +54,8 @@ def key_of(sources: Iterable[Path], settings: str) -> str:
 @cache
 def _readers() -> str:
     """Return a hash of the sources of all readers and of the tables that they translate by."""
-    digest = hashlib.sha256()
-    for path in [*sorted(READERS.glob("*.py")), WORD_FORMS, *sorted(CONFIGS.glob("config_*.json"))]:
+    digest = hashlib.sha256(hash_sources([*READERS.glob("*.py"), WORD_FORMS]).encode())
+    for path in sorted(CONFIGS.glob("config_*.json")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -1,0 +1,150 @@
+"""`main.py --check`: everything that can be said before a training, with all problems; nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from experiment_runner.checkpoints import CheckpointError
+from experiment_runner.device_facts import DeviceFacts, DeviceSurvey
+from experiment_runner.experiment_data import ExperimentData
+from experiment_runner.precision_names import name_precision
+from experiment_runner.preparation import PreparedExperiment, check_recordings, show_plan
+from experiment_runner.processes import ALONE
+from experiment_runner.program_version import describe_other_programs
+from experiment_runner.run_decisions import decide_finished, decide_unfinished
+from experiment_runner.run_folder import RunError, RunFolder
+from experiment_runner.run_setting import run_setting
+from experiment_runner.screen import Screen
+from experiment_runner.setup_checks import check_setup
+from utils import ConfigurationError, Plan, print_error
+
+
+class ExpectedRuns(NamedTuple):
+    """What training would do.
+
+    Attributes:
+        rows: Experiment, seed and what becomes of the run.
+        problems: Why runs are refused.
+    """
+
+    rows: list[tuple[str, str, str]]
+    problems: list[str]
+
+
+def check_plan(
+    plan: Plan, device: DeviceSurvey, output: Path, retrain: bool, problems: Iterable[str], screen: Screen
+) -> bool:
+    """Check a list, and show what would be trained; problems are printed as soon as they are known.
+
+    Args:
+        plan: The list.
+        device: Where it is to run.
+        output: The output folder of the command.
+        retrain: Whether finished runs are to be trained again.
+        problems: What is known to be wrong already.
+        screen: Where everything is shown.
+
+    Returns:
+        Whether all is well.
+
+    Raises:
+        ConfigurationError: With the problems of recordings and runs.
+    """
+    setup = check_setup(plan, device.facts, ALONE)
+    early = [*problems, *setup.problems]
+    if early:  # decoding may take minutes, which nobody should have to wait for to read these
+        print_error(ConfigurationError(early))
+    if setup.experiments:
+        show_plan(setup.experiments, screen)
+    if device.note is not None:
+        screen.line(device.note)
+    recordings = check_recordings(setup.experiments, screen)
+    runs = expect_runs(setup.experiments, recordings.data, output, device.facts, retrain, screen)
+    if runs.rows:
+        screen.table("Runs", ("experiment", "seed", "training"), runs.rows, numeric=range(1, 2), keys=2, prose=[2])
+    _show_warnings(setup.experiments, output, retrain, screen)
+    if recordings.problems or runs.problems:
+        raise ConfigurationError([*recordings.problems, *runs.problems])
+    return not early
+
+
+def expect_runs(
+    experiments: Sequence[PreparedExperiment],
+    checked: Mapping[str, ExperimentData],
+    output: Path,
+    device: DeviceFacts | None,
+    retrain: bool,
+    screen: Screen,
+) -> ExpectedRuns:
+    """Find out what becomes of each run, as training does.
+
+    Args:
+        experiments: The list.
+        checked: Data of those experiments whose recordings can be used, by name.
+        output: The output folder.
+        device: Where they are to be trained; None where that is not known.
+        retrain: Whether finished runs are to be trained again.
+        screen: Where damaged checkpoints are told.
+    """
+    expected = ExpectedRuns([], [])
+    for experiment in experiments:
+        for seed in experiment.config.seeds:
+            name, folder = experiment.config.name, RunFolder(output, experiment.config, seed)
+            try:
+                text = _expect(experiment, folder, checked.get(name), device, retrain, screen)
+            except (RunError, CheckpointError) as error:
+                text = "refused"
+                expected.problems.append(f"{name} seed {seed}: {error}")
+            expected.rows.append((name, str(seed), text))
+    return expected
+
+
+def _expect(
+    experiment: PreparedExperiment,
+    folder: RunFolder,
+    checked: ExperimentData | None,
+    device: DeviceFacts | None,
+    retrain: bool,
+    screen: Screen,
+) -> str:
+    """Say what becomes of one run."""
+    folder.refuse_links()
+    decision = decide_finished(folder, experiment.data, retrain)
+    if decision.is_finished:
+        return decision.describe(retrain)
+    if checked is None:
+        return "refused, for its recordings"
+    config = experiment.config
+    precision = _precision_of(config.amp, device)
+    setting = run_setting(config, checked, precision, device is None or device.gpu is not None, ranks=1)
+    is_there = folder.is_finished
+    decision = decide_unfinished(folder, checked, setting, retrain, screen)
+    if decision.warning:
+        screen.warn(f"{config.name} seed {folder.seed}: {decision.warning}")
+    return decision.describe(retrain and is_there)
+
+
+def _precision_of(amp: str, device: DeviceFacts | None) -> str | None:
+    """Return the reason of a precision; None where it is not known, or is a problem already."""
+    if device is None:
+        return None
+    try:
+        return name_precision(amp, device.gpu, device.has_bf16).reason
+    except ValueError:
+        return None
+
+
+def _show_warnings(experiments: Sequence[PreparedExperiment], output: Path, retrain: bool, screen: Screen) -> None:
+    for experiment in experiments:
+        config = experiment.config
+        if not experiment.data.tests:
+            screen.warn(
+                f"{config.name}: {config.corpus} has no test split with labels in use; --test evaluates nothing"
+            )
+    folders = [RunFolder(output, e.config, seed) for e in experiments for seed in e.config.seeds]
+    runs = [(f"{folder.config.name} seed {folder.seed}", folder.path) for folder in folders if folder.holds_training]
+    others = None if retrain else describe_other_programs(runs)
+    if others is not None:
+        screen.warn(others)

@@ -1,0 +1,75 @@
+"""What keeps a list from being run, found before anything is trained: training and `--check` ask the same function.
+
+A new check is a function from the experiments to sentences, and a line of `check_setup`. Without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from experiment_runner.device_facts import DeviceFacts
+from experiment_runner.precision_names import name_precision
+from experiment_runner.preparation import PreparedExperiment, prepare
+from experiment_runner.processes import Processes
+from utils.config_loading import ConfigurationError, Plan
+
+
+class Setup(NamedTuple):
+    """A list that was looked at.
+
+    Attributes:
+        experiments: Those whose data is there.
+        problems: Why it cannot be run; empty where it can.
+    """
+
+    experiments: list[PreparedExperiment]
+    problems: list[str]
+
+    def or_refuse(self) -> list[PreparedExperiment]:
+        """Return the experiments.
+
+        Raises:
+            ConfigurationError: With all problems, where there are any.
+        """
+        if self.problems:
+            raise ConfigurationError(self.problems)
+        return self.experiments
+
+
+def check_setup(plan: Plan, device: DeviceFacts | None, processes: Processes, for_training: bool = True) -> Setup:
+    """Read labels, choose classes and rows, and find everything that keeps the list from being run.
+
+    Args:
+        plan: The list.
+        device: Where it is to run; None where that is not known, and nothing is asked of it.
+        processes: That work on it together.
+        for_training: Whether it is to be trained: upstreams and noise must be there then.
+    """
+    prepared = prepare(plan, for_training)
+    problems = list(prepared.problems)
+    if device is not None:
+        problems += precision_problems(prepared.experiments, device)
+    problems += process_problems(prepared.experiments, processes)
+    return Setup(prepared.experiments, problems)
+
+
+def precision_problems(experiments: Iterable[PreparedExperiment], device: DeviceFacts) -> list[str]:
+    """Name every experiment whose `amp` the device does not have."""
+    problems = []
+    for experiment in experiments:
+        try:
+            name_precision(experiment.config.amp, device.gpu, device.has_bf16)
+        except ValueError as error:
+            problems.append(f"{experiment.config.name}: {error}")
+    return problems
+
+
+def process_problems(experiments: Iterable[PreparedExperiment], processes: Processes) -> list[str]:
+    """Name every experiment that has fewer training utterances than there are processes."""
+    return [
+        f"{e.config.name}: {len(e.data.train)} training utterances are too few for {processes.ranks} processes; start "
+        "fewer processes"
+        for e in experiments
+        if len(e.data.train) < processes.ranks
+    ]
