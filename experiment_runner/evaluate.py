@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dataset_module.ser_dataset import Labels, SERDataset
+from experiment_runner.collapse import chance, remarks
 from experiment_runner.experiment_data import EvaluationSplit, ExperimentData
 from experiment_runner.feeds import begin_pass, decoded, make_loader
 from experiment_runner.full_memory import names_in
@@ -32,6 +33,7 @@ from utils.metrics import (
     categorical_figures,
     dimensional_figures,
     group_figures,
+    over_present_classes,
     rater_divergence,
     split_head_mid_tail,
 )
@@ -95,28 +97,38 @@ def figures_from_predictions(predictions: pd.DataFrame, groups: Mapping[str, Seq
         groups: Head, mid and tail classes.
 
     Returns:
-        `utterances` (rows), the figures of `utils.metrics` over them, with `groups`; where genders are known, the same
-        `by_gender`; where they were predicted, `gender_accuracy`.
+        `utterances` (rows), the figures of `utils.metrics` over those that are labelled, with `groups`; `chance`, where
+        any row has a class, and `remarks`, see `collapse`; where genders are known, the same figures `by_gender`, the
+        means over classes over those that occur in the gender, which `classes` names; where genders were predicted,
+        `gender_accuracy`.
     """
     figures = _emotion_figures(predictions, groups)
+    if figures.get("labelled"):
+        figures["chance"] = chance(predictions)
+    figures["remarks"] = remarks(predictions)
     if "gender" in predictions:
         known = predictions[predictions["gender"].notna()]
-        figures["by_gender"] = {gender: _emotion_figures(rows, groups) for gender, rows in known.groupby("gender")}
+        by_gender = known.groupby("gender")
+        figures["by_gender"] = {gender: _emotion_figures(rows, groups, True) for gender, rows in by_gender}
         if "gender_prediction" in predictions and len(known):
             figures["gender_accuracy"] = float((known["gender"] == known["gender_prediction"]).mean())
     return figures
 
 
-def _emotion_figures(predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> Figures:
+def _emotion_figures(predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]], is_part: bool = False) -> Figures:
+    """Return the figures of a split, or of a part of it, whose means are over the classes that occur there."""
     figures: Figures = {"utterances": len(predictions)}
     classes = [name.removeprefix("prob_") for name in predictions.columns if name.startswith("prob_")]
     if classes:
         labelled = predictions[predictions["label"].notna()]
         if labelled.empty:
-            figures |= dict.fromkeys(("macro_f1", "weighted_f1", "accuracy", "uar"))  # a split without emotions
+            nothing = dict.fromkeys(("macro_f1", "weighted_f1", "accuracy", "uar"))
+            figures |= {"labelled": 0, **nothing}  # a split without emotions
         else:
-            figures |= categorical_figures(list(labelled["label"]), list(labelled["prediction"]), classes)
-            figures["groups"] = group_figures(figures["per_class"], groups)
+            over_classes = categorical_figures(list(labelled["label"]), list(labelled["prediction"]), classes)
+            figures |= over_present_classes(over_classes) if is_part else over_classes
+            counted = figures.get("classes", classes)
+            figures["groups"] = group_figures({name: figures["per_class"][name] for name in counted}, groups)
     if classes and f"share_{classes[0]}" in predictions:
         shares, probabilities = (predictions[[f"{kind}_{name}" for name in classes]] for kind in ("share", "prob"))
         figures["rater_divergence"] = rater_divergence(shares.to_numpy(np.float64), probabilities.to_numpy(np.float64))
@@ -243,6 +255,14 @@ def _keep_split(run: Run, label: str, predictions: pd.DataFrame, figures: Figure
     path.parent.mkdir(exist_ok=True)
     write_json(path, {"split": label, "checkpoint": checkpoint, **figures})
     run.screen.line(f"{run.name}: {label}: {folder / 'predictions' / label}.csv")
+    for remark in figures["remarks"]:
+        run.screen.warn(f"{run.name}: {label}: {remark}")
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read `predictions/<split>.csv`; only an empty field is a missing value, whatever a class is called."""
+    text = dict.fromkeys(("file", "label", "prediction"), str)
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
 
 
 def write_predictions(path: Path, predictions: pd.DataFrame) -> None:

@@ -15,14 +15,16 @@ import numpy as np
 import torch
 
 from experiment_runner.checkpoints import TrainingState, read_checkpoint, read_state
+from experiment_runner.collapse import remarks
 from experiment_runner.early_stopping import HybridEarlyStopping
+from experiment_runner.evaluate import read_predictions
 from experiment_runner.full_memory import names_in
 from experiment_runner.kept_feed import build_feeds
 from experiment_runner.model_description import ModelDescription, spec_augment, upstream_settings, without_place
 from experiment_runner.optimisation import build_optimiser, build_scheduler, make_recordable
 from experiment_runner.preparation import show_left_out
 from experiment_runner.program_version import program_version
-from experiment_runner.recorder import Recorder, recorded_before, show_predictions
+from experiment_runner.recorder import DEVELOPMENT_PREDICTIONS, Recorder, recorded_before, show_predictions
 from experiment_runner.run import Run
 from experiment_runner.run_folder import LOG
 from experiment_runner.train import Trainer, TrainerParts
@@ -116,6 +118,8 @@ def _finish(run: Run, recorder: Recorder, stop: str) -> dict[str, Any]:
     result = recorder.result(stop)
     run.folder.finish(result)
     run.screen.line(f"{run.name}: finished; best epoch {result['best_epoch']}; {run.folder.path}")
+    for remark in remarks(read_predictions(run.folder.path / "predictions" / DEVELOPMENT_PREDICTIONS)):
+        run.screen.warn(f"{run.name}: development, epoch {result['best_epoch']}: {remark}")
     return result
 
 
@@ -225,8 +229,8 @@ def _most_frames(run: Run, upstream: Upstream) -> int | None:
     is_single = run.processes.ranks * config.accumulation_steps == 1
     if not (run.records_steps and has_kernels and is_single and upstream.is_frozen):
         return None
-    seconds = np.sort(run.data.train["seconds"].to_numpy(np.float64).clip(max=config.max_seconds))
-    longest = seconds[-config.batch_size :] * SAMPLE_RATE_HZ
+    batches = training_batches(run)
+    longest = np.sort(batches.seconds)[-batches.most_rows :] * SAMPLE_RATE_HZ
     return sum(upstream.frame_counts(longest.astype(np.int64).tolist()))
 
 

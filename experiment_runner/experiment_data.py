@@ -279,6 +279,12 @@ def _check_training(
             f"{config.name}: {what} no training example in {config.corpus}; list the others under classes = [...], or "
             "correct the labels"
         )
+    if len(classes) == 1:
+        raise DataError(
+            f'{config.name}: every labelled row of {config.corpus} in use is "{classes[0]}", and a model of one class '
+            "is always right; correct the labels, list two classes or more under classes = [...], or set task = "
+            '"dimensional"'
+        )
     for split in ("train", "development"):
         if config.is_categorical and not by_split[split]["emotion"].isin(list(classes)).any():
             raise DataError(f"{config.name}: no {split} row of {config.corpus} has an emotion; correct the labels")

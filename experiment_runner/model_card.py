@@ -19,6 +19,7 @@ from experiment_runner.model_card_facts import data_rows, describe_upstream, out
 from experiment_runner.model_card_snippet import complete_snippet
 from experiment_runner.pages import render_markdown
 from experiment_runner.report import CAPTIONS, OWN_SPLIT, PICTURES, StoredRun, cautions, read_run
+from experiment_runner.row_counts import describe_part, show_labelled, show_present
 from experiment_runner.run_folder import RunError
 from experiment_runner.stored_experiment import known_corpus
 from utils.commands import evaluation_command
@@ -112,11 +113,20 @@ def _read_split(run: StoredRun, label: str) -> Evaluated:
         document = json.loads(read_text(path, MOST_JSON_BYTES))
         figures = document["development"] if is_development else document
         figures["utterances"]
+        figures = _of_predictions(run, label, figures)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{path} cannot be read ({error}); evaluate again: {evaluation_command(run.folder)}") from error
     path = run.folder / PICTURES / f"confusion-{label}.png"  # the others show single recordings' labels
     pictures = ((path, CAPTIONS["confusion"].format(split=label)),) if path.is_file() else ()
     return Evaluated(label, figures, pictures)
+
+
+def _of_predictions(run: StoredRun, label: str, figures: Figures) -> Figures:
+    """Return the figures of a split as its predictions give them today, as in the report beside it.
+
+    They are those that were written, but for what an earlier release counted otherwise, such as figures by gender.
+    """
+    return next((split.figures for split in run.splits if split.label == label), figures)
 
 
 def _metadata(run: StoredRun, tests: list[Evaluated], repo_id: str, license_id: str | None) -> ModelCardData:
@@ -179,6 +189,9 @@ def _render(
         splits=splits,
         tests=tests,
         detailed=tests or [development],
+        labelled=show_labelled,
+        present=show_present,
+        describe_part=describe_part,
         foreign=[test.label for test in tests if not OWN_SPLIT.fullmatch(test.label)],
         figures=[(key, name) for key, name in FIGURES if any(key in split.figures for split in splits)],
         group_of={name: group for group, members in run.groups.items() for name in members},

@@ -16,7 +16,9 @@ from experiment_runner.leak_checks import (
     check_test_samples,
     join_trained,
 )
+from experiment_runner.processes import ALONE, Processes
 from experiment_runner.screen import Screen
+from experiment_runner.step_rows import with_checked_steps
 from utils.config_loading import Plan
 from utils.configuration import ExperimentConfig
 from utils.data import Corpus, DataError, load_corpus
@@ -55,8 +57,14 @@ class CheckedRecordings(NamedTuple):
     problems: list[str]
 
 
-def prepare(plan: Plan, for_training: bool = True) -> Preparation:
-    """Read corpora, choose classes and rows, and, where training is to come, look for upstreams and noise."""
+def prepare(plan: Plan, for_training: bool = True, processes: Processes = ALONE) -> Preparation:
+    """Read corpora, choose classes and rows, and, where training is to come, look for upstreams, noise and labels.
+
+    Args:
+        plan: The experiment list.
+        for_training: Whether training is to come, or a check of it.
+        processes: That would train together.
+    """
     problems: list[str] = []
     needed = dict.fromkeys(name for e in plan.experiments for name in (e.corpus, *e.test_corpora))
     corpora: dict[str, Corpus] = {}
@@ -77,8 +85,18 @@ def prepare(plan: Plan, for_training: bool = True) -> Preparation:
             experiment = _collect(problems, place, _resolve, numbers, corpora)
             if experiment is not None:
                 _collect(problems, place, check_names_and_files, experiment.config, experiment.data, corpora, files)
+                if for_training:
+                    experiment = _with_checked_steps(problems, place, experiment, processes)
                 prepared.append(experiment)
     return Preparation(prepared, problems)
+
+
+def _with_checked_steps(
+    problems: list[str], place: str, experiment: PreparedExperiment, processes: Processes
+) -> PreparedExperiment:
+    """Return an experiment with warnings of its steps; one whose steps are refused still has its recordings checked."""
+    data = _collect(problems, place, with_checked_steps, experiment.config, experiment.data, processes)
+    return experiment if data is None else replace(experiment, data=data)
 
 
 def _resolve(resolved: Resolved, corpora: Mapping[str, Corpus]) -> PreparedExperiment:

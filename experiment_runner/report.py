@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiment_runner.evaluate import FIGURES, class_groups, figures_from_predictions
+from experiment_runner.evaluate import FIGURES, class_groups, figures_from_predictions, read_predictions
 from experiment_runner.pages import number, render_page
 from experiment_runner.picture_fonts import font_note
 from experiment_runner.picture_style import COLUMN_INCHES, DOTS_PER_INCH, save_picture
@@ -44,6 +44,7 @@ from experiment_runner.report_contents import (
     duration,
     findings_of,
 )
+from experiment_runner.row_counts import describe_part, show_labelled, show_present
 from experiment_runner.run_folder import METRICS, RESULT, SKIPPED, RunError
 from experiment_runner.stored_experiment import has_random_upstream, read_experiment, synthetic_corpora
 from utils.config_loading import ConfigurationError
@@ -194,12 +195,6 @@ def _split_order(path: Path) -> tuple[bool, bool, int, str]:
     return path.stem != "development", OWN_SPLIT.fullmatch(path.stem) is None, len(path.stem), path.stem
 
 
-def read_predictions(path: Path) -> pd.DataFrame:
-    """Read `predictions/<split>.csv`; only an empty field is a missing value, whatever a class is called."""
-    text = dict.fromkeys(("file", "label", "prediction"), str)
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
-
-
 def draw_pictures(folder: Path) -> list[Path]:
     """Write the pictures of a run into `pictures/`, each as PNG and as PDF.
 
@@ -299,6 +294,9 @@ def _render(run: StoredRun, pictures: Sequence[Path], recordings: Mapping[str, M
         figures=[(key, title) for key, title in FIGURES if any(key in split.figures for split in run.splits)],
         detailed=[split for split in judged if "per_class" in split.figures],
         gendered=[split for split in run.splits if split.figures.get("by_gender")],
+        labelled=show_labelled,
+        present=show_present,
+        describe_part=describe_part,
         group_of={name: group for group, members in run.groups.items() for name in members},
         pictures=[_embedded(path) for path in pictures if path.suffix == ".png"],
     )
@@ -334,11 +332,12 @@ def cautions(run: StoredRun) -> list[str]:
 
 
 def _warnings(run: StoredRun) -> list[str]:
-    """Return what stands above a report: cautions, and what could not be used."""
+    """Return what stands above a report: cautions, what could not be used, and figures that say less than they seem."""
     warnings = cautions(run)
     left_out = run.resolved.get("left_out_recordings", "none")
     if left_out != "none":
         warnings.append(f"Training recordings that could not be used and were left out: {left_out}, see {SKIPPED}.")
+    warnings += [f"{split.label}: {remark}." for split in run.splits for remark in split.figures["remarks"]]
     return warnings + list(run.problems)
 
 

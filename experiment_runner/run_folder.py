@@ -19,6 +19,7 @@ from experiment_runner.screen import Screen
 from utils.config_text import describe_value
 from utils.configuration import ExperimentConfig, identity_of, with_defaults
 from utils.configuration_regularisation import PUBLISHED, REGULARISATION
+from utils.dataset.sampling import count_steps_before_joining
 from utils.files import MOST_JSON_BYTES, PARTIAL, read_text, read_toml, write_json, write_whole
 from utils.folder_lock import find_obstacle
 from utils.secrets import Redaction
@@ -29,6 +30,8 @@ METRICS = "metrics.jsonl"
 TRACKING = "tracking"
 LOG = "train.log"
 SKIPPED = "skipped.csv"
+STEPS_PER_EPOCH = "steps_per_epoch"
+"""A setting: optimiser steps of an epoch. Runs begun before it was kept joined no last step of a single utterance."""
 
 
 class RunError(Exception):
@@ -180,11 +183,25 @@ class RunFolder:
         ]
         for key, value in setting.items():
             then, today = (str(text).partition(":")[0] for text in (resolved.get(key, value), value))
-            if then != today:
+            if then != today and key != STEPS_PER_EPOCH:
                 changed.append(f"{key} {then} -> {today}")
         if fingerprint != data.fingerprint():
             changed.append("training or development data (files, splits, speakers, labels or scale)")
+        if not changed and STEPS_PER_EPOCH in setting:
+            changed += self._changed_steps(resolved, data, setting[STEPS_PER_EPOCH])
         return changed
+
+    def _changed_steps(self, resolved: Mapping[str, Any], data: ExperimentData, today: object) -> list[str]:
+        """Name another number of optimiser steps, which only the program itself can have changed."""
+        ranks = resolved.get("processes", 1)
+        effective = self.config.batch_size * self.config.accumulation_steps * ranks
+        then = resolved.get(STEPS_PER_EPOCH, count_steps_before_joining(len(data.train), effective, ranks))
+        if then == today:
+            return []
+        return [
+            f"optimiser steps an epoch {then} -> {today} (a last step of a single utterance now joins the one before; "
+            "the release that began this run took it by itself, and can still finish it)"
+        ]
 
     def start(self, resolved: dict[str, Any], left_out: pd.DataFrame) -> None:
         """Begin afresh; an earlier run is kept aside until this one has finished.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 
 from experiment_runner.experiment_data import ExperimentData
+from experiment_runner.run_folder import STEPS_PER_EPOCH
 from utils.configuration import ExperimentConfig
 from utils.data.augmentation_files import identify_augmentation
+from utils.dataset.sampling import count_steps
 
 
 def run_setting(
@@ -29,4 +31,5 @@ def run_setting(
         "left_out_recordings": f"{len(left_out)} ({names})" if left_out else "none",
         "deterministic": config.deterministic and is_gpu,  # the CPU always is
         "augmentation_files": identify_augmentation(config),
+        STEPS_PER_EPOCH: count_steps(len(data.train), config.batch_size * config.accumulation_steps * ranks, ranks),
     }

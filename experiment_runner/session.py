@@ -26,6 +26,7 @@ from experiment_runner.program_version import describe_other_programs
 from experiment_runner.publishing import publish
 from experiment_runner.recorded_steps import RecordingError
 from experiment_runner.report import REPORT, write_report
+from experiment_runner.row_counts import count_labelled, show_labelled
 from experiment_runner.run import Run
 from experiment_runner.run_decisions import decide_finished, decide_unfinished
 from experiment_runner.run_folder import LOG, LinkError, RunError, RunFolder
@@ -127,13 +128,18 @@ def train_run(run: Run, retrain: bool) -> Outcome:
     before = run.processes.from_main(partial(_finished_before, run, retrain))
     if before is not None:
         run.processes.from_main(partial(publish, run))
-        return Outcome(run.config.name, run.seed, before, "finished before")
+        return Outcome(run.config.name, run.seed, before, "finished before", _development_rows(run))
     run = run.with_data(run.processes.from_main(partial(check_training_recordings, run.config, run.data, run.screen)))
     checkpoint = run.processes.from_main(partial(_find_unfinished, run, retrain))
     found = run_train(run, checkpoint)
     run.processes.from_main(partial(_report, run))
     run.processes.from_main(partial(publish, run))
-    return Outcome(run.config.name, run.seed, found, "trained")
+    return Outcome(run.config.name, run.seed, found, "trained", _development_rows(run))
+
+
+def _development_rows(run: Run) -> str:
+    """Return the n of the development figures."""
+    return show_labelled(count_labelled(run.data.development, run.data.classes, run.data.attributes))
 
 
 def _finished_before(run: Run, retrain: bool) -> dict[str, Any] | None:

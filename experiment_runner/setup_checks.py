@@ -46,7 +46,7 @@ def check_setup(plan: Plan, device: DeviceFacts | None, processes: Processes, fo
         processes: That work on it together.
         for_training: Whether it is to be trained: upstreams and noise must be there then.
     """
-    prepared = prepare(plan, for_training)
+    prepared = prepare(plan, for_training, processes)
     problems = list(prepared.problems)
     if device is not None:
         problems += precision_problems(prepared.experiments, device)

@@ -19,10 +19,11 @@ import numpy as np
 import pandas as pd
 
 from experiment_runner.checkpoints import CheckpointError
+from experiment_runner.evaluate import read_predictions
 from experiment_runner.interruption import stopped_as_by_keyboard
 from experiment_runner.prediction import predict
 from experiment_runner.publishing import gather
-from experiment_runner.report import read_predictions, read_run
+from experiment_runner.report import read_run
 from experiment_runner.run_folder import RunError
 from experiment_runner.screen import Screen
 from experiment_runner.ser_model import SERModel

@@ -38,10 +38,10 @@ def test_gender_is_trained_beside_the_emotions_and_every_figure_told_by_gender(
     figures = json.loads((run / "evaluation" / "test1.json").read_text())
     expected = accuracy_score(predictions["gender"], predictions["gender_prediction"])
     assert figures["gender_accuracy"] == pytest.approx(expected)
-    classes = [name.removeprefix("prob_") for name in predictions.columns if name.startswith("prob_")]
     for gender, rows in predictions.groupby("gender"):
         known = rows[rows["label"].notna()]
-        expected = f1_score(known["label"], known["prediction"], labels=classes, average="macro", zero_division=0)
+        present = sorted(set(known["label"]))
+        expected = f1_score(known["label"], known["prediction"], labels=present, average="macro", zero_division=0)
         assert figures["by_gender"][gender]["macro_f1"] == pytest.approx(expected)
         assert figures["by_gender"][gender]["labelled"] == len(known)
         assert figures["by_gender"][gender]["utterances"] == len(rows) > len(known)

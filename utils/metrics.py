@@ -61,6 +61,28 @@ def categorical_figures(truth: Sequence[str], prediction: Sequence[str], classes
     }
 
 
+def over_present_classes(figures: Figures) -> Figures:
+    """Return categorical figures whose means over classes are over those that occur in the truth.
+
+    For a group of a split's utterances, such as one gender: which classes occur in it is an accident of the group, and
+    a class that it lacks would count as 0 however good the model is.
+
+    Args:
+        figures: As `categorical_figures` returns them.
+
+    Returns:
+        The same, with `classes` (those that occur), and `macro_f1` and `uar` over these.
+    """
+    present = [name for name, row in figures["per_class"].items() if row["support"]]
+    rows = [figures["per_class"][name] for name in present]
+    means = {"macro_f1": "f1", "uar": "recall"}
+    return {
+        **figures,
+        "classes": present,
+        **{mean: float(np.mean([row[kind] for row in rows])) for mean, kind in means.items()},
+    }
+
+
 def split_head_mid_tail(counts: Mapping[str, int]) -> dict[str, list[str]]:
     """Group classes by their share of the training split: head >= 1/C, tail < 1/(8 C), mid between."""
     total, number = sum(counts.values()), len(counts)
@@ -116,29 +138,52 @@ def rater_divergence(shares: Numbers, probabilities: Numbers) -> float:
     return float((votes * logarithms).sum(axis=1).mean())
 
 
+def is_constant(values: Numbers) -> bool:
+    """Return whether values differ by no more than a few units in the last place, as one number computed twice may.
+
+    The range decides: the mean of equal numbers may differ from each of them by rounding, and so may their deviations
+    from it from 0.
+    """
+    return len(values) > 0 and bool(np.ptp(values) <= _rounding(values))
+
+
+def _rounding(*values: Numbers) -> float:
+    """Return how far numbers of this size may lie apart by rounding alone: four units in the last place."""
+    largest = max(float(np.abs(part).max()) for part in values)
+    return max(4 * float(np.finfo(np.result_type(part, np.float16)).eps) * largest for part in values)
+
+
 def concordance(truth: Numbers, prediction: Numbers) -> float:
     """Return the concordance correlation coefficient, with population moments.
 
-    CCC = 2 cov(x, y) / (var(x) + var(y) + (mean(x) − mean(y))²). NaN for fewer than two values, and where truth and
-    prediction are the same constant, for which it is not defined.
+    CCC = 2 cov(x, y) / (var(x) + var(y) + (mean(x) − mean(y))²). 0 where either is constant (see `is_constant`), since
+    its covariance with anything is. NaN for fewer than two values, and where truth and prediction are the same
+    constant, for which it is not defined.
 
     Source: L. I-K. Lin, "A Concordance Correlation Coefficient to Evaluate Reproducibility", Biometrics 45(1), 1989.
 
     Examples:
         >>> round(concordance(np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0, 1.0])), 6)
         0.666667
+        >>> concordance(np.full(3, 3.3), np.full(3, 3.3))
+        nan
     """
     if len(truth) < 2:
         return float("nan")
+    constants = is_constant(truth), is_constant(prediction)
+    if all(constants) and abs(truth[0] - prediction[0]) <= _rounding(truth, prediction):
+        return float("nan")
+    if any(constants):
+        return 0.0
     centred_truth, centred_prediction = truth - truth.mean(), prediction - prediction.mean()
     spread = np.square(centred_truth).sum() + np.square(centred_prediction).sum()
     spread += len(truth) * (truth.mean() - prediction.mean()) ** 2
-    return float(2 * (centred_truth @ centred_prediction) / spread) if spread > 0 else float("nan")
+    return float(2 * (centred_truth @ centred_prediction) / spread)
 
 
 def pearson(truth: Numbers, prediction: Numbers) -> float:
-    """Return Pearson's correlation; NaN for fewer than two values or where either is constant."""
-    if len(truth) < 2 or np.ptp(truth) == 0 or np.ptp(prediction) == 0:
+    """Return Pearson's correlation; NaN for fewer than two values or where either is constant (see `is_constant`)."""
+    if len(truth) < 2 or is_constant(truth) or is_constant(prediction):
         return float("nan")
     centred_truth, centred_prediction = truth - truth.mean(), prediction - prediction.mean()
     spread = np.sqrt(np.square(centred_truth).sum() * np.square(centred_prediction).sum())
@@ -153,16 +198,21 @@ def dimensional_figures(truth: Mapping[str, Numbers], prediction: Mapping[str, N
         prediction: By attribute, (utterances,), on the same scale.
 
     Returns:
-        `ccc_<attribute>`, `pearson_<attribute>`, `rmse_<attribute>` and `mean_ccc` over all attributes.
+        `labelled_<attribute>` (utterances whose attribute is known), `ccc_<attribute>`, `pearson_<attribute>`,
+        `rmse_<attribute>`, `mean_ccc` over the attributes whose CCC is defined, NaN where none is, and
+        `mean_ccc_attributes`, which names them.
     """
     figures: Figures = {}
     for name, values in truth.items():
         known = ~np.isnan(values)
+        figures[f"labelled_{name}"] = int(known.sum())
         figures[f"ccc_{name}"] = concordance(values[known], prediction[name][known])
         figures[f"pearson_{name}"] = pearson(values[known], prediction[name][known])
         errors = np.square(values[known] - prediction[name][known])
         figures[f"rmse_{name}"] = float(np.sqrt(errors.mean())) if len(errors) else float("nan")
-    figures["mean_ccc"] = float(np.mean([figures[f"ccc_{name}"] for name in truth]))
+    defined = [name for name in truth if not np.isnan(figures[f"ccc_{name}"])]
+    figures["mean_ccc"] = float(np.mean([figures[f"ccc_{name}"] for name in defined])) if defined else float("nan")
+    figures["mean_ccc_attributes"] = defined
     return figures
 
 

@@ -15,7 +15,7 @@ from transformers import HubertConfig, HubertModel
 
 from experiment_runner.checkpoints import CheckpointError, read_state
 from experiment_runner.device import repeatable
-from experiment_runner.experiment import run_train
+from experiment_runner.experiment import run_train, training_batches
 from experiment_runner.interruption import Interrupted, Interruption
 from experiment_runner.run import Run
 from experiment_runner.run_folder import RunError
@@ -202,6 +202,48 @@ def test_another_number_of_processes_does_not_go_on(interrupted: Run) -> None:
     two = {**interrupted.setting, "processes": 2}
     with pytest.raises(RunError, match=r"has changed since: processes 1 -> 2; give the experiment another name"):
         interrupted.folder.find_unfinished(interrupted.data, two, interrupted.screen)
+
+
+@pytest.mark.parametrize(("left_out", "keys"), [(1, {}), (1, {"batch_size": 1, "accumulation_steps": 2}), (3, {})])
+def test_a_run_that_was_begun_with_a_last_step_of_one_does_not_go_on(
+    left_out: int, keys: dict[str, Any], podcast: SyntheticPodcast, tmp_path: Path
+) -> None:
+    before, now = forget_steps(podcast, tmp_path, left_out, {"batch_size": 2, **keys})
+    with pytest.raises(RunError, match=rf"has changed since: optimiser steps an epoch {before} -> {now} \(a last step"):
+        forgotten(podcast, tmp_path, left_out, {"batch_size": 2, **keys})
+
+
+@pytest.mark.parametrize(("left_out", "keys"), [(0, {"batch_size": 2}), (1, {"batch_size": 5}), (1, {"batch_size": 1})])
+def test_a_run_whose_steps_stay_goes_on(
+    left_out: int, keys: dict[str, Any], podcast: SyntheticPodcast, tmp_path: Path
+) -> None:
+    before, now = forget_steps(podcast, tmp_path, left_out, keys)
+    assert before == now
+    forgotten(podcast, tmp_path, left_out, keys)
+
+
+def shortened(podcast: SyntheticPodcast, folder: Path, left_out: int, keys: dict[str, Any]) -> Run:
+    run = make_run(podcast, folder, {**DRAWS, "loss_type": "CrossEntropy", **keys})
+    return run.with_data(replace(run.data, train=run.data.train.iloc[left_out:].reset_index(drop=True)))
+
+
+def forget_steps(podcast: SyntheticPodcast, folder: Path, left_out: int, keys: dict[str, Any]) -> tuple[int, int]:
+    """Begin a run as an earlier release did, which kept no number of steps; return its number and today's."""
+    run = shortened(podcast, folder, left_out, keys)
+    run.folder.start({**run.setting, "data_sha256": run.data.fingerprint()}, run.data.left_out_recordings)
+    run.folder.check_unchanged(run.data, run.setting)
+    file = run.folder.path / "experiment.toml"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if not line.startswith("steps_per_epoch")))
+    effective = run.config.batch_size * run.config.accumulation_steps
+    now = training_batches(run).steps_per_epoch
+    assert run.setting["steps_per_epoch"] == now
+    return -(-len(run.data.train) // effective), now
+
+
+def forgotten(podcast: SyntheticPodcast, folder: Path, left_out: int, keys: dict[str, Any]) -> None:
+    run = shortened(podcast, folder, left_out, keys)
+    run.folder.check_unchanged(run.data, run.setting)
 
 
 def test_a_later_format_names_the_remedy(interrupted: Run) -> None:

@@ -9,10 +9,12 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 
 import utils.metrics
 from utils.metrics import (
+    Numbers,
     categorical_figures,
     concordance,
     dimensional_figures,
     group_figures,
+    is_constant,
     krippendorff_alpha,
     pearson,
     split_head_mid_tail,
@@ -87,6 +89,53 @@ def test_concordance_at_its_edges() -> None:
     assert np.isnan(concordance(constant, constant)), "not defined"
     assert np.isnan(concordance(values[:1], values[:1]))
     assert np.isnan(pearson(values, constant))
+
+
+CONSTANTS = [3.3, 0.1, 1 / 3, 1e-9, 1e9, 5.700000000000001, -2.2, 0.0]
+
+
+@pytest.mark.parametrize("value", CONSTANTS)
+@pytest.mark.parametrize("rows", [2, 3, 7, 100, 1001])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_constants_are_told_by_their_range(value: float, rows: int, dtype: type) -> None:
+    """Whatever their mean is rounded to: of 3.3 it differs from 3.3."""
+    constant: Numbers = np.full(rows, value, dtype)
+    assert is_constant(constant)
+    assert np.isnan(concordance(constant, constant)), "the same constant: not defined"
+    assert concordance(constant, constant + 1 + abs(constant)) == 0, "another constant"
+    varying: Numbers = np.linspace(1, 2, rows).astype(dtype)
+    assert concordance(varying, constant) == concordance(constant, varying) == 0
+    assert np.isnan(pearson(varying, constant))
+    assert np.isnan(pearson(constant, varying))
+
+
+@pytest.mark.parametrize("value", [3.3, 0.7, 1e5])
+def test_one_number_computed_twice_is_a_constant(value: float) -> None:
+    noise: Numbers = np.random.default_rng(0).integers(-1, 2, 50) * np.spacing(np.float64(value))
+    assert is_constant(value + noise)
+    assert np.isnan(concordance(np.full(50, value), value + noise))
+    assert np.isnan(pearson(np.linspace(1, 2, 50), value + noise))
+
+
+def test_what_varies_a_little_is_no_constant() -> None:
+    values: Numbers = 3.3 + 1e-9 * np.arange(5)
+    assert not is_constant(values)
+    assert concordance(values, values) == pytest.approx(1)
+    assert pearson(values, values) == pytest.approx(1)
+    assert not is_constant(np.zeros(0))
+
+
+def test_a_mean_ccc_says_of_which_attributes_it_is() -> None:
+    values, same = np.array([1.0, 2.0, 3.0]), np.full(3, 3.3)
+    truth = {"arousal": values, "valence": same, "dominance": values}
+    figures = dimensional_figures(truth, {"arousal": values, "valence": same, "dominance": same})
+    assert np.isnan(figures["ccc_valence"])
+    assert figures["mean_ccc"] == pytest.approx((1 + 0) / 2)
+    assert figures["mean_ccc_attributes"] == ["arousal", "dominance"]
+    nothing = dimensional_figures({"arousal": same}, {"arousal": same})
+    assert np.isnan(nothing["mean_ccc"])
+    assert nothing["mean_ccc_attributes"] == []
+    assert dimensional_figures({"arousal": np.array([np.nan, 1, 2])}, {"arousal": values})["labelled_arousal"] == 2
 
 
 def test_missing_attributes_are_left_out() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.dataset.random_draws import step_seed, utterance_generator
-from utils.dataset.sampling import RandomBatches, evaluation_batches
+from utils.dataset.sampling import RandomBatches, count_steps_before_joining, evaluation_batches
 
 
 def make(
@@ -39,9 +39,44 @@ def test_every_rank_has_equal_counts_and_every_utterance_is_seen_once(
     assert len(shapes) == 1
     sizes = [len(rows) for plan in plans for step in plan for rows in step]
     assert min(sizes) >= 1
-    assert max(sizes) <= batch_size + (ranks > 1)
+    is_joined = batch_size * accumulation_steps * ranks == 2 and utterances % 2
+    assert max(sizes) <= batch_size + (ranks > 1 or is_joined)
+    assert min(sizes_of_steps) >= min(2, batch_size * accumulation_steps * ranks, utterances)
     if len(plans[0]) > 1 or ranks == 1:
         assert max(sizes) - min(sizes) <= 2
+
+
+@pytest.mark.parametrize(("batch_size", "accumulation_steps"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize("utterances", [3, 5, 7, 41])
+def test_a_last_step_of_one_joins_the_one_before(utterances: int, batch_size: int, accumulation_steps: int) -> None:
+    batches = make(utterances, batch_size, accumulation_steps, 0)
+    assert batches.step_sizes(1) == [2] * (utterances // 2 - 1) + [3]
+    order = np.concatenate([batches.rows_of(step) for step in range(1, batches.steps_per_epoch + 1)])
+    assert batches.steps_per_epoch == count_steps_before_joining(utterances, 2) - 1
+    assert sorted(np.concatenate([rows for step in batches.steps(1) for rows in step])) == sorted(order)
+    assert max(len(rows) for step in batches.steps(1) for rows in step) == batches.most_rows == batch_size + 1
+
+
+@pytest.mark.parametrize(("utterances", "sizes"), [(11, [4, 4, 3]), (9, [5, 4]), (6, [3, 3]), (1, [1])])
+def test_other_steps_stay_as_they_were(utterances: int, sizes: list[int]) -> None:
+    assert make(utterances, 5, 1, 0).step_sizes(1) == sizes
+    assert make(utterances, 1, 1, 0).step_sizes(1) == [1] * utterances, "whoever asks for one gets one"
+
+
+def test_a_joined_step_is_rehearsed_and_cut() -> None:
+    """The joined micro-batch is the longest, and a bound of its duration cuts it and leaves the step."""
+    whole = RandomBatches(np.ones(5), 2, 1, 0)
+    assert len(whole.longest(1)) == 3
+    cut = RandomBatches(np.ones(5), 2, 1, 0, max_seconds=2.0)
+    assert [len(rows) for rows in cut.steps(1)[-1]] == [2, 1]
+    assert len(cut.longest(1)) == 2
+    assert cut.step_sizes(1) == whole.step_sizes(1) == [2, 3]
+
+
+def test_rows_are_counted_by_step() -> None:
+    batches = make(10, 3, 1, 0)
+    counted = np.arange(10) < 4
+    assert batches.count_rows(counted, 2) == [int((rows < 4).sum()) for rows in map(batches.rows_of, range(5, 9))]
 
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:

@@ -20,13 +20,40 @@ Item = tuple[int, int]
 """(epoch, row): what a dataset is asked for, so that workers need no state."""
 
 
+def count_steps(utterances: int, effective_batch: int, ranks: int = 1) -> int:
+    """Return the optimiser steps of an epoch.
+
+    Args:
+        utterances: Utterances of the training split.
+        effective_batch: Utterances of a step, on all ranks together.
+        ranks: Processes; each takes an utterance or more of every step.
+    """
+    steps = count_steps_before_joining(utterances, effective_batch, ranks)
+    # Steps differ by at most one in size, so one of a single utterance is the last of an epoch that is cut into twos:
+    # joined to the step before, it leaves none of which the class weights cancel and the covariance is 0. Whoever asks
+    # for steps of one utterance gets them; `experiment_runner.step_rows` refuses the losses that they cannot serve.
+    return steps - (effective_batch > 1 and steps > 1 and utterances // steps == 1)
+
+
+def count_steps_before_joining(utterances: int, effective_batch: int, ranks: int = 1) -> int:
+    """Return the steps of an epoch whose last one may be of a single utterance, as runs of earlier releases took them.
+
+    Args:
+        utterances: See `count_steps`.
+        effective_batch: See `count_steps`.
+        ranks: See `count_steps`.
+    """
+    return min(-(-utterances // effective_batch), utterances // ranks)
+
+
 @dataclass(frozen=True, eq=False)
 class RandomBatches:
     """Random batches of a training split.
 
     An epoch is cut into ceil(utterances / effective batch) optimiser steps whose sizes differ by at most one, each step
     into micro-batches likewise: no utterance is dropped, none is seen twice, and accumulating 4 of 2 takes the same
-    steps as batches of 8. Every rank has the same number of them; where utterances do not divide among ranks, one may
+    steps as batches of 8. A last step of a single utterance joins the one before, which then holds three. Every rank
+    has the same number of steps; where utterances do not divide among ranks, or a step was joined, a micro-batch may
     hold one more than `batch_size`. A micro-batch longer than `max_seconds` is cut into several.
 
     Attributes:
@@ -62,12 +89,26 @@ class RandomBatches:
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch."""
-        effective = self.batch_size * self.accumulation_steps * self.ranks
-        return min(-(-self.utterances // effective), self.utterances // self.ranks)
+        return count_steps(self.utterances, self._effective_batch, self.ranks)
+
+    @property
+    def most_rows(self) -> int:
+        """Most utterances of a micro-batch, before it is cut at `max_seconds`."""
+        largest = max(self.step_sizes(1))
+        return -(-largest // self._count_micro_batches(largest))
 
     def step_sizes(self, epoch: int) -> list[int]:
         """Return the utterances of every optimiser step of an epoch, on all ranks together."""
         return [len(rows) for rows in self._steps_of_all(epoch)]
+
+    def count_rows(self, counted: npt.NDArray[np.bool_], epoch: int) -> list[int]:
+        """Return how many of some utterances stand in every optimiser step of an epoch, on all ranks together.
+
+        Args:
+            counted: Which utterances count, (utterances,).
+            epoch: Counted from 1.
+        """
+        return [int(counted[rows].sum()) for rows in self._steps_of_all(epoch)]
 
     def steps(self, epoch: int) -> list[list[Rows]]:
         """Return the micro-batches of this rank for every optimiser step of an epoch."""
@@ -87,9 +128,20 @@ class RandomBatches:
             (rows for step in self.steps(epoch) for rows in step), key=lambda rows: float(self.seconds[rows].sum())
         )
 
+    @property
+    def _effective_batch(self) -> int:
+        return self.batch_size * self.accumulation_steps * self.ranks
+
     def _steps_of_all(self, epoch: int) -> list[Rows]:
         order = order_generator(self.seed, epoch).permutation(self.utterances)
-        return np.array_split(order, self.steps_per_epoch)
+        steps = np.array_split(order, count_steps_before_joining(self.utterances, self._effective_batch, self.ranks))
+        if len(steps) > self.steps_per_epoch:
+            steps[-2:] = [np.concatenate(steps[-2:])]
+        return steps
+
+    def _count_micro_batches(self, utterances: int) -> int:
+        """Return the micro-batches of a step of so many utterances, on all ranks together."""
+        return min(self.accumulation_steps, utterances // self.ranks) * self.ranks
 
     def _micro_batches(self, step: Rows) -> list[Rows]:
         """Return those of all ranks, which take them in turn.
@@ -97,7 +149,7 @@ class RandomBatches:
         Utterances are dealt from the longest to the shortest, each to the micro-batch that lasts shortest so far, so
         that all last about equally long: ranks wait for the slowest in every step, and memory is that of the longest.
         """
-        count = min(self.accumulation_steps, len(step) // self.ranks) * self.ranks
+        count = self._count_micro_batches(len(step))
         if count == 1:
             return [step]
         room = [len(part) for part in np.array_split(step, count)]

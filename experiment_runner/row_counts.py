@@ -1,0 +1,81 @@
+"""How many rows a figure is over: those that carry the label, never all rows of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+LABELLED = "labelled"
+"""The figure that counts utterances with a class; with an attribute's name behind it, those with the attribute."""
+
+
+def count_labelled(table: pd.DataFrame, classes: Sequence[str], attributes: Sequence[str]) -> dict[str, int]:
+    """Return, by the names that figures give them, how many rows of an utterance table have a class and an attribute.
+
+    Args:
+        table: Utterance table of a split.
+        classes: The classes in use; empty where none is.
+        attributes: The attributes in use; empty where none is.
+    """
+    counts = {LABELLED: int(table["emotion"].isin(list(classes)).sum())} if classes else {}
+    return counts | {f"{LABELLED}_{name}": int(table[name].notna().sum()) for name in attributes}
+
+
+def show_labelled(figures: Mapping[str, Any]) -> str:
+    """Return the n of a row of figures: one number where it is the same for all of them, else one for each kind.
+
+    Figures that were written before attributes had counts of their own show the utterances of the split.
+
+    Examples:
+        >>> show_labelled({"labelled": 1200, "labelled_arousal": 1200, "labelled_valence": 1200})
+        '1,200'
+        >>> show_labelled({"labelled": 20, "labelled_arousal": 24, "labelled_valence": 23})
+        'classes 20, arousal 24, valence 23'
+    """
+    counts = {"classes": figures[LABELLED]} if LABELLED in figures else {}
+    kinds = {key.removeprefix(f"{LABELLED}_"): key for key in figures if key.startswith(f"{LABELLED}_")}
+    attributes = {name: figures[key] for name, key in kinds.items()}
+    if len(set(attributes.values())) == 1 and len(attributes) > 1:
+        attributes = {"attributes": next(iter(attributes.values()))}
+    counts |= attributes
+    if len(set(counts.values())) <= 1:
+        return f"{next(iter(counts.values()), figures.get('utterances', 0)):,}"
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def show_present(figures: Mapping[str, Any]) -> str:
+    """Return over how many classes the means of a group are, `3 of 4`; empty where no classes were predicted."""
+    return f"{len(figures['classes'])} of {len(figures['per_class'])}" if "classes" in figures else ""
+
+
+def show_attributes(figures: Mapping[str, Any]) -> str:
+    """Return over how many attributes a mean CCC is, `2 of 3`; empty where it is over all of them."""
+    attributes = [key for key in figures if key.startswith(f"{LABELLED}_")]
+    defined = len(figures.get("mean_ccc_attributes", attributes))
+    return f"{defined} of {len(attributes)}" if 0 < defined < len(attributes) else ""
+
+
+def describe_part(gender: str, figures: Mapping[str, Any]) -> str:
+    """Name what the means of a gender are over, where it lacks classes, or attributes with a CCC; else empty.
+
+    Examples:
+        >>> classes = {"angry": {"support": 3}, "sad": {"support": 0}}
+        >>> describe_part("male", {"classes": ["angry"], "per_class": classes})
+        'male: macro-F1 and UAR over angry (3); no sad'
+    """
+    parts = [_describe_classes(figures)]
+    if show_attributes(figures):
+        parts.append(f"mean CCC over {', '.join(figures['mean_ccc_attributes'])}")
+    told = "; ".join(part for part in parts if part)
+    return f"{gender}: {told}" if told else ""
+
+
+def _describe_classes(figures: Mapping[str, Any]) -> str:
+    counts = {name: row["support"] for name, row in figures.get("per_class", {}).items()}
+    absent = [name for name, count in counts.items() if not count]
+    if "classes" not in figures or not absent:
+        return ""
+    present = ", ".join(f"{name} ({counts[name]:,})" for name in figures["classes"])
+    return f"macro-F1 and UAR over {present}; no {', '.join(absent)}"
