@@ -18,6 +18,7 @@ import main as program
 from experiment_runner.model_card import Card, make_card
 from experiment_runner.model_card_snippet import complete_snippet
 from experiment_runner.pages import in_markdown
+from experiment_runner.row_counts import show_labelled
 from experiment_runner.run_folder import RunError
 from tests.synthetic_podcast import SyntheticPodcast
 from tests.test_main import write_files
@@ -109,7 +110,7 @@ def test_every_number_of_the_tables_is_that_of_the_evaluation(card: Card, evalua
     keys = [*list(TITLES)[:3], "weighted_f1", *list(TITLES)[3:], "mean_ccc", "gender_accuracy"]
     rows = {row[0]: row[1:] for row in rows_of(card.text, "## Results")}
     assert rows["split"][1:4] == ["macro-F1", "UAR", "accuracy"]
-    assert rows[split] == [shown(figures[key]) for key in ("utterances", *keys)]
+    assert rows[split] == ["classes 24, attributes 28", *(shown(figures[key]) for key in keys)]
     classes = [
         [name, "head", *(shown(row[key]) for key in ("precision", "recall", "f1", "support"))]
         for name, row in figures["per_class"].items()
@@ -122,7 +123,8 @@ def test_every_number_of_the_tables_is_that_of_the_evaluation(card: Card, evalua
     assert found[2 : 2 + len(classes)] == classes, "every class has a share of 1/8"
     assert found[4 + len(classes) :] == groups
     genders = [
-        [name, *(shown(row[key]) for key in ("utterances", *keys[:-1]))] for name, row in figures["by_gender"].items()
+        [name, show_labelled(row), f"{len(row['classes'])} of 8", *(shown(row[key]) for key in keys[:-1])]
+        for name, row in figures["by_gender"].items()
     ]
     assert rows_of(card.text, f"### Genders, {split}")[2:] == genders
 
@@ -209,7 +211,7 @@ def test_a_run_that_was_not_evaluated_says_so_and_shows_development(run: Path) -
     assert "model-index" not in card.text
     figures = figures_of(run, "development")
     (row,) = [row for row in rows_of(card.text, "## Results") if row[0].startswith("development")]
-    assert row[:3] == ["development (used for selection)", "28", shown(figures["macro_f1"])]
+    assert row[:3] == ["development (used for selection)", "classes 24, attributes 28", shown(figures["macro_f1"])]
     found = rows_of(card.text, "### Classes, development (used for selection)")
     assert found[2][2] == shown(figures["per_class"]["angry"]["precision"])
     assert list(card.pictures) == ["pictures/confusion-development.png"]

@@ -32,6 +32,7 @@ from experiment_runner.pictures import (
     confusion_matrix_picture,
     training_curves_picture,
 )
+from experiment_runner.row_counts import show_labelled
 from net.ser import Outputs
 from tests.synthetic_podcast import SyntheticPodcast
 from tests.test_main import write_files
@@ -292,14 +293,15 @@ def test_the_page_tells_every_figure(run: Path) -> None:
     page = page_of(run)
     figures = json.loads((run / "evaluation" / "test1.json").read_text())
     keys = ("macro_f1", "uar", "accuracy", "weighted_f1", "ccc_arousal", "ccc_valence", "ccc_dominance", "mean_ccc")
-    assert f"test1 {figures['utterances']} {' '.join(f'{figures[key]:.3f}' for key in keys)}" in page
+    assert f"test1 classes 24, attributes 28 {' '.join(f'{figures[key]:.3f}' for key in keys)}" in page
     for name, row in figures["per_class"].items():
         cells = " ".join(f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))
         assert f"{name} head {cells} {row['support']}" in page, "every class has a share of 1/8"
     head = figures["groups"]["head"]
     assert f"mean of head 8 classes {head['recall']:.3f} {head['macro_f1']:.3f} mean of mid 0 classes – –" in page
     for gender, row in figures["by_gender"].items():
-        assert f"{gender} {row['utterances']} {' '.join(f'{row[key]:.3f}' for key in keys)}" in page
+        counts = f"{show_labelled(row)} {len(row['classes'])} of 8"
+        assert f"{gender} {counts} {' '.join(f'{row[key]:.3f}' for key in keys)}" in page
     provenance = json.loads((run / "checkpoints" / "best" / "provenance.json").read_text())
     for text in (provenance["data_sha256"], f"torch {provenance['packages']['torch']}", 'loss_type = "Weighted'):
         assert text in page
