@@ -61,12 +61,13 @@ def check_plan(
     if device.note is not None:
         screen.line(device.note)
     recordings = check_recordings(setup.experiments, screen)
+    unsaid = [problem for problem in recordings.problems if not any(said.endswith(problem) for said in early)]
     runs = expect_runs(setup.experiments, recordings.data, output, device.facts, retrain, screen)
     if runs.rows:
         screen.table("Runs", ("experiment", "seed", "training"), runs.rows, numeric=range(1, 2), keys=2, prose=[2])
     _show_warnings(setup.experiments, output, retrain, screen)
-    if recordings.problems or runs.problems:
-        raise ConfigurationError([*recordings.problems, *runs.problems])
+    if unsaid or runs.problems:
+        raise ConfigurationError([*unsaid, *runs.problems])
     return not early
 
 

@@ -204,10 +204,13 @@ def _survive(run: Run, action: Callable[[Run], Outcome]) -> Outcome:
 
 
 def _tell_failure(run: Run, error: Exception, remark: str) -> None:
-    reason = _explain(error, run.folder.path)
+    sentences = error.problems if isinstance(error, DataError) else [_explain(error, run.folder.path)]
+    problems = [sentence.removeprefix(f"{run.config.name}: ") for sentence in sentences]
     has_log = run.folder.path.is_dir() and not isinstance(error, LinkError)  # the log may be such a link
     with run.screen.log_to(run.folder.path / LOG) if has_log else nullcontext():
-        run.screen.error(f"{run.name}: {reason}{remark}")
+        for problem in problems[:-1]:
+            run.screen.error(f"{run.name}: {problem}")
+        run.screen.error(f"{run.name}: {problems[-1]}{remark}")
 
 
 def _explain(error: Exception, folder: Path) -> str:

@@ -176,7 +176,13 @@ def test_problems_of_files_device_and_folder_are_told_at_once(
     output = ["--output", str(tmp_path / "runs")]
     assert program.main([*arguments, *output, "--check", "--device", "cuda"]) == 2
     told = capsys.readouterr().err
-    parts = ("no CUDA GPU is available", "runs cannot be written to (", "wavlm-huge", "happi", f"{test1} holds no byte")
+    parts = (
+        "no CUDA GPU is available",
+        "runs is a file or lies below one",
+        "wavlm-huge",
+        "happi",
+        f"{test1} holds no byte",
+    )
     assert [part for part in parts if part not in told] == []
     assert len(told.splitlines()) == len(parts)
 
@@ -268,7 +274,7 @@ def test_an_output_folder_that_cannot_be_used_is_a_problem(
         before = sorted(tmp_path.rglob("*"))
         assert program.main([*arguments, "--check"]) == 2
         assert sorted(tmp_path.rglob("*")) == before
-        sentence = "cannot be written to ("
+        sentence = "cannot be written to (" if kind.startswith("link") else "is a file or lies below one"
     told = capsys.readouterr().err
     assert sentence in told
     assert "give another folder with --output" in told
@@ -293,7 +299,7 @@ def test_an_experiment_whose_folder_is_a_file_is_refused_by_both(
         assert desk.command(*more) == status
         said = capsys.readouterr()
         assert "one seed 1: " in said.out + said.err
-        assert "one cannot be written to (Not a directory); give the experiment another name" in words(
+        assert "one is a file or lies below one, where a folder is needed; give the experiment another name" in words(
             said.out + said.err
         )
 

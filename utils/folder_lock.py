@@ -41,9 +41,7 @@ def locked(folder: Path, otherwise: str) -> Iterator[None]:
     except OSError as error:
         if path.is_symlink():
             raise FolderInUseError(f"{path} is a symbolic link, which no lock is; remove it") from error
-        raise FolderInUseError(
-            f"{folder} cannot be written to ({error.strerror}); {otherwise}, or give the permission"
-        ) from error
+        raise FolderInUseError(_explain_unwritable(folder, error, otherwise)) from error
     with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,7 +71,13 @@ def find_obstacle(folder: Path, otherwise: str) -> str | None:
     except FolderInUseError as error:
         return str(error)
     except OSError as error:
-        return f"{folder} cannot be written to ({error.strerror}); {otherwise}, or give the permission"
+        return _explain_unwritable(folder, error, otherwise)
+
+
+def _explain_unwritable(folder: Path, error: OSError, otherwise: str) -> str:
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return f"{folder} is a file or lies below one, where a folder is needed; {otherwise}"
+    return f"{folder} cannot be written to ({error.strerror}); {otherwise}, or give the permission"
 
 
 def _explain(folder: Path, path: Path, error: OSError, otherwise: str) -> str:

@@ -118,7 +118,7 @@ def test_one_number_computed_twice_is_a_constant(value: float) -> None:
 
 
 def test_what_varies_a_little_is_no_constant() -> None:
-    values: Numbers = 3.3 + 1e-9 * np.arange(5)
+    values: Numbers = (3.3 + 1e-9 * np.arange(5)).astype(np.float64)
     assert not is_constant(values)
     assert concordance(values, values) == pytest.approx(1)
     assert pearson(values, values) == pytest.approx(1)
