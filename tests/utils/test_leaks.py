@@ -144,8 +144,8 @@ def test_file_names_are_the_same_in_other_folders_and_encodings() -> None:
 
 def test_speakers_are_allowed_by_name_or_all_at_once() -> None:
     trained = pd.concat([rows_of(Path(name), speaker=name) for name in ("1", "2", "3")])
-    evaluated = pd.concat([rows_of(Path(n), split="test1", speaker=n) for n in ("3", "2", "4", "Unknown")])
-    trained = pd.concat([trained, rows_of(Path("u"), speaker="Unknown")])
+    evaluated = pd.concat([rows_of(Path(f"{n}.wav"), split="test1", speaker=n) for n in ("3", "2", "4", None)])
+    trained = pd.concat([trained, rows_of(Path("u"), speaker=None)])
     assert heard_speakers(evaluated, trained, (False, False)) == ["2", "3"]
     assert heard_speakers(evaluated, trained, (("2",), False)) == ["3"]
     assert heard_speakers(evaluated, trained, (("2",), ("3",))) == []
