@@ -18,9 +18,9 @@ HARDLY = 0.05
 
 
 def chance(predictions: pd.DataFrame) -> Figures:
-    """Return what always predicting the most frequent class gives: `class`, `macro_f1` and `uar` over all classes.
+    """Return what always predicting the most frequent class gives: `class`, `macro_f1`, `uar` and `accuracy`.
 
-    Of a share p of the utterances, F1 of that class is 2p / (1 + p) and its recall 1; of all other classes both are 0.
+    Where the class has a share p of the utterances, its F1 is 2p / (1 + p) and its recall 1; of all others both are 0.
 
     Args:
         predictions: Of a split with classes, at least one row labelled.
@@ -28,7 +28,8 @@ def chance(predictions: pd.DataFrame) -> Figures:
     classes, counts = classes_of(predictions), predictions["label"].value_counts()
     name = max(classes, key=lambda name: int(counts.get(name, 0)))
     share = float(counts[name] / counts.sum())
-    return {"class": name, "macro_f1": 2 * share / (1 + share) / len(classes), "uar": 1 / len(classes)}
+    macro_f1, uar = 2 * share / (1 + share) / len(classes), 1 / len(classes)
+    return {"class": name, "macro_f1": macro_f1, "uar": uar, "accuracy": share}
 
 
 def remarks(predictions: pd.DataFrame) -> list[str]:

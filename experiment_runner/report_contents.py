@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from experiment_runner.collapse import chance
 from experiment_runner.pages import number
 from experiment_runner.prediction_columns import attributes_of, classes_of
 from utils.commands import evaluation_command, python_command
 from utils.configuration import with_defaults
-from utils.metrics import Figures, categorical_figures
+from utils.metrics import Figures
 
 MOST_MISTAKES = 20
 ABSENT = "(none)"
@@ -59,12 +60,12 @@ class Mistake:
 def findings_of(predictions: pd.DataFrame, figures: Figures) -> list[Finding]:
     """Return what stands at the top of a report about one split: classes, then attributes."""
     found = []
-    labels = predictions["label"].dropna() if "label" in predictions else pd.Series(dtype=str)
-    if len(labels):
+    labelled = predictions[predictions["label"].notna()] if "label" in predictions else predictions[:0]
+    if len(labelled):
         classes = classes_of(predictions)
         text = f"macro-F1 {number(figures['macro_f1'])}, UAR {number(figures['uar'])}"
-        basis = f"{len(labels):,} labelled utterances, {len(classes)} classes"
-        found.append(Finding(text, basis, chance(labels, classes)))
+        basis = f"{len(labelled):,} labelled utterances, {len(classes)} classes"
+        found.append(Finding(text, basis, _describe_chance(labelled)))
     attributes = attributes_of(predictions)
     rated = int(predictions[attributes].notna().any(axis=1).sum()) if attributes else 0
     if rated:
@@ -73,18 +74,12 @@ def findings_of(predictions: pd.DataFrame, figures: Figures) -> list[Finding]:
     return found
 
 
-def chance(labels: pd.Series, classes: Sequence[str]) -> str:
-    """Say what a model would get that always answers the most frequent class of a split.
-
-    Args:
-        labels: True classes.
-        classes: All classes, those that do not occur included.
-    """
-    most = str(labels.value_counts().index[0])
-    found = categorical_figures(list(labels), [most] * len(labels), classes)
+def _describe_chance(labelled: pd.DataFrame) -> str:
+    """Say what a model would get that always predicts the most frequent class of a split."""
+    by_chance = chance(labelled)
     return (
-        f'always answering "{most}" would have macro-F1 {number(found["macro_f1"])}, UAR {number(found["uar"])} and '
-        f"accuracy {number(found['accuracy'])}"
+        f'always predicting "{by_chance["class"]}" gives macro-F1 {number(by_chance["macro_f1"])}, '
+        f"UAR {number(by_chance['uar'])} and accuracy {number(by_chance['accuracy'])}"
     )
 
 

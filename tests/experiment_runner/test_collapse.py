@@ -35,6 +35,7 @@ def test_chance_is_always_predicting_the_most_frequent_class() -> None:
     always = ["b"] * len(truth)
     assert found["macro_f1"] == pytest.approx(f1_score(truth, always, average="macro", zero_division=0))
     assert found["uar"] == pytest.approx(recall_score(truth, always, average="macro", zero_division=0))
+    assert found["accuracy"] == 0.5
 
 
 CLASS_REMARKS = {
