@@ -17,7 +17,7 @@ import main as program
 from experiment_runner.preparation import prepare
 from tests.synthetic_podcast import SyntheticPodcast
 from tests.voices import voice
-from utils.config_loading import ConfigurationError, load_plan
+from utils.config_loading import load_plan
 
 EXPERIMENTS = """
 [base_config]
@@ -135,11 +135,7 @@ def refusals(folder: Path, corpora: str, corpus: str = "P") -> str:
     """Return what a training is refused for by labels and paths; empty where it is not."""
     (folder / "config.toml").write_text(corpora)
     write_experiments(folder, "Q", corpus=corpus)
-    try:
-        prepare(load_plan(folder / "config.toml", folder / "experiments.toml", None))
-    except ConfigurationError as error:
-        return str(error)
-    return ""
+    return "\n".join(prepare(load_plan(folder / "config.toml", folder / "experiments.toml", None)).problems)
 
 
 def write_release(folder: Path, podcast: SyntheticPodcast, rows: pd.DataFrame, more: str = "") -> str:
