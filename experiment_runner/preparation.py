@@ -147,18 +147,29 @@ def check_training_recordings(config: ExperimentConfig, data: ExperimentData, sc
 
 
 def _measure(config: ExperimentConfig, data: ExperimentData, screen: Screen) -> ExperimentData:
-    """Return the data with `seconds` and `content`, without training recordings that cannot be used."""
+    """Return the data with `seconds` and `content`, without training recordings that cannot be used.
+
+    Raises:
+        DataError: With the problems of both splits and of augmentation.
+    """
+    problems: list[str] = []
     with screen.count(len(data.train) + len(data.development), "recordings checked") as advance:
-        training = leave_out_unusable(data.train, advance)
-        development = require_all(data.development, advance)
-    noise = sum(map(len, find_augmentation(config).values()))
-    with screen.count(noise, "recordings of augmentation checked") as advance:
-        check_augmentation(config, advance, is_deep=True)
+        training = _collect(problems, "", leave_out_unusable, data.train, advance)
+        development = _collect(problems, "", require_all, data.development, advance)
+    _collect(problems, "", _check_noise, config, screen)
+    if training is None or development is None or problems:
+        raise DataError(*problems)
     try:
         return with_usable(config, data, training, development)
     except DataError as error:
         named = list_problems(training.left_out["file"], training.left_out["reason"])
         raise DataError(f"{error}; the recordings that cannot be used: {named}" if named else str(error)) from error
+
+
+def _check_noise(config: ExperimentConfig, screen: Screen) -> None:
+    files = sum(map(len, find_augmentation(config).values()))
+    with screen.count(files, "recordings of augmentation checked") as advance:
+        check_augmentation(config, advance, is_deep=True)
 
 
 def show_left_out(config: ExperimentConfig, data: ExperimentData, screen: Screen) -> None:

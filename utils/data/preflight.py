@@ -104,11 +104,8 @@ def _refuse(table: pd.DataFrame, problems: pd.DataFrame, why: str) -> None:
     is_packed = "problem" in table
     action = ["pack", corpus] if is_packed else ["audit", corpus, "--deep"]
     command = script_command("prepare_data.py", action, repeat=["--config"])
-    remedy = (
-        f"repair them or remove them from the labels, and pack again with `{command}`"
-        if is_packed
-        else f"repair them or remove them from the labels; `{command}` lists all"
-    )
+    cure = "correct the names in the labels" if near else "repair them or remove them from the labels"
+    remedy = f"{cure}, and pack again with `{command}`" if is_packed else f"{cure}; `{command}` lists all"
     raise DataError(
         f"{corpus}: {len(problems):,} of {len(table):,} recordings of {split} cannot be used, and {why}: {named}; "
         f"{remedy}"
