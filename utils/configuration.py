@@ -149,7 +149,8 @@ class TrainingConfig(RegularisationKeys, AugmentationKeys):
     """Most epochs to train."""
     batch_size: Count = 16
     """Utterances a forward pass, in each of the processes that train together: an optimiser step takes
-    batch_size x accumulation_steps x processes."""
+    batch_size x accumulation_steps x processes; a last one that would be left alone joins the step before.
+    `WeightedCrossEntropy` and `CCCLoss` learn nothing from steps of one utterance, which are refused."""
     accumulation_steps: Count = 1
     """Forward passes an optimiser step; 4 of 2 take the step of 1 of 8, but for what dropout and masks draw."""
     max_batch_seconds: Positive | None = None
