@@ -124,7 +124,7 @@ def wrapped(text: str, width: int, break_after: str | None = "") -> list[str]:
         if lines and cell_len(lines[-1]) + 1 + cell_len(part) <= width:
             lines[-1] += f" {part}"
         else:
-            lines += chop_cells(part, width) or [""]
+            lines += chop_cells(part, max(width, 1)) or [""]
     return lines or [""]
 
 

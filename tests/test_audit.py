@@ -58,10 +58,11 @@ def test_all_planted_faults_are_found_and_nothing_else(
 
 
 def test_every_kind_is_planted_somewhere(spoilt: SpoiltCorpus) -> None:
-    """But for what the test after this one and `test_audit_spellings.py` plant in tables of one's own."""
+    """But for what the test after this one, `test_audit_spellings.py` and `test_audit_recordings.py` plant."""
     planted = {kind for kind, _ in spoilt.expected + spoilt.decoded_only}
     words = {"word-for-nothing", "class-spellings", "near-classes", "speaker-spellings", "unreached-scale"}
-    assert set(KINDS) - planted == {"repeated-row", "no-split", "unlabelled", "unread-column"} | words
+    channels = {"cancelling", "faint-mix"}
+    assert set(KINDS) - planted == {"repeated-row", "no-split", "unlabelled", "unread-column"} | words | channels
 
 
 def test_what_a_table_of_ones_own_can_have_wrong(tmp_path: Path) -> None:

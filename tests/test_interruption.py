@@ -121,7 +121,9 @@ def test_a_second_command_on_one_output_is_refused_until_the_first_is_dead(
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
-        pytest.raises(FolderInUseError, match=r"cannot be written to \(Not a directory\); give another folder with"),
+        pytest.raises(
+            FolderInUseError, match=r"is a file or lies below one, where a folder is needed; give another folder with"
+        ),
         locked(tmp_path / "file" / "runs", "give another folder with --output"),
     ):
         pass

@@ -108,9 +108,9 @@ def model_of_git() -> str:
 
 
 def refused_recordings(is_packed: bool) -> str:
-    table = pd.DataFrame({"corpus": ["My-Corpus"], "split": ["train"], "path": ["a.wav"]})
+    table = pd.DataFrame({"corpus": ["My-Corpus"], "file": ["a.wav"], "split": ["train"], "path": ["a.wav"]})
     table = table.assign(problem=pd.Series([pd.NA])) if is_packed else table
-    problems = pd.DataFrame({"problem": ["holds no byte"]})
+    problems = pd.DataFrame({"kind": ["empty"], "problem": ["holds no byte"]})
     return said_by(lambda: _refuse(table, problems, "at most 1% may be"), DataError)
 
 

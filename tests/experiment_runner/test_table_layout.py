@@ -63,6 +63,7 @@ def utterances() -> pd.DataFrame:
     """A table with every class in every split, as readers return it."""
     rows = [(split, name) for split in ("train", "development", *SPLITS[:2]) for name in FOURTEEN]
     table = pd.DataFrame(rows, columns=["split", "emotion"]).assign(speaker="1", gender="female", seconds=1234.5)
+    table = table.assign(corpus="A-Corpus-With-A-Long-Name", content=None)
     table["file"] = [f"A recording with a long name {number:04}.wav" for number in range(len(table))]
     return table.assign(path=table["file"], **dict.fromkeys(ATTRIBUTES, 4.0))
 

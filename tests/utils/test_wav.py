@@ -81,7 +81,7 @@ def test_a_truncated_wav_is_noticed_in_its_header(tmp_path: Path) -> None:
     """libsndfile reads what is there of a truncated WAV without a word."""
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(16_000), 16_000)
-    table = pd.DataFrame({"corpus": ["C"], "split": ["test1"], "path": [str(path)]})
+    table = pd.DataFrame({"corpus": ["C"], "file": ["a.wav"], "split": ["test1"], "path": [str(path)]})
     assert require_all(table)["seconds"].tolist() == [1.0]
     path.write_bytes(path.read_bytes()[:16_000])
     assert len(soundfile.read(path)[0]) < 16_000
