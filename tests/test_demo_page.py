@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 import main as program
+from experiment_runner.picture_style import COLUMN_INCHES, DOTS_PER_INCH
 from predict import SERModel, predict
 from tests.browser import Browser, chromium
 from tests.conftest import ROOT
@@ -49,6 +50,7 @@ UNSEEN = ("08a01Wc.flac", "08b02Tc.flac")
 """In development, so that nothing was learnt from them; the second one lasts eight seconds."""
 ANSWER, PROBLEM, TOAST = ".ser-emotion strong", ".ser-problem", "[class*=toast-body]"
 FILE = "#recording input[type=file]"
+COURSE_PIXELS = round(COLUMN_INCHES * DOTS_PER_INCH)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +126,7 @@ def test_the_header_says_what_the_model_is(browser: Browser) -> None:
 def test_a_long_recording_has_a_course_and_a_short_one_a_sentence(browser: Browser, emodb_folder: Path) -> None:
     upload(browser, emodb_folder / UNSEEN[1])
     picture = browser.wait_for("#course img")
-    browser.wait(lambda: picture.get_property("naturalWidth") == 2100, "the picture is not shown")
+    browser.wait(lambda: picture.get_property("naturalWidth") == COURSE_PIXELS, "the picture is not shown")
     browser.wait_for("button[aria-label=Clear]").click()
     browser.wait(lambda: not browser.all("#course img"), "the course was not cleared")
     upload(browser, emodb_folder / UNSEEN[0])
