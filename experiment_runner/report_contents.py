@@ -13,6 +13,7 @@ import pandas as pd
 from experiment_runner.collapse import chance
 from experiment_runner.pages import number
 from experiment_runner.prediction_columns import attributes_of, classes_of
+from experiment_runner.row_counts import LABELLED, show_attributes, show_labelled
 from utils.commands import evaluation_command, python_command
 from utils.configuration import with_defaults
 from utils.metrics import Figures
@@ -67,10 +68,12 @@ def findings_of(predictions: pd.DataFrame, figures: Figures) -> list[Finding]:
         basis = f"{len(labelled):,} labelled utterances, {len(classes)} classes"
         found.append(Finding(text, basis, _describe_chance(labelled)))
     attributes = attributes_of(predictions)
-    rated = int(predictions[attributes].notna().any(axis=1).sum()) if attributes else 0
-    if rated:
-        text = f"mean CCC {number(figures['mean_ccc'])}"
-        found.append(Finding(text, f"{rated:,} rated utterances", "the same answer for all of them would have CCC 0"))
+    rows = {key: figures[key] for key in map(f"{LABELLED}_{{}}".format, attributes)}
+    if any(rows.values()):
+        share = show_attributes(figures)
+        text = f"mean CCC {number(figures['mean_ccc'])}" + f" over {share} attributes" * bool(share)
+        basis = f"{show_labelled(rows)} rated utterances"
+        found.append(Finding(text, basis, "the same answer for all of them would have CCC 0"))
     return found
 
 

@@ -72,7 +72,10 @@ def test_the_verdict_says_figures_n_and_chance() -> None:
     assert f'always predicting "neutral" gives macro-F1 {always:.3f}, UAR 0.250 and accuracy' in classes.chance
     assert classes.basis == "299 labelled utterances, 4 classes", "one has no label"
     assert attributes.figures == f"mean CCC {figures['mean_ccc']:.3f}"
-    assert attributes.basis == "300 rated utterances"
+    assert attributes.basis == "arousal 300, valence 299, dominance 300 rated utterances"
+    fewer = predictions.assign(valence=predictions["valence"].where(predictions.index < 5), dominance=3.3)
+    _, attributes = findings_of(fewer, figures_from_predictions(fewer, {}))
+    assert attributes.basis == "arousal 300, valence 4, dominance 300 rated utterances"
     nobody = predictions.assign(label=np.nan, **dict.fromkeys(ATTRIBUTES, np.nan))
     assert findings_of(nobody, figures_from_predictions(nobody, {})) == []
 

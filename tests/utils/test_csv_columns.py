@@ -46,7 +46,11 @@ def suggestion(error: DataError) -> dict[str, str]:
         ("valence", "pleasure EmoVal valence_mean valance"),
         ("dominance", "EmoDom dominance_avg dominence"),
         ("file", "filename path wav audio FileName file_path wav_file audio_path fname"),
-        (SEGMENT, "start end start_time end_time onset offset begin StartTime seg_start end_ms"),
+        (
+            SEGMENT,
+            "start end start_time end_time onset offset begin StartTime seg_start end_ms",
+        ),
+        (SEGMENT, "t_start t_end tmin xmax start_idx audio_start"),
         (None, "duration transcript age corpus rater n_votes speaker_age arousal_std state table num_speakers text"),
     ],
 )
@@ -149,6 +153,12 @@ def test_votes_are_counts(tmp_path: Path) -> None:
         ("File,file\na.wav,b.wav\n", {}, 'the columns "File" and "file" would both be read as file; say which in [C]'),
         ("file,split,split\na.wav,train,test\n", {}, 'the columns "split" and "split" would both be read as split'),
         ("file,label,label\na.wav,x,y\n", {"emotion": "label"}, '"label" stands twice in the header'),
+        (
+            "file,Label\na.wav,x\n",
+            {"emotion": "Label", "speaker": "label"},
+            'columns.speaker: the column "Label" stands',
+        ),
+        ("file,label\na.wav,x\n", {"emotion": "label", "label": ""}, 'columns.label: the column "label" stands'),
         (
             "alpha,beta\n1,2\n",
             {},

@@ -23,7 +23,9 @@ from utils.data.label_words import read_gender, read_split
         ("train", "train Train TRAIN training trn"),
         ("development", "development dev Dev devel val valid validation Validation VAL"),
         ("test", "test Test testing"),
-        ("test1", "test1 Test1 TEST1 test_1 Test-1"),
+        ("test1", "test1 Test1 TEST1 test_1 Test-1 test01 Test_001"),
+        ("test10", "test10 test_010"),
+        ("test0", "test0"),
         (None, "eval evaluation holdout 1 fold1 trainee test² all"),
     ],
 )

@@ -19,7 +19,8 @@ from utils.data.spellings import WORDS_FOR_NOTHING, is_nothing, name_classes, no
 
 NOTHING = (
     "", "nan", "NaN", "None", "N/A", "NA", "n.a.", "n / a", "<NA>", "#N/A", "null", "NULL", "nil", "-", "--", "–", "?",
-    "...", "no agreement", "No_Agreement", "no-consensus", "unknown", "Unknown", "UNDEFINED", "not available",
+    "...", "no agreement", "No_Agreement", "no-consensus",
+    "not rated", "Disagreement", "unsure", "unknown", "Unknown", "UNDEFINED", "not available",
     "(missing)", "'nan'", "nan\u200b", "-nan", "1.#QNAN", "*", "N\\A", "ｎａｎ", "xxx", "\u00a0", "unlabeled",
 )  # fmt: skip
 SOMETHING = (

@@ -25,10 +25,10 @@ AVERAGES = _set("mean avg average median rating ratings score value level norm n
 NUMBERS = _set("id ids name no nr num number code key")
 WORDS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     SEGMENT: (
-        _set("start end begin beginning onset offset stop starttime endtime startsec endsec"),
+        _set("start end begin beginning onset offset stop starttime endtime startsec endsec tmin tmax xmin xmax"),
         _set(
             "time times sec secs second seconds s ms msec sample samples frame frames segment seg utterance utt clip "
-            "pos position timestamp at of in"
+            "pos position timestamp at of in t idx index audio"
         ),
     ),
     "gender": (_set("gender genders sex"), SPEAKERS | NUMBERS),

@@ -108,6 +108,11 @@ class _Columns:
             elif not matches:
                 near = did_you_mean(name, [own for own in self.names.values() if own])
                 self.problems.append(f'{self.where}: columns.{key}: the table has no column "{name}"; {near}')
+            elif matches[0] in {*self.sources.values(), *self.ignored}:
+                self.problems.append(
+                    f'{self.where}: columns.{key}: the column "{self.names[matches[0]]}" stands in another entry of '
+                    "columns, too; name each column once"
+                )
             elif text:
                 self.sources[key] = matches[0]
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
@@ -28,8 +29,9 @@ EITHER_SPLIT = ("eval", "evaluation", "evaluate")
 
 
 def read_split(text: str) -> str | None:
-    """Return the split that a word means, if it means one; `Test 1` and `test_1` are `test1`."""
+    """Return the split that a word means, if it means one; `Test 1`, `test_1` and `test01` are `test1`."""
     word = "".join(c for c in text.casefold() if c not in " _-")
+    word = re.sub(r"^(test)0+(?=\d)", r"\1", word)
     split = SPLITS.get(word, word)
     return split if SPLIT_NAME.fullmatch(split) and split.isascii() else None
 

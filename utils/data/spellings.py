@@ -22,7 +22,8 @@ WORDS_FOR_NOTHING = frozenset({
     "", "na", "nan", "nat", "nil", "nul", "null", "none", "unk", "unknown", "undefined", "unspecified",
     "notspecified", "undetermined", "missing", "blank", "notset", "notavailable", "notapplicable", "notknown",
     "nodata", "novalue", "noanswer", "noinformation", "nolabel", "unlabelled", "unlabeled", "notlabelled",
-    "notlabeled", "unannotated", "notannotated", "noagreement", "noconsensus", "nomajority", "tbd", "xxx", "1#ind",
+    "notlabeled", "unannotated", "notannotated", "unrated", "notrated", "noagreement", "disagreement", "noconsensus",
+    "nomajority", "nomajorityvote", "undecided", "unsure", "notsure", "tbd", "xxx", "1#ind",
     "1#qnan",
 })  # fmt: skip
 """Folded, without brackets, quotes, spaces, dots, strokes and hyphens: `na` stands for `N/A`, `n.a.` and `<NA>`, and an
