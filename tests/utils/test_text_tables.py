@@ -75,6 +75,18 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
         PLAIN.replace("b.wav", '"b.wav'),
         "line 3: a quotation mark is never closed",
     ),
+    "a stray quotation mark that takes in whole rows": (
+        'file,emotion,text\na.wav,sad,x\nb.wav,angry,"oh\nc.wav,happy,x\nd.wav,sad,yes"\ne.wav,sad,x\n',
+        "line 3: a quotation mark begins a cell that runs over the end of the line and takes in commas",
+    ),
+    "two of them in a table that nobody quoted": (
+        'file\tsentence\temotion\na.wav\t"He said\tangry\nb.wav\tfine\tsad\nc.wav\tgood"\tsad\nd.wav\tx\tsad\n',
+        "line 2: a quotation mark begins a cell that runs over the end of the line and takes in tabs",
+    ),
+    "one behind cells that run over lines by right": (
+        'file,emotion,text\na.wav,sad,"two\nlines"\nb.wav,angry,"oh, well\nc.wav,sad,yes"\n',
+        "line 4: a quotation mark begins a cell",
+    ),
     "a decimal comma in quotes": (PLAIN.replace("2.5", '"2,5"'), 'line 2: arousal is "2,5"; write 2.5; decimal commas'),
     "a decimal comma beside tabs": (table_text("\t").replace("4.25", "4,25"), 'line 4: arousal is "4,25"; write 4.25'),
     "thousands beside a decimal comma": (

@@ -91,6 +91,8 @@ def read_table(name: str, source: Path, key: str | None = "PATH_TO_LABEL") -> Te
     layout = _find_layout(where, content)
     rows = _parse(where, content, layout)
     rows.index += layout.skipped
+    if b'"' in content:
+        _refuse_swallowed_lines(where, rows, layout.delimiter)
     rows.columns = rows.columns.str.strip()
     for column in rows:
         stripped = rows[column].str.strip()
@@ -200,6 +202,24 @@ def _parse(where: str, content: bytes, layout: _Layout) -> pd.DataFrame:
             line = int(is_open[1]) + layout.skipped + 1
             raise DataError(f"{where}: line {line}: a quotation mark is never closed; close it, or remove it") from None
         raise DataError(f"{where} is not a CSV: {printable(text)}; correct it") from None
+
+
+def _refuse_swallowed_lines(where: str, rows: pd.DataFrame, delimiter: str) -> None:
+    """Refuse a cell that holds a line break and the delimiter: a stray quotation mark makes one out of several rows."""
+    lines = np.zeros(len(rows), dtype=np.int64)
+    is_swallowed = np.zeros(len(rows), dtype=bool)
+    for column in range(rows.shape[1]):
+        cells = rows.iloc[:, column].fillna("")
+        breaks = cells.str.count("\n").to_numpy(np.int64)
+        lines += breaks
+        is_swallowed |= (breaks > 0) & cells.str.contains(delimiter, regex=False).to_numpy(bool)
+    if is_swallowed.any():
+        first = int(is_swallowed.argmax())
+        line = int(rows.index[first]) + 2 + int(lines[:first].sum())
+        raise DataError(
+            f"{where}: line {line}: a quotation mark begins a cell that runs over the end of the line and takes in "
+            f"{DELIMITERS[delimiter]}, so that rows would be lost; close it in its line, or write it twice"
+        )
 
 
 def _first_foreign_byte(content: bytes) -> str:
