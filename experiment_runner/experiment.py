@@ -37,6 +37,7 @@ from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.normalisation import Normalisation, measure_corpus
 from utils.dataset.random_draws import stable_key
 from utils.dataset.sampling import RandomBatches, evaluation_batches
+from utils.published import published_numbers
 from utils.upstreams import LoadedUpstream, UpstreamError, load_upstream
 
 
@@ -106,6 +107,7 @@ def _start(run: Run, assembly: Assembly, checkpoint: Path | None, records: Seque
             **run.setting,
             "data_sha256": run.data.fingerprint(),
             **({"corpus_release": run.data.release} if run.data.release else {}),
+            "published": published_numbers(run.config),
             "program": program_version(),
             "splits": run.data.describe_splits(),
         },

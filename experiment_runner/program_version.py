@@ -15,14 +15,23 @@ import soundfile
 
 from utils.files import MOST_JSON_BYTES, read_text, read_toml
 from utils.model_files import PROVENANCE
-from utils.syntax_hash import hash_sources, sources_of
+from utils.syntax_hash import PROGRAM, hash_sources, sources_of
 
-RUNS_BEGIN_AT = ("experiment_runner.experiment", "experiment_runner.evaluate")
-"""Training and evaluation: what they reach by their imports shapes a run's numbers, unless it stands below."""
+RUNS_BEGIN_AT = (
+    "experiment_runner.device",
+    "experiment_runner.evaluate",
+    "experiment_runner.experiment",
+    "experiment_runner.run",
+)
+"""Training, evaluation and where they run: what these reach by their imports shapes a run's numbers, unless it stands
+below."""
 SHAPES_NO_NUMBER = (
     "experiment_runner.checkpoints",
+    "experiment_runner.collapse",
+    "experiment_runner.device_facts",
     "experiment_runner.full_memory",
     "experiment_runner.interruption",
+    "experiment_runner.label_warnings",
     "experiment_runner.model_card",
     "experiment_runner.pictures",
     "experiment_runner.preparation",
@@ -30,9 +39,9 @@ SHAPES_NO_NUMBER = (
     "experiment_runner.provenance",
     "experiment_runner.publishing",
     "experiment_runner.report",
-    "experiment_runner.run",
     "experiment_runner.run_folder",
     "experiment_runner.screen",
+    "experiment_runner.shared_classes",
     "experiment_runner.stored_experiment",
     "experiment_runner.tracking",
     "utils",
@@ -43,8 +52,10 @@ SHAPES_NO_NUMBER = (
     "utils.configuration_augmentation",
     "utils.configuration_types",
     "utils.data.known_recordings",
+    "utils.data.leaks",
     "utils.data.table_cache",
     "utils.files",
+    "utils.garbage",
     "utils.git_source",
     "utils.hf_uploader",
     "utils.hub",
@@ -53,6 +64,8 @@ SHAPES_NO_NUMBER = (
     "utils.syntax_hash",
 )
 """What shows, keeps, copies or refuses, with what only that imports; keys, rows and labels are compared themselves."""
+TABLES = ("config_cat.json", "config_dim.json", "upstream_shapes.json")
+"""Of `configs/`: what labels are translated by, and what the built-in shapes are."""
 PACKAGES = ("torch", "torchaudio", "transformers", "numpy", "pandas", "scikit-learn", "soundfile", "soxr")
 CODE, LIBSNDFILE = "code", "libsndfile"
 EXPERIMENT = "experiment.toml"
@@ -62,9 +75,19 @@ MOST_NAMED = 4
 @cache
 def program_version() -> dict[str, str]:
     """Return what a run's numbers depend on beside its configuration and data: a hash of the code, and versions."""
-    code = hash_sources(sources_of(RUNS_BEGIN_AT, SHAPES_NO_NUMBER))[:16]
+    code = hash_sources(number_sources())[:16]
     versions = {name: package_version(name) for name in PACKAGES}
     return {CODE: code, **versions, LIBSNDFILE: soundfile.__libsndfile_version__}
+
+
+def number_sources(program: Path = PROGRAM) -> list[Path]:
+    """Return the sources and tables that a run's numbers come from.
+
+    Args:
+        program: The folder of the program.
+    """
+    tables = [program / "configs" / name for name in TABLES]
+    return [*sources_of(RUNS_BEGIN_AT, SHAPES_NO_NUMBER, program), *tables]
 
 
 def package_version(name: str) -> str:

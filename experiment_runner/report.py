@@ -288,7 +288,7 @@ def _render(run: StoredRun, pictures: Sequence[Path], recordings: Mapping[str, M
         ending=_ending(run),
         verdicts=[(split, findings_of(split.predictions, split.figures)) for split in judged],
         mistakes=list(_mistakes(judged, recordings)),
-        changed=changed_keys(run.experiment),
+        changed=changed_keys(run.experiment, run.resolved.get("published", {})),
         plays=bool(recordings),
         most=MOST_MISTAKES,
         figures=[(key, title) for key, title in FIGURES if any(key in split.figures for split in run.splits)],

@@ -122,12 +122,16 @@ def attribute_errors(predictions: pd.DataFrame, recordings: Mapping[str, str]) -
     return sorted(errors, key=lambda error: -error.size)[:MOST_MISTAKES]
 
 
-def changed_keys(experiment: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def changed_keys(experiment: Mapping[str, Any], published: Mapping[str, float]) -> dict[str, tuple[Any, Any]]:
     """Return the keys of an experiment that differ from their defaults, each with its value and the default.
 
     Those that have no default are among them, with `(none)` in its place.
+
+    Args:
+        experiment: A run's keys, in numbers.
+        published: The numbers of its upstream, by key; those of runs that store none were the same for every upstream.
     """
-    defaults = with_defaults({})
+    defaults = {**with_defaults({}), **published}
     pairs = {key: (value, defaults.get(key, ABSENT)) for key, value in sorted(experiment.items())}
     return {key: pair for key, pair in pairs.items() if not _is_same(*pair)}
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+from utils.garbage import no_garbage_collection
 
 
 @contextmanager
@@ -21,11 +22,5 @@ def captured(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:  # noqa:
         graph: What is recorded into.
         pool: Of the memory that recordings share.
     """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            yield
-    finally:
-        if was_enabled:
-            gc.enable()
+    with no_garbage_collection(), torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        yield

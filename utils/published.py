@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from utils.config_text import describe_allowed
 from utils.configuration import ExperimentConfig
-from utils.configuration_regularisation import FORMER_REGULARISATION, REGULARISATION
+from utils.configuration_regularisation import FORMER_REGULARISATION, PUBLISHED, REGULARISATION
 from utils.upstreams import MODELS_FOLDER, UpstreamError, find_upstream, read_config
 
 DEFAULTS: dict[str, Any] = {
@@ -51,6 +51,23 @@ def resolve_regularisation(config: ExperimentConfig, models: Path = MODELS_FOLDE
         numbers["layerdrop"] = 0.0
     resolved = config.model_copy(update=numbers)
     return Resolved(resolved, tuple(f"{config.name}: {text}" for text in _describe(config, resolved, published)))
+
+
+def published_numbers(config: ExperimentConfig, models: Path = MODELS_FOLDER) -> dict[str, float]:
+    """Return what the regularisation keys would be if an experiment left all of them to its upstream.
+
+    Args:
+        config: The experiment, in numbers or not.
+        models: Where fetched upstreams lie.
+
+    Returns:
+        The numbers by key; none where the upstream's own are missing or cannot be used.
+    """
+    try:
+        left = config.model_copy(update=dict.fromkeys(REGULARISATION, PUBLISHED))
+        return resolve_regularisation(left, models).config.regularisation._asdict()
+    except UpstreamError:
+        return {}
 
 
 def _describe(asked: ExperimentConfig, resolved: ExperimentConfig, published: float) -> Iterator[str]:

@@ -8,13 +8,13 @@ are, since what they name is imported later.
 from __future__ import annotations
 
 import ast
-import gc
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+
+from utils.garbage import no_garbage_collection
 
 PROGRAM = Path(__file__).resolve().parents[1]
 PACKAGES = ("dataset_module", "experiment_runner", "net", "utils")
@@ -58,7 +58,7 @@ def sources_of(modules: Iterable[str], without: Iterable[str] = (), program: Pat
     omitted = {_place_of(name, program) for name in without}
     waiting = [_place_of(name, program) for name in modules]
     reached: set[Path] = set()
-    with _fast_parsing():
+    with no_garbage_collection():  # it would walk through all the trees, again and again
         while waiting:
             path = waiting.pop()
             if path not in reached and path not in omitted:
@@ -88,18 +88,6 @@ class _Source:
 @cache
 def _read(path: Path) -> _Source:
     return _Source(path)
-
-
-@contextmanager
-def _fast_parsing() -> Iterator[None]:
-    """Keep the collector away while trees are built: it would walk through all of them, again and again."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _list_node(node: ast.AST, listing: list[str], imports: list[str]) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from experiment_runner.report_contents import (
 from tests.experiment_runner.test_report import ATTRIBUTES, FOUR, predict
 from tests.voices import voice
 from utils.configuration import ExperimentConfig
+from utils.configuration_regularisation import FORMER_REGULARISATION
 
 DATE = 1_790_000_000  # a moment of 2026-09-21
 
@@ -110,15 +112,24 @@ def test_the_largest_errors_of_attributes_come_first() -> None:
     assert attribute_errors(predictions.drop(columns=[f"pred_{name}" for name in ATTRIBUTES]), {}) == []
 
 
+def as_stored(keys: dict[str, Any], published: dict[str, float]) -> dict[str, Any]:
+    """Return an experiment as a run's folder holds it: what is left to the upstream in its numbers."""
+    numbers = {**FORMER_REGULARISATION._asdict(), **published}
+    return ExperimentConfig.model_validate({**numbers, **keys}).model_dump(mode="json", exclude_none=True)
+
+
 def test_changed_keys_are_those_that_differ_from_their_defaults() -> None:
-    config = ExperimentConfig.model_validate({"name": "A", "corpus": "C", "epoch": 7, "seeds": [42, 43]})
-    stored = config.model_dump(mode="json", exclude_none=True)
-    changed = changed_keys(stored)
+    keys = {"name": "A", "corpus": "C", "upstream_model": "wavlm-tiny-random"}
+    published = {"layerdrop": 0.05, "hidden_dropout": 0.0}
+    stored = as_stored({**keys, "epoch": 7, "seeds": [42, 43], "layerdrop": 0.1}, published)
+    changed = changed_keys(stored, published)
     assert changed["epoch"] == (7, ExperimentConfig.model_fields["epoch"].default)
     assert changed["name"] == ("A", "(none)")
-    plain = changed_keys(ExperimentConfig(name="A", corpus="C").model_dump(mode="json", exclude_none=True))
-    assert set(changed) - set(plain) == {"epoch", "seeds"}
-    assert changed_keys({**stored, "a_key_of_later": 3})["a_key_of_later"] == (3, "(none)")
+    assert changed["layerdrop"] == (0.1, 0.05)
+    assert set(changed) == {"name", "corpus", "upstream_model", "epoch", "seeds", "layerdrop"}
+    assert changed_keys({**stored, "a_key_of_later": 3}, published)["a_key_of_later"] == (3, "(none)")
+    former = as_stored({**keys, "hidden_dropout": 0.0}, FORMER_REGULARISATION._asdict())
+    assert changed_keys(former, {})["hidden_dropout"] == (0.0, 0.1)
 
 
 def test_the_page_begins_with_the_verdict_and_lists_changed_keys_before_all(tmp_path: Path) -> None:

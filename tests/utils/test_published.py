@@ -12,7 +12,7 @@ from transformers import AutoConfig, HubertConfig, PreTrainedConfig, Wav2Vec2Con
 from utils.config_loading import ConfigurationError, load_plan
 from utils.configuration import ExperimentConfig, identity_of, with_defaults
 from utils.configuration_regularisation import FORMER_REGULARISATION, REGULARISATION
-from utils.published import resolve_regularisation
+from utils.published import published_numbers, resolve_regularisation
 from utils.upstreams import UPSTREAMS, UpstreamError
 
 BASE_PLUS: dict[str, Any] = {
@@ -82,6 +82,16 @@ def test_written_numbers_stay_and_the_screen_says_which(tmp_path: Path) -> None:
     every = experiment(folder, **{**FORMER_REGULARISATION._asdict(), "mask_time_prob": 0.0})
     assert resolve_regularisation(every).notes[0].endswith("layerdrop 0, no masks")
     assert resolve_regularisation(every).notes[0].startswith("one: regularisation as written: dropout 0.1 hidden")
+
+
+def test_what_an_upstream_publishes_is_known_whatever_is_written(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"model_type": "wavlm", **BASE_PLUS})
+    left = resolve_regularisation(experiment(folder)).config
+    written = resolve_regularisation(experiment(folder, layerdrop=0.2, hidden_dropout=0.0)).config
+    assert published_numbers(written) == published_numbers(left) == left.regularisation._asdict()
+    frozen = resolve_regularisation(experiment(folder, freeze="upstream", hidden_dropout=0.0)).config
+    assert published_numbers(frozen)["layerdrop"] == 0
+    assert published_numbers(experiment(tmp_path / "nothing")) == {}
 
 
 WITHOUT: dict[str, dict[str, object]] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -180,10 +180,13 @@ def _read_or_recall(name: str, config: CorpusConfig, reader: ModuleType) -> Read
     key = key_of(reader.sources(name, config), f"{name} {config.model_dump_json()}")
     found = find_table(name, key)
     if found is not None:
-        return Reading(_from_arrow(found.table), found.notes, found.warnings, found.hidden, found.release)
+        remarks: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in found.remarks.items()
+        }
+        return Reading(_from_arrow(found.table), **remarks)
     reading = _as_utterances(name, reader.read(name, config))
-    kept = pa.Table.from_pandas(reading.rows, preserve_index=False)
-    keep_table(name, key, Kept(kept, reading.notes, reading.warnings, reading.hidden, reading.release))
+    remarks = {part.name: getattr(reading, part.name) for part in fields(Reading) if part.name != "rows"}
+    keep_table(name, key, Kept(pa.Table.from_pandas(reading.rows, preserve_index=False), remarks))
     return reading
 
 

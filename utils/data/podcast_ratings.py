@@ -7,11 +7,9 @@ line it stands in and no other. A line that cannot be read is reported and never
 from __future__ import annotations
 
 import csv
-import gc
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -26,6 +24,7 @@ import pyarrow.compute as pc
 
 from utils.data import CATEGORICAL, DataError
 from utils.files import MOST_LABEL_BYTES, bounded
+from utils.garbage import no_garbage_collection
 
 CLASSES: tuple[str, ...] = (*CATEGORICAL["default_classes"]["msp-podcast"], "other")
 """What a rater can choose, in the order of the vote columns."""
@@ -293,7 +292,7 @@ def _read_json(source: Path) -> Ratings:
     """
     fields = ["file", "worker", "primary", "middle", *ATTRIBUTES]
     parts: list[pa.StructArray] = [pa.array([], pa.struct([(name, pa.string()) for name in fields]))]
-    with _collection_paused():
+    with no_garbage_collection():  # a JSON document has none; looking through its millions of objects takes seconds
         rows = _json_rows(json.loads(_text_of(source)))
         while part := list(islice(rows, ROWS_AT_A_TIME)):
             columns = [pa.array(column, pa.string()) for column in zip(*part, strict=True)]
@@ -301,18 +300,6 @@ def _read_json(source: Path) -> Ratings:
     found = pa.concat_arrays(parts)
     lines = pc.binary_join_element_wise(*(found.field(name) for name in fields[:3]), ": ")
     return _collect(lines, found, np.arange(len(found)))
-
-
-@contextmanager
-def _collection_paused() -> Iterator[None]:
-    """Look for no circular garbage, of which a JSON document has none: among millions of objects it takes seconds."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _json_rows(document: Any) -> Iterator[tuple[str, ...]]:  # noqa: ANN401 - whatever the file holds

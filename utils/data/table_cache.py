@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,20 +25,17 @@ from utils.syntax_hash import hash_sources
 READERS = Path(__file__).resolve().parent
 CONFIGS = READERS.parents[1] / "configs"
 WORD_FORMS = READERS.parent / "word_forms.py"
-NOTES, WARNINGS, HIDDEN, RELEASE = b"notes", b"warnings", b"hidden", b"release"
+REMARKS = b"remarks"
 UNUSABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 """What can be wrong with a kept table, or with the place for it (no home folder is a RuntimeError)."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A table with what its reader said of it."""
+    """A table with what its reader said of it, in values that JSON has."""
 
     table: pa.Table
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...]
-    hidden: tuple[str, ...]
-    release: str | None
+    remarks: dict[str, Any]
 
 
 def cache_folder(kind: str = "tables") -> Path:
@@ -64,11 +62,9 @@ def find_table(corpus: str, key: str) -> Kept | None:
     """Return what is kept of a corpus under a key, if anything is."""
     try:
         table = pq.read_table(cache_folder() / f"{corpus}-{key}.parquet")
-        notes, warnings, hidden = (tuple(json.loads(table.schema.metadata[n])) for n in (NOTES, WARNINGS, HIDDEN))
-        release = json.loads(table.schema.metadata[RELEASE])
+        return Kept(table, json.loads(table.schema.metadata[REMARKS]))
     except UNUSABLE:
         return None
-    return Kept(table, notes, warnings, hidden, release)
 
 
 def keep_table(corpus: str, key: str, kept: Kept) -> None:
@@ -76,9 +72,8 @@ def keep_table(corpus: str, key: str, kept: Kept) -> None:
 
     A folder that cannot be written to only costs that time.
     """
-    told = {NOTES: kept.notes, WARNINGS: kept.warnings, HIDDEN: kept.hidden, RELEASE: kept.release}
-    metadata = {name: json.dumps(value).encode() for name, value in told.items()}
-    table = kept.table.replace_schema_metadata({**(kept.table.schema.metadata or {}), **metadata})
+    remarks = {REMARKS: json.dumps(kept.remarks).encode()}
+    table = kept.table.replace_schema_metadata({**(kept.table.schema.metadata or {}), **remarks})
     try:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
