@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
 def fetched(name: str, revision: str | None, screen: Screen) -> bool:
     """Fetch a model, and say where it is or why it is not there."""
     try:
-        screen.line(f"{name}: {describe(fetch_model(name, revision=revision, progress=screen.download))}")
+        screen.line(f"{name}: {describe(fetch_model(name, revision=revision))}")
     except (HubError, GitError, UpstreamError, FolderInUseError, OSError) as error:
         print_error(f"{name}: {error}")
         return False

@@ -9,8 +9,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 import gradio as gr
@@ -42,50 +42,27 @@ def serve(model: SERModel, name: str, precision: Precision, place: Place, screen
         screen: Where to say so.
     """
     page = build_page(model, name, precision, Uploads(place.folder))
-    server = _Server(_make_app(page, place.folder), lambda: _tell(place.door.getsockname()[1], screen))
-    with suppress(KeyboardInterrupt):  # uvicorn ends, and then raises the signal again
-        server.run([place.door])
+    server = uvicorn.Server(
+        uvicorn.Config(
+            _make_app(page, place.folder),
+            lifespan="on",
+            ws="none",
+            log_config=None,
+            log_level="critical",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=ENDING_SECONDS,
+        )
+    )
+    before = signal.signal(signal.SIGHUP, server.handle_exit)  # a closed terminal ends it as Ctrl-C does
+    _tell(place.door.getsockname()[1], screen)
+    try:
+        with suppress(KeyboardInterrupt):  # uvicorn ends, and then raises the signal again
+            server.run([place.door])
+    finally:
+        signal.signal(signal.SIGHUP, before)
     if not server.started:
         raise RuntimeError("the page's server did not start")
-
-
-class _Server(uvicorn.Server):
-    """Says so once it listens, and ends for a closed terminal as for Ctrl-C.
-
-    Args:
-        app: What it serves.
-        say: Called once.
-    """
-
-    def __init__(self, app: Guard, say: Callable[[], None]) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                lifespan="on",
-                ws="none",
-                log_config=None,
-                log_level="critical",
-                proxy_headers=False,
-                server_header=False,
-                timeout_graceful_shutdown=ENDING_SECONDS,
-            )
-        )
-        self._say = say
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Take SIGHUP for one of those that end it."""
-        before = signal.signal(signal.SIGHUP, self.handle_exit)
-        try:
-            with super().capture_signals():
-                yield
-        finally:
-            signal.signal(signal.SIGHUP, before)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
-        await super().startup(sockets)
-        self._say()
 
 
 def _make_app(page: gr.Blocks, folder: Path) -> Guard:

@@ -8,7 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -17,13 +17,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
 from rich.text import Text
 
@@ -165,24 +162,14 @@ class Screen:
         with Progress(*columns, console=self.console, transient=True) as bar:
             yield EpochProgress(epoch, utterances, bar, self.line)
 
-    def count(self, total: int, things: str) -> AbstractContextManager[Callable[[int], None]]:
-        """Show how many things are done: a bar on a terminal, else a plain line a minute."""
-        return self._count(things, total, 0, [MofNCompleteColumn()], lambda done: f"{done:,} of {total:,} {things}")
-
-    def download(self, name: str, size: int, done: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Show how many bytes of a file are there: a bar on a terminal, else a plain line a minute."""
-        columns = [DownloadColumn(), TransferSpeedColumn()]
-        return self._count(name, size, done, columns, lambda done: f"{name}: {done / 1e6:,.0f} of {size / 1e6:,.0f} MB")
-
     @contextmanager
-    def _count(
-        self, title: str, total: int, done: int, columns: Sequence[ProgressColumn], describe: Callable[[int], str]
-    ) -> Iterator[Callable[[int], None]]:
-        said = time.monotonic()
+    def count(self, total: int, things: str) -> Iterator[Callable[[int], None]]:
+        """Show how many things are done: a bar on a terminal, else a plain line a minute."""
+        done, said = 0, time.monotonic()
         is_terminal = self.console.is_terminal
-        shown = (*Progress.get_default_columns(), *columns)
-        with Progress(*shown, console=self.console, transient=True, disable=not is_terminal) as bar:
-            task = bar.add_task(title, total=total, completed=done)
+        columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+        with Progress(*columns, console=self.console, transient=True, disable=not is_terminal) as bar:
+            task = bar.add_task(things, total=total)
 
             def advance(number: int) -> None:
                 nonlocal done, said
@@ -190,7 +177,7 @@ class Screen:
                 bar.update(task, advance=number)
                 if not is_terminal and time.monotonic() - said >= SECONDS_BETWEEN_LINES:
                     said = time.monotonic()
-                    self.line(describe(done))
+                    self.line(f"{done:,} of {total:,} {things}")
 
             yield advance
 

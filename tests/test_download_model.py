@@ -102,20 +102,22 @@ def test_no_network_is_one_sentence(tmp_path: Path) -> None:
     )
 
 
-def test_a_download_goes_on_inside_a_file_in_the_same_call_and_in_the_next(tmp_path: Path) -> None:
+def test_a_download_that_was_cut_is_taken_up_in_the_same_call_and_begins_anew_in_the_next(tmp_path: Path) -> None:
     publish(tmp_path / "published")
     size = (tmp_path / "published" / "pytorch_model.bin").stat().st_size
-    first, second = size // 4, size // 2
+    partial = tmp_path / "models" / "microsoft--wavlm-base.partial"
     with serve_published("microsoft/wavlm-base", tmp_path / "published") as (hub, _):
-        full = download(tmp_path, hub.endpoint, "wavlm-base", most_bytes=first)
-        assert full.returncode == 1
+        assert download(tmp_path, hub.endpoint, "wavlm-base", most_bytes=size // 4).returncode == 1
+        assert sorted(path.name for path in partial.iterdir() if path.is_file()) == FETCHED[:1] + FETCHED[2:3]
+        left = partial / ".cache" / "huggingface" / "download" / "left-by-a-kill.incomplete"
+        left.parent.mkdir(parents=True, exist_ok=True)
+        left.write_bytes(b"half")
         hub.requests.clear()
-        for name in ("config.json", "preprocessor_config.json"):  # are there
-            assert (tmp_path / "models" / "microsoft--wavlm-base.partial" / name).is_file()
-        hub.cut(after_bytes=second - first)
+        hub.cut(after_bytes=size // 2)
         assert download(tmp_path, hub.endpoint, "wavlm-base").returncode == 0
-        asked = [request.headers.get("range") for request in hub.requests if "/resolve/" in request.path]
-    assert asked == [f"bytes={first}-", f"bytes={second}-"]
+        asked = [request.headers.get("range") for request in hub.requests if request.path.endswith(".bin")]
+    assert asked[-2:] == [None, f"bytes={size // 2}-"]
+    assert sorted(path.name for path in partial.with_suffix("").iterdir()) == sorted(FETCHED)
     load_upstream("wavlm-base", {}, tmp_path / "models")
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.config_text import did_you_mean
-from utils.downloads import Progress, no_progress
 from utils.files import fingerprint, write_whole
 from utils.folder_lock import locked
 from utils.git_source import fetch_git, is_git_url
@@ -55,9 +54,7 @@ class Fetched(NamedTuple):
     note: str = ""
 
 
-def fetch_model(
-    name: str, models: Path = MODELS_FOLDER, revision: str | None = None, progress: Progress = no_progress
-) -> Fetched:
+def fetch_model(name: str, models: Path = MODELS_FOLDER, revision: str | None = None) -> Fetched:
     """Download an upstream or a trained model into `models/`; nothing is fetched where it lies there undamaged.
 
     An upstream that has no safetensors gets one of its `pytorch_model.bin`; so does a local folder, where that stays.
@@ -66,7 +63,6 @@ def fetch_model(
         name: A short name, a hub id, `git+https://host/path` or a local folder; a revision may stand behind an `@`.
         models: Where to.
         revision: A branch, a tag or a commit; what is there of another one is replaced.
-        progress: Shows how far each file is.
 
     Raises:
         HubError, GitError: Where it cannot be downloaded.
@@ -93,7 +89,7 @@ def fetch_model(
         if is_here:
             return Fetched(target, source.get("revision"), is_new=False, note=note)
     with locked(models, "start it in another folder"):
-        commit = _replace(plain, wanted, target, progress)
+        commit = _replace(plain, wanted, target)
     return Fetched(target, commit, is_new=True, note=f"in place of one with a damaged {damaged}" if damaged else "")
 
 
@@ -114,14 +110,14 @@ def _look_up(name: str, given: str | None, asked: str | None, source: Mapping[st
     return commit == source.get("revision"), ""
 
 
-def _replace(name: str, asked: str | None, target: Path, progress: Progress) -> str:
+def _replace(name: str, asked: str | None, target: Path) -> str:
     """Fetch beside the target, and put it there once it is whole; return the commit."""
     partial = target.with_name(target.name + PARTIAL)
     if is_git_url(name):
         commit = fetch_git(name, _choose, partial, read_token("GIT_AUTH_TOKEN"), asked)
     else:
         with _hinted(name):
-            commit = fetch(hub_id(name), _choose, partial, read_token("HUGGINGFACE_TOKEN"), asked, progress)
+            commit = fetch(hub_id(name), _choose, partial, read_token("HUGGINGFACE_TOKEN"), asked)
     if not (partial / MANIFEST).is_file():
         _finish_upstream(partial)
     shutil.rmtree(partial / ".cache", ignore_errors=True)

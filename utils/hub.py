@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from utils.downloads import UNFINISHED, Progress, RemoteFile, check_room, download, may_pass, no_progress
 from utils.model_files import MANIFEST, MODEL_FILES
 from utils.secrets import SHORTEST_TOKEN, read_token
 
@@ -26,7 +26,6 @@ SLOWEST_ANSWER = 60.0
 NOT_FOUND_OR_FORBIDDEN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 """What a token can be made of: RFC 6750, "The OAuth 2.0 Authorization Framework: Bearer Token Usage", section 2.1."""
-GIT_ID = re.compile("[0-9a-f]{40,64}")
 
 
 class HubError(Exception):
@@ -131,11 +130,10 @@ def fetch(
     folder: Path,
     token: str | None,
     revision: str | None = None,
-    progress: Progress = no_progress,
 ) -> str:
     """Download files of a repository into a folder, which holds nothing else in the end.
 
-    Those that are whole there are not fetched again, and one that was cut goes on where it ended.
+    Those that are whole there are not fetched again; one that was cut begins anew.
 
     Args:
         repo_id: Such as `microsoft/wavlm-large`.
@@ -143,7 +141,6 @@ def fetch(
         folder: Where to.
         token: Of the hub.
         revision: A branch, a tag or a commit; the main branch where None.
-        progress: Shows how far each file is.
 
     Returns:
         The commit that all of them are of.
@@ -151,21 +148,21 @@ def fetch(
     Raises:
         HubError: Where that cannot be done, or a file is not what the hub says it is.
     """
-    from huggingface_hub import get_session
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+    from huggingface_hub import hf_hub_download
 
     with told(f'"{repo_id}" cannot be downloaded', ", or copy its folder in models/ from a machine that has a network"):
         api = patient_api(token)
         found = api.model_info(repo_id, revision=revision, timeout=LONGEST_ANSWER, files_metadata=True)
         assert found.sha is not None
-        wanted = _remote_files(found, choose)
+        wanted = _sizes(found, choose)
         folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / ".cache", ignore_errors=True)  # of a call that was killed
         _remove(folder, _others(folder, wanted) + _damaged(api, found, folder, wanted))
-        missing = [file for file in wanted if not (folder / file.name).is_file()]
-        check_room(folder, sum(file.size for file in missing))
-        for file in missing:
-            download(get_session(), file, folder, build_hf_headers(token=token), progress)
-        damaged = _damaged(api, found, folder, wanted)
+        missing = {name: size for name, size in wanted.items() if not (folder / name).is_file()}
+        check_room(folder, sum(missing.values()))
+        for name in missing:
+            hf_hub_download(repo_id, name, revision=found.sha, local_dir=folder, token=token)
+        damaged = _damaged(api, found, folder, wanted)  # the client compares sizes alone
     if damaged:
         _remove(folder, damaged)
         raise HubError(f'"{repo_id}" was damaged on the way: {", ".join(damaged)}; the same command fetches it again')
@@ -182,39 +179,52 @@ def find_commit(repo_id: str, revision: str | None, token: str | None) -> str:
         return str(patient_api(token).model_info(repo_id, revision=revision, timeout=LONGEST_ANSWER).sha)
 
 
-def _remote_files(found: ModelInfo, choose: Callable[[Sequence[str]], Sequence[str]]) -> list[RemoteFile]:
-    """Return the files that are wanted of a repository.
+def _sizes(found: ModelInfo, choose: Callable[[Sequence[str]], Sequence[str]]) -> dict[str, int]:
+    """Return the files that are wanted of a repository, with their bytes.
 
     Raises:
         ValueError: Where one of them is not there, or the hub says of it what cannot be.
     """
-    from huggingface_hub import hf_hub_url
-
     published = {file.rfilename: file for file in found.siblings or []}
-    files = []
+    sizes = {}
     for name in choose(list(published)):
-        file = published.get(name)
-        if file is None:
+        if name not in published:
             raise ValueError(f"it has no {name}")
         if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
             raise ValueError(f"it has a file that leads out of its folder, {name}")
-        if file.size is None or not GIT_ID.fullmatch(file.blob_id or ""):
-            raise ValueError(f"the hub does not say the size and the version of {name}")
-        files.append(RemoteFile(name, hf_hub_url(found.id, name, revision=found.sha), file.size, str(file.blob_id)))
-    return files
+        size = published[name].size
+        if size is None:
+            raise ValueError(f"the hub does not say the size of {name}")
+        sizes[name] = size
+    return sizes
 
 
-def _others(folder: Path, wanted: Sequence[RemoteFile]) -> list[str]:
-    """Return the files of a folder that are neither wanted nor the beginning of what is."""
-    kept = {file.name for file in wanted} | {f"{file.name}.{file.version}{UNFINISHED}" for file in wanted}
-    there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return [name for name in there if name not in kept]
+def may_pass(status: int) -> bool:
+    """Return whether a server may answer otherwise a moment later."""
+    return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
 
 
-def _damaged(api: HfApi, found: ModelInfo, folder: Path, wanted: Sequence[RemoteFile]) -> list[str]:
+def check_room(folder: Path, wanted_bytes: int) -> None:
+    """Refuse to begin what does not fit on the disk.
+
+    Raises:
+        OSError: Says what is missing.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < wanted_bytes:
+        raise OSError(f"{wanted_bytes / 1e9:.2f} GB are needed, and {free / 1e9:.2f} are free on the disk of {folder}")
+
+
+def _others(folder: Path, wanted: Collection[str]) -> list[str]:
+    """Return the files of a folder that are not wanted."""
+    there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() or path.is_symlink()]
+    return [name for name in there if name not in wanted]
+
+
+def _damaged(api: HfApi, found: ModelInfo, folder: Path, wanted: Collection[str]) -> list[str]:
     """Return the files that are there and are not what the hub has."""
     compared = api.verify_repo_checksums(found.id, revision=found.sha, local_dir=folder)
-    return sorted({mismatch["path"] for mismatch in compared.mismatches} & {file.name for file in wanted})
+    return sorted({mismatch["path"] for mismatch in compared.mismatches} & set(wanted))
 
 
 def _remove(folder: Path, names: Sequence[str]) -> None:

@@ -100,11 +100,11 @@ def test_the_token_is_in_no_file_and_on_no_command_line(
         text = refusal(address(lfs_server), folder, token)
     look()
     seen += [text.encode(), log.read_bytes()]
-    assert any(b"ls-remote\0--\0origin" in one for one in seen), "git was looked at"
+    assert any(b"fetch\0--no-progress" in one for one in seen), "git was looked at"
     assert any(b'[remote "' in one or b"[core]" in one for one in seen), "the repository was looked at"
     assert not [one for one in seen for form in forms if form in one]
     given = {line.split()[0] for line in log.read_text().splitlines() if " has it " in line}
-    assert given == ({"ls-remote", "fetch", "lfs"} if token == SECRET else {"ls-remote"})
+    assert given == ({"fetch", "lfs"} if token == SECRET else {"fetch"})
 
 
 @pytest.mark.parametrize("here", ["private", "public"])
@@ -146,42 +146,33 @@ def test_another_host_that_has_the_large_files_gets_no_token(
     assert "authorization" not in other_server.requests[0].headers
 
 
-@pytest.mark.parametrize("is_private", [True, False])
-def test_no_program_of_the_settings_runs(
-    is_private: bool, lfs_server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files: Files = {**FILES, "model.safetensors": LARGE, ".gitattributes": b"* filter=lfs\n"}
-    commit = lfs_server.publish("user/model.git", files)
-    lfs_server.tokens = {SECRET} if is_private else set()
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    program = write_program(tmp_path / "programs" / "mark", f"touch {marks}/$$; exit 1")
+def test_nothing_that_the_repository_names_runs(lfs_server: GitServer, tmp_path: Path) -> None:
+    files: Files = {**FILES, "model.safetensors": LARGE, ".gitattributes": b"* filter=marking diff=marking\n"}
+    lfs_server.publish("user/model.git", files)
+    program = write_program(tmp_path / "programs" / "mark", f"touch {tmp_path}/marked; exit 1")
     for hook in HOOKS:
-        write_program(tmp_path / "template" / "hooks" / hook, f"touch {marks}/{hook}")
-    template, hooks = tmp_path / "template", tmp_path / "template" / "hooks"
-    settings = f"""
-        [init]\n templateDir = {template}\n [core]\n hooksPath = {hooks}\n askPass = {program}\n fsmonitor = {program}
-        sshCommand = {program}\n gitProxy = {program}\n alternateRefsCommand = {program}\n pager = {program}
-        [filter "lfs"]\n process = {program}\n smudge = {program}\n clean = {program}\n required = true
-        [lfs]\n standalonetransferagent = mark\n [lfs "customtransfer.mark"]\n path = {program}
-        [url "ext::{program} "]\n insteadOf = {lfs_server.address}
-        [remote "origin"]\n uploadpack = {program}\n url = ext::{program}\n [alias]\n fetch = !{program}
-    """
-    write_settings(settings + (f"[credential]\n helper = {program}\n" if is_private else ""))
-    for name in ("GIT_ASKPASS", "SSH_ASKPASS", "GIT_SSH_COMMAND", "GIT_PROXY_COMMAND", "GIT_EXTERNAL_DIFF"):
-        monkeypatch.setenv(name, str(program))
-    monkeypatch.setenv("GIT_TEMPLATE_DIR", str(template))
-    monkeypatch.setenv("GIT_CONFIG_PARAMETERS", f"'core.hooksPath'='{hooks}'")
-    fetch_git(address(lfs_server), choose, tmp_path / "model", SECRET if is_private else None)
-    refusal(address(lfs_server), tmp_path / "other", WRONG if is_private else None, "none")
-    lfs_server.is_static = True  # so that branches and tags are written
-    fetch_git(address(lfs_server), choose, tmp_path / "other", SECRET if is_private else None, commit)
+        write_program(tmp_path / "template" / "hooks" / hook, f"touch {tmp_path}/{hook}")
+    write_settings(f"""
+        [init]\n templateDir = {tmp_path / "template"}\n [core]\n hooksPath = {tmp_path / "template" / "hooks"}
+        [filter "marking"]\n process = {program}\n smudge = {program}\n required = true
+        [diff "marking"]\n textconv = {program}
+    """)
+    before = sorted(tmp_path.iterdir())
+    fetch_git(address(lfs_server), choose, tmp_path / "model", None)
     assert contents(tmp_path / "model")["model.safetensors"] == LARGE.content
-    assert list(marks.iterdir()) == []
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "model"])
     subprocess.run(["git", "init", "--quiet", str(tmp_path / "plain")], check=True)
     subprocess.run(["git", "-C", str(tmp_path / "plain"), "update-ref", "-d", "refs/heads/none"], check=True)
-    subprocess.run(["git", "ls-remote", lfs_server.address], capture_output=True, check=False)
-    assert (marks / "reference-transaction").exists(), "the hooks would run"
+    assert (tmp_path / "reference-transaction").exists(), "the hooks would run"
+
+
+def test_the_token_is_given_to_no_helper_of_the_user(git_server: GitServer, tmp_path: Path) -> None:
+    git_server.publish("user/model.git", FILES)
+    git_server.tokens = {SECRET}
+    helper = write_program(tmp_path / "helper", f"echo $1 >> {tmp_path}/asked; cat >> {tmp_path}/asked")
+    write_settings(f'[credential]\n helper = {helper}\n[credential "{git_server.address}"]\n helper = {helper}\n')
+    fetch_git(address(git_server), choose, tmp_path / "model", SECRET)
+    assert not (tmp_path / "asked").exists()
 
 
 def test_the_repository_does_not_say_where_large_files_are(
