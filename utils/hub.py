@@ -162,6 +162,7 @@ def fetch(
         check_room(folder, sum(missing.values()))
         for name in missing:
             hf_hub_download(repo_id, name, revision=found.sha, local_dir=folder, token=token)
+        shutil.rmtree(folder / ".cache", ignore_errors=True)
         damaged = _damaged(api, found, folder, wanted)  # the client compares sizes alone
     if damaged:
         _remove(folder, damaged)
