@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import pandas as pd
 
 from utils.data import Corpus
-
-ONE_EMOTION = (
-    ("angry", "anger", "mad"),
-    ("sad", "sadness"),
-    ("happy", "happiness", "joy", "joyful"),
-    ("surprise", "surprised"),
-    ("fear", "fearful", "afraid", "scared", "anxiety"),
-    ("disgust", "disgusted"),
-    ("contempt", "contemptuous"),
-    ("neutral", "neutrality"),
-    ("boredom", "bored"),
-    ("excited", "excitement"),
-    ("frustrated", "frustration"),
-)
-"""Words that corpora use for one class. Calm is not neutral: RAVDESS has both."""
-NEAR = 0.75
-"""Of the similarity that `difflib` computes: "suprise" is near "surprise", "sad" is not near "bad"."""
+from utils.data.near_names import find_near
 
 
 def near_classes(absent: Sequence[str], surplus: Sequence[str]) -> dict[str, str]:
@@ -34,14 +17,8 @@ def near_classes(absent: Sequence[str], surplus: Sequence[str]) -> dict[str, str
         absent: Classes that are trained and that the other corpus lacks.
         surplus: Classes that the other corpus alone has.
     """
-    near = {}
-    for name in absent:
-        words = next((words for words in ONE_EMOTION if name.casefold() in words), ())
-        same = [other for other in surplus if other.casefold() in words]
-        alike = same or get_close_matches(name, surplus, 1, NEAR)
-        if alike:
-            near[name] = alike[0]
-    return near
+    found = {name: find_near(name, surplus) for name in absent}
+    return {name: other for name, other in found.items() if other is not None}
 
 
 def suggest_names(corpus: str, classes: Sequence[str], other: Corpus) -> str:

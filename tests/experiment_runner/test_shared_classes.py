@@ -20,6 +20,8 @@ FOUR = ("angry", "sad", "happy", "neutral")
         (["fear"], ["Fearful"], {"fear": "Fearful"}),
         (["surprise"], ["suprise"], {"surprise": "suprise"}),
         (["my_class"], ["my-class"], {"my_class": "my-class"}),
+        (["neutral", "excited", "frustrated"], ["neu", "exc"], {"neutral": "neu", "excited": "exc"}),
+        (["surprise"], ["suprised"], {"surprise": "suprised"}),
         (["neutral"], ["calm"], {}),
         (["sad"], ["bad"], {}),
         ([], ["joy"], {}),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from utils.data import CANONICAL_CLASSES
-from utils.data.near_names import MOST_CLASSES, are_near, near_names
+from utils.data.near_names import MOST_CLASSES, are_near, find_near, near_names
 
 NEAR = [
     ("anger", "angry"), ("angry", "angray"), ("angry", "'angry'"), ("happy", "happiness"), ("sad", "sadness"),
@@ -11,7 +11,8 @@ NEAR = [
     ("calm", "calmness"), ("ang", "angry"), ("suprise", "surprise"), ("nuetral", "neutral"), ("bored", "boredom"),
     ("frustrated", "frustration"), ("excited", "excitement"), ("colère", "colere"), ("sad,tired", "sad tired"),
     ("very_sad", "very sadness"), ("\u0430ngry", "angry"), ("arrabbiato", "arrabbiata"), ("angry.", "angry"),
-    ("anxious", "anxiety"), ("no emotion", "noemotion"),
+    ("anxious", "anxiety"), ("no emotion", "noemotion"), ("neu", "neutral"), ("exc", "excited"), ("fru", "frustrated"),
+    ("surprise", "suprised"), ("surprised", "suprise"), ("happiness", "hapiness"), ("disgust", "disguted"),
 ]  # fmt: skip
 FAR = [
     ("sad", "bad"), ("sad", "mad"), ("sadness", "madness"), ("contempt", "content"), ("happy", "unhappy"),
@@ -19,6 +20,7 @@ FAR = [
     ("class 1", "class 2"), ("class1", "class2"), ("high arousal", "low arousal"), ("hot anger", "cold anger"),
     ("very happy", "very sad"), ("emotion a", "emotion b"), ("admiration", "adoration"), ("positive", "negative"),
     (":)", ":("), ("arousal+", "arousal-"), ("生气", "高兴"), ("anger / rage", "anger"), ("calm", "clam"), ("A", "B"),
+    ("angry", "hungry"), ("fear", "tear"), ("happy", "joy"), ("angry", "mad"), ("hate", "hats"), ("relieved", "revived"),
 ]  # fmt: skip
 SETS = [
     "angry sad happy amused neutral frustrated depressed surprise concerned disgust disappointed excited confused "
@@ -54,3 +56,17 @@ def test_the_class_sets_of_known_corpora_raise_no_alarm(names: str) -> None:
 def test_free_text_is_not_compared() -> None:
     assert near_names(["angry", "anger"]) == [("angry", "anger")]
     assert near_names(["angry", "anger", *map(str, range(MOST_CLASSES))]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "others", "near"),
+    [
+        ("neutral", "neu", "neu"), ("excited", "exc", "exc"), ("fru", "frustrated", "frustrated"),
+        ("surprise", "suprised", "suprised"), ("happy", "joy happiness", "happiness"), ("Happy", "joyful", "joyful"),
+        ("mad", "anger", "anger"), ("fearful", "scared", "scared"), ("dis", "disappointed disgust", "disgust"),
+        ("happy", "unhappy", None), ("angry", "hungry", None), ("fear", "tear", None), ("sad", "mad bad", None),
+        ("neutral", "calm", None), ("contempt", "content", None), ("joy", "", None),
+    ],
+)  # fmt: skip
+def test_a_class_is_found_under_another_name(name: str, others: str, near: str | None) -> None:
+    assert find_near(name, others.split()) == near

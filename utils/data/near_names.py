@@ -25,6 +25,14 @@ ENDINGS = {
     "ance": "", "ity": "", "ing": "", "ful": "", "ous": "", "ed": "", "ly": "", "e": "",
 }  # fmt: skip
 SHORTEST_STEM = 3
+SHORTEST_MISTYPED = 5
+"""Letters of a word or a stem in which another letter is taken for a typing mistake: fear is not tear, nor hat hate."""
+SYNONYMS = (
+    ("angry", "mad"),
+    ("happy", "joy"),
+    ("fear", "afraid", "scared", "anxiety"),
+)
+"""Other words that corpora use for one class. Calm is not neutral: RAVDESS has both."""
 
 
 def near_names(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -32,6 +40,30 @@ def near_names(names: Sequence[str]) -> list[tuple[str, str]]:
     if len(names) > MOST_CLASSES:
         return []
     return [(one, other) for one, other in combinations(names, 2) if are_near(one, other)]
+
+
+def find_near(name: str, others: Sequence[str]) -> str | None:
+    """Return which of another corpus's names probably stands for a class; None where none does.
+
+    Between corpora, words of one meaning are near as well, such as happy and joy, or angry and mad.
+
+    Args:
+        name: Of the class.
+        others: Names that the other corpus has and this one lacks.
+
+    Returns:
+        The near name that is most alike in length; of those before synonyms.
+    """
+    near = [other for other in others if are_near(name, other)]
+    if near:
+        return min(near, key=lambda other: abs(len(other) - len(name)))
+    meanings = _meanings(name)
+    return next((other for other in others if meanings & _meanings(other)), None)
+
+
+def _meanings(name: str) -> set[str]:
+    """Return the first word of every group of synonyms that a name belongs to."""
+    return {words[0] for words in SYNONYMS if any(are_near(name, word) for word in words)}
 
 
 def are_near(one: str, other: str) -> bool:
@@ -48,7 +80,10 @@ def are_near(one: str, other: str) -> bool:
 def _are_near_words(one: str, other: str) -> bool:
     short, long = sorted((one, other), key=len)
     is_beginning = len(short) >= SHORTEST_STEM and long.startswith(short) and not long.endswith("less")
-    return one == other or is_beginning or _stem(one) == _stem(other) or _is_typing_mistake(short, long)
+    if one == other or is_beginning:
+        return True
+    stems = _stem(one), _stem(other)
+    return stems[0] == stems[1] or _is_typing_mistake(short, long) or _is_typing_mistake(*sorted(stems, key=len))
 
 
 def _stem(word: str) -> str:
@@ -62,7 +97,7 @@ def _stem(word: str) -> str:
 
 def _is_typing_mistake(short: str, long: str) -> bool:
     """Return whether one letter, but not the first, is missing, other, or swapped with the next."""
-    if len(long) < 5 or len(short) < len(long) - 1 or short[0] != long[0]:
+    if len(long) < SHORTEST_MISTYPED or len(short) < len(long) - 1 or short[0] != long[0]:
         return False
     start = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
     if len(short) < len(long):
