@@ -10,6 +10,7 @@ from typing import NamedTuple
 from utils.data import DataError
 from utils.data.recording_names import USUAL_SUFFIXES, describe_left_out, look_below
 from utils.data.text_tables import read_text_table
+from utils.word_forms import fold
 
 MOST_ENDINGS = 5
 
@@ -84,13 +85,14 @@ def _listed(name: str) -> list[str]:
 
 
 def read_list(path: Path) -> list[str]:
-    """Return the paths in a CSV's column `file` or `path`.
+    """Return the paths in a CSV's column `path` or `file`, whatever their case.
 
     Raises:
         DataError: Where the list cannot be read, or has neither.
     """
     table = read_text_table("the list of recordings", path, key=None)
-    column = next((name for name in ("path", "file") if name in table), None)
+    columns = {fold(name): name for name in reversed([*table.columns])} | {name: name for name in table}
+    column = next((columns[name] for name in ("path", "file") if name in columns), None)
     if column is None:
         raise DataError(f"{path} has no column path or file; give the one with the recordings that name")
     return [str(cell) for cell in table[column].dropna()]

@@ -13,7 +13,7 @@ from utils.config_loading import ConfigurationError, load_corpora
 from utils.configuration import CorpusConfig
 from utils.data import DataError
 from utils.data.audit import audit
-from utils.data.column_names import SEGMENT, guess_target
+from utils.data.column_names import SEGMENT, guess_target, guess_targets
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -56,6 +56,24 @@ def suggestion(error: DataError) -> dict[str, str]:
 )
 def test_usual_names_are_known(target: str | None, names: str) -> None:
     assert {name: guess_target(name) for name in names.split()} == dict.fromkeys(names.split(), target)
+
+
+@pytest.mark.parametrize(
+    ("names", "targets"),
+    [
+        ("act val dom", "arousal valence dominance"),
+        ("Act_mean Val_mean Dom_mean", "arousal valence dominance"),
+        ("aro val dom", "arousal valence dominance"),
+        ("arousal val dom", "arousal valence dominance"),
+        ("from to", f"{SEGMENT} {SEGMENT}"),
+        ("From_s To_s", f"{SEGMENT} {SEGMENT}"),
+        ("act val", ""),
+        ("from text", ""),
+        ("dom to", ""),
+    ],
+)
+def test_some_names_mean_something_together_alone(names: str, targets: str) -> None:
+    assert guess_targets(names.split()) == dict(zip(names.split(), targets.split(), strict=False))
 
 
 def _as_cell(name: str) -> str:
@@ -111,8 +129,28 @@ def test_what_was_chosen_before_stays_in_the_line(tmp_path: Path) -> None:
     assert suggestion(caught.value) == {"emotion": "label", "gender": "sex"}
 
 
-@pytest.mark.parametrize("change", [str.upper, str.title, lambda name: f"  {name} "])
-def test_names_that_differ_in_case_or_space_are_read(change: object, tmp_path: Path) -> None:
+def test_ratings_in_short_and_the_ends_of_segments_are_told(tmp_path: Path) -> None:
+    text = "file,split,act,val,dom,from,to\na.wav,train,1,2,3,0,2\nb.wav,development,3,2,1,0,1\n"
+    with pytest.raises(DataError, match='no column "arousal", which is probably "act".*"from" and "to" cut') as caught:
+        load(tmp_path, text)
+    columns = suggestion(caught.value)
+    assert columns == {"arousal": "act", "valence": "val", "dominance": "dom", "from": "", "to": ""}
+    assert load(tmp_path, text, columns=columns).table["arousal"].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        str.upper,
+        str.title,
+        lambda name: f"  {name} ",
+        lambda name: f"{name}\u200b",
+        lambda name: f"\ufeff{name}",
+        lambda name: f"\u00a0{name}\u00a0",
+        lambda name: name[0] + "\u00ad" + name[1:],
+    ],
+)
+def test_names_that_differ_in_case_or_by_what_cannot_be_seen_are_read(change: object, tmp_path: Path) -> None:
     header = tuple(map(change, HEADER))  # type: ignore[call-overload]
     assert load(tmp_path, table_text(header=header)).table.equals(load(tmp_path, table_text()).table)
 
@@ -144,9 +182,23 @@ def test_votes_are_counts(tmp_path: Path) -> None:
     assert "votes_sad" not in load(tmp_path, table.replace("train,2", "train,x"), columns={"votes_sad": ""}).table
 
 
+def test_votes_are_read_whatever_the_case_of_their_names(tmp_path: Path) -> None:
+    text = "file,split,Votes_Sad,VOTES_ANGRY,Secondary_Sad\u200b\na.wav,train,2,1,1\nb.wav,development,0,3,0\n"
+    table = load(tmp_path, text).table
+    assert [list(table[name]) for name in ("votes_sad", "votes_angry", "secondary_sad")] == [[2, 0], [1, 3], [1, 0]]
+    with pytest.raises(DataError, match='line 2: Votes_Sad is "x"; give a count of votes'):
+        load(tmp_path, text.replace("train,2", "train,x"))
+
+
 @pytest.mark.parametrize(
     ("text", "columns", "sentence"),
     [
+        (
+            "file,Votes_Sad,votes_sad\na.wav,1,2\n",
+            {},
+            'the columns "Votes_Sad" and "votes_sad" would both be read as votes_sad; remove or rename one of them',
+        ),
+        ("file,votes_sad,votes_sad\na.wav,1,2\n", {}, 'the columns "votes_sad" and "votes_sad" would both be read'),
         ("file,split\na.wav,train\n", {"emotion": "labl"}, 'columns.emotion: the table has no column "labl"'),
         ("file,label\na.wav,sad\n", {"emotion": "labl"}, 'no column "labl"; did you mean "label"?'),
         ("file,split\na.wav,train\n", {"fold": ""}, 'columns.fold: the table has no column "fold"'),

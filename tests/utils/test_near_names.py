@@ -20,7 +20,7 @@ FAR = [
     ("class 1", "class 2"), ("class1", "class2"), ("high arousal", "low arousal"), ("hot anger", "cold anger"),
     ("very happy", "very sad"), ("emotion a", "emotion b"), ("admiration", "adoration"), ("positive", "negative"),
     (":)", ":("), ("arousal+", "arousal-"), ("生气", "高兴"), ("anger / rage", "anger"), ("calm", "clam"), ("A", "B"),
-    ("angry", "hungry"), ("fear", "tear"), ("happy", "joy"), ("angry", "mad"), ("hate", "hats"), ("relieved", "revived"),
+    ("angry", "hungry"), ("fear", "tear"), ("happy", "joy"), ("angry", "mad"), ("hate", "hats"),
 ]  # fmt: skip
 SETS = [
     "angry sad happy amused neutral frustrated depressed surprise concerned disgust disappointed excited confused "

@@ -109,6 +109,15 @@ def test_what_cannot_be_read_is_said_in_one_sentence(kind: str, tmp_path: Path) 
 def test_lists_of_recordings_are_read_alike(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes("path\tnote\r\na b.wav\tä, b\r\n".encode("utf-16"))
     assert read_list(tmp_path / "list.csv") == ["a b.wav"]
+    for header, name in (
+        ("Path", "a"),
+        ("FILE,note", "a"),
+        ("\u200bFile ,note", "a"),
+        ("PATH,path", "b"),
+        ("File,Path", "b"),
+    ):
+        (tmp_path / "list.csv").write_text(f"{header}\na,b\n" if "," in header else f"{header}\na\n")
+        assert read_list(tmp_path / "list.csv") == [name]
     (tmp_path / "list.csv").write_text("path\nx, y.wav\n")
     with pytest.raises(DataError, match="a row has more cells than the header"):
         read_list(tmp_path / "list.csv")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import chain
 
 from utils.configuration_types import TABLE_COLUMNS
+from utils.word_forms import clean, fold
 
 SEGMENT = "segment"
 """Stands for a column that says where in a recording an utterance begins or ends."""
@@ -61,13 +63,34 @@ PAIRS: Mapping[frozenset[str], str] = {
     frozenset({"emo", "val"}): "valence",
     frozenset({"emo", "dom"}): "dominance",
 }
+TOGETHER: Sequence[Sequence[tuple[str, frozenset[str], frozenset[str]]]] = (
+    (
+        ("arousal", _set("act aro arousal activation"), AVERAGES),
+        ("valence", _set("val valence"), AVERAGES),
+        ("dominance", _set("dom dominance"), AVERAGES),
+    ),
+    ((SEGMENT, _set("from"), WORDS[SEGMENT][1]), (SEGMENT, _set("to"), WORDS[SEGMENT][1])),
+)
+"""Names that a header has one of each of: what each of them means then, its own words and those it may have besides."""
 SURE, LIKELY = 0.75, 0.8
 """Least likeness of a misspelt name to a column's own name, and to another usual one."""
 
 
-def fold(name: str) -> str:
-    """Return what two names share that differ in case and in the space around them alone."""
-    return name.strip().casefold()
+def guess_targets(names: Iterable[str]) -> dict[str, str]:
+    """Return the column of an utterance table that each name of a header probably means; without those that mean none.
+
+    Beside what `guess_target` knows by itself, names are told that mean something together alone: `act`, `val` and
+    `dom`, or `from` and `to`.
+    """
+    guessed = {name: guess_target(name) for name in names}
+    for group in TOGETHER:
+        found = [
+            {name: target for name in guessed if _words(name) & core and _words(name) <= core | further}
+            for target, core, further in group
+        ]
+        if all(found):
+            guessed.update(chain.from_iterable(part.items() for part in found))
+    return {name: target for name, target in guessed.items() if target is not None}
 
 
 def guess_target(name: str) -> str | None:
@@ -75,7 +98,7 @@ def guess_target(name: str) -> str | None:
 
     `SEGMENT` is returned for a name that says where in a recording an utterance begins or ends.
     """
-    words = [word for word in re.split(r"[\W_]+", CAMEL_CASE.sub(" ", name).casefold()) if word]
+    words = _word_list(name)
     compact = "".join(words)
     for target, (core, _) in WORDS.items():
         if compact in core:
@@ -86,6 +109,14 @@ def guess_target(name: str) -> str | None:
         if core & set(words) and set(words) <= core | further:
             return target
     return _misspelt(compact) if len(words) == 1 else None
+
+
+def _word_list(name: str) -> list[str]:
+    return [word for word in re.split(r"[\W_]+", fold(CAMEL_CASE.sub(" ", clean(name)))) if word]
+
+
+def _words(name: str) -> frozenset[str]:
+    return frozenset(_word_list(name))
 
 
 def _misspelt(word: str) -> str | None:

@@ -15,9 +15,11 @@ import pandas as pd
 from utils.config_text import did_you_mean, printable
 from utils.configuration_types import TABLE_COLUMNS
 from utils.data import VOTES, DataError
-from utils.data.column_names import SEGMENT, fold, guess_target
+from utils.data.column_names import SEGMENT, guess_targets
 from utils.data.csv_values import are_readable
+from utils.data.spellings import class_name
 from utils.data.text_tables import TextTable
+from utils.word_forms import fold
 
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -27,18 +29,18 @@ class ColumnMap(NamedTuple):
 
     Attributes:
         sources: By column of the utterance table, the table's own.
-        votes: Columns that count raters by class.
+        votes: By column that counts raters, such as `votes_angry`, the table's own.
         unread: Names of the others that hold anything, as they stand in the file.
     """
 
     sources: Mapping[str, str]
-    votes: tuple[str, ...]
+    votes: Mapping[str, str]
     unread: tuple[str, ...]
 
     def select(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the columns that are read, under the utterance table's names."""
-        columns = {target: rows[source] for target, source in self.sources.items()}
-        return pd.DataFrame({**columns, **{name: rows[name] for name in self.votes}}, index=rows.index)
+        read = {**self.sources, **self.votes}
+        return pd.DataFrame({target: rows[source] for target, source in read.items()}, index=rows.index)
 
 
 def map_columns(name: str, source: Path, table: TextTable, choices: Mapping[str, str]) -> ColumnMap:
@@ -75,6 +77,7 @@ class _Columns:
         self.names = dict(zip(table.rows.columns, table.header, strict=False))
         """By column of the rows, its name in the file: pandas numbers those that stand twice."""
         self.sources: dict[str, str] = {}
+        self.votes: dict[str, str] = {}
         self.ignored: set[str] = set()
         self.problems: list[str] = []
 
@@ -82,20 +85,24 @@ class _Columns:
         """Return which column is which."""
         self._follow_choices()
         self._match_names()
+        self._match_votes()
         if self.problems:
             raise DataError(*self.problems)
-        others = [column for column in self.names if column not in {*self.sources.values(), *self.ignored}]
-        votes = tuple(column for column in others if column.startswith(VOTES))
-        filled = [column for column in others if column not in votes and self.rows[column].notna().any()]
+        filled = [column for column in self._free() if self.rows[column].notna().any()]
         self._refuse_probable(filled)
-        return ColumnMap(self.sources, votes, tuple(map(self._shown, filled)))
+        return ColumnMap(self.sources, self.votes, tuple(map(self._shown, filled)))
+
+    def _free(self) -> list[str]:
+        """Return the columns that are neither read nor ignored so far."""
+        taken = {*self.sources.values(), *self.votes.values(), *self.ignored}
+        return [column for column in self.names if column not in taken]
 
     def _shown(self, column: str) -> str:
         name = self.names[column]
         return printable(name) if name else f"column {list(self.names).index(column) + 1}, which has no name"
 
     def _named(self, name: str) -> list[str]:
-        """Return the columns of a name, else those that differ from it in case and space around it alone."""
+        """Return the columns of a name, else those that differ from it in case and in what cannot be seen alone."""
         same = [column for column, own in self.names.items() if own == name.strip()]
         return same or [column for column, own in self.names.items() if fold(own) == fold(name)]
 
@@ -120,9 +127,9 @@ class _Columns:
 
     def _match_names(self) -> None:
         """Read the columns that are called as those of the utterance table."""
-        free = {column for column in self.names if column not in {*self.sources.values(), *self.ignored}}
+        free = self._free()
         for target in TABLE_COLUMNS:
-            matches = [column for column, own in self.names.items() if column in free and fold(own) == target]
+            matches = [column for column in free if fold(self.names[column]) == target]
             if target in self.sources or not matches:
                 continue
             self.sources[target] = matches[0]
@@ -134,11 +141,28 @@ class _Columns:
                 remedy = f"say which in [{self.corpus}]: {toml_table({**self.choices, target: names[0]})}"
             self.problems.append(f"{self.where}: the columns {listed} would both be read as {target}; {remedy}")
 
+    def _match_votes(self) -> None:
+        """Read the columns that count raters, under the names that classes have."""
+        of_fold: dict[str, str] = {}
+        for column in self._free():
+            own, name = self.names[column], fold(self.names[column])
+            if not name.startswith(VOTES):
+                continue
+            if name in of_fold:
+                self.problems.append(
+                    f'{self.where}: the columns "{of_fold[name]}" and "{own}" would both be read as {name}; remove or '
+                    "rename one of them"
+                )
+            else:
+                of_fold[name] = own
+                self.votes[class_name(own)] = column
+
     def _refuse_probable(self, columns: list[str]) -> None:
         """Refuse a table where a column is missing that another one probably is, or where recordings are cut."""
         probable: dict[str, list[str]] = defaultdict(list)
+        guessed = guess_targets(self.names.values())
         for column in columns:
-            target = guess_target(self.names[column])
+            target = guessed.get(self.names[column])
             if target is not None and target not in self.sources:
                 probable[target].append(column)
         segments = probable.pop(SEGMENT, [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,13 +54,13 @@ class Values(NamedTuple):
     problems: list[CellProblem]
 
 
-def read_values(rows: pd.DataFrame, sources: Mapping[str, str], votes: Sequence[str], delimiter: str) -> Values:
+def read_values(rows: pd.DataFrame, sources: Mapping[str, str], votes: Mapping[str, str], delimiter: str) -> Values:
     """Read splits, genders, numbers and votes.
 
     Args:
         rows: Cells as text, under the names of the utterance table; row `i` stands in line `i + 2`.
         sources: What each column is called in the file.
-        votes: Columns that count raters.
+        votes: What each column that counts raters is called in the file.
         delimiter: What separates the columns; decimal commas are read beside semicolons alone.
     """
     labels = [_read_labels(rows[column], column, sources[column]) for column in ("split", "gender") if column in rows]
@@ -71,10 +71,10 @@ def read_values(rows: pd.DataFrame, sources: Mapping[str, str], votes: Sequence[
     for attribute in [attribute for attribute in ATTRIBUTES if attribute in rows]:
         values[attribute], wrong = read_numbers(rows[attribute], delimiter)
         problems += list_cells(sources[attribute], rows.loc[wrong, attribute], _explain_number)
-    for column in votes:
+    for column, name in votes.items():
         values[column], wrong = read_numbers(rows[column], delimiter)
         wrong |= values[column].isna() | (values[column] < 0) | (values[column] % 1 != 0)
-        problems += list_cells(column, rows.loc[wrong, column], lambda _: "give a count of votes, or ignore the column")
+        problems += list_cells(name, rows.loc[wrong, column], lambda _: "give a count of votes, or ignore the column")
     return Values(rows.assign(**values), notes, problems)
 
 
