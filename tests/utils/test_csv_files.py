@@ -62,6 +62,14 @@ def test_names_without_an_extension_are_completed_where_one_file_is_meant(audio:
     assert files_of(audio, "A", "gone", "a.mp4") == ["A", "gone", "a.mp4"], "what else is near is only named"
 
 
+def test_names_behind_a_second_link_to_a_folder_are_completed_and_near(audio: Path) -> None:
+    (audio / "link").symlink_to(audio / "deep")
+    (audio / "up").symlink_to(audio)
+    assert files_of(audio, "link/d", "deep/d", "up/link/d") == ["link/d.WAV", "deep/d.WAV", "up/link/d.WAV"]
+    with pytest.raises(DataError, match=r"link/D\.wav .*\(link/d\.WAV is there, which differs in case\)"):
+        require_all(load(audio, "file,split\nlink/D.wav,train\nx.wav,development\n").table.head(1))
+
+
 def test_the_disk_is_not_looked_at_without_need(audio: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "walk", None)
     assert files_of(audio, "gone.wav", "deep\\d.wav", f"{audio}/e.opus") == ["gone.wav", "deep/d.wav", "e.opus"]

@@ -97,13 +97,39 @@ def test_links_are_followed_unless_they_lead_back(tmp_path: Path) -> None:
     (elsewhere / "deep" / "back").symlink_to(elsewhere)
     (folder / "itself").symlink_to("itself")
     recordings, left_out, others = below(folder)
-    assert recordings == ["far/deep/b.wav", "gone.wav", "link.wav", "one/a.wav", "two/a.wav"]
+    assert recordings == ["far/deep/b.wav", "gone.wav", "link.wav", "one/a.wav"]
     assert left_out == {
         "away": f"is a link to {tmp_path / 'gone'}, which is not there",
         "itself": "is a link to itself, which is not there",
         "x.txt": f"is a link to {folder / 'y'}, which is not there",
     }
     assert others == {}
+
+
+def test_a_folder_is_entered_once_under_its_own_name_or_that_of_the_first_link(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    write(folder / "z" / "deep" / "a.wav")
+    write(elsewhere / "b.wav")
+    for link, target in {
+        "a": folder / "z" / "deep",
+        "zz": folder / "z",
+        "second": elsewhere,
+        "first": elsewhere,
+        "z/deep/third": elsewhere,
+    }.items():
+        (folder / link).symlink_to(target)
+    assert below(folder)[0] == ["first/b.wav", "z/deep/a.wav"]
+    (tmp_path / "link").symlink_to(folder)
+    assert below(tmp_path / "link")[0] == ["first/b.wav", "z/deep/a.wav"], "what is named itself may be a link"
+
+
+def test_links_between_neighbours_do_not_multiply(tmp_path: Path) -> None:
+    names = [f"{number:02}" for number in range(12)]
+    for name in names:
+        write(tmp_path / name / "a.wav")
+        for other in names:
+            (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
+    assert below(tmp_path)[0] == [f"{name}/a.wav" for name in names]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from utils.data import OUTSIDE
 from utils.data.csv_values import CellProblem, list_cells
-from utils.data.near_files import recordings_there, without_extension
+from utils.data.near_files import recordings_beside, without_extension
 from utils.data.recording_names import SUFFIXES
 from utils.data.text_tables import first_place
 
@@ -88,9 +88,10 @@ def _complete(names: pd.Series, column: str, folder: Path) -> tuple[pd.Series, t
     if bare.empty:
         return names, (), []
     by_stem: dict[str, list[str]] = defaultdict(list)
-    for file in sorted(recordings_there(folder)):
+    plain = {name: os.path.normpath(name) for name in bare.unique()}
+    for file in sorted(recordings_beside(folder, plain.values())):
         by_stem[without_extension(file)].append(file)
-    candidates = {name: by_stem.get(os.path.normpath(name), []) for name in bare.unique()}
+    candidates = {name: by_stem.get(stem, []) for name, stem in plain.items()}
     single = {name: files[0] for name, files in candidates.items() if len(files) == 1}
     several = bare[[len(candidates[name]) > 1 for name in bare]]
     problems = list_cells(column, several, lambda name: f"{' and '.join(candidates[name])} are there; write which")

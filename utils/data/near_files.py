@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from utils.data import OUTSIDE
 from utils.data.recording_names import as_utf8, is_recording, walk
 
 DIFFERENCES = {
@@ -71,8 +73,24 @@ def without_extension(name: str) -> str:
 
 
 def recordings_there(folder: str | Path) -> Iterator[str]:
-    """Yield the recordings below a folder, relative to it, those behind links as well."""
+    """Yield the recordings below a folder, relative to it, those behind links as well, each folder by one name."""
     yield from (os.path.relpath(path, folder) for path in walk(Path(folder)) if is_recording(os.path.basename(path)))
+
+
+def recordings_beside(folder: str | Path, files: Iterable[str]) -> Iterator[str]:
+    """Yield the recordings in the folders of some files, below one, under the names of links too.
+
+    Args:
+        folder: Above all.
+        files: Relative to it, normalised, such as `a/b`; none need be there. Those that lead out of it are passed over.
+    """
+    places = dict.fromkeys(os.path.dirname(file) for file in files if not re.search(OUTSIDE, file))
+    for place in places:
+        try:
+            with os.scandir(os.path.join(folder, place)) as entries:
+                yield from (os.path.join(place, entry.name) for entry in entries if is_recording(entry.name))
+        except OSError:
+            continue
 
 
 def add_near_files(table: pd.DataFrame, problems: pd.DataFrame) -> tuple[pd.Series, str]:
@@ -90,8 +108,9 @@ def add_near_files(table: pd.DataFrame, problems: pd.DataFrame) -> tuple[pd.Seri
     if rows.empty:
         return problems["problem"], ""
     folder = rows["path"].iloc[0].removesuffix(rows["file"].iloc[0])
-    names = NearFiles(map(as_utf8, recordings_there(folder)))
-    near = pd.Series([names.find(os.path.normpath(file)) for file in rows["file"]], index=rows.index, dtype=object)
+    files = [os.path.normpath(file) for file in rows["file"]]
+    names = NearFiles(map(as_utf8, {*recordings_there(folder), *recordings_beside(folder, files)}))
+    near = pd.Series([names.find(file) for file in files], index=rows.index, dtype=object)
     near = near.dropna()
     texts = problems["problem"].astype(object)
     texts.loc[near.index] += [f" ({files})" for files in near]

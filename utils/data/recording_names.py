@@ -7,6 +7,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from pathlib import Path
 
 import soundfile
@@ -98,8 +99,7 @@ def why_not_read(path: str) -> str | None:
 def look_below(folder: Path) -> Below:
     """Sort the files below a folder into recordings, what may be meant as such, and others.
 
-    Links are followed, and what lies in a linked folder has the path by which it was reached; a link to a folder that
-    it lies in itself is not entered.
+    Links are followed, and what lies in a linked folder has the path by which it was reached; see `walk`.
     """
     below = Below()
     for path in sorted(walk(folder)):
@@ -124,26 +124,37 @@ def look_below(folder: Path) -> Below:
 def walk(folder: Path) -> Iterator[str]:
     """Yield all files below a folder, those behind links as well, links to nothing, and folders that are not readable.
 
-    A link to a folder that it lies in itself is not entered.
+    Every folder is entered once, however many links lead to it or back: under its own name where it lies below, else
+    under that of the first link by name.
     """
-    yield from _walk(str(folder), frozenset())
+    entered: set[str] = set()
+    links = [str(folder)]
+    while links:
+        yield from _walk(heappop(links), entered, links)
 
 
-def _walk(folder: str, above: frozenset[str]) -> Iterator[str]:
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    try:
-        with os.scandir(folder) as entries:
-            below = {entry.path: _is_folder(entry) for entry in entries}
-    except OSError:
-        yield folder
-        return
-    for path, is_folder in below.items():
-        if is_folder:
-            yield from _walk(path, above | {real})
-        else:
-            yield path
+def _walk(top: str, entered: set[str], links: list[str]) -> Iterator[str]:
+    """Yield the files below a folder that was not entered before; links to folders are added to a heap."""
+    pending = [top]
+    while pending:
+        folder = pending.pop()
+        real = os.path.realpath(folder)
+        if real in entered:
+            continue
+        entered.add(real)
+        try:
+            with os.scandir(folder) as entries:
+                below = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            yield folder
+            continue
+        for entry in below:
+            if not _is_folder(entry):
+                yield entry.path
+            elif entry.is_symlink():
+                heappush(links, entry.path)
+            else:
+                pending.append(entry.path)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
