@@ -241,15 +241,20 @@ def _panels(
 
 
 def _as_records(columns: Sequence[Column], rows: Sequence[Row], width: int, keys: int) -> Layout:
-    """Give every row a block: what names it, and a line for each other cell."""
-    lines: list[Text] = []
+    """Give every row a block: what names it, and a line for each other cell; above all, the titles of what names it."""
+    titles = [column.title for column in columns[:keys]]
+    lines = _names(titles, width) if any(titles) else []
     for row in rows:
-        for line in wrapped(", ".join(cell for cell in row[:keys] if cell), width, ","):
-            lines.append(Text(line, style="bold"))
+        lines += _names(row[:keys], width)
         for column, cell in zip(columns[keys:], row[keys:], strict=True):
             if cell:
                 lines += _field(column, cell, max(cell_len(column.title) for column in columns[keys:]), width)
     return Layout([*lines], len(lines))
+
+
+def _names(cells: Sequence[str], width: int) -> list[Text]:
+    """Return the heading of a block, or that of all blocks."""
+    return [Text(line, style="bold") for line in wrapped(", ".join(filter(None, cells)), width, ",")]
 
 
 def _field(column: Column, cell: str, title_width: int, width: int) -> list[Text]:

@@ -140,12 +140,13 @@ def test_names_and_figures_stand_whole_at_every_width(
     assert tables
     assert max(map(cell_len, shown.splitlines())) <= width
     for columns, rows, keys in tables:
+        assert all(word in shown for column in columns[:keys] for word in column.title.split())
         for place, column in enumerate(columns):
             cells = [row[place] for row in rows if cell_len(row[place]) <= width]
             separator = {None: None, ",": ", ", "": " "}[column.break_after]
             assert all(part in shown for cell in cells for part in (cell.split(separator) if separator else [cell]))
             if column.is_number:
-                assert place < keys or all(word in shown for word in column.title.split())
+                assert all(word in shown for word in column.title.split())
                 assert all(shown.count(cell) >= cells.count(cell) for cell in cells if cell), column.title
 
 
@@ -168,6 +169,17 @@ def test_only_what_is_longer_than_the_screen_is_broken(width: int) -> None:
     assert max(map(len, lines)) == width
     assert len(lines) == layout.lines
     assert sum("0.123" in line for line in lines) == 2
+
+
+def test_blocks_stand_below_the_titles_of_what_names_them() -> None:
+    columns = [Column("recording"), Column("split"), Column("x" * 30), Column("y" * 30, is_number=True)]
+    rows = [[f"{name * 30}.wav", "train", "words" * 6, "1"] for name in "ab"]
+    lines = [str(part) for part in choose_layout(columns, rows, 40, keys=2).parts]
+    assert lines[:2] == ["recording, split", f"{'a' * 30}.wav,"]
+    assert lines.count("recording, split") == 1
+    untitled = [Column(""), *columns[2:]]
+    lines = [str(part) for part in choose_layout(untitled, [row[:1] + row[2:] for row in rows], 40).parts]
+    assert lines[0] == f"{'a' * 30}.wav"
 
 
 def test_words_stay_whole_beside_wide_characters() -> None:
