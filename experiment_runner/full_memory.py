@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import pandas as pd
 import torch
 
+from utils.word_forms import some
+
 MOST_NAMES = 20
 NameRows = Callable[[Sequence[int]], str]
 """From rows of a split to the names of their utterances, as a text; of many the first twenty."""
@@ -21,8 +23,7 @@ def names_in(table: pd.DataFrame) -> NameRows:
     """Return what names the rows of a split's utterance table."""
 
     def name_rows(rows: Sequence[int]) -> str:
-        names = ", ".join(table["file"].iloc[list(rows[:MOST_NAMES])])
-        return f"{names} and {len(rows) - MOST_NAMES} more" if len(rows) > MOST_NAMES else names
+        return some(table["file"].iloc[list(rows)], MOST_NAMES)
 
     return name_rows
 

@@ -16,6 +16,7 @@ from experiment_runner.experiment_data import EvaluationSplit, ExperimentData
 from utils.configuration import ExperimentConfig
 from utils.data import Corpus, DataError
 from utils.data.leaks import RealFiles, heard_speakers, list_pairs, same_files, same_names, same_samples, share_names
+from utils.word_forms import some
 
 MOST_SPEAKERS = 10
 
@@ -130,12 +131,11 @@ def _check_names(
     allowed = [section.allow_speaker_overlap for section in (corpus.section, tested.section) if section is not None]
     speakers = heard_speakers(rows.drop(index=pairs.index), trained, allowed)
     if speakers:
-        some = ", ".join(speakers[:MOST_SPEAKERS]) + ", …" * (len(speakers) > MOST_SPEAKERS)
         count = f"{len(speakers):,} speaker{'s are' if len(speakers) > 1 else ' is'}"
         problems.append(
             f"{evaluated.place}: {count} both in {evaluated.split} and in {evaluated.heard}, which is the same corpus: "
-            f"{some}; remove their rows from {tested.name}, or allow them by name with allow_speaker_overlap = "
-            f'["{speakers[0]}"{", …" * (len(speakers) > 1)}] in the section of {tested.name}'
+            f"{some(speakers, MOST_SPEAKERS)}; remove their rows from {tested.name}, or allow them by name with "
+            f'allow_speaker_overlap = ["{speakers[0]}"{", …" * (len(speakers) > 1)}] in the section of {tested.name}'
         )
     return problems
 

@@ -24,6 +24,7 @@ from net.inputs import Waveforms
 from net.ser import Outputs
 from utils.data import DataError
 from utils.data.excerpts import LONGEST_SECONDS, Excerpt, Windows, read_windows
+from utils.data.recording_names import list_problems
 from utils.data.recordings import THREADS, examine
 from utils.data.wav import SAMPLE_RATE_HZ, read_waveform
 
@@ -31,7 +32,6 @@ BATCH_SECONDS = {"cpu": 60.0, "cuda": 640.0}
 """Of audio in a forward pass."""
 AHEAD = 8
 """Recordings that are decoded while others are predicted."""
-MOST_NAMED = 5
 Columns = dict[str, list[object]]
 """Plain lists: arrays that are kept between batches would scatter the heap."""
 
@@ -85,13 +85,7 @@ def predict(
 
 def _refuse(problems: Mapping[str, str]) -> None:
     if problems:
-        raise DataError(f"{len(problems):,} recordings cannot be predicted: {list_problems(problems)}")
-
-
-def list_problems(problems: Mapping[str, str], most: int = MOST_NAMED) -> str:
-    """Name recordings with what is wrong with them; of many the first few."""
-    named = "; ".join(f"{path} {problem}" for path, problem in list(problems.items())[:most])
-    return f"{named}; {len(problems) - most:,} more" if len(problems) > most else named
+        raise DataError(f"{len(problems):,} recordings cannot be predicted: {list_problems(problems.items())}")
 
 
 def look_at(paths: Iterable[str | Path], windows: Windows | None) -> Usable:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiment_runner.prediction import list_problems
 from experiment_runner.prediction_columns import END, MODEL_WARNING, START, as_clock, attributes_of, classes_of
 from experiment_runner.screen import Screen
 from experiment_runner.ser_model import SERModel
+from utils.data.recording_names import list_problems
 from utils.files import write_whole
 
 STANDARD_OUTPUT = "-"
@@ -59,14 +59,14 @@ def tell_problems(problems: Mapping[str, str], asked: int, output: str | None, s
     number = f"{len(problems):,} of {asked:,} recordings were not predicted"
     if output is None or output == STANDARD_OUTPUT:
         if problems:
-            screen.error(f"{number}: {list_problems(problems, len(problems))}")
+            screen.error(f"{number}: {list_problems(problems.items(), len(problems))}")
         return
     path = Path(output).with_suffix(PROBLEMS)
     path.unlink(missing_ok=True)
     if problems:
         table = pd.DataFrame({"file": list(problems), "problem": list(problems.values())})
         write_whole(path, table.to_csv(index=False).encode(errors="backslashreplace"))
-        screen.error(f"{number}: {list_problems(problems)} ({path} names all)")
+        screen.error(f"{number}: {list_problems(problems.items())} ({path} names all)")
 
 
 def show(table: pd.DataFrame, screen: Screen) -> None:

@@ -25,7 +25,8 @@ from utils.data import Corpus, DataError, load_corpus
 from utils.data.augmentation_files import check_augmentation, find_augmentation, left_out_of_augmentation
 from utils.data.known_recordings import keeping_problem
 from utils.data.leaks import RealFiles
-from utils.data.preflight import MOST_LEFT_OUT, leave_out_unusable, list_problems, recall_content, require_all
+from utils.data.preflight import MOST_LEFT_OUT, leave_out_unusable, recall_content, require_all
+from utils.data.recording_names import list_problems
 from utils.hub import find_token_problem
 from utils.published import Resolved, resolve_regularisation
 from utils.secrets import read_token
@@ -162,7 +163,7 @@ def _measure(config: ExperimentConfig, data: ExperimentData, screen: Screen) -> 
     try:
         return with_usable(config, data, training, development)
     except DataError as error:
-        named = list_problems(training.left_out["file"], training.left_out["reason"])
+        named = list_problems(zip(training.left_out["file"], training.left_out["reason"], strict=True))
         raise DataError(f"{error}; the recordings that cannot be used: {named}" if named else str(error)) from error
 
 
@@ -177,7 +178,7 @@ def show_left_out(config: ExperimentConfig, data: ExperimentData, screen: Screen
     left_out = data.left_out_recordings
     if left_out.empty:
         return
-    named = list_problems(left_out["file"], left_out["reason"])
+    named = list_problems(zip(left_out["file"], left_out["reason"], strict=True))
     screen.warn(
         f"{config.name}: {len(left_out):,} of {len(data.train) + len(left_out):,} training recordings cannot be used "
         f"and are left out (at most {MOST_LEFT_OUT:.0%} may be): {named}"

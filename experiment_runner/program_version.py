@@ -16,6 +16,7 @@ import soundfile
 from utils.files import MOST_JSON_BYTES, read_text, read_toml
 from utils.model_files import PROVENANCE
 from utils.syntax_hash import PROGRAM, hash_sources, sources_of
+from utils.word_forms import some
 
 RUNS_BEGIN_AT = (
     "experiment_runner.device",
@@ -69,7 +70,6 @@ TABLES = ("config_cat.json", "config_dim.json", "upstream_shapes.json")
 PACKAGES = ("torch", "torchaudio", "transformers", "numpy", "pandas", "scikit-learn", "soundfile", "soxr")
 CODE, LIBSNDFILE = "code", "libsndfile"
 EXPERIMENT = "experiment.toml"
-MOST_NAMED = 4
 
 
 @cache
@@ -107,10 +107,9 @@ def describe_other_programs(runs: Iterable[tuple[str, Path]]) -> str | None:
     named = [f"{name} ({', '.join(changes)})" for name, folder in runs if (changes := find_program_changes(folder))]
     if not named:
         return None
-    more = f" and {len(named) - MOST_NAMED:,} more" if len(named) > MOST_NAMED else ""
     return (
         f"made by other code or packages than today's, so that figures may differ from what would be trained now: "
-        f"{', '.join(named[:MOST_NAMED])}{more}; they are used as they are, and --retrain trains them again"
+        f"{some(named)}; they are used as they are, and --retrain trains them again"
     )
 
 

@@ -21,6 +21,8 @@ LOOKALIKES = str.maketrans("аеорсухіјѕһԁԛԝοανρικυı", "aeop
 """Cyrillic, Greek and Turkish small letters, with the Latin ones that they look like."""
 MOST_SHOWN = 40
 """Characters of a name that a sentence shows."""
+MOST = 5
+"""Names, pairs and the like that a sentence lists before it says how many more there are."""
 
 
 def clean(text: str) -> str:
@@ -63,7 +65,7 @@ def shown(text: str) -> str:
     return '"' + "".join(_escaped(c) if _hides(c, is_composed, is_mixed) else printable(c) for c in short) + '"'
 
 
-def some(parts: Iterable[str], most: int = 5, separator: str = ", ") -> str:
+def some(parts: Iterable[str], most: int = MOST, separator: str = ", ") -> str:
     """Join the first parts of a sentence and say how many more there are."""
     listed = list(parts)
     more = [f"and {len(listed) - most:,} more"] * (len(listed) > most)

@@ -63,8 +63,8 @@ def test_many_runs_are_one_line(tmp_path: Path) -> None:
     sentence = describe_other_programs([("silent", write_run(tmp_path / "silent")), *runs])
     assert sentence == (
         "made by other code or packages than today's, so that figures may differ from what would be trained now: "
-        "r seed 0 (code), r seed 1 (code), r seed 2 (code), r seed 3 (code) and 2 more; they are used as they are, and "
-        "--retrain trains them again"
+        "r seed 0 (code), r seed 1 (code), r seed 2 (code), r seed 3 (code), r seed 4 (code), and 1 more; "
+        "they are used as they are, and --retrain trains them again"
     )
     assert describe_other_programs([("silent", tmp_path / "silent")]) is None
 

@@ -170,7 +170,7 @@ def test_samples_are_the_same_in_other_encodings_and_silence_is_nobodys(tmp_path
 def test_of_many_pairs_the_first_are_named() -> None:
     pairs = pd.DataFrame({"file": list("abcdefg"), "partner": list("ABCDEFG"), "split": ["train"] * 7})
     assert list_pairs(pairs[:2]) == "a (as A in train); b (as B in train)"
-    assert list_pairs(pairs).endswith("e (as E in train); 2 more")
+    assert list_pairs(pairs).endswith("e (as E in train); and 2 more")
 
 
 def test_many_paths_are_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

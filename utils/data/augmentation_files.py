@@ -8,8 +8,8 @@ from pathlib import Path
 
 from utils.configuration import ExperimentConfig
 from utils.data import DataError
-from utils.data.preflight import Advance, list_problems
-from utils.data.recording_names import USUAL_SUFFIXES, describe_left_out, look_below
+from utils.data.preflight import Advance
+from utils.data.recording_names import USUAL_SUFFIXES, describe_left_out, list_problems, look_below
 from utils.data.recordings import survey
 
 KEPT_UNDER = "_augmentation"
@@ -61,7 +61,7 @@ def check_augmentation(config: ExperimentConfig, advance: Advance = lambda _: No
         if len(unusable):
             raise DataError(
                 f"{config.name}: {key}: {len(unusable)} of {len(paths)} recordings cannot be used: "
-                f"{list_problems(unusable['path'], unusable['problem'])}; repair them or remove them"
+                f"{list_problems(zip(unusable['path'], unusable['problem'], strict=True))}; repair them or remove them"
             )
 
 

@@ -19,7 +19,7 @@ from utils.data.column_names import SEGMENT, guess_targets
 from utils.data.csv_values import are_readable
 from utils.data.spellings import class_name
 from utils.data.text_tables import TextTable
-from utils.word_forms import fold
+from utils.word_forms import fold, some
 
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -208,5 +208,4 @@ class _Columns:
 
 def say_unread(columns: tuple[str, ...]) -> str:
     """Say which columns nobody reads."""
-    named = ", ".join(columns[:12]) + (f" and {len(columns) - 12:,} more" if len(columns) > 12 else "")
-    return f"columns that are not read: {named}"
+    return f"columns that are not read: {some(columns, 12)}"

@@ -19,10 +19,10 @@ import pandas as pd
 from utils.configuration import CorpusConfig
 from utils.data import Corpus
 from utils.data.places import PART
+from utils.word_forms import some
 
 SILENT_PEAK = 0.001
 """-60 dB below full scale: nothing that is never louder can be heard as speech."""
-MOST_NAMED = 5
 THREADS, PATHS_A_TASK = 16, 1_000
 """On a network disk nearly all of the time is waiting; smaller tasks would cost a local disk more than they save."""
 State = tuple[int, int, int, int, str]
@@ -215,5 +215,4 @@ def heard_speakers(
 
 def list_pairs(pairs: pd.DataFrame) -> str:
     """Name recordings with their partners; of many the first few."""
-    some = [f"{row.file} (as {row.partner} in {row.split})" for row in pairs.head(MOST_NAMED).itertuples()]
-    return "; ".join(some) + (f"; {len(pairs) - MOST_NAMED:,} more" if len(pairs) > MOST_NAMED else "")
+    return some((f"{row.file} (as {row.partner} in {row.split})" for row in pairs.itertuples()), separator="; ")

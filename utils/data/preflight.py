@@ -12,8 +12,9 @@ import pandas as pd
 
 from utils.commands import script_command
 from utils.data import DataError
-from utils.data.leaks import MOST_NAMED, audible_content
+from utils.data.leaks import audible_content
 from utils.data.near_files import add_near_files
+from utils.data.recording_names import list_problems
 from utils.data.recordings import survey
 
 MOST_LEFT_OUT = 0.01
@@ -100,7 +101,7 @@ def _refuse(table: pd.DataFrame, problems: pd.DataFrame, why: str) -> None:
         return
     corpus, split = table["corpus"].iloc[0], table["split"].iloc[0]
     reasons, near = add_near_files(table, problems)
-    named = "; ".join(filter(None, [list_problems(table.loc[problems.index, "path"], reasons), near]))
+    named = "; ".join(filter(None, [list_problems(zip(table.loc[problems.index, "path"], reasons, strict=True)), near]))
     is_packed = "problem" in table
     action = ["pack", corpus] if is_packed else ["audit", corpus, "--deep"]
     command = script_command("prepare_data.py", action, repeat=["--config"])
@@ -110,9 +111,3 @@ def _refuse(table: pd.DataFrame, problems: pd.DataFrame, why: str) -> None:
         f"{corpus}: {len(problems):,} of {len(table):,} recordings of {split} cannot be used, and {why}: {named}; "
         f"{remedy}"
     )
-
-
-def list_problems(names: pd.Series, reasons: pd.Series) -> str:
-    """Name recordings with what is wrong with them; of many the first few."""
-    more = f"; {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-    return "; ".join((names + " " + reasons).head(MOST_NAMED)) + more

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import soundfile
 
 from utils.data.places import sound_of
+from utils.word_forms import MOST, some
 
 SUFFIXES = (
     *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mp1"),
@@ -34,7 +35,6 @@ OTHER_SYSTEMS = "._"
 """Begins the names of what macOS leaves beside files on foreign disks."""
 LITTER = (".ds_store", "thumbs.db", "desktop.ini")
 """Files that systems leave in every folder."""
-MOST_NAMED = 5
 CONVERT = "is in a format that is not read; convert it with `ffmpeg -i {name} {wav}`"
 
 
@@ -67,10 +67,18 @@ def describe_left_out(below: Below) -> tuple[str, ...]:
     """Return one sentence on what may be sound and is not read, or none."""
     if not below.left_out:
         return ()
-    named = "; ".join(f"{path} {reason}" for path, reason in list(below.left_out.items())[:MOST_NAMED])
-    more = len(below.left_out) - MOST_NAMED
     files = "1 file is" if len(below.left_out) == 1 else f"{len(below.left_out):,} files are"
-    return (f"{files} not used: {named}{f'; {more:,} more' if more > 0 else ''}",)
+    return (f"{files} not used: {list_problems(below.left_out.items())}",)
+
+
+def list_problems(problems: Iterable[tuple[str, str]], most: int = MOST) -> str:
+    """Name recordings with what is wrong with them; of many the first few.
+
+    Args:
+        problems: Name and problem of each, such as `a.wav` and `is missing`.
+        most: That are named.
+    """
+    return some((f"{name} {problem}" for name, problem in problems), most, "; ")
 
 
 def by_wav_name(folder: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from utils.config_text import did_you_mean
 from utils.data import TEXT, DataError
+from utils.word_forms import some
 
 DEFAULT_SHARES: Mapping[str, Any] = {"development": 0.2, "test1": 0.2, "seed": 0}
 
@@ -102,10 +103,9 @@ def check_speakers(name: str, table: pd.DataFrame, allowed: bool | tuple[str, ..
     """
     check_allowed(name, table, allowed)
     for split, shared in shared_speakers(table, allowed).items():
-        some = ", ".join(sorted(shared)[:10]) + (", …" if len(shared) > 10 else "")
         raise DataError(
-            f"{name}: {len(shared)} speakers are in both train and {split}: {some}; correct the splits, or allow "
-            f'them by name with allow_speaker_overlap = ["{min(shared)}", …] in the corpus\'s section'
+            f"{name}: {len(shared)} speakers are in both train and {split}: {some(sorted(shared), 10)}; correct "
+            f'the splits, or allow them by name with allow_speaker_overlap = ["{min(shared)}", …] in the corpus\'s section'
         )
 
 
