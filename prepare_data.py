@@ -25,6 +25,7 @@ from utils.data.output_folder import try_folder
 from utils.data.recordings import excuse
 from utils.data.shards import INDEX, PROBLEMS, SHARD_BYTES, Source, Unpacked, pack
 from utils.files import write_whole
+from utils.word_forms import counted
 
 ALL_WELL, INCOMPLETE, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 DOCUMENTED = ("corpus", "file", "split", "speaker", "gender", "emotion", *ATTRIBUTES)
@@ -107,17 +108,18 @@ def pack_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
     screen = Screen()
     if corpus.is_synthetic:
         screen.warn(f"{corpus.name}: SYNTHETIC recordings, no figure says anything about speech")
-    screen.line(f"packing {len(sources):,} recordings into {config.PATH_TO_DATASET}")
+    screen.line(f"packing {counted(len(sources), 'recording')} into {config.PATH_TO_DATASET}")
     with screen.count(len(sources), "recordings") as advance:
         size = options.shard_mib << 20
         problems = pack(sources, config.PATH_TO_DATASET, options.workers, advance, size, problems)
     shards = len(list(config.PATH_TO_DATASET.glob("shard-*.tar")))
-    screen.line(f"{shards:,} shards; training reads them wherever {config.PATH_TO_DATASET / INDEX} is")
+    screen.line(f"{counted(shards, 'shard')}; training reads all wherever {config.PATH_TO_DATASET / INDEX} is")
     for problem in problems[:5]:
         screen.error(f"{problem.file} {problem.problem}")
     if problems:
         listed = config.PATH_TO_DATASET / PROBLEMS
-        screen.error(f"{len(problems):,} recordings are not packed, see {listed}; repair them and pack again")
+        are = counted(len(problems), "recording is", "recordings are")
+        screen.error(f"{are} not packed, see {listed}; repair them and pack again")
     return INCOMPLETE if problems else ALL_WELL
 
 

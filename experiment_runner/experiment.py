@@ -39,6 +39,7 @@ from utils.dataset.random_draws import stable_key
 from utils.dataset.sampling import RandomBatches, evaluation_batches
 from utils.published import published_numbers
 from utils.upstreams import LoadedUpstream, UpstreamError, load_upstream
+from utils.word_forms import counted
 
 
 @dataclass(frozen=True)
@@ -295,9 +296,9 @@ def _introduce(run: Run, assembly: Assembly) -> None:
         )
     run.screen.line(
         f"{len(train):,} training utterances ({train['seconds'].sum() / 3600:.2f} h) in "
-        f"{training_batches(run).steps_per_epoch:,} steps an epoch, {config.epoch} epochs at most; "
+        f"{counted(training_batches(run).steps_per_epoch, 'step')} an epoch, {counted(config.epoch, 'epoch')} at most; "
         f"{len(development):,} development utterances ({development['seconds'].sum() / 3600:.2f} h); "
-        f"{run.workers} decoding processes"
+        f"{counted(run.workers, 'decoding process', 'decoding processes')}"
     )
     if run.processes.ranks > 1:
         run.screen.line(

@@ -18,6 +18,7 @@ from utils.configuration import ExperimentConfig
 from utils.data import ATTRIBUTES, GENDERS, VOTES, Corpus, DataError
 from utils.data.preflight import Preflight
 from utils.dataset.vote_shares import VoteSettings, has_votes, vote_shares
+from utils.word_forms import counted
 
 
 @dataclass(frozen=True)
@@ -328,8 +329,9 @@ def _foreign_tests(
     shared = tuple(name for name in classes if name in corpus.classes)
     if classes and len(shared) < 2:
         near = suggest_names(config.corpus, classes, corpus)
+        classes_shared = counted(len(shared), "class", "classes")
         raise DataError(
-            f"{config.name}: test_corpora: {corpus.name} shares {len(shared)} classes with {config.corpus}"
+            f"{config.name}: test_corpora: {corpus.name} shares {classes_shared} with {config.corpus}"
             f"{f': {near}' if near else ''}; {'else ' * bool(near)}remove it"
         )
     rows = corpus.table[_used_rows(config, corpus, shared, attributes)]

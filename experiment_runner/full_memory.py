@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pandas as pd
 import torch
 
-from utils.word_forms import some
+from utils.word_forms import counted, some
 
 MOST_NAMES = 20
 NameRows = Callable[[Sequence[int]], str]
@@ -39,5 +39,5 @@ def explained(name_rows: NameRows, rows: Sequence[int], remedy: str) -> Iterator
         yield
     except torch.OutOfMemoryError as error:
         raise FullMemoryError(
-            f"the GPU's memory is full with these {len(rows)} utterances: {name_rows(rows)}; {remedy}"
+            f"the GPU's memory is full with {counted(len(rows), 'utterance')}: {name_rows(rows)}; {remedy}"
         ) from error

@@ -11,7 +11,7 @@ from utils.data.few_rows import few_rows, say_few
 from utils.data.near_names import near_names
 from utils.data.scale_use import unreached_scales, warn_of_scale
 from utils.data.speaker_names import warn_of_spellings, warn_of_unknown, written_twice
-from utils.word_forms import shown, some
+from utils.word_forms import counted, shown, some
 
 
 def warn_of_labels(corpus: Corpus, classes: tuple[str, ...], by_split: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
@@ -43,7 +43,9 @@ def _near(corpus: Corpus) -> str:
     if not pairs:
         return ""
     counts = corpus.table["emotion"].value_counts()
-    named = some((f"{shown(a)} ({counts[a]:,} rows) and {shown(b)} ({counts[b]:,})" for a, b in pairs), separator="; ")
+    named = some(
+        (f"{shown(a)} ({counted(counts[a], 'row')}) and {shown(b)} ({counts[b]:,})" for a, b in pairs), separator="; "
+    )
     return f"classes with nearly the same name: {named}; where both mean one class, rename one of them in the table"
 
 

@@ -27,6 +27,7 @@ from utils.data.excerpts import LONGEST_SECONDS, Excerpt, Windows, read_windows
 from utils.data.recording_names import list_problems
 from utils.data.recordings import THREADS, examine
 from utils.data.wav import SAMPLE_RATE_HZ, read_waveform
+from utils.word_forms import counted
 
 BATCH_SECONDS = {"cpu": 60.0, "cuda": 640.0}
 """Of audio in a forward pass."""
@@ -85,7 +86,7 @@ def predict(
 
 def _refuse(problems: Mapping[str, str]) -> None:
     if problems:
-        raise DataError(f"{len(problems):,} recordings cannot be predicted: {list_problems(problems.items())}")
+        raise DataError(f"{counted(len(problems), 'recording')} cannot be predicted: {list_problems(problems.items())}")
 
 
 def look_at(paths: Iterable[str | Path], windows: Windows | None) -> Usable:

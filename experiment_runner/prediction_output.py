@@ -15,6 +15,7 @@ from experiment_runner.screen import Screen
 from experiment_runner.ser_model import SERModel
 from utils.data.recording_names import list_problems
 from utils.files import write_whole
+from utils.word_forms import counted
 
 STANDARD_OUTPUT = "-"
 FORMATS = (".csv", ".jsonl")
@@ -44,7 +45,7 @@ def keep(table: pd.DataFrame, output: str | None, screen: Screen, cautions: Sequ
         is_csv = path.suffix == ".csv"
         lines = "" if is_csv else table.to_json(orient="records", lines=True, double_precision=15)
         write_whole(path, table.to_csv(index=False) if is_csv else lines or "")
-        screen.line(f"{path}: {len(table):,} rows of {table['file'].nunique():,} recordings")
+        screen.line(f"{path}: {counted(len(table), 'row')} of {counted(table['file'].nunique(), 'recording')}")
 
 
 def tell_problems(problems: Mapping[str, str], asked: int, output: str | None, screen: Screen) -> None:
@@ -86,7 +87,7 @@ def show(table: pd.DataFrame, screen: Screen) -> None:
     if "gender_prediction" in shown:
         cells["gender"] = list(shown["gender_prediction"])
     more = len(table) - len(shown)
-    notes = [f"{more:,} more rows; --output FILE.csv writes all of them"] if more else []
+    notes = [f"{counted(more, 'more row')}; --output FILE.csv writes all of them"] if more else []
     keys = 3 if START in shown else 1
     screen.table("", list(cells), zip(*cells.values(), strict=True), range(1, len(cells)), notes, keys=keys)
 
@@ -106,7 +107,7 @@ def draw(table: pd.DataFrame, model: SERModel, folder: Path, screen: Screen) -> 
         short = Path(str(name)).name
         title = short if of_one_name[short] == 1 else str(name)
         save_picture(course_picture(course, model.description.attribute_scale, title), folder / f"{free}.png")
-    screen.line(f"{folder}: {len(taken):,} pictures")
+    screen.line(f"{folder}: {counted(len(taken), 'picture')}")
     note = font_note([*map(str, of_one_name), *classes_of(table)])
     if note:
         screen.warn(note)

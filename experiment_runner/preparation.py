@@ -31,6 +31,7 @@ from utils.hub import find_token_problem
 from utils.published import Resolved, resolve_regularisation
 from utils.secrets import read_token
 from utils.upstreams import MODELS_FOLDER, UPSTREAMS, UpstreamError
+from utils.word_forms import counted
 
 Arguments = ParamSpec("Arguments")
 Found = TypeVar("Found")
@@ -265,7 +266,8 @@ def _settings(config: ExperimentConfig) -> str:
     if config.head_learning_rate is not None:
         rate += f", {config.head_learning_rate:g} for the heads"
     stopping = f"window {config.window}, min_epochs {config.min_epochs}, loss_stop_ratio {config.loss_stop_ratio:g}"
-    return f"{config.epoch} epochs at most, {batch}, {rate} ({config.scheduler}); {stopping}; freeze {config.freeze}"
+    epochs = counted(config.epoch, "epoch")
+    return f"{epochs} at most, {batch}, {rate} ({config.scheduler}); {stopping}; freeze {config.freeze}"
 
 
 def check_recordings(experiments: Iterable[PreparedExperiment], screen: Screen) -> CheckedRecordings:

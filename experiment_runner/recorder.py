@@ -21,6 +21,7 @@ from net.ser import Outputs
 from utils.files import write_whole
 from utils.metrics import Figures
 from utils.model_files import CONFIG, METRICS, PROVENANCE
+from utils.word_forms import counted
 
 DEVELOPMENT_PREDICTIONS = "development.csv"
 NEEDED = {"epoch", "improved", "stop", "smoothed_score", "development_loss", "development_score", "refused_steps"}
@@ -95,7 +96,10 @@ class Recorder:
         self.run.screen.line(epoch_line(record, self.run.config.epoch))
         self.run.tracking.look()
         if refused:
-            self.run.screen.warn(f"{refused} steps of this epoch had gradients that are not finite; they were skipped")
+            steps_had = counted(refused, "step of this epoch had", "steps of this epoch had")
+            self.run.screen.warn(
+                f"{steps_had} gradients that are not finite and {'was' if refused == 1 else 'were'} skipped"
+            )
 
     def result(self, stop: str) -> dict[str, Any]:
         """Return what `result.json` holds."""

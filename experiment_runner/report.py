@@ -52,6 +52,7 @@ from utils.configuration import ExperimentConfig
 from utils.data import DataError
 from utils.files import write_whole
 from utils.metrics import Figures
+from utils.word_forms import counted
 
 REPORT = "report.html"
 PICTURES = "pictures"
@@ -348,7 +349,7 @@ def _ending(run: StoredRun) -> str:
         return f"Training has not finished: {course.ending} (at most {most})."
     result = course.result
     sentences = [
-        f"Training ended after {result.get('epochs', '?')} of at most {most} epochs "
+        f"Training ended after {result.get('epochs', '?')} of at most {counted(most, 'epoch')} "
         f"and {duration(result.get('seconds'))}: {course.ending}.",
         f"The model of epoch {result.get('best_epoch', '?')} is kept, with a smoothed development score of "
         f"{number(result.get('best_score'))}.",

@@ -305,5 +305,5 @@ def test_the_plan_says_which_classes_are_shared(tmp_path: Path, capsys: pytest.C
     add_other(tmp_path, files, "other", ("sad", "happiness"))
     assert program.main([*arguments, "--check"]) == 2
     said = capsys.readouterr().err
-    assert 'OTHER shares 1 classes with MINE: "happiness" is probably "happy" of MINE' in said
+    assert 'OTHER shares 1 class with MINE: "happiness" is probably "happy" of MINE' in said
     assert said.rstrip().endswith("if so; else remove it")

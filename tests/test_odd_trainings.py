@@ -26,7 +26,7 @@ def train(rows: pd.DataFrame, folder: Path, capfd: pytest.CaptureFixture[str], *
 @pytest.mark.parametrize(
     ("left_out", "keys", "steps"),
     [
-        (0, {"batch_size": 500}, "in 1 steps an epoch"),
+        (0, {"batch_size": 500, "epoch": 1, "min_epochs": 1}, "in 1 step an epoch, 1 epoch at most; "),
         (1, {"batch_size": 5}, "11 training utterances (0.00 h) in 3 steps an epoch"),
         (3, {"batch_size": 4, **CCC}, "9 training utterances (0.00 h) in 3 steps an epoch"),
         (3, {"batch_size": 2, **CCC}, "9 training utterances (0.00 h) in 4 steps an epoch"),

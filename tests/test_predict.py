@@ -146,7 +146,7 @@ def test_recordings_that_cannot_be_used_cost_nothing_else(
     assert problems["problem"].str.contains("not finite").sum() == 1
     assert call(run, tmp_path / "good.wav", "--output", output) == 0
     assert not (tmp_path / "out.problems.csv").exists(), "those of another call"
-    with pytest.raises(DataError, match=r"1 recordings cannot be predicted: .*text.wav cannot be decoded"):
+    with pytest.raises(DataError, match=r"1 recording cannot be predicted: .*text.wav cannot be decoded"):
         predict(SERModel.from_pretrained(run), [tmp_path / "good.wav", tmp_path / "text.wav"])
     (output).unlink()
     assert call(run, tmp_path / "text.wav", "--output", output) == 1

@@ -65,6 +65,17 @@ def shown(text: str) -> str:
     return '"' + "".join(_escaped(c) if _hides(c, is_composed, is_mixed) else printable(c) for c in short) + '"'
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with what it counts.
+
+    Args:
+        number: How many there are.
+        one: What is said of one, such as `speaker is`.
+        many: What is said of any other number; `one` with an s where None.
+    """
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def some(parts: Iterable[str], most: int = MOST, separator: str = ", ") -> str:
     """Join the first parts of a sentence and say how many more there are."""
     listed = list(parts)

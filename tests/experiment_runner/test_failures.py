@@ -225,7 +225,7 @@ def test_full_memory_names_the_utterances_and_the_remedy(
         assert train(run, lambda: None).failed
     text = told(capsys)
     first = run.data.train["file"].iloc[training_batches(run).steps(1)[0][0]]
-    assert f"the GPU's memory is full with these 4 utterances: {', '.join(first)}; set max_batch_seconds" in text
+    assert f"the GPU's memory is full with 4 utterances: {', '.join(first)}; set max_batch_seconds" in text
     with monkeypatch.context() as patch:
         patch.setattr(SERModelWrapper, "forward", full_memory)
         assert train(run, lambda: None).failed
@@ -248,7 +248,7 @@ def test_full_memory_of_a_gpu_names_the_utterances_and_the_others_go_on(
         assert train(run, lambda: None).failed
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert re.search(r"the GPU's memory is full with these \d+ utterances: MSP-PODCAST_", told(capsys))
+    assert re.search(r"the GPU's memory is full with \d+ utterances: MSP-PODCAST_", told(capsys))
     assert not (run.folder.path / "traceback.txt").exists()
     assert not train(run, lambda: None).failed
 

@@ -12,7 +12,7 @@ from tests.synthetic_podcast import SyntheticPodcast
 from utils.configuration import CorpusConfig
 from utils.data import Corpus, DataError, load_corpus
 from utils.data.preflight import require_all
-from utils.data.splits import assign_splits
+from utils.data.splits import assign_splits, check_speakers
 
 
 def podcast_corpus(labels: Path, audio: Path) -> Corpus:
@@ -79,7 +79,7 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     ),
     "outside the scale": (lambda r: r.assign(EmoAct=[7.5, *r["EmoAct"][1:]]), "arousal is 7.5, outside 1..7"),
     "duplicate row": (lambda r: pd.concat([r, r.iloc[:1]]), "keep one row a file"),
-    "leaking speaker": (lambda r: r.assign(SpkrID="7"), "are in both train and development: 7"),
+    "leaking speaker": (lambda r: r.assign(SpkrID="7"), "1 speaker is in both train and development: 7"),
 }
 
 
@@ -182,6 +182,16 @@ def test_unknown_speakers_in_split_speakers_are_refused() -> None:
         assign_splits("C", table_of(["3", "4"]), {"development": ["33"]})
 
 
+def test_speakers_in_two_splits_are_counted() -> None:
+    rows = pd.DataFrame({"speaker": ["1", "1", "2", "2"], "split": ["train", "test1", "train", "train"]})
+    with pytest.raises(DataError, match=r'^C: 1 speaker is in both train and test1: 1; .* = \["1"\] in the corpus'):
+        check_speakers("C", rows, allowed=False)
+    with pytest.raises(DataError, match=r'^C: 2 speakers are in both train and test1: 1, 2; .* = \["1", …\] in'):
+        check_speakers("C", rows.assign(split=["train", "test1"] * 2), allowed=False)
+    with pytest.raises(DataError, match="^C: 1 speaker leaves none to train on"):
+        assign_splits("C", table_of(["3"]), {"development": ["3"]})
+
+
 def test_headers_are_measured_and_unusable_recordings_are_named(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "good.wav", np.zeros((22_050, 2)), 44_100)
     soundfile.write(tmp_path / "short.wav", np.zeros(399), 16_000)
@@ -195,4 +205,10 @@ def test_headers_are_measured_and_unusable_recordings_are_named(tmp_path: Path) 
     with pytest.raises(DataError) as caught:
         require_all(table)
     assert "4 of 5 recordings of test1 cannot be used, and every one is needed" in str(caught.value)
-    assert "gone.wav is missing" in str(caught.value)
+    said = str(caught.value)
+    assert f"is needed: below {tmp_path}/, short.wav " in said
+    assert said.count(str(tmp_path)) == 1, "each is named as in the labels"
+    assert "; gone.wav is missing; " in said
+    table.loc[4, "path"] = "/elsewhere/gone.wav"
+    with pytest.raises(DataError, match=f"{tmp_path}/short.wav .*; /elsewhere/gone.wav is missing; "):
+        require_all(table)

@@ -56,7 +56,7 @@ def test_paths_that_lead_elsewhere_are_refused_together(name: str, audio: Path) 
 def test_names_without_an_extension_are_completed_where_one_file_is_meant(audio: Path) -> None:
     assert files_of(audio, "a", "b", "deep\\d", "Ses01.F000") == ["a.wav", "b.flac", "deep/d.WAV", "Ses01.F000.wav"]
     notes = load(audio, "file,split\na,train\nother,development\n").notes
-    assert notes == ("1 names without an extension were completed, such as a to a.wav",)
+    assert notes == ("1 name without an extension was completed, such as a to a.wav",)
     with pytest.raises(DataError, match=r'line 2: file is "c"; c.flac and c.wav are there; write which'):
         files_of(audio, "c")
     assert files_of(audio, "A", "gone", "a.mp4") == ["A", "gone", "a.mp4"], "what else is near is only named"

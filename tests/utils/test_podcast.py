@@ -102,10 +102,10 @@ def test_partitions_name_hidden_recordings_and_disagreements_are_told(
     was = labels["Split_Set"][0].lower()
     assert corpus.table.loc[corpus.table["file"] == first, "split"].tolist() == [was], "Split_Set counts"
     told = "\n".join(corpus.notes)
-    assert ("1 recordings into other splits" in told) == (was != "test1")
-    assert "1 recordings of Partitions.txt have no label and are left out (first MSP-PODCAST_9999_0001.wav)" in told
+    assert ("1 recording into other splits" in told) == (was != "test1")
+    assert "1 recording of Partitions.txt has no label and is left out (first MSP-PODCAST_9999_0001.wav)" in told
     assert corpus.hidden == ("test3",)
-    assert "1 recordings of Partitions.txt have neither label nor file (first MSP-PODCAST_test3_9999.wav)" in told
+    assert "1 recording of Partitions.txt has neither label nor file (first MSP-PODCAST_test3_9999.wav)" in told
 
 
 def test_capitals_stray_files_and_an_empty_inner_folder_are_no_trap(

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from utils.word_forms import clean, fold, shown, skeleton, some
+from utils.word_forms import clean, counted, fold, shown, skeleton, some
 
 ONE_WORD = {
     "case": "ANGRY",
@@ -86,3 +86,8 @@ def test_a_skeleton_knows_lookalikes_and_no_accents() -> None:
 def test_five_examples_are_enough() -> None:
     assert some("abc") == "a, b, c"
     assert some("abcdefg", separator="; ") == "a; b; c; d; e; and 2 more"
+
+
+def test_one_is_singular() -> None:
+    assert [counted(number, "row") for number in (0, 1, 2, 1234)] == ["0 rows", "1 row", "2 rows", "1,234 rows"]
+    assert [counted(number, "class is", "classes are") for number in (1, 2)] == ["1 class is", "2 classes are"]

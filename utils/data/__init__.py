@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from utils.configuration import CorpusConfig
 from utils.data.spellings import Cells, settle_cells
+from utils.word_forms import counted
 
 READERS = {
     "msp-podcast": "utils.data.podcast",
@@ -212,9 +213,10 @@ def _packed(name: str, table: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame,
     found = table[["file"]].merge(index, on="file", how="left").merge(read_problems(folder), on="file", how="left")
     unknown = found.loc[found["place"].isna() & found["problem"].isna(), "file"]
     if len(unknown):
+        verb = "is" if len(unknown) == 1 else "are"
         raise DataError(
-            f"{name}: {len(unknown):,} recordings, such as {unknown.iloc[0]}, are neither in the shards of {folder} "
-            f"nor in {PROBLEMS} there; pack again"
+            f"{name}: {counted(len(unknown), 'recording')}, such as {unknown.iloc[0]}, {verb} neither in the shards of "
+            f"{folder} nor in {PROBLEMS} there; pack again"
         )
     path = found["place"].fillna(table["path"].astype(object))
     packed = table.assign(path=pd.array(path.to_numpy(dtype=object), dtype=TEXT))

@@ -12,7 +12,7 @@ from utils.data.scale_use import unreached_scales
 from utils.data.speaker_names import say_spellings as say_speaker
 from utils.data.speaker_names import written_twice
 from utils.data.spellings import count_words, say_nothing, say_spellings
-from utils.word_forms import shown
+from utils.word_forms import counted, shown
 
 
 def spelling_findings(corpus: Corpus) -> Iterator[Finding]:
@@ -24,7 +24,7 @@ def spelling_findings(corpus: Corpus) -> Iterator[Finding]:
         yield "class-spellings", "", "", say_spellings(name, spellings)
     for one, other in near_names(corpus.classes):
         counts = [int((corpus.table["emotion"] == name).sum()) for name in (one, other)]
-        yield "near-classes", "", "", f"{shown(one)} ({counts[0]:,} rows) and {shown(other)} ({counts[1]:,})"
+        yield "near-classes", "", "", f"{shown(one)} ({counted(counts[0], 'row')}) and {shown(other)} ({counts[1]:,})"
     for speaker in written_twice(corpus.table):
         yield "speaker-spellings", "", "", say_speaker(speaker)
     yield from _labels(corpus)

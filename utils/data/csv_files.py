@@ -16,6 +16,7 @@ from utils.data.csv_values import CellProblem, list_cells
 from utils.data.near_files import recordings_beside, without_extension
 from utils.data.recording_names import SUFFIXES
 from utils.data.text_tables import first_place
+from utils.word_forms import counted
 
 DRIVE = re.compile("[A-Za-z]:")
 """Begins the paths of Windows, none of which lies below a folder here."""
@@ -101,5 +102,6 @@ def _complete(names: pd.Series, column: str, folder: Path) -> tuple[pd.Series, t
         names = names.copy()
         names.loc[completed.index] = [single[name] for name in completed]
         first = completed.iloc[0]
-        notes = (f"{len(completed):,} names without an extension were completed, such as {first} to {single[first]}",)
+        names_were = counted(len(completed), "name without an extension was", "names without an extension were")
+        notes = (f"{names_were} completed, such as {first} to {single[first]}",)
     return names, notes, list(problems)

@@ -28,6 +28,7 @@ from utils.data.spellings import is_nothing, nothing_notes
 from utils.data.text_tables import first_place, read_text_table
 from utils.dataset.vote_shares import VoteSettings, vote_shares
 from utils.files import MOST_LABEL_BYTES, bounded
+from utils.word_forms import counted
 
 CLASSES: tuple[str, ...] = tuple(CATEGORICAL["default_classes"]["msp-podcast"])
 COLUMNS = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gender", "Split_Set")
@@ -50,10 +51,10 @@ def read(name: str, config: CorpusConfig) -> Reading:
     named = {file for file, split in partitions.items() if split.startswith("test")}
     absent = sorted(named - set(hidden) - set(rows["FileName"]))
     if absent:
-        notes.append(f"{len(absent):,} recordings of Partitions.txt have neither label nor file (first {absent[0]})")
+        notes.append(f"{_listed(len(absent), 'has', 'have')} neither label nor file (first {absent[0]})")
     splits = tuple(sorted(set(hidden.values()) - set(rows["split"])))
     if hidden:
-        notes.append(f"{len(hidden):,} recordings of {', '.join(sorted(set(hidden.values())))} have no labels")
+        notes.append(f"{counted(len(hidden), 'recording')} of {', '.join(sorted(set(hidden.values())))} without labels")
         further = {"file": list(hidden), "split": list(hidden.values())}
         table = pd.concat([table, pd.DataFrame(further)], ignore_index=True)
     table["path"] = [os.path.join(release.audio, files.get(file, file)) for file in table["file"]]
@@ -219,14 +220,18 @@ def _disagreements(name: str, release: Release, rows: pd.DataFrame, partitions: 
     notes = []
     if differs.any():
         file = rows.loc[differs, "FileName"].iloc[0]
-        notes.append(
-            f"Partitions.txt puts {differs.sum():,} recordings into other splits than Split_Set (first {file})"
-        )
+        puts = f"Partitions.txt puts {counted(int(differs.sum()), 'recording')}"
+        notes.append(f"{puts} into other splits than Split_Set (first {file})")
     unlabelled = set(partitions) - set(rows["FileName"])
     left = [file for file in unlabelled if not partitions[file].startswith("test")]
     if left:
-        notes.append(f"{len(left):,} recordings of Partitions.txt have no label and are left out (first {min(left)})")
+        verb = "is" if len(left) == 1 else "are"
+        notes.append(f"{_listed(len(left), 'has', 'have')} no label and {verb} left out (first {min(left)})")
     return notes
+
+
+def _listed(number: int, one: str, many: str) -> str:
+    return counted(number, f"recording of Partitions.txt {one}", f"recordings of Partitions.txt {many}")
 
 
 def _as_rows(name: str, release: Release, rows: pd.DataFrame) -> pd.DataFrame:
@@ -262,7 +267,7 @@ def _with_votes(source: Path, table: pd.DataFrame, ratings: Ratings) -> tuple[pd
     counts = {f"votes_{label}": primary[:, index] for index, label in enumerate(RATED_CLASSES)}
     counts |= {f"secondary_{label}": secondary[:, index] for index, label in enumerate(RATED_CLASSES)}
     rated = int((primary.sum(axis=1) > 0).sum())
-    notes = [f"{len(ratings.table):,} ratings of {rated:,} recordings"]
+    notes = [f"{counted(len(ratings.table), 'rating')} of {counted(rated, 'recording')}"]
     if not rated:
         raise DataError(f"{source}: none of its {len(ratings.table):,} ratings is of a recording of the consensus")
     if ratings.repeated:

@@ -5,6 +5,7 @@ What was found holds for as long as the file's size and time of change stay. Not
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -101,13 +102,22 @@ def _refuse(table: pd.DataFrame, problems: pd.DataFrame, why: str) -> None:
         return
     corpus, split = table["corpus"].iloc[0], table["split"].iloc[0]
     reasons, near = add_near_files(table, problems)
-    named = "; ".join(filter(None, [list_problems(zip(table.loc[problems.index, "path"], reasons, strict=True)), near]))
+    names, folder = _short_names(table.loc[problems.index])
+    named = "; ".join(filter(None, [list_problems(zip(names, reasons, strict=True)), near]))
     is_packed = "problem" in table
     action = ["pack", corpus] if is_packed else ["audit", corpus, "--deep"]
     command = script_command("prepare_data.py", action, repeat=["--config"])
     cure = "correct the names in the labels" if near else "repair them or remove them from the labels"
     remedy = f"{cure}, and pack again with `{command}`" if is_packed else f"{cure}; `{command}` lists all"
     raise DataError(
-        f"{corpus}: {len(problems):,} of {len(table):,} recordings of {split} cannot be used, and {why}: {named}; "
-        f"{remedy}"
+        f"{corpus}: {len(problems):,} of {len(table):,} recordings of {split} cannot be used, and {why}: "
+        f"{folder}{named}; {remedy}"
     )
+
+
+def _short_names(rows: pd.DataFrame) -> tuple[list[str], str]:
+    """Return the names of recordings as the labels have them, and where they lie; whole paths where that varies."""
+    folders = {path.removesuffix(file) for file, path in zip(rows["file"], rows["path"], strict=True)}
+    folder = folders.pop() if len(folders) == 1 else ""
+    is_common = folder.endswith(os.sep) and all(rows["path"] == folder + rows["file"])
+    return (rows["file"].tolist(), f"below {folder}, ") if is_common else (rows["path"].tolist(), "")

@@ -11,7 +11,7 @@ import pandas as pd
 
 from utils.config_text import did_you_mean
 from utils.data import TEXT, DataError
-from utils.word_forms import some
+from utils.word_forms import counted, some
 
 DEFAULT_SHARES: Mapping[str, Any] = {"development": 0.2, "test1": 0.2, "seed": 0}
 
@@ -42,9 +42,9 @@ def assign_splits(name: str, table: pd.DataFrame, split_speakers: Mapping[str, A
     split_of = _speakers_by_split(name, split_speakers or DEFAULT_SHARES, speakers)
     splits = [split_of.get(speaker, "train") for speaker in table["speaker"]]
     if "train" not in splits:
+        leave = counted(len(speakers), "speaker leaves", "speakers leave")
         raise DataError(
-            f"{name}: {len(speakers)} speakers leave none to train on; name fewer under split_speakers, or give "
-            "the rows splits of their own"
+            f"{name}: {leave} none to train on; name fewer under split_speakers, or give the rows splits of their own"
         )
     return table.assign(split=pd.array(splits, dtype=TEXT))
 
@@ -65,12 +65,10 @@ def describe_splits(table: pd.DataFrame, split_speakers: Mapping[str, Any] | Non
         key = "as split_speakers asks" if split_speakers else "the default; split_speakers changes it"
         how = f"{drawn}, the others to train, drawn with seed {choice.get('seed', 0)} ({key})"
     parts = [(split, table.loc[table["split"] == split, "speaker"]) for split in ("train", *shares)]
-    sizes = [f"{split} {len(part):,} utterances of {_speakers(part.nunique())}" for split, part in parts]
+    sizes = [
+        f"{split} {counted(len(part), 'utterance')} of {counted(part.nunique(), 'speaker')}" for split, part in parts
+    ]
     return f"the labels name no splits, so that they were made: {how}: {'; '.join(sizes)}"
-
-
-def _speakers(count: int) -> str:
-    return f"{count:,} speaker" + "s" * (count != 1)
 
 
 def _speakers_by_split(name: str, wanted: Mapping[str, Any], speakers: list[str]) -> dict[str, str]:
@@ -86,7 +84,8 @@ def _speakers_by_split(name: str, wanted: Mapping[str, Any], speakers: list[str]
             count = max(1, math.floor(value * len(speakers) + 0.5))
             chosen, queue = queue[:count], queue[count:]
             if not chosen:
-                raise DataError(f"{name}: {len(speakers)} speakers are too few for these splits; use lists of speakers")
+                few = counted(len(speakers), "speaker is", "speakers are")
+                raise DataError(f"{name}: {few} too few for these splits; use lists of speakers")
         for speaker in chosen:
             if speaker not in speakers:
                 known = did_you_mean(speaker, speakers)
@@ -103,9 +102,11 @@ def check_speakers(name: str, table: pd.DataFrame, allowed: bool | tuple[str, ..
     """
     check_allowed(name, table, allowed)
     for split, shared in shared_speakers(table, allowed).items():
+        more = ", …" * (len(shared) > 1)
         raise DataError(
-            f"{name}: {len(shared)} speakers are in both train and {split}: {some(sorted(shared), 10)}; correct "
-            f'the splits, or allow them by name with allow_speaker_overlap = ["{min(shared)}", …] in the corpus\'s section'
+            f"{name}: {counted(len(shared), 'speaker is', 'speakers are')} in both train and {split}: "
+            f"{some(sorted(shared), 10)}; correct the splits, or allow them by name with "
+            f'allow_speaker_overlap = ["{min(shared)}"{more}] in the corpus\'s section'
         )
 
 
