@@ -16,7 +16,7 @@ from experiment_runner.interruption import stopped_as_by_keyboard
 from experiment_runner.model_origin import origin_of
 from experiment_runner.onnx_export import ExportError, export_onnx
 from experiment_runner.optimisation import Precision, choose_precision
-from experiment_runner.prediction import Predictions, look_at, predict
+from experiment_runner.prediction import Predictions, look_at, predict, warn_of_silence
 from experiment_runner.prediction_inputs import find_recordings
 from experiment_runner.prediction_output import FORMATS, STANDARD_OUTPUT, draw, keep, tell_problems
 from experiment_runner.processes import ALONE
@@ -194,6 +194,8 @@ def predict_all(
     keep(table, options.output, screen, origin.cautions)
     if options.plots is not None:
         draw(table, model, options.plots, screen)
+    if sentence := warn_of_silence(predictions.silent):
+        screen.warn(sentence)
     tell_problems(predictions.problems, len(usable.seconds) + len(problems), options.output, screen)
     if named.others:
         screen.line(named.describe_others())

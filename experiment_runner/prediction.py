@@ -24,10 +24,11 @@ from net.inputs import Waveforms
 from net.ser import Outputs
 from utils.data import DataError
 from utils.data.excerpts import LONGEST_SECONDS, Excerpt, Windows, read_windows
+from utils.data.leaks import SILENT_PEAK
 from utils.data.recording_names import list_problems
 from utils.data.recordings import THREADS, examine
 from utils.data.wav import SAMPLE_RATE_HZ, read_waveform
-from utils.word_forms import counted
+from utils.word_forms import counted, some
 
 BATCH_SECONDS = {"cpu": 60.0, "cuda": 640.0}
 """Of audio in a forward pass."""
@@ -89,6 +90,14 @@ def _refuse(problems: Mapping[str, str]) -> None:
         raise DataError(f"{counted(len(problems), 'recording')} cannot be predicted: {list_problems(problems.items())}")
 
 
+def warn_of_silence(silent: Sequence[str]) -> str:
+    """Say which recordings hold silence alone, of which a model says something nevertheless; empty where none does."""
+    if not silent:
+        return ""
+    are, them = counted(len(silent), "recording is", "recordings are"), "it" if len(silent) == 1 else "them"
+    return f"{are} silent: what is predicted of {them} says nothing, for nothing is louder than -60 dB: {some(silent)}"
+
+
 def look_at(paths: Iterable[str | Path], windows: Windows | None) -> Usable:
     """Read the headers of recordings, each once."""
     asked = dict.fromkeys(map(str, paths))
@@ -135,6 +144,7 @@ class Predictions:
     windows: Windows | None
     precision: Precision
     problems: dict[str, str] = field(default_factory=dict)
+    _extremes: dict[str, tuple[float, float]] = field(default_factory=dict)
     _parts: list[Columns] = field(default_factory=list)
 
     def add(self, paths: Sequence[str], advance: Callable[[float], None] = lambda _: None) -> None:
@@ -150,9 +160,25 @@ class Predictions:
     def steps(self, paths: Sequence[str]) -> Iterator[float]:
         """Predict recordings batch by batch, as somebody asks for the next, and yield the seconds of audio in each."""
         windows = self.windows
-        for batch in _batches(_pieces(paths, windows, self.problems), BATCH_SECONDS[self.model.device.type]):
+        for batch in _batches(
+            self._watched(_pieces(paths, windows, self.problems)), BATCH_SECONDS[self.model.device.type]
+        ):
             self._add(batch)
             yield sum(piece.excerpt.seconds if windows is None else windows.hop_seconds for piece in batch)
+
+    def _watched(self, pieces: Iterable[_Piece]) -> Iterator[_Piece]:
+        """Remember the lowest and the highest sample of each recording."""
+        for piece in pieces:
+            low, high = self._extremes.get(piece.path, (np.inf, -np.inf))
+            samples = piece.excerpt.samples
+            self._extremes[piece.path] = min(low, float(samples.min())), max(high, float(samples.max()))
+            yield piece
+
+    @property
+    def silent(self) -> list[str]:
+        """The recordings predicted so far that hold silence alone, as an audit judges it."""
+        swings = {path: (high - low) / 2 for path, (low, high) in self._extremes.items() if path not in self.problems}
+        return [path for path, swing in swings.items() if swing < SILENT_PEAK]
 
     def _add(self, batch: Sequence[_Piece]) -> None:
         """Predict a batch; one that does not fit into the memory of a GPU in halves."""

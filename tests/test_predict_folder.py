@@ -196,3 +196,23 @@ def test_recordings_far_longer_than_those_of_training_are_warned_of(
     assert ("in training the model heard at most 2 s at a time" in said) == bool(sentence)
     assert sentence in said
     assert ("--segment-seconds 2 predicts them piece by piece" in said) == sentence.startswith("1 of 2")
+
+
+@pytest.mark.parametrize("segments", [(), ("--segment-seconds", 0.5)], ids=["whole", "segments"])
+def test_silence_is_told(
+    segments: tuple[object, ...], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = np.zeros(16_000)
+    half[12_000:] = np.random.default_rng(0).normal(0, 0.1, 4_000)
+    sounds = {"zeros": np.zeros(16_000), "offset": np.full(16_000, 0.25), "half": half, "faint": half * 1e-4}
+    for name, samples in sounds.items():
+        soundfile.write(tmp_path / f"{name}.wav", samples, 16_000, subtype="FLOAT")
+    quiet = [tmp_path / f"{name}.wav" for name in ("zeros", "offset", "faint")]
+    assert call(model, tmp_path / "half.wav", *segments) == 0
+    assert "silent" not in capsys.readouterr().out
+    assert call(model, *quiet, tmp_path / "half.wav", *segments, "--output", tmp_path / "out.csv") == 0
+    said = capsys.readouterr().out
+    assert "WARNING: 3 recordings are silent: what is predicted of them says nothing" in said
+    assert f"louder than -60 dB: {', '.join(map(str, quiet))}\n" in said
+    assert call(model, quiet[0], *segments) == 0
+    assert "1 recording is silent: what is predicted of it says nothing" in " ".join(capsys.readouterr().out.split())
