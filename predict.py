@@ -26,6 +26,7 @@ from experiment_runner.trained_length import warn_of_lengths
 from utils import ConfigurationError, print_error, print_unforeseen, read_token
 from utils.data import DataError
 from utils.data.excerpts import Windows
+from utils.data.faint_mixes import describe_faint_mixes
 from utils.data.output_folder import try_folder
 from utils.hub import HubError
 
@@ -196,6 +197,8 @@ def predict_all(
         draw(table, model, options.plots, screen)
     if sentence := warn_of_silence(predictions.silent):
         screen.warn(sentence)
+    if predictions.faint:
+        screen.warn(describe_faint_mixes(predictions.faint, len(usable.seconds)))
     tell_problems(predictions.problems, len(usable.seconds) + len(problems), options.output, screen)
     if named.others:
         screen.line(named.describe_others())

@@ -22,7 +22,7 @@ from experiment_runner.full_memory import names_in
 from experiment_runner.kept_feed import build_feeds
 from experiment_runner.model_description import ModelDescription, spec_augment, upstream_settings, without_place
 from experiment_runner.optimisation import build_optimiser, build_scheduler, make_recordable
-from experiment_runner.preparation import show_left_out
+from experiment_runner.preparation import show_faint_mixes, show_left_out
 from experiment_runner.program_version import program_version
 from experiment_runner.recorder import DEVELOPMENT_PREDICTIONS, Recorder, recorded_before, show_predictions
 from experiment_runner.run import Run
@@ -289,6 +289,7 @@ def _introduce(run: Run, assembly: Assembly) -> None:
     if config.freeze != "upstream":
         run.screen.line(f"regularisation: {config.regularisation}")
     show_left_out(config, run.data, run.screen)
+    show_faint_mixes(run.data, run.screen)
     if run.data.genders:
         unknown = int(train["gender"].isna().sum())
         run.screen.line(

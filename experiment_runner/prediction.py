@@ -26,6 +26,7 @@ from utils.data import DataError
 from utils.data.excerpts import LONGEST_SECONDS, Excerpt, Windows, read_windows
 from utils.data.leaks import SILENT_PEAK
 from utils.data.recording_names import list_problems
+from utils.data.listening import FAINT_DB, Cancellation
 from utils.data.recordings import THREADS, examine
 from utils.data.wav import SAMPLE_RATE_HZ, read_waveform
 from utils.word_forms import counted, some
@@ -138,6 +139,7 @@ class Predictions:
         windows: See `predict`.
         precision: Of the forward passes.
         problems: Of recordings of which there are no rows, by path.
+        faint: What mixing the channels loses, in dB, of recordings that it loses much of, by path.
     """
 
     model: SERModel
@@ -145,6 +147,7 @@ class Predictions:
     precision: Precision
     problems: dict[str, str] = field(default_factory=dict)
     _extremes: dict[str, tuple[float, float]] = field(default_factory=dict)
+    faint: dict[str, float] = field(default_factory=dict)
     _parts: list[Columns] = field(default_factory=list)
 
     def add(self, paths: Sequence[str], advance: Callable[[float], None] = lambda _: None) -> None:
@@ -159,10 +162,8 @@ class Predictions:
 
     def steps(self, paths: Sequence[str]) -> Iterator[float]:
         """Predict recordings batch by batch, as somebody asks for the next, and yield the seconds of audio in each."""
-        windows = self.windows
-        for batch in _batches(
-            self._watched(_pieces(paths, windows, self.problems)), BATCH_SECONDS[self.model.device.type]
-        ):
+        windows, most_seconds = self.windows, BATCH_SECONDS[self.model.device.type]
+        for batch in _batches(self._watched(_pieces(paths, windows, self.problems, self.faint)), most_seconds):
             self._add(batch)
             yield sum(piece.excerpt.seconds if windows is None else windows.hop_seconds for piece in batch)
 
@@ -202,31 +203,40 @@ class Predictions:
         return table[is_whole].reset_index(drop=True)
 
 
-def _pieces(paths: Sequence[str], windows: Windows | None, problems: dict[str, str]) -> Iterator[_Piece]:
-    """Read recordings one after the other; those that turn out to be unusable are entered into `problems`."""
-    read = _read_ahead(paths) if windows is None else (read_windows(path, windows) for path in paths)
-    for path, excerpts in zip(paths, read, strict=True):
+def _pieces(
+    paths: Sequence[str], windows: Windows | None, problems: dict[str, str], faint: dict[str, float]
+) -> Iterator[_Piece]:
+    """Read recordings one after the other; enter unusable ones into `problems`, those to warn of into `faint`."""
+    mixes = [Cancellation() for _ in paths]
+    read = (
+        _read_ahead(paths, mixes)
+        if windows is None
+        else (read_windows(path, windows, mix) for path, mix in zip(paths, mixes, strict=True))
+    )
+    for path, mix, excerpts in zip(paths, mixes, read, strict=True):
         try:
             for excerpt in excerpts:
                 yield _Piece(path, excerpt)
+            if mix.decibels >= FAINT_DB:
+                faint[path] = mix.decibels
         except DataError as error:
             problems[path] = str(error).removeprefix(f"{path} ")
 
 
-def _read_ahead(paths: Iterable[str]) -> Iterator[Iterator[Excerpt]]:
+def _read_ahead(paths: Iterable[str], mixes: Iterable[Cancellation]) -> Iterator[Iterator[Excerpt]]:
     """Read whole recordings, a few of them while others are predicted."""
     with ThreadPoolExecutor(AHEAD) as pool:
         pending: deque[Future[Excerpt]] = deque()
-        for path in paths:
-            pending.append(pool.submit(_read_whole, path))
+        for path, mix in zip(paths, mixes, strict=True):
+            pending.append(pool.submit(_read_whole, path, mix))
             if len(pending) > AHEAD:
                 yield _result(pending.popleft())
         while pending:
             yield _result(pending.popleft())
 
 
-def _read_whole(path: str) -> Excerpt:
-    samples = read_waveform(path, refuses_cancelling=True)
+def _read_whole(path: str, mix: Cancellation) -> Excerpt:
+    samples = read_waveform(path, cancellation=mix)
     return Excerpt(0.0, len(samples) / SAMPLE_RATE_HZ, samples)
 
 

@@ -23,6 +23,7 @@ from utils.config_loading import Plan
 from utils.configuration import ExperimentConfig
 from utils.data import Corpus, DataError, load_corpus
 from utils.data.augmentation_files import check_augmentation, find_augmentation, left_out_of_augmentation
+from utils.data.faint_mixes import warn_of_faint_mixes
 from utils.data.known_recordings import keeping_problem
 from utils.data.leaks import RealFiles
 from utils.data.preflight import MOST_LEFT_OUT, leave_out_unusable, recall_content, require_all
@@ -174,6 +175,12 @@ def _check_noise(config: ExperimentConfig, screen: Screen) -> None:
         check_augmentation(config, advance, is_deep=True)
 
 
+def show_faint_mixes(data: ExperimentData, screen: Screen) -> None:
+    """Warn of recordings of training and development whose channels partly cancel."""
+    for sentence in warn_of_faint_mixes([data.train, data.development]):
+        screen.warn(sentence)
+
+
 def show_left_out(config: ExperimentConfig, data: ExperimentData, screen: Screen) -> None:
     """Warn of training recordings that cannot be used."""
     left_out = data.left_out_recordings
@@ -275,6 +282,7 @@ def check_recordings(experiments: Iterable[PreparedExperiment], screen: Screen) 
     problems: list[str] = []
     checked: dict[str, ExperimentData] = {}
     rows: dict[tuple[str, str], tuple[str, ...]] = {}
+    faint: list[str] = []
     for experiment in experiments:
         name, tests = experiment.config.corpus, experiment.data.tests
         data = _collect(problems, "", _measure, experiment.config, experiment.data, screen)
@@ -287,9 +295,12 @@ def check_recordings(experiments: Iterable[PreparedExperiment], screen: Screen) 
         tables = _check_tests(problems, experiment.config, tests, trained, screen)
         splits += [(test.corpus, test.split, t) for test, t in zip(tests, tables, strict=True) if t is not None]
         rows |= {(corpus, split): _durations(corpus, split, table) for corpus, split, table in splits}
+        faint += warn_of_faint_mixes([table for _, _, table in splits])
     columns = ("corpus", "split", "utterances", "hours", "shortest, s", "mean, s", "longest, s")
     if rows:
         screen.table("Recordings", columns, list(rows.values()), numeric=range(2, 7), keys=2)
+    for sentence in dict.fromkeys(faint):
+        screen.warn(sentence)
     return CheckedRecordings(checked, problems)
 
 
@@ -314,7 +325,10 @@ def check_test_recordings(config: ExperimentConfig, data: ExperimentData, screen
     tables = _check_tests(problems, config, data.tests, join_trained(train, development), screen)
     if problems:
         raise DataError(*problems)
-    return [table for table in tables if table is not None]
+    usable = [table for table in tables if table is not None]
+    for sentence in warn_of_faint_mixes(usable):
+        screen.warn(sentence)
+    return usable
 
 
 def _check_tests(

@@ -11,7 +11,7 @@ import soundfile
 from tests.voices import voice
 from utils.data import DataError, known_recordings
 from utils.data.excerpts import Windows, read_windows
-from utils.data.listening import BLOCK_FRAMES, listen
+from utils.data.listening import BLOCK_FRAMES, Cancellation, listen
 from utils.data.recordings import survey
 from utils.data.wav import read_waveform
 
@@ -259,7 +259,7 @@ def test_channels_that_cancel_are_a_fault(name: str, tmp_path: Path) -> None:
     assert judged(tmp_path / name) == ["cancelling"]
     assert judged(tmp_path / name, is_deep=False) == ["cancelling"], "a plain look knows"
     with pytest.raises(DataError, match=r"has channels that cancel: .*; keep one of them \(sox"):
-        read_waveform(str(tmp_path / name), refuses_cancelling=True)
+        read_waveform(str(tmp_path / name), cancellation=Cancellation())
     with pytest.raises(DataError, match=f"{name} has channels that cancel"):
         list(read_windows(str(tmp_path / name), Windows(3.0, 3.0)))
 
@@ -285,7 +285,7 @@ def test_what_can_be_heard_in_the_mix_is_no_fault(
     table = survey("HEARD", [str(tmp_path / "a.wav")], is_deep=True).table
     assert table["kind"].isna().all()
     assert table["cancelled_db"].iloc[0] == pytest.approx(lost_db, abs=0.5)
-    read_waveform(str(tmp_path / "a.wav"), refuses_cancelling=True)
+    read_waveform(str(tmp_path / "a.wav"), cancellation=Cancellation())
 
 
 def test_the_mix_is_what_levels_are_of(tmp_path: Path) -> None:

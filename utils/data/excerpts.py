@@ -61,10 +61,15 @@ class Excerpt(NamedTuple):
         return self.end - self.start
 
 
-def read_windows(path: str, windows: Windows) -> Iterator[Excerpt]:
+def read_windows(path: str, windows: Windows, cancellation: Cancellation | None = None) -> Iterator[Excerpt]:
     """Read a recording as windows that begin every hop, until one reaches its end.
 
     The last one is as long as what is left; less than a frame of a speech encoder is not taken.
+
+    Args:
+        path: The recording.
+        windows: Where they lie.
+        cancellation: Where what mixing its channels loses is measured, if that is asked for.
 
     Raises:
         DataError: Where the recording cannot be used; that its channels cancel shows once all of it has been read.
@@ -72,7 +77,7 @@ def read_windows(path: str, windows: Windows) -> Iterator[Excerpt]:
     length, hop = round(windows.seconds * SAMPLE_RATE_HZ), round(windows.hop_seconds * SAMPLE_RATE_HZ)
     kept, offset, start = np.empty(0, np.float32), 0, 0  # `kept` begins at `offset`, the next window at `start`
     end = 0  # of the last window
-    for block in _resampled(path):
+    for block in _resampled(path, cancellation or Cancellation()):
         kept = np.concatenate([kept, block])
         while start + length <= offset + len(kept):
             yield _excerpt(kept[start - offset :][:length], start)
@@ -88,12 +93,12 @@ def _excerpt(samples: Waveform, start: int) -> Excerpt:
     return Excerpt(start / SAMPLE_RATE_HZ, (start + len(samples)) / SAMPLE_RATE_HZ, samples.copy())
 
 
-def _resampled(path: str) -> Iterator[Waveform]:
+def _resampled(path: str, cancellation: Cancellation) -> Iterator[Waveform]:
     """Decode a recording block by block to 16 kHz mono."""
     try:
         with sound_of(path) as file:
             stream = soxr.ResampleStream(file.samplerate, SAMPLE_RATE_HZ, 1, dtype="float32")
-            cancellation, done = Cancellation(), 0
+            done = 0
             while done < file.frames:
                 count = min(BLOCK_SECONDS * file.samplerate, file.frames - done)
                 block = file.read(count, dtype="float32", always_2d=True)

@@ -20,6 +20,7 @@ from utils.data.recordings import survey
 
 MOST_LEFT_OUT = 0.01
 """Share of the training recordings that may be left out; the other splits must be whole."""
+MEASURED = ["seconds", "content", "cancelled_db"]
 Advance = Callable[[int], None]
 """Told how many more recordings are done."""
 
@@ -27,7 +28,7 @@ Advance = Callable[[int], None]
 class Preflight(NamedTuple):
     """A training split: the rows that can be trained on, and `file`, `kind` and `reason` of the others.
 
-    The rows have `seconds` and `content`, as `require_all` gives them; the kinds are those of an audit.
+    The rows have the columns that `require_all` adds; the kinds are those of an audit.
     """
 
     usable: pd.DataFrame
@@ -38,14 +39,15 @@ def require_all(table: pd.DataFrame, advance: Advance = lambda _: None) -> pd.Da
     """Return a split's table, all of whose recordings can be used.
 
     Returns:
-        The table with `seconds`, and with `content`: the hash of the samples, missing for silence.
+        The table with `seconds`, with `content`: the hash of the samples, missing for silence, and with
+        `cancelled_db`: what mixing the channels loses.
 
     Raises:
         DataError: Names those that cannot.
     """
     found = _examined(table, advance)
     _refuse(table, found[found["problem"].notna()], "every one is needed")
-    return table.assign(seconds=found["seconds"], content=found["content"])
+    return table.assign(**found[MEASURED])
 
 
 def recall_content(table: pd.DataFrame, advance: Advance = lambda _: None) -> tuple[pd.DataFrame, int]:
@@ -74,12 +76,12 @@ def leave_out_unusable(table: pd.DataFrame, advance: Advance = lambda _: None) -
         _refuse(table, problems, f"at most {MOST_LEFT_OUT:.0%} of a training split may be left out")
     rows = table.loc[problems.index]
     left_out = pd.DataFrame({"file": rows["file"], "kind": problems["kind"], "reason": problems["problem"]})
-    usable = table.assign(seconds=found["seconds"], content=found["content"]).drop(index=problems.index)
+    usable = table.assign(**found[MEASURED]).drop(index=problems.index)
     return Preflight(usable.reset_index(drop=True), left_out.reset_index(drop=True))
 
 
 def _examined(table: pd.DataFrame, advance: Advance) -> pd.DataFrame:
-    """Return `seconds`, `content`, `kind`, `problem` and `is_lasting` of every row.
+    """Return what is measured, `kind`, `problem` and `is_lasting` of every row.
 
     What was not packed keeps its reason.
     """
@@ -93,7 +95,7 @@ def _examined(table: pd.DataFrame, advance: Advance) -> pd.DataFrame:
     if not is_there.all():
         found = pd.concat([found, table.loc[~is_there, columns]]).reindex(table.index)
     is_lasting = found["is_lasting"].astype(bool) | (found["kind"] == "missing")
-    return found[["seconds", "content", *columns]].assign(is_lasting=is_lasting)
+    return found[[*MEASURED, *columns]].assign(is_lasting=is_lasting)
 
 
 def _refuse(table: pd.DataFrame, problems: pd.DataFrame, why: str) -> None:

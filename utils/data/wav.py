@@ -25,14 +25,14 @@ class Crop:
     position: float
 
 
-def read_waveform(path: str, crop: Crop | None = None, refuses_cancelling: bool = False) -> Waveform:
+def read_waveform(path: str, crop: Crop | None = None, cancellation: Cancellation | None = None) -> Waveform:
     """Decode a recording, mix it down to mono and resample it to 16 kHz.
 
     Args:
         path: The recording.
         crop: The part to read; all of it where None.
-        refuses_cancelling: Whether channels that cancel in the mix are an error; what is trained on has been examined
-            for that before.
+        cancellation: Where what mixing loses is measured, which makes channels that cancel in the mix an error; what is
+            trained on has been examined for that before.
 
     Returns:
         float32 samples of shape (samples,).
@@ -58,13 +58,8 @@ def read_waveform(path: str, crop: Crop | None = None, refuses_cancelling: bool 
         raise DataError(f"{path} holds no sample; remove it from the labels")
     if not is_sane(mono):
         raise DataError(f"{path} holds samples that are not finite numbers; repair it or remove it from the labels")
-    if refuses_cancelling and samples.shape[1] > 1:
-        _refuse_cancelling(path, samples, mix)
+    if cancellation is not None and samples.shape[1] > 1:
+        cancellation.add(samples.T, mix)
+        if cancellation.problem is not None:
+            raise DataError(f"{path} {cancellation.problem.text}")
     return np.ascontiguousarray(mono, dtype=np.float32)
-
-
-def _refuse_cancelling(path: str, samples: Waveform, mix: Waveform) -> None:
-    cancellation = Cancellation()
-    cancellation.add(samples.T, mix)
-    if cancellation.problem is not None:
-        raise DataError(f"{path} {cancellation.problem.text}")
