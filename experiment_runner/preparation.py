@@ -18,7 +18,7 @@ from experiment_runner.leak_checks import (
 )
 from experiment_runner.processes import ALONE, Processes
 from experiment_runner.screen import Screen
-from experiment_runner.step_rows import with_checked_steps
+from experiment_runner.step_rows import with_checked_steps, with_steps_of_usable
 from utils.config_loading import Plan
 from utils.configuration import ExperimentConfig
 from utils.data import Corpus, DataError, load_corpus
@@ -136,17 +136,30 @@ def _collect(
     return None
 
 
-def check_training_recordings(config: ExperimentConfig, data: ExperimentData, screen: Screen) -> ExperimentData:
+def check_training_recordings(
+    config: ExperimentConfig, data: ExperimentData, screen: Screen, processes: Processes = ALONE
+) -> ExperimentData:
     """Return the data with durations, without training recordings that cannot be used; test recordings stay closed.
 
     Noise and impulse responses are decoded once, too.
 
     Raises:
-        DataError: Where more of them cannot be used than may be left out, or development holds samples of training.
+        DataError: Where more of them cannot be used than may be left out, development holds samples of training, or the
+            steps of what is left cannot serve a loss.
     """
     measured = _measure(config, data, screen)
     check_selection(config, measured)
-    return measured
+    return _check_steps_of_usable(config, measured, screen, processes)
+
+
+def _check_steps_of_usable(
+    config: ExperimentConfig, data: ExperimentData, screen: Screen, processes: Processes
+) -> ExperimentData:
+    """Return measured data, and warn of what its steps lack for want of recordings that are left out."""
+    checked, warnings = with_steps_of_usable(config, data, processes)
+    for warning in warnings:
+        screen.warn(warning)
+    return checked
 
 
 def _measure(config: ExperimentConfig, data: ExperimentData, screen: Screen) -> ExperimentData:
@@ -277,8 +290,16 @@ def _settings(config: ExperimentConfig) -> str:
     return f"{epochs} at most, {batch}, {rate} ({config.scheduler}); {stopping}; freeze {config.freeze}"
 
 
-def check_recordings(experiments: Iterable[PreparedExperiment], screen: Screen) -> CheckedRecordings:
-    """Decode every recording of every split, unless that was done before, and print what is there."""
+def check_recordings(
+    experiments: Iterable[PreparedExperiment], screen: Screen, processes: Processes = ALONE
+) -> CheckedRecordings:
+    """Decode every recording of every split, unless that was done before, and print what is there.
+
+    Args:
+        experiments: The list.
+        screen: Where it is printed.
+        processes: That would train together.
+    """
     problems: list[str] = []
     checked: dict[str, ExperimentData] = {}
     rows: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -291,6 +312,7 @@ def check_recordings(experiments: Iterable[PreparedExperiment], screen: Screen) 
             checked[experiment.config.name] = data
             show_left_out(experiment.config, data, screen)
             _collect(problems, "", check_selection, experiment.config, data)
+            _collect(problems, "", _check_steps_of_usable, experiment.config, data, screen, processes)
         trained = None if data is None else join_trained(data.train, data.development)
         tables = _check_tests(problems, experiment.config, tests, trained, screen)
         splits += [(test.corpus, test.split, t) for test, t in zip(tests, tables, strict=True) if t is not None]

@@ -80,6 +80,29 @@ def with_checked_steps(config: ExperimentConfig, data: ExperimentData, processes
     return replace(data, warnings=(*data.warnings, *warnings))
 
 
+def with_steps_of_usable(
+    config: ExperimentConfig, data: ExperimentData, processes: Processes = ALONE
+) -> tuple[ExperimentData, list[str]]:
+    """Check the steps again where training recordings were left out, which changes what they hold.
+
+    Args:
+        config: The experiment.
+        data: Its data, of which the recordings are checked.
+        processes: That train together.
+
+    Returns:
+        The data, and those warnings of its steps that it did not have before, which it then has.
+
+    Raises:
+        DataError: As `with_checked_steps` does.
+    """
+    if data.left_out_recordings.empty:
+        return data, []
+    found = with_checked_steps(config, replace(data, warnings=()), processes).warnings
+    fresh = [warning for warning in found if warning not in data.warnings]
+    return replace(data, warnings=(*data.warnings, *fresh)), fresh
+
+
 def _terms(config: ExperimentConfig, data: ExperimentData) -> Iterator[LabelledTerm]:
     attribute_key = "loss_type" if config.task == "dimensional" else "attribute_loss_type"
     chosen = {"loss_type": config.loss_type} if data.classes else {}

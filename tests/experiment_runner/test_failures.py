@@ -140,7 +140,7 @@ def test_a_disk_that_does_not_answer_is_told(
     table.loc[5, "path"] = str(tmp_path / "never")  # whoever opens it waits for a writer
     waiting = replace(run, data=replace(run.data, train=table))
     monkeypatch.setattr(feeds, "LONGEST_WAIT", 3.0)
-    monkeypatch.setattr(session, "check_training_recordings", lambda config, data, screen: data)  # it has answered then
+    monkeypatch.setattr(session, "check_training_recordings", lambda config, data, *_: data)  # it has answered then
     assert train(waiting, lambda: None).failed
     assert "look at the disk that the recordings lie on; the same command goes on" in told(capsys)
     assert not (run.folder.path / "traceback.txt").exists()
@@ -191,7 +191,7 @@ def test_a_signal_is_obeyed_while_the_disk_does_not_answer(
     table = data.train.astype({"path": object})
     table.loc[5, ["path", "seconds"]] = str(tmp_path / "never"), 99.0  # it is cropped, so that it is never kept
     waiting = replace(run, data=replace(data, train=table), interruption=AfterSeconds(3.0))
-    monkeypatch.setattr(session, "check_training_recordings", lambda config, data, screen: data)
+    monkeypatch.setattr(session, "check_training_recordings", lambda config, data, *_: data)
     started = time.monotonic()
     with pytest.raises(Interrupted):
         session._survive(waiting, lambda run: session.train_run(run, retrain=False))

@@ -14,7 +14,7 @@ import torch
 import main as program
 from experiment_runner.experiment_data import resolve_data
 from experiment_runner.processes import Processes
-from experiment_runner.step_rows import NEED_TWO_ROWS, with_checked_steps
+from experiment_runner.step_rows import NEED_TWO_ROWS, with_checked_steps, with_steps_of_usable
 from net.loss_modules import ClassPriors, LossSettings, Targets, get_loss_module
 from net.ser import Outputs
 from tests.net.test_losses import ATTRIBUTES, make_batch
@@ -150,3 +150,60 @@ def test_check_and_training_refuse_alike(
     assert capsys.readouterr().err == checked
     assert "needs two utterances or more in an optimiser step" in checked
     assert not (tmp_path / "runs").exists()
+
+
+def rated_thrice() -> pd.DataFrame:
+    """Return rows of which three of 108 training utterances have a valence: the first and two more."""
+    rows = tiny_rows(per_class=9)
+    rows.loc[(rows["split"] == "train") & ~rows.index.isin([0, 30, 60]), "valence"] = np.nan
+    return rows
+
+
+def seed_that_parts_two(folder: Path, keys: Mapping[str, object]) -> int:
+    """Return a seed with which two of three valences meet, but the last two do not without the first utterance."""
+    rows = rated_thrice()
+    for seed in range(50):
+        try:
+            check(folder, rows, {**keys, "seeds": [seed]})
+        except DataError:
+            continue
+        try:
+            check(folder, rows.drop(index=0), {**keys, "seeds": [seed]})
+        except DataError:
+            return seed
+    raise AssertionError("no seed parts them")
+
+
+def test_check_and_training_refuse_what_left_out_recordings_leave(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = {**BOTH, "batch_size": 60, "epoch": 1}
+    keys["seeds"] = [seed_that_parts_two(tmp_path, keys)]
+    arguments = write_tiny_corpus(tmp_path, rated_thrice(), ONE, **{**keys, "batch_size": 60})
+    (tmp_path / "wav" / "01-angry-0.wav").write_bytes(b"")
+    expected = "with valence in an optimiser step, but only 2 of 107 training utterances have it"
+    assert program.main([*arguments, "--check"]) == 2
+    said = capsys.readouterr()
+    assert said.err.count(expected) == 1
+    (sentence,) = [line for line in said.err.splitlines() if expected in line]
+    assert program.main(arguments) == 1
+    assert sentence.removeprefix("one: ") in " ".join(capsys.readouterr().out.split())
+
+
+def test_steps_that_left_out_recordings_leave_lonely_are_told(tmp_path: Path) -> None:
+    rows = rated_thrice()
+    rows["valence"] = rows["valence"].fillna(3.0)
+    write_tiny_corpus(tmp_path, rows, ONE)
+    corpus = CorpusConfig(FORMAT="csv", PATH_TO_LABEL=tmp_path / "table.csv", PATH_TO_AUDIO=tmp_path / "wav")
+    config = ExperimentConfig.model_validate({"name": "one", "corpus": "TINY", "batch_size": 2, **CCC})
+    data = resolve_data(config, {"TINY": load_corpus("TINY", corpus)})
+    assert with_steps_of_usable(config, data) == (data, []), "nothing was left out"
+    left_out = pd.DataFrame({"file": ["a.wav"], "kind": ["empty"], "reason": ["holds no byte"]})
+    odd = replace(data, train=data.train.iloc[1:].reset_index(drop=True), left_out_recordings=left_out)
+    assert with_steps_of_usable(config, odd)[1] == [], "the last step of 107 utterances joins the one before"
+    unrated = odd.train.assign(valence=odd.train["valence"].where(odd.train.index > 0))
+    checked, fresh = with_steps_of_usable(config, replace(odd, train=unrated))
+    assert len(fresh) == 1
+    assert "1 of 53 optimiser steps of epoch 1 (seed 42) hold fewer than two utterances with valence" in fresh[0]
+    assert checked.warnings == (*data.warnings, *fresh)
+    assert with_steps_of_usable(config, checked)[1] == [], "it is told once"

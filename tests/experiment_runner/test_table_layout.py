@@ -133,7 +133,7 @@ def test_names_and_figures_stand_whole_at_every_width(
 
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr(screen, "choose_layout", watched)
-    monkeypatch.setattr(preparation, "check_training_recordings", lambda config, data, screen: data)
+    monkeypatch.setattr(preparation, "check_training_recordings", lambda config, data, *_: data)
     monkeypatch.setattr(preparation, "require_all", lambda table, advance: table)
     TABLES[kind](Screen())
     shown = capsys.readouterr().out
