@@ -85,12 +85,12 @@ def carry_out(options: argparse.Namespace, processes: Processes, interruption: I
     """Do what the command line asks for."""
     with processes.agreement():
         read_token("WANDB_TOKEN")  # an .env that cannot be read is told before anything else
-        if processes.ranks > 1 and (options.demo or options.check):
-            raise ConfigurationError(["--demo and --check take one process; start them with python, not torchrun"])
+        if processes.ranks > 1 and options.demo:
+            raise ConfigurationError(["--demo takes one process; start it with python, not torchrun"])
     if options.demo:
         return demo(options, interruption)
     if options.check:
-        return check(options)
+        return processes.from_main(partial(check, options, processes.ranks))
     with processes.agreement():
         plan = read_plan(options)
     try:
@@ -121,8 +121,8 @@ def read_plan(options: argparse.Namespace) -> Plan:
         raise ConfigurationError([*filter(None, [problem]), *error.problems]) from error
 
 
-def check(options: argparse.Namespace) -> int:
-    """Validate everything that can be validated without a model, and say what becomes of each run."""
+def check(options: argparse.Namespace, started: int) -> int:
+    """Validate everything that can be validated without a model, and say what so many processes make of each run."""
     plan = read_plan(options)
     from experiment_runner.check import check_plan
     from experiment_runner.device_facts import survey_device
@@ -130,7 +130,7 @@ def check(options: argparse.Namespace) -> int:
 
     screen, device = Screen(), survey_device(options.device)
     problems = filter(None, [device.problem, find_obstacle(options.output, OTHER_OUTPUT)])
-    if not check_plan(plan, device, options.output, options.retrain, problems, screen):
+    if not check_plan(plan, device, options.output, options.retrain, problems, screen, started):
         return WRONG_CONFIGURATION
     screen.line("all is well; nothing was trained")
     return ALL_WELL
@@ -153,9 +153,10 @@ def check_setup_alone(plan: Plan, options: argparse.Namespace, processes: Proces
     Raises:
         ConfigurationError: With all that is wrong with them.
     """
+    from experiment_runner.process_counts import ProcessCounts
     from experiment_runner.setup_checks import check_setup
 
-    check_setup(plan, None, processes, for_training=not options.test).or_refuse()
+    check_setup(plan, None, ProcessCounts(processes.ranks), for_training=not options.test).or_refuse()
 
 
 def open_device(options: argparse.Namespace, processes: Processes) -> tuple[torch.device, Screen]:
@@ -186,12 +187,14 @@ def run(
     """Train every experiment of the plan, or evaluate it, or, for the demo, both."""
     from experiment_runner.device import describe_device
     from experiment_runner.preparation import show_plan
+    from experiment_runner.process_counts import ProcessCounts
     from experiment_runner.session import Session
     from experiment_runner.setup_checks import check_setup
 
     with processes.agreement():
         facts = describe_device(device)
-        experiments = check_setup(plan, facts, processes, for_training=not options.test).or_refuse()
+        counts = ProcessCounts(processes.ranks)
+        experiments = check_setup(plan, facts, counts, for_training=not options.test).or_refuse()
     show_plan(experiments, screen)
     session = Session(experiments, options.output, device, screen, processes, interruption)
     lock = (

@@ -11,9 +11,9 @@ from experiment_runner.device_facts import DeviceFacts, DeviceSurvey
 from experiment_runner.experiment_data import ExperimentData
 from experiment_runner.precision_names import name_precision
 from experiment_runner.preparation import PreparedExperiment, check_recordings, show_plan
-from experiment_runner.processes import ALONE
+from experiment_runner.process_counts import ProcessCounts, count_processes, tell_other_count
 from experiment_runner.program_version import describe_other_programs
-from experiment_runner.run_decisions import decide_finished, decide_unfinished
+from experiment_runner.run_decisions import GONE_ON_WITH, decide_finished, decide_unfinished
 from experiment_runner.run_folder import RunError, RunFolder
 from experiment_runner.run_setting import run_setting
 from experiment_runner.screen import Screen
@@ -27,14 +27,22 @@ class ExpectedRuns(NamedTuple):
     Attributes:
         rows: Experiment, seed and what becomes of the run.
         problems: Why runs are refused.
+        others: Runs that go on with another number of processes than was started, by that number.
     """
 
     rows: list[tuple[str, str, str]]
     problems: list[str]
+    others: dict[int, list[str]]
 
 
 def check_plan(
-    plan: Plan, device: DeviceSurvey, output: Path, retrain: bool, problems: Iterable[str], screen: Screen
+    plan: Plan,
+    device: DeviceSurvey,
+    output: Path,
+    retrain: bool,
+    problems: Iterable[str],
+    screen: Screen,
+    started: int = 1,
 ) -> bool:
     """Check a list, and show what would be trained; problems are printed as soon as they are known.
 
@@ -45,6 +53,7 @@ def check_plan(
         retrain: Whether finished runs are to be trained again.
         problems: What is known to be wrong already.
         screen: Where everything is shown.
+        started: Processes that the command was started with; half-done runs count with their own.
 
     Returns:
         Whether all is well.
@@ -52,7 +61,8 @@ def check_plan(
     Raises:
         ConfigurationError: With the problems of recordings and runs.
     """
-    setup = check_setup(plan, device.facts, ALONE)
+    counts = count_processes(started, plan.experiments, output, retrain)
+    setup = check_setup(plan, device.facts, counts)
     early = [*problems, *setup.problems]
     if early:  # decoding may take minutes, which nobody should have to wait for to read these
         print_error(ConfigurationError(early))
@@ -60,11 +70,13 @@ def check_plan(
         show_plan(setup.experiments, screen)
     if device.note is not None:
         screen.line(device.note)
-    recordings = check_recordings(setup.experiments, screen)
+    recordings = check_recordings(setup.experiments, screen, counts)
     unsaid = [problem for problem in recordings.problems if not any(said.endswith(problem) for said in early)]
-    runs = expect_runs(setup.experiments, recordings.data, output, device.facts, retrain, screen)
+    runs = expect_runs(setup.experiments, recordings.data, output, device.facts, retrain, screen, counts)
     if runs.rows:
         screen.table("Runs", ("experiment", "seed", "training"), runs.rows, numeric=range(1, 2), keys=2, prose=[2])
+    for count, names in runs.others.items():
+        screen.warn(tell_other_count(names, count, retrain))
     _show_warnings(setup.experiments, output, retrain, screen)
     if unsaid or runs.problems:
         raise ConfigurationError([*unsaid, *runs.problems])
@@ -78,6 +90,7 @@ def expect_runs(
     device: DeviceFacts | None,
     retrain: bool,
     screen: Screen,
+    counts: ProcessCounts,
 ) -> ExpectedRuns:
     """Find out what becomes of each run, as training does.
 
@@ -88,16 +101,20 @@ def expect_runs(
         device: Where they are to be trained; None where that is not known.
         retrain: Whether finished runs are to be trained again.
         screen: Where damaged checkpoints are told.
+        counts: Of the processes that would train them.
     """
-    expected = ExpectedRuns([], [])
+    expected = ExpectedRuns([], [], {})
     for experiment in experiments:
         for seed in experiment.config.seeds:
             name, folder = experiment.config.name, RunFolder(output, experiment.config, seed)
+            ranks = counts.of_run(name, seed)
             try:
-                text = _expect(experiment, folder, checked.get(name), device, retrain, screen)
+                text = _expect(experiment, folder, checked.get(name), device, retrain, screen, ranks)
             except (RunError, CheckpointError) as error:
                 text = "refused"
                 expected.problems.append(f"{name} seed {seed}: {error}")
+            if ranks != counts.started and text.startswith(GONE_ON_WITH):
+                expected.others.setdefault(ranks, []).append(f"{name} seed {seed}")
             expected.rows.append((name, str(seed), text))
     return expected
 
@@ -109,6 +126,7 @@ def _expect(
     device: DeviceFacts | None,
     retrain: bool,
     screen: Screen,
+    ranks: int,
 ) -> str:
     """Say what becomes of one run."""
     folder.refuse_links()
@@ -119,7 +137,7 @@ def _expect(
         return "refused, for its recordings"
     config = experiment.config
     precision = _precision_of(config.amp, device)
-    setting = run_setting(config, checked, precision, device is None or device.gpu is not None, ranks=1)
+    setting = run_setting(config, checked, precision, device is None or device.gpu is not None, ranks)
     is_there = folder.is_finished
     decision = decide_unfinished(folder, checked, setting, retrain, screen)
     if decision.warning:

@@ -16,7 +16,7 @@ from experiment_runner.leak_checks import (
     check_test_samples,
     join_trained,
 )
-from experiment_runner.processes import ALONE, Processes
+from experiment_runner.process_counts import ONE_PROCESS, ProcessCounts
 from experiment_runner.screen import Screen
 from experiment_runner.step_rows import with_checked_steps, with_steps_of_usable
 from utils.config_loading import Plan
@@ -60,13 +60,13 @@ class CheckedRecordings(NamedTuple):
     problems: list[str]
 
 
-def prepare(plan: Plan, for_training: bool = True, processes: Processes = ALONE) -> Preparation:
+def prepare(plan: Plan, for_training: bool = True, counts: ProcessCounts = ONE_PROCESS) -> Preparation:
     """Read corpora, choose classes and rows, and, where training is to come, look for upstreams, noise and labels.
 
     Args:
         plan: The experiment list.
         for_training: Whether training is to come, or a check of it.
-        processes: That would train together.
+        counts: Of the processes that would train together.
     """
     problems: list[str] = []
     needed = dict.fromkeys(name for e in plan.experiments for name in (e.corpus, *e.test_corpora))
@@ -89,16 +89,16 @@ def prepare(plan: Plan, for_training: bool = True, processes: Processes = ALONE)
             if experiment is not None:
                 _collect(problems, place, check_names_and_files, experiment.config, experiment.data, corpora, files)
                 if for_training:
-                    experiment = _with_checked_steps(problems, place, experiment, processes)
+                    experiment = _with_checked_steps(problems, place, experiment, counts.of(experiment.config))
                 prepared.append(experiment)
     return Preparation(prepared, problems)
 
 
 def _with_checked_steps(
-    problems: list[str], place: str, experiment: PreparedExperiment, processes: Processes
+    problems: list[str], place: str, experiment: PreparedExperiment, ranks: int
 ) -> PreparedExperiment:
     """Return an experiment with warnings of its steps; one whose steps are refused still has its recordings checked."""
-    data = _collect(problems, place, with_checked_steps, experiment.config, experiment.data, processes)
+    data = _collect(problems, place, with_checked_steps, experiment.config, experiment.data, ranks)
     return experiment if data is None else replace(experiment, data=data)
 
 
@@ -137,7 +137,7 @@ def _collect(
 
 
 def check_training_recordings(
-    config: ExperimentConfig, data: ExperimentData, screen: Screen, processes: Processes = ALONE
+    config: ExperimentConfig, data: ExperimentData, screen: Screen, ranks: int = 1
 ) -> ExperimentData:
     """Return the data with durations, without training recordings that cannot be used; test recordings stay closed.
 
@@ -149,14 +149,14 @@ def check_training_recordings(
     """
     measured = _measure(config, data, screen)
     check_selection(config, measured)
-    return _check_steps_of_usable(config, measured, screen, processes)
+    return _check_steps_of_usable(config, measured, screen, ranks)
 
 
 def _check_steps_of_usable(
-    config: ExperimentConfig, data: ExperimentData, screen: Screen, processes: Processes
+    config: ExperimentConfig, data: ExperimentData, screen: Screen, ranks: int
 ) -> ExperimentData:
     """Return measured data, and warn of what its steps lack for want of recordings that are left out."""
-    checked, warnings = with_steps_of_usable(config, data, processes)
+    checked, warnings = with_steps_of_usable(config, data, ranks)
     for warning in warnings:
         screen.warn(warning)
     return checked
@@ -291,14 +291,14 @@ def _settings(config: ExperimentConfig) -> str:
 
 
 def check_recordings(
-    experiments: Iterable[PreparedExperiment], screen: Screen, processes: Processes = ALONE
+    experiments: Iterable[PreparedExperiment], screen: Screen, counts: ProcessCounts = ONE_PROCESS
 ) -> CheckedRecordings:
     """Decode every recording of every split, unless that was done before, and print what is there.
 
     Args:
         experiments: The list.
         screen: Where it is printed.
-        processes: That would train together.
+        counts: Of the processes that would train together.
     """
     problems: list[str] = []
     checked: dict[str, ExperimentData] = {}
@@ -312,7 +312,8 @@ def check_recordings(
             checked[experiment.config.name] = data
             show_left_out(experiment.config, data, screen)
             _collect(problems, "", check_selection, experiment.config, data)
-            _collect(problems, "", _check_steps_of_usable, experiment.config, data, screen, processes)
+            ranks = counts.of(experiment.config)
+            _collect(problems, "", _check_steps_of_usable, experiment.config, data, screen, ranks)
         trained = None if data is None else join_trained(data.train, data.development)
         tables = _check_tests(problems, experiment.config, tests, trained, screen)
         splits += [(test.corpus, test.split, t) for test, t in zip(tests, tables, strict=True) if t is not None]

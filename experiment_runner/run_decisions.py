@@ -14,6 +14,8 @@ from experiment_runner.experiment_data import ExperimentData
 from experiment_runner.run_folder import RunError, RunFolder
 from experiment_runner.screen import Screen
 
+GONE_ON_WITH = "gone on with"
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -38,7 +40,7 @@ class Decision:
         if self.is_finished:
             return "skipped: finished before"
         if self.checkpoint is not None:
-            return f"gone on with, {_place_of(self.checkpoint)}"
+            return f"{GONE_ON_WITH}, {_place_of(self.checkpoint)}"
         return "trained again" if retrain else "trained"
 
 

@@ -93,6 +93,17 @@ class RunFolder:
         """Whether something was trained, to its end or so far that it can be gone on with."""
         return self.is_finished or self.checkpoints.has_any
 
+    @property
+    def begun_processes(self) -> int | None:
+        """How many processes a half-done training was begun with; None where there is none, or it does not tell."""
+        if self.is_finished or not self.checkpoints.has_any:
+            return None
+        try:
+            count = read_toml(self.path / EXPERIMENT)["resolved"]["processes"]
+        except (OSError, KeyError, TypeError, ValueError, RecursionError):
+            return None
+        return count if type(count) is int and count > 0 else None
+
     def result(self) -> dict[str, Any]:
         """Return what training found: `stop`, `epochs`, `best_epoch`, `development`, `seconds`.
 

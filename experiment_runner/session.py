@@ -129,7 +129,7 @@ def train_run(run: Run, retrain: bool) -> Outcome:
     if before is not None:
         run.processes.from_main(partial(publish, run))
         return Outcome(run.config.name, run.seed, before, "finished before", _development_rows(run))
-    check = partial(check_training_recordings, run.config, run.data, run.screen, run.processes)
+    check = partial(check_training_recordings, run.config, run.data, run.screen, run.processes.ranks)
     run = run.with_data(run.processes.from_main(check))
     checkpoint = run.processes.from_main(partial(_find_unfinished, run, retrain))
     found = run_train(run, checkpoint)

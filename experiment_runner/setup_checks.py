@@ -11,7 +11,7 @@ from typing import NamedTuple
 from experiment_runner.device_facts import DeviceFacts
 from experiment_runner.precision_names import name_precision
 from experiment_runner.preparation import PreparedExperiment, prepare
-from experiment_runner.processes import Processes
+from experiment_runner.process_counts import ProcessCounts
 from utils.config_loading import ConfigurationError, Plan
 
 
@@ -37,20 +37,20 @@ class Setup(NamedTuple):
         return self.experiments
 
 
-def check_setup(plan: Plan, device: DeviceFacts | None, processes: Processes, for_training: bool = True) -> Setup:
+def check_setup(plan: Plan, device: DeviceFacts | None, counts: ProcessCounts, for_training: bool = True) -> Setup:
     """Read labels, choose classes and rows, and find everything that keeps the list from being run.
 
     Args:
         plan: The list.
         device: Where it is to run; None where that is not known, and nothing is asked of it.
-        processes: That work on it together.
+        counts: Of the processes that work on it together.
         for_training: Whether it is to be trained: upstreams and noise must be there then.
     """
-    prepared = prepare(plan, for_training, processes)
+    prepared = prepare(plan, for_training, counts)
     problems = list(prepared.problems)
     if device is not None:
         problems += precision_problems(prepared.experiments, device)
-    problems += process_problems(prepared.experiments, processes)
+    problems += process_problems(prepared.experiments, counts)
     return Setup(prepared.experiments, problems)
 
 
@@ -65,11 +65,11 @@ def precision_problems(experiments: Iterable[PreparedExperiment], device: Device
     return problems
 
 
-def process_problems(experiments: Iterable[PreparedExperiment], processes: Processes) -> list[str]:
+def process_problems(experiments: Iterable[PreparedExperiment], counts: ProcessCounts) -> list[str]:
     """Name every experiment that has fewer training utterances than there are processes."""
     return [
-        f"{e.config.name}: {len(e.data.train)} training utterances are too few for {processes.ranks} processes; start "
-        "fewer processes"
+        f"{e.config.name}: {len(e.data.train)} training utterances are too few for {counts.of(e.config)} processes; "
+        "start fewer processes"
         for e in experiments
-        if len(e.data.train) < processes.ranks
+        if len(e.data.train) < counts.of(e.config)
     ]

@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 
 from experiment_runner.experiment_data import ExperimentData
-from experiment_runner.processes import ALONE, Processes
 from utils.configuration import ExperimentConfig
 from utils.data import DataError
 from utils.dataset.sampling import RandomBatches
@@ -51,44 +50,44 @@ class LabelledTerm:
     labelled: npt.NDArray[np.bool_]
 
 
-def with_checked_steps(config: ExperimentConfig, data: ExperimentData, processes: Processes = ALONE) -> ExperimentData:
+def with_checked_steps(config: ExperimentConfig, data: ExperimentData, ranks: int = 1) -> ExperimentData:
     """Return an experiment's data, with a warning of steps from which a term of the loss learns nothing.
 
     Args:
         config: The experiment.
         data: As `resolve_data` returns it.
-        processes: That train together.
+        ranks: Processes that train together.
 
     Raises:
         DataError: Names each loss that no step of the training can serve, and the remedy.
     """
     terms = list(_terms(config, data))
-    if not terms or len(data.train) < processes.ranks:  # too few for the processes: `check_processes` says so
+    if not terms or len(data.train) < ranks:  # too few for the processes: `check_processes` says so
         return data
-    if config.batch_size * config.accumulation_steps * processes.ranks == 1:
+    if config.batch_size * config.accumulation_steps * ranks == 1:
         losses = dict.fromkeys((term.key, term.loss) for term in terms)
         raise DataError(*(_single(config, key, loss) for key, loss in losses))
     problems, warnings = [], []
     for term in terms:
-        lonely = [seed for seed in config.seeds if _never_two(config, term, seed, processes)]
+        lonely = [seed for seed in config.seeds if _never_two(config, term, seed, ranks)]
         if lonely:
-            problems.append(_too_rare(config, term, lonely[0]))
+            problems.append(_too_rare(config, term, lonely[0], ranks))
         else:
-            warnings += _some_without_two(config, term, processes)
+            warnings += _some_without_two(config, term, ranks)
     if problems:
         raise DataError(*problems)
     return replace(data, warnings=(*data.warnings, *warnings))
 
 
 def with_steps_of_usable(
-    config: ExperimentConfig, data: ExperimentData, processes: Processes = ALONE
+    config: ExperimentConfig, data: ExperimentData, ranks: int = 1
 ) -> tuple[ExperimentData, list[str]]:
     """Check the steps again where training recordings were left out, which changes what they hold.
 
     Args:
         config: The experiment.
         data: Its data, of which the recordings are checked.
-        processes: That train together.
+        ranks: Processes that train together.
 
     Returns:
         The data, and those warnings of its steps that it did not have before, which it then has.
@@ -98,7 +97,7 @@ def with_steps_of_usable(
     """
     if data.left_out_recordings.empty:
         return data, []
-    found = with_checked_steps(config, replace(data, warnings=()), processes).warnings
+    found = with_checked_steps(config, replace(data, warnings=()), ranks).warnings
     fresh = [warning for warning in found if warning not in data.warnings]
     return replace(data, warnings=(*data.warnings, *fresh)), fresh
 
@@ -117,22 +116,22 @@ def _terms(config: ExperimentConfig, data: ExperimentData) -> Iterator[LabelledT
             yield LabelledTerm(key, loss, "a class", data.train["emotion"].isin(data.classes).to_numpy())
 
 
-def _batches(config: ExperimentConfig, utterances: int, seed: int, processes: Processes) -> RandomBatches:
+def _batches(config: ExperimentConfig, utterances: int, seed: int, ranks: int) -> RandomBatches:
     """Return the batches of a training; how long its utterances are does not change its steps."""
     sizes = config.batch_size, config.accumulation_steps
-    return RandomBatches(np.ones(utterances), *sizes, seed, ranks=processes.ranks)
+    return RandomBatches(np.ones(utterances), *sizes, seed, ranks=ranks)
 
 
-def _never_two(config: ExperimentConfig, term: LabelledTerm, seed: int, processes: Processes) -> bool:
+def _never_two(config: ExperimentConfig, term: LabelledTerm, seed: int, ranks: int) -> bool:
     """Return whether no step of the training holds two labelled utterances; nearly always epoch 1 denies it."""
-    batches = _batches(config, len(term.labelled), seed, processes)
+    batches = _batches(config, len(term.labelled), seed, ranks)
     return all(max(batches.count_rows(term.labelled, epoch)) < 2 for epoch in range(1, config.epoch + 1))
 
 
-def _some_without_two(config: ExperimentConfig, term: LabelledTerm, processes: Processes) -> list[str]:
+def _some_without_two(config: ExperimentConfig, term: LabelledTerm, ranks: int) -> list[str]:
     """Warn of the steps of epoch 1 that hold fewer than two labelled utterances."""
     seed = config.seeds[0]
-    counts = _batches(config, len(term.labelled), seed, processes).count_rows(term.labelled, 1)
+    counts = _batches(config, len(term.labelled), seed, ranks).count_rows(term.labelled, 1)
     lonely = sum(count < 2 for count in counts)
     if not lonely:
         return []
@@ -144,20 +143,25 @@ def _some_without_two(config: ExperimentConfig, term: LabelledTerm, processes: P
     ]
 
 
+def _count(ranks: int) -> str:
+    """Name the processes of a step: who is to start several may have started one, for a check."""
+    return f"{ranks} processes" if ranks > 1 else "1 process (as started; torchrun starts several)"
+
+
 def _single(config: ExperimentConfig, key: str, loss: str) -> str:
     becomes, other = NEED_TWO_ROWS[loss]
     return (
         f'{config.name}: {key} = "{loss}" needs two utterances or more in an optimiser step, but batch_size 1 x '
-        f"accumulation_steps 1 x 1 process is one, with which {becomes}; raise batch_size or accumulation_steps, or "
+        f"accumulation_steps 1 x {_count(1)} is one, with which {becomes}; raise batch_size or accumulation_steps, or "
         f'use "{other}"'
     )
 
 
-def _too_rare(config: ExperimentConfig, term: LabelledTerm, seed: int) -> str:
+def _too_rare(config: ExperimentConfig, term: LabelledTerm, seed: int, ranks: int) -> str:
     becomes, other = NEED_TWO_ROWS[term.loss]
     return (
         f'{config.name}: {term.key} = "{term.loss}" needs two utterances or more with {term.label} in an optimiser '
         f"step, but only {int(term.labelled.sum()):,} of {len(term.labelled):,} training utterances have it, and with "
-        f"seed {seed} no two of them meet in a step: {becomes}; raise batch_size or accumulation_steps, add labels, or "
-        f'use "{other}"'
+        f"seed {seed} no two of them meet in a step of {_count(ranks)}: {becomes}; raise batch_size or "
+        f'accumulation_steps, add labels, or use "{other}"'
     )

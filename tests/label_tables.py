@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from experiment_runner.preparation import PreparedExperiment
-from experiment_runner.processes import ALONE
+from experiment_runner.process_counts import ONE_PROCESS
 from experiment_runner.setup_checks import check_setup
 from utils import load_plan
 
@@ -60,4 +60,4 @@ def prepare_corpus(folder: Path, rows: Rows, *experiments: str, section: str = "
     base = '[base_config]\ncorpus = "MINE"\nupstream_model = "wavlm-tiny-random"\ntracking = "none"\n'
     (folder / "experiments.toml").write_text(base + "".join(entries), encoding="utf-8")
     plan = load_plan(write_corpus(folder, rows, section), folder / "experiments.toml", None)
-    return check_setup(plan, None, ALONE, for_training=False).or_refuse()
+    return check_setup(plan, None, ONE_PROCESS, for_training=False).or_refuse()

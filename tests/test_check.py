@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,19 +46,20 @@ class Desk:
     Args:
         podcast: The corpus.
         folder: Where everything lies.
+        listed: The experiment.
     """
 
-    def __init__(self, podcast: SyntheticPodcast, folder: Path) -> None:
-        self.arguments = write_files(folder, podcast, LISTED)
+    def __init__(self, podcast: SyntheticPodcast, folder: Path, listed: str = LISTED) -> None:
+        self.arguments = write_files(folder, podcast, listed)
         plan = load_plan(Path(self.arguments[1]), Path(self.arguments[3]))
         self.experiment = prepare(plan).experiments[0]
         self.output = folder / "runs"
 
-    def begin(self, seed: int, **resolved: object) -> RunFolder:
+    def begin(self, seed: int, processes: int = 1, **resolved: object) -> RunFolder:
         folder = RunFolder(self.output, self.experiment.config, seed)
         data = self.experiment.data
         precision = "fp32: mixed precision is off on the CPU"
-        setting = run_setting(self.experiment.config, data, precision, is_gpu=False, ranks=1)
+        setting = run_setting(self.experiment.config, data, precision, is_gpu=False, ranks=processes)
         document = {**setting, "data_sha256": data.fingerprint(), "program": program_version(), **resolved}
         folder.start(document, data.left_out_recordings)
         return folder
@@ -91,7 +93,7 @@ def make_every_kind(desk: Desk) -> None:
     desk.save(desk.begin(7, processes=2))
 
 
-REFUSED = ("learning_rate 0.002 -> 0.001", "differs from its manifest", "processes 2 -> 1")
+REFUSED = ("learning_rate 0.002 -> 0.001", "differs from its manifest")
 
 
 def test_each_run_is_told_and_training_does_as_told(
@@ -108,15 +110,18 @@ def test_each_run_is_told_and_training_does_as_told(
         "4": "refused",
         "5": "refused",
         "6": "skipped: finished before",
-        "7": "refused",
+        "7": "gone on with, from epoch 1, step 25",
     }
     problems = said.err.splitlines()
-    assert [line.split(":")[0] for line in problems] == ["one seed 4", "one seed 5", "one seed 7"]
+    assert [line.split(":")[0] for line in problems] == ["one seed 4", "one seed 5"]
     assert all(part in line for part, line in zip(REFUSED, problems, strict=True))
     (told,) = [line for line in said.out.splitlines() if "made by other code" in line]
     assert told.startswith("WARNING: made by other code or packages than today's")
     assert "one seed 6 (code)" in told
     assert "all is well" not in said.out
+    (told,) = [line for line in said.out.splitlines() if "processes so far" in line]
+    assert told.startswith("WARNING: one seed 7: trained with 2 processes so far: go on with `")
+    assert re.search(rf"torchrun --nproc-per-node 2 \S*main.py --config {re.escape(desk.arguments[1])} ", told)
 
     begun: dict[int, str | None] = {}
 
@@ -130,7 +135,30 @@ def test_each_run_is_told_and_training_does_as_told(
     trained = words(capsys.readouterr().out)
     assert begun == {2: "epoch-1-step-25", 3: None}
     assert all(words(problem) in trained for problem in problems)
+    assert "one seed 7: what" in trained
+    assert "processes 2 -> 1" in trained
     assert trained.count("made by other code") == 1
+
+
+def test_a_half_done_run_counts_with_the_processes_that_it_was_begun_with(
+    podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = 'batch_size = 1, loss_type = "WeightedCrossEntropy", seeds = [1, 2, 3]'
+    desk = Desk(podcast, tmp_path, LISTED.replace("seeds = [1, 2, 3, 4, 5, 6, 7]", keys))
+    assert desk.command("--check") == 2
+    assert "batch_size 1 x accumulation_steps 1 x 1 process (as started; torchrun starts several) is one" in (
+        capsys.readouterr().err
+    )
+    for seed in (2, 3):
+        desk.save(desk.begin(seed, processes=2))
+    assert desk.command("--check") == 0
+    said = capsys.readouterr()
+    assert "WARNING: one seed 2, one seed 3: trained with 2 processes so far: go on with `" in said.out
+    assert said.err == ""
+    assert desk.command("--check", "--retrain") == 2, "it begins anew, with one process"
+    (tmp_path / "runs" / "one" / "seed-2" / "experiment.toml").write_text("[resolved]\nprocesses = 'two'\n")
+    assert desk.command("--check", "--only", "one") == 2
+    assert "one seed 2: what" in capsys.readouterr().err
 
 
 def test_a_retraining_is_told_as_one(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 from tests.kill_harness import found_by
 from tests.synthetic_podcast import SAMPLE_RATE_HZ, SyntheticPodcast, write_podcast
 from tests.test_main import write_files
+from tests.tiny_corpus import tiny_rows, write_tiny_corpus
 
 EXPERIMENTS = """
 [[experiments]]
@@ -126,6 +127,16 @@ def files_of(run: Path) -> set[str]:
 
 @pytest.mark.slow
 def test_what_takes_one_process_is_refused_in_one_sentence(arguments: list[str]) -> None:
-    status, said = torchrun(*arguments, "--check")
+    status, said = torchrun("--demo", *arguments[4:])
     assert status == 1
-    assert said.count("--demo and --check take one process; start them with python, not torchrun") == 1
+    assert said.count("--demo takes one process; start it with python, not torchrun") == 1
+
+
+@pytest.mark.slow
+def test_a_check_counts_the_processes_that_it_is_started_with(tmp_path: Path) -> None:
+    single = '[[experiments]]\nname = "one"\n'
+    listed = write_tiny_corpus(tmp_path, tiny_rows(), single, loss_type="WeightedCrossEntropy", batch_size=1)
+    assert program.main([*listed, "--check"]) == 2
+    status, said = torchrun(*listed, "--check")
+    assert status == 0, said
+    assert said.count("all is well; nothing was trained") == 1

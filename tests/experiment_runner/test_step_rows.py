@@ -13,7 +13,6 @@ import torch
 
 import main as program
 from experiment_runner.experiment_data import resolve_data
-from experiment_runner.processes import Processes
 from experiment_runner.step_rows import NEED_TWO_ROWS, with_checked_steps, with_steps_of_usable
 from net.loss_modules import ClassPriors, LossSettings, Targets, get_loss_module
 from net.ser import Outputs
@@ -58,20 +57,13 @@ def test_the_loss_that_is_offered_instead_needs_no_two_rows() -> None:
     assert not {other for _, other in NEED_TWO_ROWS.values()} & set(NEED_TWO_ROWS)
 
 
-class Several(Processes):
-    """So many processes, of which this is the first."""
-
-    def __init__(self, ranks: int) -> None:
-        self.ranks = ranks
-
-
 def check(folder: Path, rows: pd.DataFrame, keys: Mapping[str, object], ranks: int = 1) -> tuple[str, ...]:
     """Return the warnings of an experiment's steps."""
     write_tiny_corpus(folder, rows, ONE)
     corpus = CorpusConfig(FORMAT="csv", PATH_TO_LABEL=folder / "table.csv", PATH_TO_AUDIO=folder / "wav")
     config = ExperimentConfig.model_validate({"name": "one", "corpus": "TINY", "epoch": 3, **keys})
     data = replace(resolve_data(config, {"TINY": load_corpus("TINY", corpus)}), warnings=())
-    return with_checked_steps(config, data, Several(ranks)).warnings
+    return with_checked_steps(config, data, ranks).warnings
 
 
 CCC = {"task": "dimensional", "loss_type": "CCCLoss"}
