@@ -19,7 +19,7 @@ from experiment_runner.model_card_facts import data_rows, describe_upstream, out
 from experiment_runner.model_card_snippet import complete_snippet
 from experiment_runner.pages import render_markdown
 from experiment_runner.report import CAPTIONS, OWN_SPLIT, PICTURES, StoredRun, cautions, read_run
-from experiment_runner.row_counts import describe_part, show_labelled, show_present
+from experiment_runner.row_counts import IN_TEMPLATES, note_fewer
 from experiment_runner.run_folder import RunError
 from experiment_runner.stored_experiment import known_corpus
 from utils.commands import evaluation_command
@@ -189,9 +189,8 @@ def _render(
         splits=splits,
         tests=tests,
         detailed=tests or [development],
-        labelled=show_labelled,
-        present=show_present,
-        describe_part=describe_part,
+        fewer=note_fewer((split.label, split.figures) for split in splits),
+        **IN_TEMPLATES,
         foreign=[test.label for test in tests if not OWN_SPLIT.fullmatch(test.label)],
         figures=[(key, name) for key, name in FIGURES if any(key in split.figures for split in splits)],
         group_of={name: group for group, members in run.groups.items() for name in members},

@@ -44,7 +44,7 @@ from experiment_runner.report_contents import (
     duration,
     findings_of,
 )
-from experiment_runner.row_counts import describe_part, show_labelled, show_present
+from experiment_runner.row_counts import IN_TEMPLATES, find_untested, note_fewer
 from experiment_runner.run_folder import METRICS, RESULT, SKIPPED, RunError
 from experiment_runner.stored_experiment import has_random_upstream, read_experiment, synthetic_corpora
 from utils.config_loading import ConfigurationError
@@ -180,6 +180,7 @@ def _read_epochs(path: Path, problems: list[str]) -> list[dict[str, Any]]:
 
 
 def _read_splits(folder: Path, groups: dict[str, list[str]], problems: list[str]) -> Iterator[SplitReport]:
+    trained: list[str] = []
     for path in sorted((folder / "predictions").glob("*.csv"), key=_split_order):
         try:
             predictions = read_predictions(path)
@@ -187,8 +188,9 @@ def _read_splits(folder: Path, groups: dict[str, list[str]], problems: list[str]
         except (OSError, ValueError, KeyError) as error:
             problems.append(f"predictions/{path.name} cannot be used: {error}")
             continue
+        trained = trained or list(computed.get("per_class", ()))
         date = datetime.fromtimestamp(path.stat().st_mtime).astimezone().date().isoformat()
-        yield SplitReport(path.stem, predictions, computed, date)
+        yield SplitReport(path.stem, predictions, computed | find_untested(trained, computed), date)
 
 
 def _split_order(path: Path) -> tuple[bool, bool, int, str]:
@@ -295,9 +297,8 @@ def _render(run: StoredRun, pictures: Sequence[Path], recordings: Mapping[str, M
         figures=[(key, title) for key, title in FIGURES if any(key in split.figures for split in run.splits)],
         detailed=[split for split in judged if "per_class" in split.figures],
         gendered=[split for split in run.splits if split.figures.get("by_gender")],
-        labelled=show_labelled,
-        present=show_present,
-        describe_part=describe_part,
+        fewer=note_fewer((split.label, split.figures) for split in run.splits),
+        **IN_TEMPLATES,
         group_of={name: group for group, members in run.groups.items() for name in members},
         pictures=[_embedded(path) for path in pictures if path.suffix == ".png"],
     )

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 LABELLED = "labelled"
 """The figure that counts utterances with a class; with an attribute's name behind it, those with the attribute."""
+
+FEWER = "†: over fewer classes than were trained, which is easier; not to be compared with the other rows"
+UNTESTED = "untested_classes"
+"""Beside the figures of a split: the trained classes that its corpus lacks, where it lacks some."""
+
+
+def find_untested(trained: Iterable[str], figures: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return, by the name that figures give them, the trained classes that a split's figures are not over."""
+    tested = figures.get("per_class", {})
+    untested = [name for name in trained if name not in tested] if tested else []
+    return {UNTESTED: untested} if untested else {}
+
+
+def mark_fewer(label: str, figures: Mapping[str, Any]) -> str:
+    """Return a split's label, with a mark where its figures are over fewer classes than were trained.
+
+    Examples:
+        >>> mark_fewer("OTHER-test1", {"untested_classes": ["angry"]})
+        'OTHER-test1†'
+    """
+    return label + "†" * bool(figures.get(UNTESTED))
+
+
+def note_fewer(splits: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """Name the classes that test corpora lack, for the note below a table; empty where none lacks any.
+
+    Args:
+        splits: Labels of splits with their figures.
+    """
+    lacking = [f"{label} lacks {', '.join(figures[UNTESTED])}" for label, figures in splits if figures.get(UNTESTED)]
+    return f"{FEWER}: {'; '.join(dict.fromkeys(lacking))}" if lacking else ""
 
 
 def count_labelled(table: pd.DataFrame, classes: Sequence[str], attributes: Sequence[str]) -> dict[str, int]:
@@ -79,3 +110,13 @@ def _describe_classes(figures: Mapping[str, Any]) -> str:
         return ""
     present = ", ".join(f"{name} ({counts[name]:,})" for name in figures["classes"])
     return f"macro-F1 and UAR over {present}; no {', '.join(absent)}"
+
+
+IN_TEMPLATES = {
+    "labelled": show_labelled,
+    "present": show_present,
+    "describe_part": describe_part,
+    "marked": mark_fewer,
+    "note_fewer": note_fewer,
+}
+"""What the report and the model card call, by the names that their templates give it."""

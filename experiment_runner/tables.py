@@ -9,13 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiment_runner.evaluate import FIGURES
-from experiment_runner.row_counts import describe_part, show_attributes, show_labelled, show_present
+from experiment_runner.row_counts import (
+    describe_part,
+    mark_fewer,
+    note_fewer,
+    show_attributes,
+    show_labelled,
+    show_present,
+)
 from experiment_runner.screen import Screen
 
 DEVELOPMENT_FIGURES = (("macro_f1", "dev macro-F1"), ("mean_ccc", "dev mean CCC"))
 STOPS = {"sma_f1": "score", "loss": "loss", "epochs": "last epoch"}
 """What ended training: words for what `result.json` calls it."""
-FEWER = "†: over fewer classes than were trained, which is easier; not to be compared with the other rows"
 Titles = Sequence[tuple[str, str]]
 """Figures by name, with the titles of their columns."""
 
@@ -75,7 +81,7 @@ def show_evaluation(outcomes: Sequence[Outcome], screen: Screen, note: str) -> N
     for name, group in _by_experiment(outcomes).items():
         for split in _splits(group):
             evaluated = [outcome for outcome in group if split in outcome.found]
-            marked = split + "†" * any(outcome.found[split].get("untested_classes") for outcome in evaluated)
+            marked = _mark(split, evaluated)
             for outcome in evaluated:
                 cells = [_cell(outcome.found[split], key) for key, _ in used]
                 rows.append([name, marked, str(outcome.seed), show_labelled(outcome.found[split]), *cells])
@@ -91,13 +97,11 @@ def show_evaluation(outcomes: Sequence[Outcome], screen: Screen, note: str) -> N
 
 def _fewer_classes(outcomes: Sequence[Outcome]) -> str:
     """Name the classes that test corpora lack, for the note below the table; empty where none lacks any."""
-    untested = [
-        f"{split} lacks {', '.join(figures['untested_classes'])}"
-        for outcome in outcomes
-        for split, figures in outcome.found.items()
-        if figures.get("untested_classes")
-    ]
-    return f"{FEWER}: {'; '.join(dict.fromkeys(untested))}" if untested else ""
+    return note_fewer((split, figures) for outcome in outcomes for split, figures in outcome.found.items())
+
+
+def _mark(split: str, evaluated: Sequence[Outcome]) -> str:
+    return max((mark_fewer(split, outcome.found[split]) for outcome in evaluated), key=len)
 
 
 def _show_genders(outcomes: Sequence[Outcome], used: Titles, screen: Screen, note: str) -> None:
@@ -107,15 +111,20 @@ def _show_genders(outcomes: Sequence[Outcome], used: Titles, screen: Screen, not
     for name, group in _by_experiment(outcomes).items():
         for split in _splits(group):
             found = [outcome.found[split].get("by_gender", {}) for outcome in group if split in outcome.found]
+            marked = _mark(split, [outcome for outcome in group if split in outcome.found])
             for gender in sorted({gender for by_gender in found for gender in by_gender}):
                 figures = [by_gender[gender] for by_gender in found if gender in by_gender]
                 counts = [show_labelled(figures[0]), show_present(figures[0])]
-                rows.append([name, split, gender, *counts, *_means(figures, used)])
+                rows.append([name, marked, gender, *counts, *_means(figures, used)])
                 lacks = describe_part(gender, figures[0])
                 lacking += [f"{name}, {split}, {lacks}"] if lacks else []
     columns = ["experiment", "split", "gender", "n", "classes", *(title for _, title in used)]
     if rows:
-        title, numeric, notes = "Test by gender, mean over seeds", range(3, 5 + len(used)), [note, *lacking]
+        title, numeric, notes = (
+            "Test by gender, mean over seeds",
+            range(3, 5 + len(used)),
+            [note, _fewer_classes(outcomes), *lacking],
+        )
         screen.table(title, columns, rows, numeric=numeric, notes=notes, keys=3)
 
 

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import soundfile
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score
 
 import main as program
+from experiment_runner.model_card import make_card
 from tests.synthetic_podcast import SyntheticPodcast
 from tests.test_main import write_files
+from tests.tiny_corpus import tiny_rows, write_tiny_corpus
+from tests.voices import voice
 
 GENDER = """
 [[experiments]]
@@ -72,3 +76,33 @@ def test_a_corpus_without_women_is_refused_by_name(
     told = capsys.readouterr().err
     assert 'gender: no training row of P is female; model_type = "UpstreamGender" needs both' in told
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_corpus_with_fewer_classes_is_marked_wherever_its_figures_stand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tiny_rows()
+    arguments = write_tiny_corpus(tmp_path, rows, '[[experiments]]\nname = "one"\n', test_corpora=["OTHER"])
+    other = rows[(rows["split"] == "test1") & (rows["emotion"] != "sad")].assign(speaker="09")
+    for number, file in enumerate(other["file"]):
+        soundfile.write(tmp_path / "wav" / f"o-{file}", voice(0.4, seed=900 + number), 16_000)
+    other.assign(file="o-" + other["file"]).to_csv(tmp_path / "other.csv", index=False)
+    with (tmp_path / "config.toml").open("a") as file:
+        file.write("[OTHER]\nFORMAT = 'csv'\nPATH_TO_LABEL = 'other.csv'\nPATH_TO_AUDIO = 'wav'\n")
+    assert program.main(arguments) == 0
+    capsys.readouterr()
+    assert program.main([*arguments, "--test"]) == 0
+    by_gender = capsys.readouterr().out.split("Test by gender")[1]
+    note = "over fewer classes than were trained, which is easier; not to be compared with the other rows: OTHER-test1"
+    assert "OTHER-test1†" in by_gender
+    assert note in " ".join(by_gender.split())
+    run = tmp_path / "runs" / "one" / "seed-42"
+    page = (run / "report.html").read_text()
+    for part in (page.split("<h2>Genders</h2>")[0], page.split("<h2>Genders</h2>")[1]):
+        assert ">OTHER-test1†<" in part
+        assert f"{note} lacks sad." in part
+        assert ">test1†<" not in part
+    card = make_card(run, "somebody/one").text
+    assert card.count("| OTHER-test1† |") == 1
+    assert "### Genders, OTHER-test1†\n" in card
+    assert card.count(f"{note} lacks sad.") == 2
