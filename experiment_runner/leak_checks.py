@@ -8,7 +8,7 @@ refused where recordings are opened anyway: train and development before a train
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ from utils.data import Corpus, DataError
 from utils.data.leaks import RealFiles, heard_speakers, list_pairs, same_files, same_names, same_samples, share_names
 from utils.word_forms import some
 
+DEVELOPMENT = "development"
 MOST_SPEAKERS = 10
 
 
@@ -47,48 +48,67 @@ class Evaluated:
         return [f"{self.place}: {count} {what} {self.heard}: {list_pairs(pairs)}; {self.remedy}"]
 
 
-def check_names_and_files(
+@dataclass(frozen=True)
+class Leaks:
+    """What paths and labels tell of an experiment's splits.
+
+    Attributes:
+        problems: A sentence for each kind of leak of each split.
+        told: By label of a split, those of its rows that the sentences are on.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    told: dict[str, pd.Index] = field(default_factory=dict)
+
+
+def find_names_and_files(
     config: ExperimentConfig, data: ExperimentData, corpora: Mapping[str, Corpus], files: RealFiles
-) -> None:
-    """Refuse evaluation on what is trained on, as far as paths and labels tell; no recording is opened.
+) -> Leaks:
+    """Find evaluation on what is trained on, as far as paths and labels tell; no recording is opened.
 
     Args:
         config: The experiment.
         data: Its rows.
         corpora: Every corpus that it names.
         files: What other experiments have shown of files.
-
-    Raises:
-        DataError: With every split that holds such recordings or speakers.
     """
     development, trained = _development(config, data), join_trained(data.train, data.development)
-    problems = development.refuse(same_files(development.table, data.train, files), "are other names of files of")
+    pairs = same_files(development.table, data.train, files)
+    found = Leaks(development.refuse(pairs, "are other names of files of"), {DEVELOPMENT: pairs.index})
     for test in data.tests:
         evaluated = _test(config, test, test.table)
         pairs = same_files(test.table, trained, files)
-        problems += evaluated.refuse(pairs, f"are {'other names of ' * test.is_own_corpus}files of")
+        found.told[test.label] = pairs.index
+        found.problems.extend(evaluated.refuse(pairs, f"are {'other names of ' * test.is_own_corpus}files of"))
         if not test.is_own_corpus and share_names(corpora[config.corpus], corpora[test.corpus]):
             others = test.table.drop(index=pairs.index)
-            problems += _check_names(evaluated, others, trained, corpora[config.corpus], corpora[test.corpus])
-    if problems:
-        raise DataError(*problems)
+            named = same_names(others, trained)
+            found.told[test.label] = pairs.index.union(named.index)
+            sections = corpora[config.corpus], corpora[test.corpus]
+            found.problems.extend(_tell_names(evaluated, others, named, trained, *sections))
+    return found
 
 
-def check_selection(config: ExperimentConfig, data: ExperimentData) -> None:
+def check_selection(config: ExperimentConfig, data: ExperimentData, told: pd.Index | None = None) -> None:
     """Refuse development recordings with the samples of training recordings.
 
     Args:
         config: The experiment.
         data: With `content` in train and development.
+        told: Rows of development that `find_names_and_files` has told.
 
     Raises:
         DataError: Names them.
     """
-    _refuse_samples(_development(config, data), data.train)
+    _refuse_samples(_development(config, data), data.train, told)
 
 
 def check_test_samples(
-    config: ExperimentConfig, test: EvaluationSplit, table: pd.DataFrame, trained: pd.DataFrame
+    config: ExperimentConfig,
+    test: EvaluationSplit,
+    table: pd.DataFrame,
+    trained: pd.DataFrame,
+    told: pd.Index | None = None,
 ) -> None:
     """Refuse test recordings with the samples of training or development recordings.
 
@@ -97,11 +117,12 @@ def check_test_samples(
         test: The split.
         table: Its rows, with `content`.
         trained: Rows of train and development, with `content`.
+        told: Rows of the split that `find_names_and_files` has told.
 
     Raises:
         DataError: Names them.
     """
-    _refuse_samples(_test(config, test, table), trained)
+    _refuse_samples(_test(config, test, table), trained, told)
 
 
 def join_trained(train: pd.DataFrame, development: pd.DataFrame) -> pd.DataFrame:
@@ -111,7 +132,7 @@ def join_trained(train: pd.DataFrame, development: pd.DataFrame) -> pd.DataFrame
 
 def _development(config: ExperimentConfig, data: ExperimentData) -> Evaluated:
     remedy = f"keep one row for each recording in {config.corpus}"
-    return Evaluated(f"{config.name}: {config.corpus}", "development", data.development, "train", remedy)
+    return Evaluated(f"{config.name}: {config.corpus}", DEVELOPMENT, data.development, "train", remedy)
 
 
 def _test(config: ExperimentConfig, test: EvaluationSplit, table: pd.DataFrame) -> Evaluated:
@@ -122,11 +143,15 @@ def _test(config: ExperimentConfig, test: EvaluationSplit, table: pd.DataFrame) 
     return Evaluated(place, test.split, table, heard, f"remove their rows from {test.corpus}, or correct its paths")
 
 
-def _check_names(
-    evaluated: Evaluated, rows: pd.DataFrame, trained: pd.DataFrame, corpus: Corpus, tested: Corpus
+def _tell_names(
+    evaluated: Evaluated,
+    rows: pd.DataFrame,
+    pairs: pd.DataFrame,
+    trained: pd.DataFrame,
+    corpus: Corpus,
+    tested: Corpus,
 ) -> list[str]:
-    """Return what file names and speakers tell of rows of the same published corpus."""
-    pairs = same_names(rows, trained)
+    """Return what file names, of which the pairs are known, and speakers tell of rows of the same published corpus."""
     problems = evaluated.refuse(pairs, "have the names of recordings of")
     allowed = [section.allow_speaker_overlap for section in (corpus.section, tested.section) if section is not None]
     speakers = heard_speakers(rows.drop(index=pairs.index), trained, allowed)
@@ -140,7 +165,10 @@ def _check_names(
     return problems
 
 
-def _refuse_samples(evaluated: Evaluated, trained: pd.DataFrame) -> None:
-    problems = evaluated.refuse(same_samples(evaluated.table, trained), "hold the same samples as recordings of")
+def _refuse_samples(evaluated: Evaluated, trained: pd.DataFrame, told: pd.Index | None) -> None:
+    pairs = same_samples(evaluated.table, trained)
+    if told is not None:
+        pairs = pairs[~pairs.index.isin(told)]
+    problems = evaluated.refuse(pairs, "hold the same samples as recordings of")
     if problems:
         raise DataError(*problems)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import pandas as pd
@@ -11,9 +12,11 @@ import pandas as pd
 from experiment_runner.class_names import match_classes
 from experiment_runner.experiment_data import EvaluationSplit, ExperimentData, resolve_data, with_usable
 from experiment_runner.leak_checks import (
-    check_names_and_files,
+    DEVELOPMENT,
+    Leaks,
     check_selection,
     check_test_samples,
+    find_names_and_files,
     join_trained,
 )
 from experiment_runner.process_counts import ONE_PROCESS, ProcessCounts
@@ -40,10 +43,17 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class PreparedExperiment:
-    """An experiment whose data and upstream are known to be there."""
+    """An experiment whose data and upstream are known to be there.
+
+    Attributes:
+        config: The experiment.
+        data: Its data.
+        leaking: By label of a split, the rows of which a problem says already that they are trained or selected on.
+    """
 
     config: ExperimentConfig
     data: ExperimentData
+    leaking: Mapping[str, pd.Index] = field(default_factory=dict)
 
 
 class Preparation(NamedTuple):
@@ -87,7 +97,10 @@ def prepare(plan: Plan, for_training: bool = True, counts: ProcessCounts = ONE_P
             place, numbers = f"{plan.experiments_file}: ", resolved or Resolved(config, ())
             experiment = _collect(problems, place, _resolve, numbers, corpora)
             if experiment is not None:
-                _collect(problems, place, check_names_and_files, experiment.config, experiment.data, corpora, files)
+                rows = experiment.config, experiment.data
+                leaks = _collect(problems, place, find_names_and_files, *rows, corpora, files) or Leaks()
+                problems += [place + problem for problem in leaks.problems]
+                experiment = replace(experiment, leaking=leaks.told)
                 if for_training:
                     experiment = _with_checked_steps(problems, place, experiment, counts.of(experiment.config))
                 prepared.append(experiment)
@@ -311,11 +324,11 @@ def check_recordings(
         if data is not None:
             checked[experiment.config.name] = data
             show_left_out(experiment.config, data, screen)
-            _collect(problems, "", check_selection, experiment.config, data)
+            _collect(problems, "", check_selection, experiment.config, data, experiment.leaking.get(DEVELOPMENT))
             ranks = counts.of(experiment.config)
             _collect(problems, "", _check_steps_of_usable, experiment.config, data, screen, ranks)
         trained = None if data is None else join_trained(data.train, data.development)
-        tables = _check_tests(problems, experiment.config, tests, trained, screen)
+        tables = _check_tests(problems, experiment.config, tests, trained, screen, experiment.leaking)
         splits += [(test.corpus, test.split, t) for test, t in zip(tests, tables, strict=True) if t is not None]
         rows |= {(corpus, split): _durations(corpus, split, table) for corpus, split, table in splits}
         faint += warn_of_faint_mixes([table for _, _, table in splits])
@@ -360,17 +373,18 @@ def _check_tests(
     tests: Sequence[EvaluationSplit],
     trained: pd.DataFrame | None,
     screen: Screen,
+    leaking: Mapping[str, pd.Index] = MappingProxyType({}),
 ) -> list[pd.DataFrame | None]:
     """Return the table of every test split with `seconds`, or None where it cannot be used; keep why.
 
-    Their samples are compared with those of `trained`, where these are known.
+    Their samples are compared with those of `trained`, where these are known, but for rows that are known to leak.
     """
     tables = []
     with screen.count(sum(len(test.table) for test in tests), "test recordings checked") as advance:
         for test in tests:
             table = _collect(problems, "", require_all, test.table, advance)
             if table is not None and trained is not None:
-                _collect(problems, "", check_test_samples, config, test, table, trained)
+                _collect(problems, "", check_test_samples, config, test, table, trained, leaking.get(test.label))
             tables.append(table)
     return tables
 

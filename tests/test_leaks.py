@@ -114,6 +114,7 @@ def test_files_of_training_are_no_test_corpus(
         said = capsys.readouterr().err
         assert "one: test_corpora: OTHER: 2 of 2 recordings of test1 are files of train or development of MINE" in said
         assert "remove their rows from OTHER, or correct its paths" in said
+        assert said.count("recordings of test1") == 1, "the samples of a file that is told are no news"
     assert not (tmp_path / "runs").exists()
 
 
@@ -129,6 +130,12 @@ def test_a_file_under_two_names_of_one_corpus_is_refused_too(
         said = capsys.readouterr().err
         assert "development are other names of files of train: 4.wav (as 0.wav in train)" in said
         assert "test1 are other names of files of train or development: 6.wav (as 1.wav in train)" in said
+        assert "samples" not in said
+    shutil.copy(tmp_path / "wav" / "2.wav", tmp_path / "wav" / "5.wav")
+    assert program.main([*arguments, "--check"]) == 2
+    said = capsys.readouterr().err
+    assert "1 of 2 recordings of development are other names of files of train: 4.wav (as 0.wav in train);" in said
+    assert "1 of 2 recordings of development hold the same samples as recordings of train: 5.wav (as 2.wav in" in said
 
 
 def refusals(folder: Path, corpora: str, corpus: str = "P") -> str:
