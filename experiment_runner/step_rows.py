@@ -145,7 +145,7 @@ def _some_without_two(config: ExperimentConfig, term: LabelledTerm, ranks: int) 
 
 def _count(ranks: int) -> str:
     """Name the processes of a step: who is to start several may have started one, for a check."""
-    return f"{ranks} processes" if ranks > 1 else "1 process (as started; torchrun starts several)"
+    return f"{ranks} processes" if ranks > 1 else "1 process (as started; more with torchrun)"
 
 
 def _single(config: ExperimentConfig, key: str, loss: str) -> str:

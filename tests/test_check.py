@@ -146,7 +146,7 @@ def test_a_half_done_run_counts_with_the_processes_that_it_was_begun_with(
     keys = 'batch_size = 1, loss_type = "WeightedCrossEntropy", seeds = [1, 2, 3]'
     desk = Desk(podcast, tmp_path, LISTED.replace("seeds = [1, 2, 3, 4, 5, 6, 7]", keys))
     assert desk.command("--check") == 2
-    assert "batch_size 1 x accumulation_steps 1 x 1 process (as started; torchrun starts several) is one" in (
+    assert "batch_size 1 x accumulation_steps 1 x 1 process (as started; more with torchrun) is one" in (
         capsys.readouterr().err
     )
     for seed in (2, 3):
