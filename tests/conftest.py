@@ -12,6 +12,7 @@ import torch
 
 from experiment_runner.interruption import end_children
 from tests.synthetic_podcast import SyntheticPodcast, write_podcast
+from tests.typed_commands import Printed, remembered
 
 _cache = tempfile.TemporaryDirectory(prefix="cache-")
 os.environ.pop("COLUMNS", None)  # tables are as wide as where there is no terminal
@@ -29,6 +30,20 @@ def _no_children() -> Iterator[None]:
     """End the workers of loaders that tests have left, which the end of the process would wait for."""
     yield
     end_children()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _printed() -> Iterator[Printed]:
+    """Remember the commands that the program prints, with a patch that no test takes back."""
+    with remembered() as printed:
+        yield printed
+
+
+@pytest.fixture(autouse=True)
+def _printed_commands_are_understood(_printed: Printed) -> Iterator[None]:
+    """Hold every command that a test lets the program print against the parser of the program that it names."""
+    yield
+    _printed.check()
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
-import importlib
 import re
-import shlex
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +17,7 @@ from experiment_runner.checkpoints import CheckpointError
 from experiment_runner.report_contents import commands_of
 from experiment_runner.ser_model import SERModel
 from tests.conftest import ROOT
+from tests.typed_commands import read_as_typed, remembered
 from utils.commands import (
     RUN_OPTIONS,
     evaluation_command,
@@ -52,43 +49,6 @@ WRITTEN_ELSEWHERE = {
 
 
 RUN = Path("a run/seed-1")
-
-
-class ParsedError(Exception):
-    """A command line was understood."""
-
-
-def read_as_typed(command: str, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
-    """Return what the program that a command names understands; nothing of it is run.
-
-    Raises:
-        SystemExit: Where its parser refuses the command.
-    """
-    words = shlex.split(command)
-    while "=" in words[0]:
-        words.pop(0)
-    assert shutil.which(words[0]) is not None, words[0]
-    if "torchrun" in words[0]:
-        assert words[1] == "--nproc-per-node"
-        words = [words[0], *words[3:]]
-    if words[1] == "-m":
-        module, arguments = words[2], words[3:]
-        assert "/" not in module
-    else:
-        assert Path(words[1]).resolve().parent == ROOT
-        module, arguments = Path(words[1]).stem, words[2:]
-    understood: list[argparse.Namespace] = []
-    parse = argparse.ArgumentParser.parse_args
-
-    def stop(parser: argparse.ArgumentParser, *given: object) -> None:
-        understood.append(parse(parser, *given))  # type: ignore[call-overload]
-        raise ParsedError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
-        with pytest.raises(ParsedError):
-            importlib.import_module(module).main(arguments)
-    return understood[0]
 
 
 def said_by(action: Callable[[], object], error: type[Exception]) -> str:
@@ -155,7 +115,7 @@ def test_a_printed_command_is_understood_by_its_program(
     monkeypatch.chdir(ROOT if place == "the program's folder" else tmp_path)
     with repeating(given):  # type: ignore[arg-type]
         command = command_in(HINTS[name]())
-    options = vars(read_as_typed(command, monkeypatch))
+    options = vars(read_as_typed(command))
     repeated = {key.removeprefix("--"): value for key, value in GIVEN.items()} if given else {}
     needed = {"an evaluation", "a training", "more processes than GPUs"}
     expected = repeated if name in needed else {"config": repeated["config"]} if given and "recordings" in name else {}
@@ -164,7 +124,7 @@ def test_a_printed_command_is_understood_by_its_program(
 
 def test_an_evaluation_names_the_folder_that_a_run_lies_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert read_as_typed(evaluation_command(Path("there/one/seed-1")), monkeypatch).output == Path("there")
+    assert read_as_typed(evaluation_command(Path("there/one/seed-1"))).output == Path("there")
     assert "--output" not in evaluation_command(Path("runs/one/seed-1"))
 
 
@@ -212,3 +172,26 @@ def test_a_command_that_was_written_by_hand_is_seen(tmp_path: Path) -> None:
     source = tmp_path / "m.py"
     source.write_text('"""`python main.py` here is a docstring."""\nraise ValueError(f"run `python {name}`")\n')
     assert literal_commands(source) == ["run `python "]
+
+
+def test_a_command_that_its_program_does_not_understand_fails_the_test_that_prints_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with remembered() as printed:
+        monkeypatch.chdir(tmp_path)
+        evaluation_command(Path("there/one/seed-1"))
+        python_command("wandb", ["sync", "--whatever"])
+        script_command("predict.py", ["--help"])
+        monkeypatch.chdir(ROOT)
+        printed.check()
+        script_command("main.py", ["--tests"])
+        with pytest.raises(AssertionError, match="does not understand .*main.py --tests`"):
+            printed.check()
+        printed.check()
+        python_command("experiment_runner.no_such_program", [])
+        with pytest.raises(ModuleNotFoundError):
+            printed.check()
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.executable", "/bin/false")
+            script_command("main.py", ["--tests"])
+        printed.check()
