@@ -25,8 +25,8 @@ from net.ser import Outputs
 from utils.data import DataError
 from utils.data.excerpts import LONGEST_SECONDS, Excerpt, Windows, read_windows
 from utils.data.leaks import SILENT_PEAK
-from utils.data.recording_names import list_problems
 from utils.data.listening import FAINT_DB, Cancellation
+from utils.data.recording_names import list_problems
 from utils.data.recordings import THREADS, examine
 from utils.data.wav import SAMPLE_RATE_HZ, read_waveform
 from utils.word_forms import counted, some

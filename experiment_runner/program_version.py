@@ -53,6 +53,7 @@ SHAPES_NO_NUMBER = (
     "utils.configuration_augmentation",
     "utils.configuration_types",
     "utils.data.known_recordings",
+    "utils.data.column_names",
     "utils.data.leaks",
     "utils.data.table_cache",
     "utils.files",

@@ -127,6 +127,7 @@ def is_reading(process: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_terminated_audit_goes_on_where_it_was(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "0.flac", voice(60.0), 16_000)
     names = [f"{number}.flac" for number in range(400)]

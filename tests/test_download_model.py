@@ -121,6 +121,7 @@ def test_a_file_that_was_cut_is_asked_for_again_and_those_that_are_whole_are_not
     load_upstream("wavlm-base", {}, tmp_path / "models")
 
 
+@pytest.mark.slow
 def test_a_beginning_of_another_version_is_not_taken_up(tmp_path: Path) -> None:
     publish(tmp_path / "published")
     with serve_hub() as hub:
@@ -148,6 +149,7 @@ def load_weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
+@pytest.mark.slow
 def test_a_revision_replaces_another_and_is_pinned_by_its_name(tmp_path: Path) -> None:
     publish(tmp_path / "published")
     models = tmp_path / "models"

@@ -115,6 +115,9 @@ def test_what_shapes_a_number_is_hashed_and_what_shows_it_is_not() -> None:
     assert set(shaping) <= names
     showing = ["experiment_runner/screen.py", "experiment_runner/report.py", "utils/hub.py", "utils/files.py"]
     showing += [f"experiment_runner/{name}.py" for name in ("collapse", "label_warnings", "shared_classes", "tables")]
-    showing += [f"utils/data/{name}.py" for name in ("near_names", "few_rows", "speaker_names", "scale_use", "leaks")]
+    showing += [
+        f"utils/data/{name}.py"
+        for name in ("near_names", "column_names", "few_rows", "speaker_names", "scale_use", "leaks")
+    ]
     assert all((PROGRAM / name).is_file() for name in showing)
     assert not set(showing) & names

@@ -227,6 +227,7 @@ def check_gelu() -> None:
     assert float((found - slope).abs().max()) <= 3e-7
 
 
+@pytest.mark.slow
 def test_gelu_is_exact_to_float32() -> None:
     run_interpreted(__name__, "check_gelu")
 

@@ -136,7 +136,7 @@ def test_weights_that_change_are_seen() -> None:
     run_interpreted(__name__, "check_weights_that_change", "base")
 
 
-@pytest.mark.parametrize("is_fused", [False, True])
+@pytest.mark.parametrize("is_fused", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("place", ["hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"])
 def test_each_dropout_is_applied_in_its_place(place: str, is_fused: bool) -> None:
     if is_fused:
