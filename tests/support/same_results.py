@@ -85,7 +85,7 @@ def differences(before: Path, after: Path) -> Iterator[str]:
 
 
 def is_result(path: Path) -> bool:
-    """Return whether a file is one of a run's own; copies for the tracker are made of them, under names of their own."""
+    """Return whether a file is one of a run's own, and no copy for the tracker."""
     return path.is_file() and "wandb" not in path.parts and path.suffix != ".lock"
 
 
