@@ -6,13 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiment_runner.screen import Screen
+from experiment_runner.runtime.console import Screen
 from utils import ConfigurationError, load_plan, print_error, print_unforeseen
-from utils.fetching import Fetched, KnownModel, fetch_model, known_models
-from utils.folder_lock import FolderInUseError
-from utils.git_source import GitError
-from utils.hub import HubError
-from utils.upstreams import UPSTREAMS, UpstreamError
+from utils.hub.fetching import Fetched, KnownModel, fetch_model, known_models
+from utils.hub.git_source import GitError
+from utils.hub.repositories import HubError
+from utils.hub.upstreams import UPSTREAMS, UpstreamError
+from utils.io.folder_lock import FolderInUseError
 
 ALL_WELL, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 CORPORA, EXPERIMENTS = Path("config.toml"), Path("experiments_config.toml")

@@ -9,17 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiment_runner.interruption import EXIT_STATUS, Interrupted, Interruption, end_children
-from experiment_runner.processes import ALONE, Processes, ProcessesError, join_processes
+from experiment_runner.distributed.process_group import ALONE, Processes, ProcessesError, join_processes
+from experiment_runner.runtime.interruption import EXIT_STATUS, Interrupted, Interruption, end_children
 from utils import ConfigurationError, Plan, load_plan, print_error, print_unforeseen, read_token
 from utils.commands import repeating
-from utils.folder_lock import FolderInUseError, find_obstacle, locked
+from utils.io.folder_lock import FolderInUseError, find_obstacle, locked
 
 if TYPE_CHECKING:
     import torch
 
-    from experiment_runner.screen import Screen
-    from experiment_runner.tables import Outcome
+    from experiment_runner.reporting.tables import Outcome
+    from experiment_runner.runtime.console import Screen
 
 OTHER_OUTPUT = "give another folder with --output"
 CORPORA, EXPERIMENTS, OUTPUT = Path("config.toml"), Path("experiments_config.toml"), Path("runs")
@@ -114,7 +114,7 @@ def read_plan(options: argparse.Namespace) -> Plan:
     try:
         return load_plan(options.config or CORPORA, options.experiments or EXPERIMENTS, options.only)
     except ConfigurationError as error:
-        from experiment_runner.device_facts import survey_device
+        from experiment_runner.runtime.device_facts import survey_device
 
         device = options.device if options.check else options.device or "cuda"
         problem = survey_device(device).problem if device == "cuda" else None
@@ -125,8 +125,8 @@ def check(options: argparse.Namespace, started: int) -> int:
     """Validate everything that can be validated without a model, and say what so many processes make of each run."""
     plan = read_plan(options)
     from experiment_runner.check import check_plan
-    from experiment_runner.device_facts import survey_device
-    from experiment_runner.screen import Screen
+    from experiment_runner.runtime.console import Screen
+    from experiment_runner.runtime.device_facts import survey_device
 
     screen, device = Screen(), survey_device(options.device)
     problems = filter(None, [device.problem, find_obstacle(options.output, OTHER_OUTPUT)])
@@ -161,8 +161,8 @@ def check_setup_alone(plan: Plan, options: argparse.Namespace, processes: Proces
 
 def open_device(options: argparse.Namespace, processes: Processes) -> tuple[torch.device, Screen]:
     """Choose the device before any data is read, so that nobody waits for labels to hear that there is no GPU."""
-    from experiment_runner.device import DeviceError, choose_device
-    from experiment_runner.screen import Screen
+    from experiment_runner.runtime.console import Screen
+    from experiment_runner.runtime.device import DeviceError, choose_device
 
     screen = Screen(is_silent=not processes.is_main)
     try:
@@ -185,9 +185,9 @@ def run(
     interruption: Interruption,
 ) -> list[Outcome]:
     """Train every experiment of the plan, or evaluate it, or, for the demo, both."""
-    from experiment_runner.device import describe_device
-    from experiment_runner.preparation import show_plan
+    from experiment_runner.data.preparation import show_plan
     from experiment_runner.process_counts import ProcessCounts
+    from experiment_runner.runtime.device import describe_device
     from experiment_runner.session import Session
     from experiment_runner.setup_checks import check_setup
 

@@ -9,26 +9,26 @@ from pathlib import Path
 
 import torch
 
-from experiment_runner.checkpoints import CheckpointError
-from experiment_runner.demo_place import DemoError, demo_place
-from experiment_runner.device import DeviceError, choose_device
-from experiment_runner.interruption import stopped_as_by_keyboard
-from experiment_runner.model_origin import origin_of
-from experiment_runner.onnx_export import ExportError, export_onnx
-from experiment_runner.optimisation import Precision, choose_precision
-from experiment_runner.prediction import Predictions, look_at, predict, warn_of_silence
-from experiment_runner.prediction_inputs import find_recordings
-from experiment_runner.prediction_output import FORMATS, STANDARD_OUTPUT, draw, keep, tell_problems
-from experiment_runner.processes import ALONE
-from experiment_runner.screen import Screen
-from experiment_runner.ser_model import SERModel
-from experiment_runner.trained_length import warn_of_lengths
+from experiment_runner.distributed.process_group import ALONE
+from experiment_runner.models.model_origin import origin_of
+from experiment_runner.models.onnx_export import ExportError, export_onnx
+from experiment_runner.models.ser_model import SERModel
+from experiment_runner.prediction.inputs import find_recordings
+from experiment_runner.prediction.output import FORMATS, STANDARD_OUTPUT, draw, keep, tell_problems
+from experiment_runner.prediction.predictor import Predictions, look_at, predict, warn_of_silence
+from experiment_runner.prediction.trained_length import warn_of_lengths
+from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.device import DeviceError, choose_device
+from experiment_runner.runtime.interruption import stopped_as_by_keyboard
+from experiment_runner.storage.checkpoints import CheckpointError
+from experiment_runner.training.optimisation import Precision, choose_precision
+from experiment_runner.webapp.workspace import DemoError, demo_place
 from utils import ConfigurationError, print_error, print_unforeseen, read_token
 from utils.data import DataError
-from utils.data.excerpts import Windows
-from utils.data.faint_mixes import describe_faint_mixes
-from utils.data.output_folder import try_folder
-from utils.hub import HubError
+from utils.data.recordings.excerpts import Windows
+from utils.data.recordings.faint_mixes import describe_faint_mixes
+from utils.hub.repositories import HubError
+from utils.io.output_folder import try_folder
 
 __all__ = ["SERModel", "Windows", "predict"]
 
@@ -158,7 +158,7 @@ def show_page(options: argparse.Namespace, device: torch.device, precision: Prec
     """Show a page until it is ended, then delete what was sent to it."""
     threads = threading.enumerate()
     with demo_place(options.port) as place:
-        from experiment_runner.demo_server import leave_predictions, serve
+        from experiment_runner.webapp.server import leave_predictions, serve
 
         serve(load(options, device), options.model, precision, place, screen)
     screen.line("ended; what was sent to the page is deleted")

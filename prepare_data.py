@@ -11,20 +11,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiment_runner.audit_page import write_audit_page
-from experiment_runner.audit_tables import show_audit
-from experiment_runner.interruption import stopped_as_by_keyboard
-from experiment_runner.screen import Screen
+from experiment_runner.reporting.audit_page import write_audit_page
+from experiment_runner.reporting.audit_tables import show_audit
+from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.interruption import stopped_as_by_keyboard
 from utils import ConfigurationError, print_error, print_unforeseen
 from utils.commands import repeating
-from utils.config_loading import load_corpora
-from utils.configuration import CorpusConfig
+from utils.config.loading import load_corpora
+from utils.config.schema import CorpusConfig
 from utils.data import ATTRIBUTES, VOTES, DataError, load_corpus, read_corpus
-from utils.data.audit import FINDINGS, PAGE, audit
-from utils.data.output_folder import try_folder
-from utils.data.recordings import excuse
-from utils.data.shards import INDEX, PROBLEMS, SHARD_BYTES, Source, Unpacked, pack
-from utils.files import write_whole
+from utils.data.audit.audit import FINDINGS, PAGE, audit
+from utils.data.packing.shards import INDEX, PROBLEMS, SHARD_BYTES, Source, Unpacked, pack
+from utils.data.recordings.survey import excuse
+from utils.io.files import write_whole
+from utils.io.output_folder import try_folder
 from utils.word_forms import counted
 
 ALL_WELL, INCOMPLETE, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130

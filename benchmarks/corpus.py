@@ -23,11 +23,11 @@ import pandas as pd
 import soundfile
 
 import prepare_data
-from experiment_runner.screen import Screen
-from utils.config_loading import load_corpora
+from experiment_runner.runtime.console import Screen
+from utils.config.loading import load_corpora
 from utils.data import load_corpus
-from utils.data.podcast_ratings import SECONDARY_WORDS
-from utils.data.recordings import survey
+from utils.data.corpora.podcast_ratings import SECONDARY_WORDS
+from utils.data.recordings.survey import survey
 
 SHARES = {"Train": 0.64, "Development": 0.13, "Test1": 0.17, "Test2": 0.06}
 SPEAKERS = {"Train": (1, 2000), "Development": (3000, 3300), "Test1": (4000, 4300), "Test2": (4200, 4500)}

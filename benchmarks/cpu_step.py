@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from transformers import WavLMConfig, WavLMModel
 
 from benchmarks.synthetic import CLASSES, DROPOUTS, SHAPES
-from experiment_runner.device import keep_freed_memory
-from experiment_runner.model_description import NO_MASKING
-from experiment_runner.screen import Screen
-from net.frames import Frames
+from experiment_runner.models.model_config import NO_MASKING
+from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.device import keep_freed_memory
 from net.inputs import Waveforms
+from net.packing.frames import Frames
 from net.upstream import Upstream
 from utils.data.wav import SAMPLE_RATE_HZ
 

@@ -22,8 +22,8 @@ from benchmarks import passes
 from benchmarks.project import develop_from_memory, make_config, make_trainer
 from benchmarks.stock import OneByOne, Padded, load_stock
 from benchmarks.synthetic import CLASSES, Seconds, draw_noise, draw_seconds, make_corpus, write_upstream
-from experiment_runner.inference import infer
 from experiment_runner.train import Trainer
+from experiment_runner.training.inference import infer
 from utils.data import Corpus
 from utils.data.wav import Waveform
 from utils.dataset.sampling import EVALUATION

@@ -37,7 +37,7 @@ from benchmarks.synthetic import (
     make_corpus,
     write_upstream,
 )
-from experiment_runner.device import repeatable
+from experiment_runner.runtime.device import repeatable
 from utils.data.wav import SAMPLE_RATE_HZ, Waveform
 from utils.dataset.sampling import RandomBatches, Rows
 

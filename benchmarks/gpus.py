@@ -20,9 +20,9 @@ import torch
 from benchmarks import passes
 from benchmarks.project import make_config, make_trainer, train_from_memory
 from benchmarks.synthetic import draw_noise, draw_seconds, make_corpus, write_upstream
-from experiment_runner.device import choose_device
-from experiment_runner.processes import Processes, join_processes
-from experiment_runner.screen import Screen
+from experiment_runner.distributed.process_group import Processes, join_processes
+from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.device import choose_device
 
 DEVELOPMENT = 8
 SEED = 1

@@ -25,9 +25,9 @@ import torch
 
 from benchmarks.synthetic import CLASSES, draw_seconds, make_corpus
 from dataset_module.ser_dataset import Labels, SERDataset
-from experiment_runner.feeds import begin_pass, decoded, make_loader
-from experiment_runner.screen import Screen
-from utils.data import shards
+from experiment_runner.loading.batch_loader import begin_pass, decoded, make_loader
+from experiment_runner.runtime.console import Screen
+from utils.data.packing import shards
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.collation import Batch
 from utils.dataset.normalisation import Normalisation

@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.stock import Padded
 from benchmarks.synthetic import SHAPES
-from experiment_runner.device import keep_freed_memory
-from experiment_runner.screen import Screen
+from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.device import keep_freed_memory
 
 Row = dict[str, Any]
 

@@ -12,18 +12,18 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.synthetic import CLASSES, CORPUS
+from experiment_runner.data.experiment_data import resolve_data
+from experiment_runner.distributed.process_group import ALONE, Processes
 from experiment_runner.experiment import assemble, build_trainer
-from experiment_runner.experiment_data import resolve_data
-from experiment_runner.feeds import Feed
-from experiment_runner.processes import ALONE, Processes
-from experiment_runner.recorder import Recorder
+from experiment_runner.loading.batch_loader import Feed
 from experiment_runner.run import Run
-from experiment_runner.run_folder import RunFolder
-from experiment_runner.screen import Screen
-from experiment_runner.tracking import Tracking
+from experiment_runner.runtime.console import Screen
+from experiment_runner.storage.run_folder import RunFolder
+from experiment_runner.tracking.tracker import Tracking
 from experiment_runner.train import Trainer
-from utils.configuration import ExperimentConfig
-from utils.configuration_regularisation import FORMER_REGULARISATION
+from experiment_runner.training.run_writer import Recorder
+from utils.config.regularisation import FORMER_REGULARISATION
+from utils.config.schema import ExperimentConfig
 from utils.data import Corpus
 from utils.data.wav import Waveform
 from utils.dataset.collation import Batch, Utterance, collate

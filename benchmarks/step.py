@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import WavLMConfig, WavLMModel
 
 from benchmarks.timing import first_line, median_ms
-from net.packed_wavlm import PackedWavLM
+from net.wavlm.packed_encoder import PackedWavLM
 
 SAMPLE_RATE_HZ = 16_000
 IN_A_ROW = 10

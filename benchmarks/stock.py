@@ -22,7 +22,7 @@ from benchmarks.synthetic import CLASSES, DROPOUTS
 from net.pooling import SMALLEST_VARIANCE
 from net.ser import UtteranceHead
 from utils.data.wav import SAMPLE_RATE_HZ, Waveform
-from utils.upstreams import load_encoder
+from utils.hub.upstreams import load_encoder
 
 LEARNING_RATE = 1e-5
 

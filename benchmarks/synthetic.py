@@ -12,11 +12,11 @@ import pandas as pd
 from transformers import WavLMConfig, WavLMModel
 
 from benchmarks import step
-from experiment_runner.model_description import upstream_settings
-from utils.configuration_regularisation import FORMER_REGULARISATION
+from experiment_runner.models.model_config import upstream_settings
+from utils.config.regularisation import FORMER_REGULARISATION
 from utils.data import ATTRIBUTES, CANONICAL_CLASSES, TEXT, TEXT_COLUMNS, Corpus
 from utils.data.wav import SAMPLE_RATE_HZ, Waveform
-from utils.upstreams import UPSTREAMS
+from utils.hub.upstreams import UPSTREAMS
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": UPSTREAMS["built_in"]["wavlm-tiny-group-random"]["config"],

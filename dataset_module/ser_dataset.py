@@ -9,13 +9,13 @@ import numpy.typing as npt
 import pandas as pd
 from torch.utils.data import Dataset
 
+from utils.data.labels.vote_shares import VoteSettings, vote_shares
 from utils.data.wav import Crop, read_waveform
 from utils.dataset.augmentation import Augmenter
 from utils.dataset.collation import LabelTable, Utterance
 from utils.dataset.normalisation import Normalisation
-from utils.dataset.random_draws import utterance_generator
 from utils.dataset.sampling import EVALUATION, Item
-from utils.dataset.vote_shares import VoteSettings, vote_shares
+from utils.seeding import utterance_generator
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from experiment_runner.screen import Screen
-from experiment_runner.tables import Outcome
-from utils.config_loading import ConfigurationError
+from experiment_runner.reporting.tables import Outcome
+from experiment_runner.runtime.console import Screen
+from utils.config.loading import ConfigurationError
 from utils.data import DataError
-from utils.data.demo_corpus import write_demo_corpus
+from utils.data.synthetic.demo_corpus import write_demo_corpus
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "configs" / "demo_experiments.toml"
 CORPUS = "demo-corpus"

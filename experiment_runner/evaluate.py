@@ -11,23 +11,23 @@ import numpy as np
 import pandas as pd
 
 from dataset_module.ser_dataset import Labels, SERDataset
-from experiment_runner.collapse import chance, remarks
-from experiment_runner.experiment_data import EvaluationSplit, ExperimentData
-from experiment_runner.feeds import begin_pass, decoded, make_loader
-from experiment_runner.full_memory import names_in
-from experiment_runner.inference import infer
-from experiment_runner.predicted import predicted_attributes, predicted_emotion, predicted_gender
-from experiment_runner.preparation import check_test_recordings
+from experiment_runner.data.experiment_data import EvaluationSplit, ExperimentData
+from experiment_runner.data.preparation import check_test_recordings
+from experiment_runner.loading.batch_loader import begin_pass, decoded, make_loader
+from experiment_runner.models.ser_model import SERModel
+from experiment_runner.results.collapse import chance, remarks
+from experiment_runner.results.predictions import predicted_attributes, predicted_emotion, predicted_gender
 from experiment_runner.run import Run
-from experiment_runner.run_folder import RunError
-from experiment_runner.ser_model import SERModel
+from experiment_runner.runtime.out_of_memory import names_in
+from experiment_runner.storage.run_folder import RunError
+from experiment_runner.training.inference import infer
 from net.ser import Outputs
 from utils.commands import RUN_OPTIONS, script_command
-from utils.configuration import ExperimentConfig
+from utils.config.schema import ExperimentConfig
 from utils.data import CATEGORICAL, DIMENSIONAL
+from utils.data.labels.vote_shares import VoteSettings, has_votes, vote_shares
 from utils.dataset.sampling import EVALUATION, BatchItems, evaluation_batches
-from utils.dataset.vote_shares import VoteSettings, has_votes, vote_shares
-from utils.files import write_json, write_whole
+from utils.io.files import write_json, write_whole
 from utils.metrics import (
     Figures,
     categorical_figures,

@@ -14,31 +14,31 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiment_runner.checkpoints import TrainingState, read_checkpoint, read_state
-from experiment_runner.collapse import remarks
-from experiment_runner.early_stopping import HybridEarlyStopping
+from experiment_runner.data.preparation import show_faint_mixes, show_left_out
 from experiment_runner.evaluate import read_predictions
-from experiment_runner.full_memory import names_in
-from experiment_runner.kept_feed import build_feeds
-from experiment_runner.model_description import ModelDescription, spec_augment, upstream_settings, without_place
-from experiment_runner.optimisation import build_optimiser, build_scheduler, make_recordable
-from experiment_runner.preparation import show_faint_mixes, show_left_out
-from experiment_runner.program_version import program_version
-from experiment_runner.recorder import DEVELOPMENT_PREDICTIONS, Recorder, recorded_before, show_predictions
+from experiment_runner.loading.cached_loader import build_feeds
+from experiment_runner.models.model_config import ModelDescription, spec_augment, upstream_settings, without_place
+from experiment_runner.results.collapse import remarks
 from experiment_runner.run import Run
-from experiment_runner.run_folder import LOG
+from experiment_runner.runtime.out_of_memory import names_in
+from experiment_runner.runtime.program_version import program_version
+from experiment_runner.storage.checkpoints import TrainingState, read_checkpoint, read_state
+from experiment_runner.storage.run_folder import LOG
 from experiment_runner.train import Trainer, TrainerParts
-from experiment_runner.training_steps import StepParts, TrainingSteps
+from experiment_runner.training.early_stopping import HybridEarlyStopping
+from experiment_runner.training.optimisation import build_optimiser, build_scheduler, make_recordable
+from experiment_runner.training.run_writer import DEVELOPMENT_PREDICTIONS, Recorder, recorded_before, show_predictions
+from experiment_runner.training.training_steps import StepParts, TrainingSteps
+from net.kernels.triton_support import runs_triton
 from net.loss_modules import ClassPriors, Loss, LossSettings, get_loss_module
 from net.ser_model_wrapper import SERModelWrapper
-from net.triton_support import runs_triton
 from net.upstream import Upstream
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.normalisation import Normalisation, measure_corpus
-from utils.dataset.random_draws import stable_key
 from utils.dataset.sampling import RandomBatches, evaluation_batches
-from utils.published import published_numbers
-from utils.upstreams import LoadedUpstream, UpstreamError, load_upstream
+from utils.hub.published_config import published_numbers
+from utils.hub.upstreams import LoadedUpstream, UpstreamError, load_upstream
+from utils.seeding import stable_key
 from utils.word_forms import counted
 
 

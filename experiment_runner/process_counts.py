@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiment_runner.run_folder import RunFolder
+from experiment_runner.storage.run_folder import RunFolder
 from utils.commands import RUN_OPTIONS, script_command, torchrun_command
-from utils.configuration import ExperimentConfig
+from utils.config.schema import ExperimentConfig
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from experiment_runner.experiment_data import ExperimentData
-from experiment_runner.feeds import choose_workers
-from experiment_runner.interruption import Interruption
-from experiment_runner.optimisation import Precision, choose_precision
-from experiment_runner.processes import ALONE, Processes
-from experiment_runner.run_folder import RunFolder
-from experiment_runner.run_setting import run_setting
-from experiment_runner.screen import Screen
-from experiment_runner.tracking import Tracking
-from utils.configuration import ExperimentConfig
+from experiment_runner.data.experiment_data import ExperimentData
+from experiment_runner.distributed.process_group import ALONE, Processes
+from experiment_runner.loading.batch_loader import choose_workers
+from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.interruption import Interruption
+from experiment_runner.storage.environment import run_setting
+from experiment_runner.storage.run_folder import RunFolder
+from experiment_runner.tracking.tracker import Tracking
+from experiment_runner.training.optimisation import Precision, choose_precision
+from utils.config.schema import ExperimentConfig
 
 
 @dataclass(frozen=True)

@@ -13,31 +13,36 @@ from typing import Any
 
 import torch
 
-from experiment_runner.checkpoints import CheckpointError
-from experiment_runner.device import repeatable
+from experiment_runner.data.preparation import (
+    PreparedExperiment,
+    check_training_recordings,
+    show_left_out,
+    synthetic_note,
+)
+from experiment_runner.distributed.process_group import ALONE, Processes, ProcessesError
 from experiment_runner.evaluate import run_evaluate
 from experiment_runner.experiment import run_train
-from experiment_runner.feeds import NoAnswerError
-from experiment_runner.full_memory import FullMemoryError
-from experiment_runner.interruption import Interrupted, Interruption
-from experiment_runner.preparation import PreparedExperiment, check_training_recordings, show_left_out, synthetic_note
-from experiment_runner.processes import ALONE, Processes, ProcessesError
-from experiment_runner.program_version import describe_other_programs
-from experiment_runner.publishing import publish
-from experiment_runner.recorded_steps import RecordingError
-from experiment_runner.report import REPORT, write_report
-from experiment_runner.row_counts import count_labelled, show_labelled
+from experiment_runner.loading.batch_loader import NoAnswerError
+from experiment_runner.publishing.publish import publish
+from experiment_runner.reporting.report import REPORT, write_report
+from experiment_runner.reporting.tables import Outcome, show_evaluation, show_training
+from experiment_runner.results.row_counts import count_labelled, show_labelled
 from experiment_runner.run import Run
-from experiment_runner.run_decisions import decide_finished, decide_unfinished
-from experiment_runner.run_folder import LOG, LinkError, RunError, RunFolder
-from experiment_runner.screen import Screen
-from experiment_runner.tables import Outcome, show_evaluation, show_training
-from experiment_runner.tracking import Tracking
+from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.device import repeatable
+from experiment_runner.runtime.interruption import Interrupted, Interruption
+from experiment_runner.runtime.out_of_memory import FullMemoryError
+from experiment_runner.runtime.program_version import describe_other_programs
+from experiment_runner.storage.checkpoints import CheckpointError
+from experiment_runner.storage.run_decisions import decide_finished, decide_unfinished
+from experiment_runner.storage.run_folder import LOG, LinkError, RunError, RunFolder
+from experiment_runner.tracking.tracker import Tracking
 from experiment_runner.train import SMALLER_STEPS
+from experiment_runner.training.graphed_step import RecordingError
 from utils import Redaction
 from utils.commands import python_command
 from utils.data import DataError
-from utils.upstreams import UpstreamError
+from utils.hub.upstreams import UpstreamError
 
 FAILED = 1
 """Exit status of a command of which a run failed."""
@@ -181,7 +186,7 @@ def _report(run: Run) -> None:
     try:
         run.screen.line(f"{run.name}: report: {write_report(run.folder.path)}")
     except Exception as error:  # noqa: BLE001 - whatever keeps a picture from being drawn, the run is done
-        again = python_command("experiment_runner.report", [run.folder.path])
+        again = python_command("experiment_runner.reporting.report", [run.folder.path])
         run.screen.warn(f"{run.name}: no report ({type(error).__name__}: {error}); to write it later: {again}")
 
 

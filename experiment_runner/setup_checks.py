@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from experiment_runner.device_facts import DeviceFacts
-from experiment_runner.precision_names import name_precision
-from experiment_runner.preparation import PreparedExperiment, prepare
+from experiment_runner.data.preparation import PreparedExperiment, prepare
 from experiment_runner.process_counts import ProcessCounts
-from utils.config_loading import ConfigurationError, Plan
+from experiment_runner.runtime.device_facts import DeviceFacts
+from experiment_runner.runtime.precision_names import name_precision
+from utils.config.loading import ConfigurationError, Plan
 
 
 class Setup(NamedTuple):

@@ -13,16 +13,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from experiment_runner.checkpoints import AFRESH, CheckpointError, TrainingState
-from experiment_runner.early_stopping import Decision, HybridEarlyStopping
-from experiment_runner.epoch_record import DevelopmentFigures, EpochRecord, Moment
-from experiment_runner.feeds import Feed
-from experiment_runner.full_memory import NameRows, explained
-from experiment_runner.inference import infer
-from experiment_runner.interruption import Interrupted, Interruption
-from experiment_runner.processes import Processes
-from experiment_runner.screen import EpochProgress, Screen
-from experiment_runner.training_steps import TrainingSteps
+from experiment_runner.distributed.process_group import Processes
+from experiment_runner.loading.batch_loader import Feed
+from experiment_runner.runtime.console import EpochProgress, Screen
+from experiment_runner.runtime.interruption import Interrupted, Interruption
+from experiment_runner.runtime.out_of_memory import NameRows, explained
+from experiment_runner.storage.checkpoints import AFRESH, CheckpointError, TrainingState
+from experiment_runner.training.early_stopping import Decision, HybridEarlyStopping
+from experiment_runner.training.inference import infer
+from experiment_runner.training.snapshot import DevelopmentFigures, EpochRecord, Moment
+from experiment_runner.training.training_steps import TrainingSteps
 from net.loss_modules import AUXILIARY_TERMS, Targets
 from net.ser import Outputs
 from utils.dataset.collation import Batch

@@ -18,7 +18,7 @@ import triton  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from net import attentive_statistics_kernels as kernels
+from net.kernels import attentive_statistics as kernels
 
 FORWARD = {"R": 32, "C": 64, "num_warps": 4}
 BACKWARD = {"R": 16, "C": 128, "num_warps": 4}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from net.frames import Frames
-from net.triton_support import runs_triton
+from net.kernels.triton_support import runs_triton
+from net.packing.frames import Frames
 
 SMALLEST_VARIANCE = 1e-5
 

@@ -1,6 +1,7 @@
 """A transformers speech encoder whose output for an utterance does not depend on its neighbours in the batch.
 
-WavLM is computed on utterances laid end to end (`packed_wavlm.py`); its relatives run as transformers has them, padded.
+WavLM is computed on utterances laid end to end (`packed_encoder.py`); its relatives run as transformers has them,
+padded.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from net.frames import Frames, from_padded, starts_of
 from net.group_norm import LengthAwareGroupNorm
-from net.host_tables import to_device
 from net.inputs import FrozenFrames, Inputs, Waveforms
-from net.pack_plan import PackPlan
-from net.packed_wavlm import PackedWavLM, mix_layers
+from net.packing.batch_layout import PackPlan
+from net.packing.device_tables import to_device
+from net.packing.frames import Frames, from_padded, starts_of
 from net.spec_augment import SpecAugment
+from net.wavlm.packed_encoder import PackedWavLM, mix_layers
 
 
 class Upstream(nn.Module):

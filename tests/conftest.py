@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiment_runner.interruption import end_children
-from tests.synthetic_podcast import SyntheticPodcast, write_podcast
-from tests.typed_commands import Printed, remembered
+from experiment_runner.runtime.interruption import end_children
+from tests.support.synthetic_podcast import SyntheticPodcast, write_podcast
+from tests.support.typed_commands import Printed, remembered
 
 _cache = tempfile.TemporaryDirectory(prefix="cache-")
 os.environ.pop("COLUMNS", None)  # tables are as wide as where there is no terminal
@@ -69,7 +69,7 @@ def podcast(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPodcast:
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> torch.device:
-    """A GPU, whose float32 is float32 as in the program (`experiment_runner/device.py`)."""
+    """A GPU, whose float32 is float32 as in the program (`experiment_runner/runtime/device.py`)."""
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA GPU")
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)

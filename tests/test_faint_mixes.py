@@ -12,11 +12,11 @@ import soundfile
 
 import main as program
 import predict as predict_program
-from tests.test_predict_folder import RATE_HZ, save
-from tests.tiny_corpus import tiny_rows, write_tiny_corpus
-from tests.voices import voice
-from utils.data.faint_mixes import warn_of_faint_mixes
-from utils.data.preflight import leave_out_unusable, require_all
+from tests.program.test_predict_folder import RATE_HZ, save
+from tests.support.tiny_corpus import tiny_rows, write_tiny_corpus
+from tests.support.voices import voice
+from utils.data.recordings.faint_mixes import warn_of_faint_mixes
+from utils.data.recordings.preflight import leave_out_unusable, require_all
 
 ONE = '[[experiments]]\nname = "one"\n'
 

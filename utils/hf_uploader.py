@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import ConfigurationError, print_error, print_unforeseen, read_token
-from utils.configuration_types import LICENSE_PATTERN, PATTERN_RULES
-from utils.hub import LONGEST_ANSWER, HubError, find_token_problem, patient_api, told
-from utils.model_files import CARD, METRICS, PROVENANCE
+from utils.config.types import LICENSE_PATTERN, PATTERN_RULES
+from utils.hub.model_files import CARD, METRICS, PROVENANCE
+from utils.hub.repositories import LONGEST_ANSWER, HubError, find_token_problem, patient_api, told
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -131,10 +131,10 @@ def main(arguments: list[str] | None = None) -> int:
     if problem is not None:
         print_error(f"{problem}; the run is as it was, and the same command uploads it then")
         return FAILED
-    from experiment_runner.checkpoints import CheckpointError
-    from experiment_runner.interruption import stopped_as_by_keyboard
-    from experiment_runner.publishing import upload_run
-    from experiment_runner.run_folder import RunError
+    from experiment_runner.publishing.publish import upload_run
+    from experiment_runner.runtime.interruption import stopped_as_by_keyboard
+    from experiment_runner.storage.checkpoints import CheckpointError
+    from experiment_runner.storage.run_folder import RunError
 
     try:
         with stopped_as_by_keyboard():

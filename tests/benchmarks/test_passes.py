@@ -15,7 +15,7 @@ from transformers import WavLMConfig
 from benchmarks import cpu_step, development, epoch, frozen, loader, passes
 from benchmarks.stock import Padded, StockPooling
 from benchmarks.synthetic import DROPOUTS, SHAPES, draw_noise, draw_seconds
-from net.frames import Frames
+from net.packing.frames import Frames
 from net.pooling import AttentiveStatisticsPooling
 
 ON_CPU = ["--device", "cpu", "--shapes", "tiny"]

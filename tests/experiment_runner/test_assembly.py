@@ -8,7 +8,7 @@ import torch
 
 from experiment_runner.experiment import assemble
 from tests.experiment_runner.test_train import make_run
-from tests.synthetic_podcast import SyntheticPodcast
+from tests.support.synthetic_podcast import SyntheticPodcast
 
 
 def test_the_attention_vector_begins_as_asked_and_nothing_else_differs(

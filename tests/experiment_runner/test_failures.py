@@ -20,21 +20,22 @@ import pytest
 import torch
 
 from dataset_module.ser_dataset import Labels, SERDataset
-from experiment_runner import feeds, session
-from experiment_runner.checkpoints import CheckpointError, CheckpointStore
+from experiment_runner import session
+from experiment_runner.data.preparation import check_training_recordings
 from experiment_runner.experiment import training_batches
-from experiment_runner.interruption import Interrupted, Interruption
-from experiment_runner.preparation import check_training_recordings
+from experiment_runner.loading import batch_loader
+from experiment_runner.reporting.tables import Outcome
 from experiment_runner.run import Run
-from experiment_runner.screen import Screen
-from experiment_runner.tables import Outcome
-from experiment_runner.training_steps import TrainingSteps
+from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.interruption import Interrupted, Interruption
+from experiment_runner.storage.checkpoints import CheckpointError, CheckpointStore
+from experiment_runner.training.training_steps import TrainingSteps
 from net.ser_model_wrapper import SERModelWrapper
 from tests.conftest import ROOT
-from tests.experiment_runner.test_tracking import ONE
 from tests.experiment_runner.test_train import make_run
-from tests.synthetic_podcast import SyntheticPodcast
-from tests.test_main import write_files
+from tests.experiment_runner.tracking.test_tracking import ONE
+from tests.program.test_main import write_files
+from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.dataset.normalisation import Normalisation
 from utils.dataset.sampling import BatchItems
 
@@ -139,7 +140,7 @@ def test_a_disk_that_does_not_answer_is_told(
     table = run.data.train.astype({"path": object})
     table.loc[5, "path"] = str(tmp_path / "never")  # whoever opens it waits for a writer
     waiting = replace(run, data=replace(run.data, train=table))
-    monkeypatch.setattr(feeds, "LONGEST_WAIT", 3.0)
+    monkeypatch.setattr(batch_loader, "LONGEST_WAIT", 3.0)
     monkeypatch.setattr(session, "check_training_recordings", lambda config, data, *_: data)  # it has answered then
     assert train(waiting, lambda: None).failed
     assert "look at the disk that the recordings lie on; the same command goes on" in told(capsys)
@@ -150,14 +151,14 @@ def test_a_worker_that_is_slow_to_begin_anew_is_waited_for(podcast: SyntheticPod
     run = make_run(podcast, tmp_path, {**KEYS, "num_workers": 1})
     dataset = SERDataset(run.data.train, Labels(run.data.classes, (), (1, 7)), Normalisation("none"), 1.0, 1)
     items = BatchItems()
-    feed = feeds.Feed(items, feeds.make_loader(dataset, items, 1, torch.device("cpu")), lambda: None)
+    feed = batch_loader.Feed(items, batch_loader.make_loader(dataset, items, 1, torch.device("cpu")), lambda: None)
     rows = [np.array([0, 1]), np.array([2])]
     assert len(list(feed.serve(rows, 1))) == 2
     passes = feed.loader._iterator
     assert passes is not None
     (worker,) = passes._workers  # type: ignore[attr-defined] # torch has no other way to name it
     os.kill(worker.pid, signal.SIGSTOP)
-    later = threading.Timer(2.5 * feeds.SECONDS_BETWEEN_LOOKS, os.kill, (worker.pid, signal.SIGCONT))
+    later = threading.Timer(2.5 * batch_loader.SECONDS_BETWEEN_LOOKS, os.kill, (worker.pid, signal.SIGCONT))
     later.start()
     assert len(list(feed.serve(rows, 2))) == 2
     feed.close()

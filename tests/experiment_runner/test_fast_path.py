@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiment_runner.data.experiment_data import resolve_data
+from experiment_runner.data.preparation import check_training_recordings
 from experiment_runner.experiment import assemble, build_trainer
-from experiment_runner.experiment_data import resolve_data
-from experiment_runner.preparation import check_training_recordings
-from experiment_runner.recorder import Recorder
 from experiment_runner.run import Run
-from experiment_runner.run_folder import RunFolder
-from experiment_runner.screen import Screen
-from experiment_runner.tracking import Tracking
+from experiment_runner.runtime.console import Screen
+from experiment_runner.storage.run_folder import RunFolder
+from experiment_runner.tracking.tracker import Tracking
 from experiment_runner.train import Trainer
-from net.frames import Frames
+from experiment_runner.training.run_writer import Recorder
 from net.inputs import Inputs, Waveforms
+from net.packing.frames import Frames
 from net.upstream import Upstream
-from utils.configuration import CorpusConfig, ExperimentConfig
+from utils.config.schema import CorpusConfig, ExperimentConfig
 from utils.data import load_corpus
-from utils.published import resolve_regularisation
+from utils.hub.published_config import resolve_regularisation
 
 DROPOUTS = ("hidden_dropout", "attention_dropout", "feat_proj_dropout", "head_dropout")
 OFF = {**dict.fromkeys(DROPOUTS, 0.0), "mask_time_prob": 0.0}

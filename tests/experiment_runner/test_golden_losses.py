@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.experiment_runner.test_train import make_trainer
-from tests.synthetic_podcast import SyntheticPodcast
+from tests.support.synthetic_podcast import SyntheticPodcast
 
 GOLDEN = {
     "wavlm-tiny-random": [3.10464, 2.86803, 2.57712],

@@ -11,12 +11,12 @@ import tomli_w
 from transformers import PreTrainedModel
 
 import main as program
-from experiment_runner.stored_experiment import read_experiment
-from tests.synthetic_podcast import SyntheticPodcast
-from tests.test_main import BASE, write_files
-from utils.configuration_regularisation import FORMER_REGULARISATION, REGULARISATION
-from utils.files import read_toml
-from utils.upstreams import load_upstream
+from experiment_runner.storage.stored_experiment import read_experiment
+from tests.program.test_main import BASE, write_files
+from tests.support.synthetic_podcast import SyntheticPodcast
+from utils.config.regularisation import FORMER_REGULARISATION, REGULARISATION
+from utils.hub.upstreams import load_upstream
+from utils.io.files import read_toml
 
 NUMBERS = FORMER_REGULARISATION._replace(layerdrop=0.25, mask_time_prob=0.075)
 

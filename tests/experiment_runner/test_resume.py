@@ -13,18 +13,18 @@ import torch
 from safetensors.torch import load_file
 from transformers import HubertConfig, HubertModel
 
-from experiment_runner.checkpoints import CheckpointError, read_state
-from experiment_runner.device import repeatable
 from experiment_runner.experiment import run_train, training_batches
-from experiment_runner.interruption import Interrupted, Interruption
 from experiment_runner.run import Run
-from experiment_runner.run_folder import RunError
+from experiment_runner.runtime.device import repeatable
+from experiment_runner.runtime.interruption import Interrupted, Interruption
+from experiment_runner.storage.checkpoints import CheckpointError, read_state
+from experiment_runner.storage.run_folder import RunError
 from tests.experiment_runner.test_train import make_run
-from tests.kill_harness import found_by
 from tests.net.test_upstream import SMALL
-from tests.synthetic_podcast import SyntheticPodcast
-from utils.files import fingerprint, write_json
-from utils.model_files import MANIFEST
+from tests.support.kill_harness import found_by
+from tests.support.synthetic_podcast import SyntheticPodcast
+from utils.hub.model_files import MANIFEST
+from utils.io.files import fingerprint, write_json
 
 DRAWS = {"layerdrop": 0.3, "mask_time_prob": 0.2, "batch_size": 8, "epoch": 3, "min_epochs": 3, "tracking": "none"}
 CASES: dict[str, dict[str, Any]] = {

@@ -12,34 +12,34 @@ import pandas as pd
 import pytest
 import torch
 
-from experiment_runner.checkpoints import CheckpointStore, read_checkpoint
+from experiment_runner.data.experiment_data import resolve_data
+from experiment_runner.data.preparation import check_training_recordings
+from experiment_runner.distributed.process_group import ALONE, Processes
 from experiment_runner.experiment import assemble, build_trainer
-from experiment_runner.experiment_data import resolve_data
-from experiment_runner.inference import infer
-from experiment_runner.optimisation import (
+from experiment_runner.run import Run
+from experiment_runner.runtime.console import Screen
+from experiment_runner.storage.checkpoints import CheckpointStore, read_checkpoint
+from experiment_runner.storage.run_folder import RunFolder
+from experiment_runner.tracking.tracker import Tracking
+from experiment_runner.train import Trainer
+from experiment_runner.training.inference import infer
+from experiment_runner.training.optimisation import (
     build_optimiser,
     choose_precision,
     clip_gradients,
     learning_rate_factor,
 )
-from experiment_runner.preparation import check_training_recordings
-from experiment_runner.processes import ALONE, Processes
-from experiment_runner.recorder import Recorder
-from experiment_runner.run import Run
-from experiment_runner.run_folder import RunFolder
-from experiment_runner.screen import Screen
-from experiment_runner.tracking import Tracking
-from experiment_runner.train import Trainer
+from experiment_runner.training.run_writer import Recorder
 from net.inputs import Waveforms
 from net.loss_modules import Targets
 from net.ser import Outputs
-from tests.synthetic_podcast import SyntheticPodcast
-from tests.waiting import watch_waiting
-from utils.configuration import CorpusConfig, ExperimentConfig
+from tests.support.synthetic_podcast import SyntheticPodcast
+from tests.support.waiting import watch_waiting
+from utils.config.schema import CorpusConfig, ExperimentConfig
 from utils.data import DataError, load_corpus
 from utils.dataset.collation import Batch
+from utils.hub.published_config import resolve_regularisation
 from utils.metrics import Figures
-from utils.published import resolve_regularisation
 
 CPU = torch.device("cpu")
 KEYS = {

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from net.augmentation import Augmentation, augment, change_speed, reverberate, samples_at_speed
 from net.inputs import Waveforms
-from tests.waiting import watch_waiting
+from tests.support.waiting import watch_waiting
 
 SAMPLE_RATE_HZ = 16_000
 SPEEDS = [Fraction(9, 10), Fraction(11, 10), Fraction(1, 2), Fraction(2), Fraction(99, 100), Fraction(199, 100)]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from net.frames import Frames, from_padded
+from net.kernels.triton_support import runs_triton
+from net.packing.frames import Frames, from_padded
 from net.pooling import AttentiveStatisticsPooling
-from net.triton_support import runs_triton
-from tests.net.interpreted import run_interpreted
+from tests.support.interpreted import run_interpreted
 
 
 def make_frames(lengths: list[int], dim: int, seed: int = 0) -> Frames:
@@ -127,7 +127,8 @@ def test_kernels_compile_for_an_h100_without_one(
     triton = pytest.importorskip("triton")
     compiler = importlib.import_module("triton.compiler")
     target = importlib.import_module("triton.backends.compiler").GPUTarget("cuda", 90, 32)
-    from net import attentive_statistics, attentive_statistics_kernels
+    from net import attentive_statistics
+    from net.kernels import attentive_statistics as attentive_statistics_kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     floats = ["values", "scores", "statistics", "softmax", "gradient", "values_gradient", "scores_gradient"]

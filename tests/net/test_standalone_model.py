@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiment_runner.predicted import predicted_columns
+from experiment_runner.results.predictions import predicted_columns
 from net import standalone_model
 from net.inputs import Waveforms
 from net.standalone_model import SpeechEmotionModel
-from tests.models import CONFIGS, make_model
+from tests.support.models import CONFIGS, make_model
 from utils.dataset.normalisation import Normalisation
 
 

@@ -11,8 +11,8 @@ from net.inputs import Waveforms
 from net.ser_model_wrapper import HeadShape, SERModelWrapper
 from net.spec_augment import SpecAugment, draw_spans
 from net.upstream import Upstream
-from tests.net.errors import relative_error
-from utils.upstreams import (
+from tests.support.tensor_errors import relative_error
+from utils.hub.upstreams import (
     UPSTREAMS,
     UpstreamError,
     build_encoder,

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from utils.files import read_toml
+from utils.io.files import read_toml
 
 EXPERIMENTS = """
 [base_config]

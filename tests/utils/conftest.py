@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.git_server import GitServer, serve_git
+from tests.support.git_server import GitServer, serve_git
 
 
 @pytest.fixture

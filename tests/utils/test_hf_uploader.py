@@ -18,15 +18,15 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import main as program
-from experiment_runner.publishing import gather
-from experiment_runner.run_folder import RunError
+from experiment_runner.publishing.publish import gather
+from experiment_runner.storage.run_folder import RunError
 from tests.conftest import ROOT
-from tests.hub_server import Hub, serve_hub
-from tests.synthetic_podcast import SyntheticPodcast
-from tests.test_hostile_files import resign
-from tests.test_main import write_files
+from tests.program.test_hostile_files import resign
+from tests.program.test_main import write_files
+from tests.support.hub_server import Hub, serve_hub
+from tests.support.synthetic_podcast import SyntheticPodcast
 from utils import hf_uploader
-from utils.hub import HubError, find_token_problem
+from utils.hub.repositories import HubError, find_token_problem
 
 TOKEN = "hf_a_token_that_writes"
 UPLOADED = {"config.json", "model.safetensors", "manifest.json", "metrics.json", "provenance.json", "README.md"}

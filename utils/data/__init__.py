@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from utils.configuration import CorpusConfig
-from utils.data.spellings import Cells, settle_cells
+from utils.config.schema import CorpusConfig
+from utils.data.labels.spellings import Cells, settle_cells
 from utils.word_forms import counted
 
 READERS = {
@@ -176,7 +176,7 @@ def _read_or_recall(name: str, config: CorpusConfig, reader: ModuleType) -> Read
     """Return a corpus's utterance table; that of a reader which names its sources is kept between runs."""
     if not hasattr(reader, "sources"):
         return _as_utterances(name, reader.read(name, config))
-    from utils.data.table_cache import Kept, find_table, keep_table, key_of
+    from utils.data.corpora.table_cache import Kept, find_table, keep_table, key_of
 
     key = key_of(reader.sources(name, config), f"{name} {config.model_dump_json()}")
     found = find_table(name, key)
@@ -205,7 +205,7 @@ def _packed(name: str, table: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame,
     Raises:
         DataError: Where a recording is neither in the shards nor among their problems.
     """
-    from utils.data.shards import PROBLEMS, read_index, read_problems
+    from utils.data.packing.shards import PROBLEMS, read_index, read_problems
 
     index = read_index(folder)
     if index is None:
@@ -294,7 +294,7 @@ def find_recordings(folder: Path) -> Recordings:
     Raises:
         DataError: Where one stem stands for two files.
     """
-    from utils.data.recording_names import describe_left_out, look_below
+    from utils.data.recordings.file_names import describe_left_out, look_below
 
     below, by_stem = look_below(folder), dict[str, Path]()
     for path in sorted(map(Path, below.recordings)):

@@ -9,7 +9,7 @@ import re
 
 import pandas as pd
 
-from utils.configuration import CorpusConfig
+from utils.config.schema import CorpusConfig
 from utils.data import CATEGORICAL, DataError, Reading, find_recordings
 
 FILE_NAME = re.compile(r"(?P<speaker>\d\d)(?P<text>[ab]\d\d)(?P<emotion>[A-Z])(?P<version>[a-z]?)")

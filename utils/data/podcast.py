@@ -17,17 +17,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from utils.configuration import CorpusConfig
+from utils.config.schema import CorpusConfig
 from utils.data import CATEGORICAL, DIMENSIONAL, TEXT, DataError, Reading
+from utils.data.corpora.podcast_files import HIDDEN_PREFIX, Release, find_recordings, find_release
+from utils.data.corpora.podcast_ratings import CLASSES as RATED_CLASSES
+from utils.data.corpora.podcast_ratings import Ratings, read_ratings
+from utils.data.corpora.text_tables import first_place, read_text_table
 from utils.data.csv_table import numbers
-from utils.data.label_words import read_gender, read_split, read_words
-from utils.data.podcast_files import HIDDEN_PREFIX, Release, find_recordings, find_release
-from utils.data.podcast_ratings import CLASSES as RATED_CLASSES
-from utils.data.podcast_ratings import Ratings, read_ratings
-from utils.data.spellings import is_nothing, nothing_notes
-from utils.data.text_tables import first_place, read_text_table
-from utils.dataset.vote_shares import VoteSettings, vote_shares
-from utils.files import MOST_LABEL_BYTES, bounded
+from utils.data.labels.label_words import read_gender, read_split, read_words
+from utils.data.labels.spellings import is_nothing, nothing_notes
+from utils.data.labels.vote_shares import VoteSettings, vote_shares
+from utils.io.files import MOST_LABEL_BYTES, bounded
 from utils.word_forms import counted
 
 CLASSES: tuple[str, ...] = tuple(CATEGORICAL["default_classes"]["msp-podcast"])

@@ -10,7 +10,7 @@ import re
 
 import pandas as pd
 
-from utils.configuration import CorpusConfig
+from utils.config.schema import CorpusConfig
 from utils.data import CATEGORICAL, DataError, Reading, find_recordings
 
 FILE_NAME = re.compile(r"03-01-(?P<emotion>0[1-8])-0[12]-0[12]-0[12]-(?P<actor>\d\d)")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from utils.config_text import did_you_mean
+from utils.config.wording import did_you_mean
 from utils.data import TEXT, DataError
 from utils.word_forms import counted, some
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import soxr
 
 from utils.data import DataError
-from utils.data.listening import Cancellation, is_sane
-from utils.data.places import sound_of
+from utils.data.recordings.audio_source import sound_of
+from utils.data.recordings.signal_checks import Cancellation, is_sane
 
 SAMPLE_RATE_HZ = 16_000
 Waveform = npt.NDArray[np.float32]

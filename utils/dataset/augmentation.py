@@ -15,13 +15,13 @@ from fractions import Fraction
 import numpy as np
 
 from net.augmentation import samples_at_speed
-from utils.configuration import ExperimentConfig
-from utils.configuration_augmentation import NOISE_SNR_DB
+from utils.config.augmentation import NOISE_SNR_DB
+from utils.config.schema import ExperimentConfig
 from utils.data import DataError
-from utils.data.augmentation_files import find_augmentation
-from utils.data.recordings import SHORTEST_SECONDS
+from utils.data.recordings.augmentation_files import find_augmentation
+from utils.data.recordings.survey import SHORTEST_SECONDS
 from utils.data.wav import SAMPLE_RATE_HZ, Crop, Waveform, read_waveform
-from utils.dataset.random_draws import effect_generator
+from utils.seeding import effect_generator
 
 SHORTEST = round(SHORTEST_SECONDS * SAMPLE_RATE_HZ)
 ONSET = 0.1

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from utils.dataset.random_draws import order_generator
+from utils.seeding import order_generator
 
 Rows = npt.NDArray[np.int64]
 """Positions in a split's table."""
@@ -31,7 +31,8 @@ def count_steps(utterances: int, effective_batch: int, ranks: int = 1) -> int:
     steps = count_steps_before_joining(utterances, effective_batch, ranks)
     # Steps differ by at most one in size, so one of a single utterance is the last of an epoch that is cut into twos:
     # joined to the step before, it leaves none of which the class weights cancel and the covariance is 0. Whoever asks
-    # for steps of one utterance gets them; `experiment_runner.step_rows` refuses the losses that they cannot serve.
+    # for steps of one utterance gets them; `experiment_runner.data.step_rows` refuses the losses that they cannot
+    # serve.
     return steps - (effective_batch > 1 and steps > 1 and utterances // steps == 1)
 
 

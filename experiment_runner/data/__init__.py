@@ -1,0 +1,1 @@
+"""Which rows and classes an experiment trains and evaluates on."""

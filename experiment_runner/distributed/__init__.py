@@ -1,0 +1,1 @@
+"""One process or many, with the same operations."""

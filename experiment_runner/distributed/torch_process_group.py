@@ -1,0 +1,263 @@
+"""Several processes that train one model together: what they tell each other, through torch.distributed.
+
+Tensors of a GPU travel by NCCL. Everything else (decisions, errors, numbers of rows) travels by gloo between the hosts,
+so that no process waits for its device to say something.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import socket
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+
+from experiment_runner.distributed.process_group import Found, Processes, ProcessesError
+
+LONGEST_WAIT = timedelta(hours=1)
+"""For processes that are busy with something else; those that ended are noticed at once."""
+BUCKET_ELEMENTS = 1 << 25
+"""Gradients are summed in buckets of about so many numbers (128 MiB)."""
+
+
+FAILURES = "failures"
+"""Key of the store under which processes that lost step count themselves."""
+
+
+class ProcessGroup(Processes):
+    """The processes that one `torchrun`, or one on each machine, has started; made once, in each of them.
+
+    Raises:
+        ProcessesError: Where they do not find each other.
+    """
+
+    def __init__(self) -> None:
+        self.local_rank, self.local_ranks = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        self._agreed: BaseException | None = None
+        self._remark = ""
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        try:
+            self._store, self.rank, self.ranks = next(rendezvous("env://", timeout=LONGEST_WAIT))
+            dist.init_process_group(
+                backend, store=self._store, rank=self.rank, world_size=self.ranks, timeout=LONGEST_WAIT
+            )
+        except RuntimeError as error:
+            raise ProcessesError(
+                f"the processes do not find each other: {error}; docs/parallel.md says how to name the network card"
+            ) from error
+
+    def __exit__(self, *raised: object) -> None:
+        """Leave the others, once all are done: `torchrun` ends those that still run when one has failed."""
+        if raised == (None, None, None):
+            self._sum_on_host([0])
+            dist.destroy_process_group()
+
+    @contextmanager
+    def agreement(self) -> Iterator[None]:
+        """Raise, in every process, what the context raised in any; no process may wait for another inside it."""
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            if error is self._agreed:
+                raise
+            failure = error
+        if any(self._sum_on_host([failure is not None])):
+            raise self._agree_on(failure)
+
+    def _agree_on(self, own: Exception | None) -> Exception:
+        """Return the error of the first process that has one."""
+        reports = self._gather_objects(None if own is None else _report(own))
+        rank, report = next((rank, report) for rank, report in enumerate(reports) if report is not None)
+        sent, host, trace = report
+        error: Exception = own if rank == self.rank and own is not None else sent
+        if error is sent:
+            error.__cause__ = ProcessesError(f"in process {rank} on {host}:\n{trace}")
+        self._agreed, self._remark = error, f" (in process {rank} on {host})" if rank else ""
+        return error
+
+    def from_main(self, action: Callable[[], Found]) -> Found:
+        """Do something in the main process alone; every process gets what it returned or raised."""
+        found: list[Found | None] = [None]
+        with self.agreement():
+            if self.is_main:
+                found = [action()]
+        with _joint_work():
+            dist.broadcast_object_list(found, src=0, device=torch.device("cpu"))
+        return found[0]  # type: ignore[return-value] # no longer the placeholder
+
+    def check_alike(self, describe: Callable[[], Mapping[str, object]]) -> None:
+        """Make sure that every process works on the same things.
+
+        Raises:
+            ProcessesError: Names the things that differ.
+        """
+        own: Mapping[str, object] = {}
+        with self.agreement():
+            own = describe()
+        reports = self._gather_objects((socket.gethostname(), own))
+        first = reports[0][1]
+        with self.agreement():
+            for rank, (host, things) in enumerate(reports):
+                differing = [name for name in first if things[name] != first[name]]
+                if differing:
+                    raise ProcessesError(
+                        f"process {rank} on {host} differs from process 0 in: {', '.join(differing)}; all machines "
+                        "need the same files, packages, program and kind of device"
+                    )
+
+    def gather(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], slice]:
+        """Join the rows of all processes, in the order of their ranks, as rows of bytes in one message."""
+        own = torch.cat([_as_bytes(tensor.detach()) for tensor in tensors], dim=1)
+        counts = self._sum_on_host([len(own) if rank == self.rank else 0 for rank in range(self.ranks)])
+        padded = own.new_zeros(max(counts), own.shape[1])
+        padded[: len(own)] = own
+        received = [torch.empty_like(padded) for _ in counts]
+        with _joint_work():
+            dist.all_gather(received, padded)
+        rows = torch.cat([part[:count] for part, count in zip(received, counts, strict=True)])
+        columns = torch.split(rows, [_row_bytes(tensor) for tensor in tensors], dim=1)
+        start = sum(counts[: self.rank])
+        joined = [
+            column.clone().flatten().view(tensor.dtype).reshape(len(rows), *tensor.shape[1:])
+            for column, tensor in zip(columns, tensors, strict=True)
+        ]
+        return joined, slice(start, start + len(own))
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Replace float32 tensors without a graph, in place, by their sums over the processes.
+
+        One bucket is copied while another is on its way.
+        """
+        on_the_way: deque[tuple[list[Tensor], Tensor, dist.Work]] = deque()
+        for bucket in _buckets(tensors):
+            flat = torch.cat([tensor.flatten() for tensor in bucket])
+            with _joint_work():
+                on_the_way.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
+            if len(on_the_way) > 1:
+                _take_over(*on_the_way.popleft())
+        while on_the_way:
+            _take_over(*on_the_way.popleft())
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace gradients, in place, by their sums over the processes.
+
+        Those of a layer that some processes have skipped count as zeros there; those that no process has stay None.
+        """
+        every = list(parameters)
+        used = self._sum_on_host([parameter.grad is not None for parameter in every])
+        gradients = []
+        for parameter, users in zip(every, used, strict=True):
+            if users and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if parameter.grad is not None:
+                gradients.append(parameter.grad)
+        self.sum(gradients)
+
+    def end(self, error: BaseException, status: int, tell: Callable[[str], None]) -> int:
+        """Tell, in one process, why something failed; does not return where the processes have lost step.
+
+        Processes that wait for one that failed cannot be told, so it ends at once, and `torchrun` ends them.
+        """
+        if error is self._agreed:
+            self._agreed = None  # it holds on to what the failed experiment had in memory
+            if self.is_main:
+                tell(self._remark)
+            return status
+        if self._is_first_to_fail():
+            tell(
+                f" (in process {self.rank} on {socket.gethostname()}, in the middle of joint work: all processes end "
+                "here, without the rest of the list; the same command keeps what is finished)"
+            )
+        return self.leave(status)  # an orderly end would wait for the others
+
+    def leave(self, status: int) -> int:
+        """End the process: taking torch.distributed's threads down was seen to abort one that had done its work."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    def _is_first_to_fail(self) -> bool:
+        """Ask the store, which answers whatever the other processes do; who keeps it has failed if it does not."""
+        try:
+            return bool(self._store.add(FAILURES, 1) == 1)
+        except RuntimeError:
+            return False
+
+    def _sum_on_host(self, numbers: Sequence[int]) -> list[int]:
+        summed = torch.tensor(numbers, dtype=torch.int64)
+        with _joint_work():
+            dist.all_reduce(summed)
+        found: list[int] = summed.tolist()
+        return found
+
+    def _gather_objects(self, value: object) -> list:  # type: ignore[type-arg] # of whatever all processes give
+        found: list[object] = [None] * self.ranks
+        with _joint_work():
+            dist.all_gather_object(found, value)
+        return found
+
+
+@contextmanager
+def _joint_work() -> Iterator[None]:
+    """Say in a sentence what gloo and NCCL raise where another process is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ProcessesError(
+            "another process has ended without a word, perhaps killed because the memory was full, or its machine "
+            "cannot be reached any more; start the command again"
+        ) from error
+
+
+def _take_over(bucket: list[Tensor], flat: Tensor, work: dist.Work) -> None:
+    with _joint_work():
+        work.wait()
+    parts = torch.split(flat, [tensor.numel() for tensor in bucket])
+    torch._foreach_copy_(bucket, [part.view_as(tensor) for part, tensor in zip(parts, bucket, strict=True)])
+
+
+def _report(error: Exception) -> tuple[Exception, str, str]:
+    """Return an error as it can be sent, the host's name and the traceback."""
+    trace = "".join(traceback.format_exception(error))
+    kind, plain = type(error), RuntimeError(f"{type(error).__name__}: {error}")
+    try:
+        json.dumps([error.args, vars(error)])  # made of texts and numbers alone
+        is_found = getattr(sys.modules[kind.__module__], kind.__qualname__, None) is kind
+        sent = copy.copy(error) if is_found else plain
+    except Exception:  # noqa: BLE001 - whatever an unknown class does when it is copied
+        sent = plain
+    return sent, socket.gethostname(), trace
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Cut a list, in its order, where about `BUCKET_ELEMENTS` numbers are full."""
+    bucket: list[Tensor] = []
+    elements = 0
+    for tensor in tensors:
+        if bucket and elements + tensor.numel() > BUCKET_ELEMENTS:
+            yield bucket
+            bucket, elements = [], 0
+        bucket.append(tensor)
+        elements += tensor.numel()
+    if bucket:
+        yield bucket
+
+
+def _row_bytes(tensor: Tensor) -> int:
+    return tensor[0].numel() * tensor.element_size()
+
+
+def _as_bytes(tensor: Tensor) -> Tensor:
+    """Return (rows, …) as (rows, bytes)."""
+    return tensor.reshape(len(tensor), -1).contiguous().view(torch.uint8)

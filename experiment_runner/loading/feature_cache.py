@@ -1,0 +1,351 @@
+"""The frozen part of an upstream, computed once: which outputs are kept on the disk, and the pass that computes them.
+
+What training never changes need not be computed in every epoch, nor by every seed and experiment that share it. Kept
+are the outputs of utterances that are always read whole: development, and training utterances that are never cropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import soundfile
+import torch
+from torch import Tensor
+
+from dataset_module.ser_dataset import SERDataset
+from experiment_runner.loading.batch_loader import begin_pass, decoded, make_loader
+from experiment_runner.models.model_config import ModelDescription
+from experiment_runner.run import Run
+from experiment_runner.runtime.interruption import Interrupted
+from experiment_runner.runtime.program_version import package_version
+from net.inputs import Waveforms
+from net.upstream import Upstream
+from utils.data.recordings.file_identity import Identities, identify
+from utils.data.wav import SAMPLE_RATE_HZ
+from utils.dataset.collation import Batch
+from utils.dataset.feature_store import FrameStore, StoreError, kept_bytes, make_room, open_store, store_folder
+from utils.dataset.normalisation import Normalisation
+from utils.dataset.sampling import EVALUATION, BatchItems, evaluation_batches
+from utils.io.syntax_hash import PROGRAM, hash_sources, sources_of
+
+VERSION = 1
+GIB = 1 << 30
+FRAMES_BEGIN_AT = ("dataset_module.ser_dataset", "net.upstream", "utils.hub.upstreams")
+"""What decodes, normalises and encodes: what other code has computed than they and their imports is computed again."""
+SHAPES_NO_FRAME = (
+    "net.augmentation",
+    "net.loss_modules",
+    "utils.commands",
+    "utils.config.wording",
+    "utils.data",
+    "utils.dataset.augmentation",
+    "utils.data.labels.vote_shares",
+    "utils.io.files",
+    "utils.hub.git_source",
+    "utils.hub.repositories",
+    "utils.hub.model_files",
+)
+"""Imported by those for labels, for augmented utterances, of which nothing is kept, or for where upstreams lie."""
+LIBRARIES = ("torch", "transformers", "soxr", "numpy")
+MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True)
+class KeptPart:
+    """Kept frames of a run's utterances.
+
+    Attributes:
+        store: Where they lie.
+        places: `first`, `samples` and `frames` of every training and of every development utterance, in the order of
+            its table; -1 where it is not kept.
+        width: Numbers a frame.
+        dtype: Of these.
+    """
+
+    store: FrameStore
+    places: tuple[pd.DataFrame, pd.DataFrame]
+    width: int
+    dtype: torch.dtype
+
+
+def keep_frozen_part(run: Run, upstream: Upstream, description: ModelDescription) -> KeptPart | None:
+    """Find the frames of the frozen part, compute those that are missing, and say so; None where they are not kept.
+
+    Raises:
+        DataError: Where a recording cannot be used.
+    """
+    try:
+        return _Keeper(run, upstream, description).keep()
+    except NotKeptError as error:
+        reason = str(error)
+    except StoreError as error:
+        reason = f"it cannot be kept: {error}"
+    if run.config.freeze != "none" or run.config.cache_gib != "auto":
+        run.screen.line(f"frozen part: computed in every epoch, because {reason}")
+    return None
+
+
+class NotKeptError(Exception):
+    """The frozen part is not worth the space, or there is none; the text says why."""
+
+
+class _Keeper:
+    """Finds, computes and keeps the frames of one run's frozen part."""
+
+    def __init__(self, run: Run, upstream: Upstream, description: ModelDescription) -> None:
+        _check_it_is_wanted(run, upstream)
+        self.run, self.upstream, self.description = run, upstream, description
+        self.screen = run.screen
+        self.dtype = frozen_dtype(run, upstream)
+        self.row_bytes = upstream.frozen_width * self.dtype.itemsize
+        train = run.data.train
+        self.is_whole = (train["seconds"] <= run.config.max_seconds).to_numpy()  # others are cropped in every epoch
+        self.wanted = pd.concat([train[self.is_whole], run.data.development]).reset_index(drop=True)
+
+    def keep(self) -> KeptPart:
+        """Return kept frames, computed where they are missing."""
+        if self.run.config.cache_gib == "auto":
+            _check_it_pays(self.run.device, self._bytes_of(self.wanted))
+        key = store_key(self.run, self.upstream, self.description.normalisation)
+        recordings = identify(self.wanted["path"])
+
+        def wait() -> None:
+            self.screen.line("frozen part: another process is computing it; this one waits for it")
+
+        with open_store(key, self.row_bytes, wait) as store:
+            self._drop_damaged(store, recordings)
+            self._make_room(store, key, recordings)
+            is_missing = self._missing(store, recordings)
+            if is_missing.any():
+                self._fill(store, recordings, is_missing)
+        places = store.find(recordings)
+        self._say_kept(store, places, int(is_missing.sum()))
+        training = int(self.is_whole.sum())
+        in_train = pd.DataFrame(-1, index=range(len(self.is_whole)), columns=places.columns)
+        in_train[self.is_whole] = places[:training].to_numpy()
+        kept = (in_train, places[training:].reset_index(drop=True))
+        return KeptPart(store, kept, self.upstream.frozen_width, self.dtype)
+
+    def _missing(self, store: FrameStore, recordings: Identities) -> npt.NDArray[np.bool_]:
+        return (store.find(recordings)["first"] < 0).to_numpy()
+
+    def _bytes_of(self, table: pd.DataFrame) -> int:
+        """Return what the frames of utterances take, from what their headers say of their lengths."""
+        samples = np.rint(table["seconds"].to_numpy(np.float64) * SAMPLE_RATE_HZ).astype(int)
+        return sum(self.upstream.frame_counts(samples.tolist())) * self.row_bytes if len(samples) else 0
+
+    def _drop_damaged(self, store: FrameStore, recordings: Identities) -> None:
+        """Read everything that is wanted and kept, which also brings it into memory, and throw away what is damaged."""
+        found = int((~self._missing(store, recordings)).sum())
+        with self.screen.count(found, "kept outputs of the frozen part checked") as advance:
+            is_sound = store.check(recordings, advance)
+        if not is_sound:
+            store.renew()
+        if store.was_damaged or not is_sound:
+            self.screen.warn(f"frozen part: {store.path} is damaged; it is computed again")
+
+    def _make_room(self, store: FrameStore, key: str, recordings: Identities) -> None:
+        """Make room for what is missing by removing what was used least recently.
+
+        Raises:
+            NotKeptError: Where there is not so much room.
+        """
+        limit, why = self._limit()
+        size = store.size + self._bytes_of(self.wanted[self._missing(store, recordings)])
+        alone = self._bytes_of(self.wanted)
+        if size > limit >= alone:
+            store.renew()
+            self.screen.line(f"frozen part: what is kept of other corpora is removed to make room ({why})")
+            size = alone
+        removed = make_room(size, limit, key)
+        for name, freed in removed or ():
+            self.screen.line(
+                f"frozen part: {name} ({_size(freed)}), unused for longest, is removed to make room ({why})"
+            )
+        if removed is None:
+            raise NotKeptError(f"its {_size(size)} are more than there is room for ({why}: {_size(limit)})")
+
+    def _limit(self) -> tuple[int, str]:
+        """Return the bytes that all kept frames may take together, and who says so."""
+        asked = self.run.config.cache_gib
+        if asked != "auto":
+            return int(asked * GIB), f"cache_gib = {asked:g}"
+        free = shutil.disk_usage(store_folder()).free + kept_bytes()
+        return free // 2, "half of the disk space that is free for it"
+
+    def _fill(self, store: FrameStore, recordings: Identities, is_missing: npt.NDArray[np.bool_]) -> None:
+        """Compute the frames of missing recordings and keep them; where the disk fails, nothing is left on it.
+
+        Batches are those of all recordings that are wanted, so that a filling which goes on after an interruption
+        rounds as one that was not interrupted.
+
+        Raises:
+            StoreError: Where the disk is full, say.
+        """
+        was_training = self.upstream.training
+        self.upstream.eval()
+        precision, device = self.run.precision, self.run.device
+        count = self.screen.count(int(is_missing.sum()), "utterances through the frozen part")
+        try:
+            with torch.inference_mode(), precision.autocast(device), count as advance:
+                for batch in self._batches(is_missing):
+                    self.run.interruption.check()
+                    assert isinstance(batch.inputs, Waveforms)
+                    frames = self.upstream.frozen_frames(batch.inputs.to(device)).cpu().contiguous()
+                    places = batch.rows.numpy()
+                    is_new = is_missing[places]
+                    counts = np.array(batch.inputs.counts)
+                    lengths = np.array(self.upstream.frame_counts(batch.inputs.counts))
+                    rows = frames.view(torch.uint8).numpy()
+                    rows = rows if is_new.all() else rows[np.repeat(is_new, lengths)]
+                    store.append(recordings[places[is_new]], counts[is_new].tolist(), lengths[is_new].tolist(), rows)
+                    advance(int(is_new.sum()))
+            store.commit()
+        except Interrupted:
+            store.commit()
+            raise
+        except StoreError:
+            with suppress(StoreError):
+                store.renew()
+            raise
+        finally:
+            self.upstream.train(was_training)
+
+    def _batches(self, is_missing: npt.NDArray[np.bool_]) -> Iterator[Batch]:
+        """Decode, as a development pass does, the batches of what is wanted that hold something missing."""
+        run, description = self.run, self.description
+        dataset = SERDataset(
+            self.wanted, description.labels, description.normalisation, run.config.max_seconds, run.seed
+        )
+        batches = evaluation_batches(self.wanted["seconds"].to_numpy(np.float64), run.eval_batch_seconds)
+        batches = [rows for rows in batches if is_missing[rows].any()]
+        loader = make_loader(dataset, BatchItems(batches, EVALUATION), run.workers, run.device)
+        return decoded(begin_pass(loader))
+
+    def _say_kept(self, store: FrameStore, places: pd.DataFrame, computed: int) -> None:
+        what = "the convolutions' output" if self.upstream.frozen_stage == "cnn" else "the upstream's output"
+        width = f"{self.upstream.frozen_width:,} x {str(self.dtype).removeprefix('torch.')} a frame"
+        size = _size(int(places["frames"].sum()) * self.row_bytes)
+        self.screen.line(
+            f"frozen part: {what} is kept for {self.is_whole.sum():,} of {len(self.is_whole):,} training and all "
+            f"development utterances, {size} ({width}) in {store.path}: {computed:,} computed now, "
+            f"{len(places) - computed:,} found there"
+        )
+
+
+def _check_it_is_wanted(run: Run, upstream: Upstream) -> None:
+    """Refuse to keep what is not frozen, not wanted, or not of use.
+
+    Raises:
+        NotKeptError: Says which.
+    """
+    if upstream.frozen_stage is None:
+        what = f"{run.config.upstream_model} cannot start behind its convolutions, as WavLM can"
+        raise NotKeptError("nothing is frozen" if run.config.freeze == "none" else what)
+    if run.config.augments_waveforms:
+        raise NotKeptError("training utterances are augmented anew in every epoch")
+    if run.config.cache_gib == 0:
+        raise NotKeptError("cache_gib = 0")
+    if run.config.cache_gib == "auto" and run.config.epoch < 2:
+        raise NotKeptError("one epoch needs nothing twice")
+
+
+def _check_it_pays(device: torch.device, wanted: int) -> None:
+    """Refuse frames that a GPU computes about as fast as a disk delivers them.
+
+    In half precision the convolutions' output takes 51 kB a second of audio; the frames of a `base` upstream take 154
+    kB, all of its layers 2 MB. A disk of 1 GB/s delivers them for 20,000, 6,500 and 500 seconds of audio a second, one
+    on a network for a tenth of that. An H100 computes the convolutions of 60,000 (256 s in 4.0 ms) and even trains a
+    `base` upstream on 5,000 (256 s in 48 ms, docs/performance.md). So frames must stay in the memory between epochs, of
+    which they may take half. A CPU core computes a `base` upstream on about five seconds of audio a second, which any
+    disk exceeds.
+
+    Raises:
+        NotKeptError: Where they would not stay in memory.
+    """
+    memory = _memory_bytes()
+    if device.type == "cuda" and wanted > memory // 2:
+        raise NotKeptError(
+            f"its {_size(wanted)} exceed half of the memory ({_size(memory)}) and a disk is no faster than the GPU; to "
+            f"keep it anyway set cache_gib = {-(-wanted // GIB)} or more"
+        )
+
+
+def _memory_bytes() -> int:
+    """Return the memory of the machine, or of the container where that is less."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError):  # the file says "max" where there is no limit
+        return min(machine, int(MEMORY_LIMIT.read_text(encoding="ascii")))
+    return machine
+
+
+def frozen_dtype(run: Run, upstream: Upstream) -> torch.dtype:
+    """Return the dtype in which training takes the frozen part's frames: nothing is rounded for being kept."""
+    return torch.float32 if upstream.frozen_stage == "upstream" else run.precision.dtype or torch.float32
+
+
+def store_key(run: Run, upstream: Upstream, normalisation: Normalisation) -> str:
+    """Return a hash of everything but the recordings that kept frames depend on, down to their rounding."""
+    config = upstream.encoder.config.to_dict()
+    if upstream.frozen_stage == "cnn":
+        relevant = [name for name in config if name.startswith(("conv_", "feat_extract"))]
+    else:  # in evaluation mode
+        relevant = [name for name in config if not any(word in name for word in ("drop", "mask", "path"))]
+    parts = {
+        "version": VERSION,
+        "programs": _programs(),
+        "device": _processor(run.device),
+        "precision": str(run.precision.dtype),
+        "stage": upstream.frozen_stage,
+        "width": upstream.frozen_width,
+        "normalisation": [normalisation.kind, normalisation.mean, normalisation.deviation],
+        "config": {name: config[name] for name in relevant},
+        "weights": _digest(upstream.frozen_parameters()),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:40]
+
+
+def frame_sources(program: Path = PROGRAM) -> list[Path]:
+    """Return the sources that frames are computed by: this file, that of its loader, and all that these decode with.
+
+    Args:
+        program: The folder of the program.
+    """
+    here = [program / "experiment_runner" / "loading" / name for name in ("feature_cache.py", "batch_loader.py")]
+    return sorted({*sources_of(FRAMES_BEGIN_AT, SHAPES_NO_FRAME, program), *here})
+
+
+@cache
+def _programs() -> list[str]:
+    versions = [f"{name} {package_version(name)}" for name in LIBRARIES]
+    return [hash_sources(frame_sources()), f"libsndfile {soundfile.__libsndfile_version__}", *versions]
+
+
+def _processor(device: torch.device) -> str:
+    """Return what decides how sums are rounded."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.2f} GiB" if count >= GIB / 10 else f"{count / (1 << 20):.2f} MiB"

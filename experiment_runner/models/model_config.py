@@ -1,0 +1,104 @@
+"""Everything needed to rebuild a model and its preprocessing: the `config.json` of a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dataset_module.ser_dataset import Labels
+from net.ser_model_wrapper import HeadShape, SERModelWrapper
+from net.spec_augment import SpecAugment
+from net.upstream import Upstream
+from utils.config.regularisation import Regularisation
+from utils.data.wav import SAMPLE_RATE_HZ
+from utils.dataset.normalisation import Normalisation
+from utils.hub.upstreams import build_encoder
+
+FORMAT_VERSION = 1
+NO_MASKING = SpecAugment(0.0, 1, 0.0, 1)
+UPSTREAM_SETTINGS = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop")
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A trained model without its weights.
+
+    Attributes:
+        model_type: As in the experiment list.
+        classes: Emotion classes in output order; empty where none were trained.
+        attributes: Attributes in output order; empty where none were trained.
+        attribute_scale: Lowest and highest value of the training corpus, which outputs 0 and 1 stand for.
+        class_counts: Training utterances of each class.
+        normalisation: Applied to every waveform.
+        layer_weighting: Whether frames are a weighted sum of all layers.
+        head_dropout: Dropout of the heads.
+        upstream: The encoder's transformers config.
+        sample_rate_hz: Of the waveforms.
+        genders: Genders in output order; empty where there is no gender head.
+    """
+
+    model_type: str
+    classes: tuple[str, ...]
+    attributes: tuple[str, ...]
+    attribute_scale: tuple[float, float]
+    class_counts: tuple[int, ...]
+    normalisation: Normalisation
+    layer_weighting: bool
+    head_dropout: float
+    upstream: dict[str, Any]
+    sample_rate_hz: int = SAMPLE_RATE_HZ
+    genders: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> Labels:
+        """What the model's outputs are called."""
+        return Labels(self.classes, self.attributes, self.attribute_scale, self.genders)
+
+    @property
+    def heads(self) -> HeadShape:
+        """Sizes of the model's heads."""
+        return HeadShape(len(self.classes), len(self.attributes), self.head_dropout, len(self.genders))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        return {"format_version": FORMAT_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> ModelDescription:
+        """Rebuild a description.
+
+        Raises:
+            ValueError: Where the document has another format version.
+        """
+        values = {"genders": (), **document}  # checkpoints written before gender heads existed have none
+        version = values.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise ValueError(f"format_version is {version}, this program reads {FORMAT_VERSION}; use another release")
+        if values["sample_rate_hz"] != SAMPLE_RATE_HZ:
+            raise ValueError(f"sample_rate_hz is {values['sample_rate_hz']}, this program reads {SAMPLE_RATE_HZ}")
+        for key in ("classes", "attributes", "attribute_scale", "class_counts", "genders"):
+            values[key] = tuple(values[key])
+        values["normalisation"] = Normalisation(**values["normalisation"])
+        return cls(**values)
+
+    def rebuild(self) -> SERModelWrapper:
+        """Return the model with random weights, for a checkpoint's weights to be loaded into."""
+        upstream = Upstream(build_encoder(self.upstream), NO_MASKING, self.layer_weighting, freeze="none")
+        return SERModelWrapper(upstream, self.heads)
+
+
+def without_place(upstream: dict[str, Any]) -> dict[str, Any]:
+    """Return a transformers config without the folder that it was loaded from, which is nobody else's affair."""
+    return {name: value for name, value in upstream.items() if name != "_name_or_path"}
+
+
+def upstream_settings(numbers: Regularisation) -> dict[str, float]:
+    """Return the dropouts and layerdrop of a transformers config."""
+    return {name: getattr(numbers, name) for name in UPSTREAM_SETTINGS}
+
+
+def spec_augment(numbers: Regularisation) -> SpecAugment:
+    """Return an experiment's SpecAugment."""
+    return SpecAugment(
+        numbers.mask_time_prob, numbers.mask_time_length, numbers.mask_feature_prob, numbers.mask_feature_length
+    )

@@ -1,0 +1,1 @@
+"""Recordings in, tables out: what a trained model says of any recordings."""

@@ -1,0 +1,113 @@
+"""Predictions for people and programs: a table on the screen, a file, and pictures of courses."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain, count
+from pathlib import Path
+
+import pandas as pd
+
+from experiment_runner.models.ser_model import SERModel
+from experiment_runner.results.prediction_columns import END, MODEL_WARNING, START, as_clock, attributes_of, classes_of
+from experiment_runner.runtime.console import Screen
+from utils.data.recordings.file_names import list_problems
+from utils.io.files import write_whole
+from utils.word_forms import counted
+
+STANDARD_OUTPUT = "-"
+FORMATS = (".csv", ".jsonl")
+PROBLEMS = ".problems.csv"
+"""Ends the name of the file beside the output that says what was not predicted, and why."""
+MOST_ROWS = 40
+"""That are shown on the screen."""
+
+
+def keep(table: pd.DataFrame, output: str | None, screen: Screen, cautions: Sequence[str] = ()) -> None:
+    """Write predictions where the command line says, else show them.
+
+    Args:
+        table: The predictions.
+        output: Of the command line.
+        screen: Where they are shown.
+        cautions: What must be known of the model; written into every row, since files are read without the screen.
+    """
+    if cautions:
+        table = table.assign(**{MODEL_WARNING: " ".join(cautions)})
+    if output is None:
+        show(table, screen)
+    elif output == STANDARD_OUTPUT:
+        sys.stdout.write(table.to_csv(index=False))
+    else:
+        path = Path(output)
+        is_csv = path.suffix == ".csv"
+        lines = "" if is_csv else table.to_json(orient="records", lines=True, double_precision=15)
+        write_whole(path, table.to_csv(index=False) if is_csv else lines or "")
+        screen.line(f"{path}: {counted(len(table), 'row')} of {counted(table['file'].nunique(), 'recording')}")
+
+
+def tell_problems(problems: Mapping[str, str], asked: int, output: str | None, screen: Screen) -> None:
+    """Say which recordings were not predicted, and why: all on the screen, or the first ones and all in a file.
+
+    Args:
+        problems: By path.
+        asked: Recordings that were asked for.
+        output: Of the command line; the file lies beside it.
+        screen: Where they are told.
+    """
+    number = f"{len(problems):,} of {asked:,} recordings were not predicted"
+    if output is None or output == STANDARD_OUTPUT:
+        if problems:
+            screen.error(f"{number}: {list_problems(problems.items(), len(problems))}")
+        return
+    path = Path(output).with_suffix(PROBLEMS)
+    path.unlink(missing_ok=True)
+    if problems:
+        table = pd.DataFrame({"file": list(problems), "problem": list(problems.values())})
+        write_whole(path, table.to_csv(index=False).encode(errors="backslashreplace"))
+        screen.error(f"{number}: {list_problems(problems.items())} ({path} names all)")
+
+
+def show(table: pd.DataFrame, screen: Screen) -> None:
+    """Show what is predicted of each recording or segment, as people read it."""
+    if table.empty:
+        return
+    shown = table.head(MOST_ROWS)
+    cells = {"file": list(shown["file"])}
+    if START in shown:
+        cells["from"], cells["to"] = (list(map(as_clock, shown[name])) for name in (START, END))
+    if "prediction" in shown:
+        highest = shown[[f"prob_{name}" for name in classes_of(shown)]].max(axis=1)
+        cells["emotion"] = list(shown["prediction"])
+        cells["probability"] = [f"{value:.2f}" for value in highest]
+    for name in attributes_of(shown):
+        cells[name] = [f"{value:.2f}" for value in shown[f"pred_{name}"]]
+    if "gender_prediction" in shown:
+        cells["gender"] = list(shown["gender_prediction"])
+    more = len(table) - len(shown)
+    notes = [f"{counted(more, 'more row')}; --output FILE.csv writes all of them"] if more else []
+    keys = 3 if START in shown else 1
+    screen.table("", list(cells), zip(*cells.values(), strict=True), range(1, len(cells)), notes, keys=keys)
+
+
+def draw(table: pd.DataFrame, model: SERModel, folder: Path, screen: Screen) -> None:
+    """Draw the course of each recording."""
+    from experiment_runner.reporting.course_figure import course_picture
+    from experiment_runner.reporting.figure_style import save_picture
+    from experiment_runner.runtime.fonts import font_note
+
+    taken: set[str] = set()
+    of_one_name = Counter(Path(str(name)).name for name in table["file"].unique())
+    for name, course in table.groupby("file", sort=False):
+        stem = Path(str(name)).stem
+        free = next(stem + end for end in chain([""], map("-{}".format, count(2))) if stem + end not in taken)
+        taken.add(free)
+        short = Path(str(name)).name
+        title = short if of_one_name[short] == 1 else str(name)
+        save_picture(course_picture(course, model.description.attribute_scale, title), folder / f"{free}.png")
+    screen.line(f"{folder}: {counted(len(taken), 'picture')}")
+    note = font_note([*map(str, of_one_name), *classes_of(table)])
+    if note:
+        screen.warn(note)

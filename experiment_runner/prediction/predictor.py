@@ -1,0 +1,282 @@
+"""What a trained model says of any recordings, whole or as a course over time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from experiment_runner.models.ser_model import SERModel
+from experiment_runner.results.prediction_columns import END, START
+from experiment_runner.results.predictions import predicted_columns
+from experiment_runner.runtime.device import exact_float32
+from experiment_runner.training.optimisation import Precision, choose_precision
+from net.inputs import Waveforms
+from net.ser import Outputs
+from utils.data import DataError
+from utils.data.recordings.excerpts import LONGEST_SECONDS, Excerpt, Windows, read_windows
+from utils.data.recordings.file_names import list_problems
+from utils.data.recordings.leaks import SILENT_PEAK
+from utils.data.recordings.signal_checks import FAINT_DB, Cancellation
+from utils.data.recordings.survey import THREADS, examine
+from utils.data.wav import SAMPLE_RATE_HZ, read_waveform
+from utils.word_forms import counted, some
+
+BATCH_SECONDS = {"cpu": 60.0, "cuda": 640.0}
+"""Of audio in a forward pass."""
+AHEAD = 8
+"""Recordings that are decoded while others are predicted."""
+Columns = dict[str, list[object]]
+"""Plain lists: arrays that are kept between batches would scatter the heap."""
+
+
+class Usable(NamedTuple):
+    """Recordings by what their headers say.
+
+    Attributes:
+        seconds: Of those that can be predicted, by path, in the order asked for.
+        problems: Why the others cannot, by path.
+    """
+
+    seconds: Mapping[str, float]
+    problems: Mapping[str, str]
+
+
+class _Piece(NamedTuple):
+    """An excerpt, and the recording it is of."""
+
+    path: str
+    excerpt: Excerpt
+
+
+def predict(
+    model: SERModel, paths: Iterable[str | Path], windows: Windows | None = None, amp: str = "off"
+) -> pd.DataFrame:
+    """Return what a model says of recordings, in their order, also where one is asked for twice.
+
+    Args:
+        model: The model.
+        paths: Recordings of any format that libsndfile reads, any rate and any number of channels.
+        windows: Excerpts that are predicted one by one; the whole recording where None.
+        amp: As the key of the same name; `off` computes in fp32 on every device.
+
+    Returns:
+        `file` (the path as given), with windows `start_seconds` and `end_seconds`, then as in `predictions/*.csv`:
+        `prediction` and `prob_<class>`, `pred_<attribute>` on its scale, `gender_prediction`.
+
+    Raises:
+        DataError: Names the recordings that cannot be used.
+        ValueError: Where the device has no such precision.
+    """
+    names = list(map(str, paths))
+    usable = look_at(names, windows)
+    _refuse(usable.problems)
+    predictions = Predictions(model, windows, choose_precision(amp, model.device))
+    predictions.add(list(usable.seconds))
+    _refuse(predictions.problems)
+    return pd.DataFrame({"file": names}).merge(predictions.table, on="file")
+
+
+def _refuse(problems: Mapping[str, str]) -> None:
+    if problems:
+        raise DataError(f"{counted(len(problems), 'recording')} cannot be predicted: {list_problems(problems.items())}")
+
+
+def warn_of_silence(silent: Sequence[str]) -> str:
+    """Say which recordings hold silence alone, of which a model says something nevertheless; empty where none does."""
+    if not silent:
+        return ""
+    are, them = counted(len(silent), "recording is", "recordings are"), "it" if len(silent) == 1 else "them"
+    return f"{are} silent: what is predicted of {them} says nothing, for nothing is louder than -60 dB: {some(silent)}"
+
+
+def look_at(paths: Iterable[str | Path], windows: Windows | None) -> Usable:
+    """Read the headers of recordings, each once."""
+    asked = dict.fromkeys(map(str, paths))
+    names = [name for name in asked if _is_utf8(name)]
+    problems = {name: "has a name that is no UTF-8; rename it" for name in asked if not _is_utf8(name)}
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(partial(examine, is_deep=False), names))
+    seconds: dict[str, float] = {}
+    for name, examined in zip(names, found, strict=True):
+        if examined.problem is not None:
+            problems[name] = examined.problem.text
+            continue
+        assert examined.header is not None
+        seconds[name] = examined.header.frames / examined.header.rate_hz
+        if windows is None and seconds[name] > LONGEST_SECONDS:
+            problems[name] = (
+                f"is {seconds.pop(name) / 60:.0f} minutes long, more than one prediction can say; "
+                "--segment-seconds 3 gives its course over time"
+            )
+    return Usable(seconds, problems)
+
+
+def _is_utf8(name: str) -> bool:
+    """Return whether a name can be written into a table; those of other systems may not be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@dataclass
+class Predictions:
+    """What has been predicted so far, also where that was interrupted.
+
+    Attributes:
+        model: The model.
+        windows: See `predict`.
+        precision: Of the forward passes.
+        problems: Of recordings of which there are no rows, by path.
+        faint: What mixing the channels loses, in dB, of recordings that it loses much of, by path.
+    """
+
+    model: SERModel
+    windows: Windows | None
+    precision: Precision
+    problems: dict[str, str] = field(default_factory=dict)
+    _extremes: dict[str, tuple[float, float]] = field(default_factory=dict)
+    faint: dict[str, float] = field(default_factory=dict)
+    _parts: list[Columns] = field(default_factory=list)
+
+    def add(self, paths: Sequence[str], advance: Callable[[float], None] = lambda _: None) -> None:
+        """Predict recordings whose headers are in order.
+
+        Args:
+            paths: The recordings.
+            advance: Told how many more seconds of audio are done.
+        """
+        for seconds in self.steps(paths):
+            advance(seconds)
+
+    def steps(self, paths: Sequence[str]) -> Iterator[float]:
+        """Predict recordings batch by batch, as somebody asks for the next, and yield the seconds of audio in each."""
+        windows, most_seconds = self.windows, BATCH_SECONDS[self.model.device.type]
+        for batch in _batches(self._watched(_pieces(paths, windows, self.problems, self.faint)), most_seconds):
+            self._add(batch)
+            yield sum(piece.excerpt.seconds if windows is None else windows.hop_seconds for piece in batch)
+
+    def _watched(self, pieces: Iterable[_Piece]) -> Iterator[_Piece]:
+        """Remember the lowest and the highest sample of each recording."""
+        for piece in pieces:
+            low, high = self._extremes.get(piece.path, (np.inf, -np.inf))
+            samples = piece.excerpt.samples
+            self._extremes[piece.path] = min(low, float(samples.min())), max(high, float(samples.max()))
+            yield piece
+
+    @property
+    def silent(self) -> list[str]:
+        """The recordings predicted so far that hold silence alone, as an audit judges it."""
+        swings = {path: (high - low) / 2 for path, (low, high) in self._extremes.items() if path not in self.problems}
+        return [path for path, swing in swings.items() if swing < SILENT_PEAK]
+
+    def _add(self, batch: Sequence[_Piece]) -> None:
+        """Predict a batch; one that does not fit into the memory of a GPU in halves."""
+        try:
+            self._parts.append(_predict_batch(self.model, batch, self.windows, self.precision))
+            return
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            self.problems[batch[0].path] = "does not fit into the GPU's memory; predict it with --device cpu"
+            return
+        for part in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+            self._add(part)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """What `predict` returns, each recording once."""
+        parts = self._parts or [_as_columns(self.model, [], _no_outputs(self.model), self.windows)]
+        table = pd.DataFrame({name: list(chain.from_iterable(part[name] for part in parts)) for name in parts[0]})
+        is_whole = np.array([path not in self.problems for path in table["file"]], dtype=bool)
+        return table[is_whole].reset_index(drop=True)
+
+
+def _pieces(
+    paths: Sequence[str], windows: Windows | None, problems: dict[str, str], faint: dict[str, float]
+) -> Iterator[_Piece]:
+    """Read recordings one after the other; enter unusable ones into `problems`, those to warn of into `faint`."""
+    mixes = [Cancellation() for _ in paths]
+    read = (
+        _read_ahead(paths, mixes)
+        if windows is None
+        else (read_windows(path, windows, mix) for path, mix in zip(paths, mixes, strict=True))
+    )
+    for path, mix, excerpts in zip(paths, mixes, read, strict=True):
+        try:
+            for excerpt in excerpts:
+                yield _Piece(path, excerpt)
+            if mix.decibels >= FAINT_DB:
+                faint[path] = mix.decibels
+        except DataError as error:
+            problems[path] = str(error).removeprefix(f"{path} ")
+
+
+def _read_ahead(paths: Iterable[str], mixes: Iterable[Cancellation]) -> Iterator[Iterator[Excerpt]]:
+    """Read whole recordings, a few of them while others are predicted."""
+    with ThreadPoolExecutor(AHEAD) as pool:
+        pending: deque[Future[Excerpt]] = deque()
+        for path, mix in zip(paths, mixes, strict=True):
+            pending.append(pool.submit(_read_whole, path, mix))
+            if len(pending) > AHEAD:
+                yield _result(pending.popleft())
+        while pending:
+            yield _result(pending.popleft())
+
+
+def _read_whole(path: str, mix: Cancellation) -> Excerpt:
+    samples = read_waveform(path, cancellation=mix)
+    return Excerpt(0.0, len(samples) / SAMPLE_RATE_HZ, samples)
+
+
+def _result(future: Future[Excerpt]) -> Iterator[Excerpt]:
+    yield future.result()
+
+
+def _batches(pieces: Iterable[_Piece], most_seconds: float) -> Iterator[list[_Piece]]:
+    """Part excerpts into batches of at most so many seconds, or of one."""
+    batch: list[_Piece] = []
+    total = 0.0
+    for piece in pieces:
+        if batch and total + piece.excerpt.seconds > most_seconds:
+            yield batch
+            batch, total = [], 0.0
+        batch.append(piece)
+        total += piece.excerpt.seconds
+    if batch:
+        yield batch
+
+
+def _predict_batch(model: SERModel, batch: Sequence[_Piece], windows: Windows | None, precision: Precision) -> Columns:
+    samples = [model.description.normalisation(piece.excerpt.samples) for piece in batch]
+    inputs = Waveforms(torch.from_numpy(np.concatenate(samples)), tuple(map(len, samples))).to(model.device)
+    with torch.inference_mode(), precision.autocast(model.device), exact_float32():
+        outputs = model.network(inputs)
+    return _as_columns(model, batch, outputs, windows)
+
+
+def _as_columns(model: SERModel, batch: Sequence[_Piece], outputs: Outputs, windows: Windows | None) -> Columns:
+    columns: Columns = {"file": [piece.path for piece in batch]}
+    if windows is not None:
+        columns[START] = [piece.excerpt.start for piece in batch]
+        columns[END] = [piece.excerpt.end for piece in batch]
+    predicted = predicted_columns(outputs, model.description.labels)
+    return columns | {name: values.tolist() for name, values in predicted.items()}
+
+
+def _no_outputs(model: SERModel) -> Outputs:
+    """Return the outputs for no recording."""
+    heads = model.description.heads
+    sizes = (heads.classes, heads.attributes, heads.genders)
+    return Outputs(torch.empty(0, 0), *(torch.empty(0, size) if size else None for size in sizes))

@@ -1,0 +1,1 @@
+"""What leaves the machine: runs on the hub, and their model cards."""

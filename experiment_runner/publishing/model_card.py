@@ -1,0 +1,197 @@
+"""The card of a trained model on the Hugging Face hub, from its run's folder alone.
+
+Nothing in it tells of the machine or names a recording: no path, host, user or file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # public, but not in its __all__
+
+from experiment_runner.evaluate import FIGURES
+from experiment_runner.publishing.model_card_facts import data_rows, describe_upstream, outputs, training_rows
+from experiment_runner.publishing.model_card_snippet import complete_snippet
+from experiment_runner.reporting.pages import render_markdown
+from experiment_runner.reporting.report import CAPTIONS, OWN_SPLIT, PICTURES, StoredRun, cautions, read_run
+from experiment_runner.results.row_counts import IN_TEMPLATES, note_fewer
+from experiment_runner.storage.run_folder import RunError
+from experiment_runner.storage.stored_experiment import known_corpus
+from utils.commands import evaluation_command
+from utils.hub.git_source import is_git_url
+from utils.io.files import MOST_JSON_BYTES, read_text
+from utils.io.secrets import Redaction
+from utils.metrics import Figures
+
+TEMPLATE = "publishing/model_card.md.jinja"
+LIBRARY = "200ai"
+TASK = "audio-classification"
+METRICS = {
+    "macro_f1": ("f1", {"average": "macro"}),
+    "uar": ("recall", {"average": "macro"}),
+    "accuracy": ("accuracy", None),
+    "ccc_arousal": ("ccc", None),
+    "ccc_valence": ("ccc", None),
+    "ccc_dominance": ("ccc", None),
+}
+"""Figures of the metadata: the hub's name of the metric, and its arguments."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A model card.
+
+    Attributes:
+        text: Metadata in YAML and the text in Markdown: `README.md` of the repository.
+        pictures: What the text shows: the file in the run's folder by its name in the repository.
+    """
+
+    text: str
+    pictures: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The figures of one split, as they were written.
+
+    Attributes:
+        label: The split, with the corpus before it where that is another one.
+        figures: Of `evaluation/<label>.json`; for development of the best checkpoint's `metrics.json`.
+        pictures: In the run's folder, with the sentence below each.
+    """
+
+    label: str
+    figures: Figures
+    pictures: tuple[tuple[Path, str], ...]
+
+
+def make_card(run_folder: Path, repo_id: str, license_id: str | None = None) -> Card:
+    """Make the card of a finished run's best model.
+
+    Args:
+        run_folder: Such as `runs/<experiment>/seed-<n>`; nothing is written there.
+        repo_id: Where the model will lie on the hub, `<user>/<name>`.
+        license_id: Of the weights, as the hub names it; where None, that of the experiment, if anybody has decided.
+
+    Raises:
+        RunError: Where the folder is no finished run or cannot be read whole, or the name is none.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise RunError(f'"{repo_id}" cannot be a repository of the hub; name it <user>/<name>: {error}') from error
+    if "/" not in repo_id:
+        raise RunError(f'"{repo_id}" cannot be a repository of the hub; name it <user>/<name>')
+    run = read_run(run_folder)
+    if run.course.result is None or not run.description or run.problems:
+        why = "; ".join(run.problems) or "its training has not finished"
+        raise RunError(f"{run_folder} cannot have a model card: {why}; train it to the end, or restore what is missing")
+    license_id = license_id or run.config.license
+    tests = [_read_split(run, label) for label in _evaluated(run_folder)]
+    development = _read_split(run, "development")
+    metadata = _metadata(run, [test for test in tests if OWN_SPLIT.fullmatch(test.label)], repo_id, license_id)
+    pictures = {f"{PICTURES}/{path.name}": path for split in tests or [development] for path, _ in split.pictures}
+    text = f"---\n{metadata.to_yaml()}\n---\n\n{_render(run, development, tests, repo_id, license_id)}"
+    return Card(Redaction()(text), pictures)
+
+
+def _evaluated(folder: Path) -> list[str]:
+    """Return the names of the evaluated splits: those of the training corpus first."""
+    names = [path.stem for path in (folder / "evaluation").glob("*.json")]
+    return sorted(names, key=lambda name: (OWN_SPLIT.fullmatch(name) is None, len(name), name))
+
+
+def _read_split(run: StoredRun, label: str) -> Evaluated:
+    is_development = label == "development"
+    path = run.folder / ("checkpoints/best/metrics.json" if is_development else f"evaluation/{label}.json")
+    try:
+        document = json.loads(read_text(path, MOST_JSON_BYTES))
+        figures = document["development"] if is_development else document
+        figures["utterances"]
+        figures = _of_predictions(run, label, figures)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read ({error}); evaluate again: {evaluation_command(run.folder)}") from error
+    path = run.folder / PICTURES / f"confusion-{label}.png"  # the others show single recordings' labels
+    pictures = ((path, CAPTIONS["confusion"].format(split=label)),) if path.is_file() else ()
+    return Evaluated(label, figures, pictures)
+
+
+def _of_predictions(run: StoredRun, label: str, figures: Figures) -> Figures:
+    """Return the figures of a split as its predictions give them today, as in the report beside it.
+
+    They are those that were written, but for what an earlier release counted otherwise, such as figures by gender.
+    """
+    return next((split.figures for split in run.splits if split.label == label), figures)
+
+
+def _metadata(run: StoredRun, tests: list[Evaluated], repo_id: str, license_id: str | None) -> ModelCardData:
+    """Return what the hub reads; what is not known, or not of test splits, is left out."""
+    corpus = known_corpus(run.config, run.resolved)
+    upstream = run.provenance.get("upstream_id")
+    results = [result for test in tests for result in _results(run, test)]
+    return ModelCardData(
+        library_name=LIBRARY,
+        pipeline_tag=TASK,
+        tags=["speech-emotion-recognition", str(run.description["upstream"]["model_type"]), LIBRARY],
+        base_model=None if is_git_url(upstream or "") else upstream,
+        language=corpus.language if corpus else None,
+        license=license_id,
+        model_name=repo_id.rpartition("/")[2] if results else None,
+        eval_results=results or None,
+    )
+
+
+def _results(run: StoredRun, test: Evaluated) -> Iterator[EvalResult]:
+    corpus, release = run.config.corpus, run.resolved.get("corpus_release")
+    is_synthetic = corpus in run.resolved.get("synthetic_corpora", ())
+    titles = dict(FIGURES)
+    for key, (metric, arguments) in METRICS.items():
+        value = test.figures.get(key)
+        if value is not None:
+            yield EvalResult(
+                task_type=TASK,
+                task_name="Speech emotion recognition",
+                dataset_type=corpus.lower(),
+                dataset_name=corpus + " (SYNTHETIC)" * is_synthetic,
+                dataset_split=test.label,
+                dataset_revision=release,
+                metric_type=metric,
+                metric_name=titles[key],
+                metric_value=value,
+                metric_args=arguments,
+            )
+
+
+def _render(
+    run: StoredRun, development: Evaluated, tests: list[Evaluated], repo_id: str, license_id: str | None
+) -> str:
+    """Return the text below the metadata."""
+    splits = [development, *tests]
+    return render_markdown(
+        TEMPLATE,
+        run=run,
+        repo_id=repo_id,
+        title=repo_id.rpartition("/")[2],
+        license=license_id,
+        cautions=cautions(run),
+        corpus=known_corpus(run.config, run.resolved),
+        release=run.resolved.get("corpus_release"),
+        upstream=describe_upstream(run),
+        outputs=outputs(run),
+        snippet=complete_snippet(repo_id),
+        data=data_rows(run, {split.label: split.figures for split in splits}),
+        training=training_rows(run),
+        splits=splits,
+        tests=tests,
+        detailed=tests or [development],
+        fewer=note_fewer((split.label, split.figures) for split in splits),
+        **IN_TEMPLATES,
+        foreign=[test.label for test in tests if not OWN_SPLIT.fullmatch(test.label)],
+        figures=[(key, name) for key, name in FIGURES if any(key in split.figures for split in splits)],
+        group_of={name: group for group, members in run.groups.items() for name in members},
+    )

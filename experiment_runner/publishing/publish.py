@@ -1,0 +1,138 @@
+"""What of a run is published, and publishing it where its experiment says so; no run fails for that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from huggingface_hub.constants import ENDPOINT
+
+from experiment_runner.models.model_config import without_place
+from experiment_runner.publishing.model_card import make_card
+from experiment_runner.run import Run
+from experiment_runner.storage.checkpoints import CheckpointStore, read_checkpoint
+from experiment_runner.storage.run_folder import RunError
+from utils.commands import python_command
+from utils.hf_uploader import Uploaded, upload
+from utils.hub.model_files import CARD, CONFIG, MANIFEST, MODEL_FILES
+from utils.hub.repositories import HubError, find_token_problem
+from utils.io.files import MOST_JSON_BYTES, fingerprint, read_text, write_json, write_whole
+from utils.io.secrets import read_token
+
+PUBLISHED = "published.json"
+"""In a run's folder: where it was uploaded to, under which licence, and a hash of what it was then."""
+
+
+def upload_run(
+    run_folder: Path, repo_id: str, token: str | None, is_public: bool = False, license_id: str | None = None
+) -> Uploaded:
+    """Upload a finished run's best model with its card, and note in the run's folder that this was done.
+
+    A repository that is there gets a new revision.
+
+    Args:
+        run_folder: Such as `runs/<experiment>/seed-<n>`.
+        repo_id: `<user>/<name>`.
+        token: Of the hub, one that may write.
+        is_public: Whether a new repository can be read by everybody; one that is there stays as it is.
+        license_id: Of the weights, as the hub names it; where None, that of the last upload, else of the experiment.
+
+    Raises:
+        RunError: Where the folder is no finished run.
+        CheckpointError: Where its checkpoint is missing or damaged.
+        HubError: Where the hub does not take it.
+        OSError: Where it cannot be noted.
+    """
+    license_id = _license(run_folder, license_id)
+    with tempfile.TemporaryDirectory(prefix="upload-") as name:
+        gather(run_folder, Path(name), repo_id, license_id)
+        done = upload(Path(name), repo_id, token, is_public)
+    state = _state(run_folder, repo_id, license_id)
+    noted = {"url": done.url, "revision": done.revision, "license": license_id, "state": state}
+    write_json(run_folder / PUBLISHED, noted)
+    return done
+
+
+def gather(run_folder: Path, folder: Path, repo_id: str, license_id: str | None = None) -> None:
+    """Put into a folder what is uploaded of a run: checkpoint, card, pictures, and figures of evaluated splits.
+
+    Args:
+        run_folder: The run.
+        folder: An empty one.
+        repo_id: Where it will lie on the hub.
+        license_id: See `upload_run`.
+
+    Raises:
+        RunError: Where it is no finished run.
+        CheckpointError: Where its checkpoint is missing or damaged.
+    """
+    card = make_card(run_folder, repo_id, _license(run_folder, license_id))
+    best = CheckpointStore(run_folder / "checkpoints").find("best")
+    config, _ = read_checkpoint(best)  # what is damaged is not uploaded
+    for name in MODEL_FILES:
+        if name not in (CONFIG, MANIFEST):
+            shutil.copyfile(best / name, folder / name)
+    write_json(folder / CONFIG, {**config, "upstream": without_place(config["upstream"])})
+    write_json(folder / MANIFEST, {path.name: fingerprint(path) for path in sorted(folder.iterdir())})
+    figures = {f"evaluation/{path.name}": path for path in (run_folder / "evaluation").glob("*.json")}
+    for name, path in {**figures, **card.pictures}.items():
+        if path.resolve() != run_folder.resolve() / path.relative_to(run_folder):
+            raise RunError(f"{path} is a link, which is not uploaded; remove it")
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / name)
+    write_whole(folder / CARD, card.text)
+
+
+def publish(run: Run) -> None:
+    """Upload a finished run where its experiment says so and it has not been uploaded as it is.
+
+    A failure is told with the command that uploads it later.
+    """
+    repo_id, folder, license_id = run.config.repository(run.seed), run.folder.path, run.config.license
+    if repo_id is None:
+        return
+    try:
+        before = _published(folder)
+        if before.get("state") == _state(folder, repo_id, license_id):
+            run.screen.line(f"{run.name}: was uploaded as it is: {before['url']}, revision {before['revision']}")
+            return
+        token = read_token("HUGGINGFACE_TOKEN")
+        problem = find_token_problem(token)
+        if problem is not None:
+            raise HubError(problem)
+        run.screen.line(f"{run.name}: uploading to {repo_id}")
+        done = upload_run(folder, repo_id, token, license_id=license_id)
+        run.screen.line(f"{run.name}: uploaded: {done}")
+    except Exception as error:  # noqa: BLE001 - whatever keeps it from being uploaded, the run is done
+        stated = ["--license", license_id] if license_id else []
+        later = python_command("utils.hf_uploader", [folder, repo_id, *stated])
+        run.screen.warn(f"{run.name}: not uploaded ({' '.join(str(error).split())}); to do it later: {later}")
+
+
+def _state(folder: Path, repo_id: str, license_id: str | None) -> str:
+    """Return a hash of what would be uploaded, and where; card and manifest hold every figure and the weights' hash."""
+    texts = [
+        ENDPOINT,
+        make_card(folder, repo_id, _license(folder, license_id)).text,
+        read_text(folder / "checkpoints" / "best" / MANIFEST, MOST_JSON_BYTES),
+    ]
+    texts += [read_text(path, MOST_JSON_BYTES) for path in sorted((folder / "evaluation").glob("*.json"))]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def _license(folder: Path, stated: str | None) -> str | None:
+    """Return the licence that is stated now, else that of the last upload, which nobody takes back by silence."""
+    return stated or _published(folder).get("license")
+
+
+def _published(folder: Path) -> dict[str, str]:
+    """Return what was written when the run was uploaded; nothing where it was not, or that cannot be read."""
+    try:
+        found = json.loads(read_text(folder / PUBLISHED, MOST_JSON_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {key: value for key, value in pairs if isinstance(value, str)}

@@ -1,0 +1,61 @@
+"""What an audit prints: what the corpus holds, what was found, and the verdict."""
+
+from __future__ import annotations
+
+import math
+
+from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.fonts import font_note
+from utils.config.wording import printable
+from utils.data.audit.audit import Audit, count_classes, count_findings, summarise_splits
+from utils.data.labels.vote_shares import has_votes
+
+
+def show_audit(found: Audit, screen: Screen) -> None:
+    """Print an audit."""
+    for note in found.corpus.notes:
+        screen.line(note)
+    for warning in found.corpus.warnings:
+        screen.warn(warning)
+    note = font_note([found.corpus.name, *found.corpus.classes])
+    if note:
+        screen.warn(note)
+    _show_splits(found, screen)
+    counts = count_classes(found.corpus)
+    rows = [(printable(str(name)), *(f"{count:,}" for count in row)) for name, *row in counts.itertuples()]
+    screen.table("Classes", ("", *map(str, counts.columns)), rows, numeric=range(1, len(counts.columns) + 1))
+    findings = [
+        (
+            kind["severity"],
+            kind["kind"],
+            f"{kind['count']:,}",
+            f"{kind['meaning']}; {kind['remedy']}",
+            printable(kind["example"]),
+        )
+        for kind in count_findings(found).to_dict(orient="records")
+    ]
+    if findings:
+        columns = ("", "kind", "count", "meaning; remedy", "the first")
+        screen.table("Findings", columns, findings, numeric=range(2, 3), keys=2, prose=range(3, 5))
+
+
+def _show_splits(found: Audit, screen: Screen) -> None:
+    forms = {"utterances": ",.0f", "hours": ",.2f", "shortest": ".2f", "median": ".2f", "longest": ".2f"}
+    forms |= {"speakers": ",.0f", "female": ",.0f", "male": ",.0f", "raters": ".1f", "agreement": ".3f"}
+    rows = [
+        (
+            f"{split}{' hidden' * (split in found.corpus.hidden)}",
+            *(_known(row[name], form) for name, form in forms.items()),
+        )
+        for split, row in summarise_splits(found).iterrows()
+    ]
+    names = [f"{name} s" if name in ("shortest", "median", "longest") else name for name in forms]
+    synthetic = "SYNTHETIC recordings, no figure says anything about speech" if found.corpus.is_synthetic else ""
+    rated = has_votes(found.corpus.table)
+    agreement = "agreement: Krippendorff's alpha of the primary votes, 1 where all raters agree" if rated else ""
+    columns, notes = ("split", *names), (synthetic, agreement)
+    screen.table(f"Corpus {found.corpus.name}", columns, rows, numeric=range(1, len(columns)), notes=notes)
+
+
+def _known(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else format(value, form)

@@ -1,0 +1,146 @@
+"""How pictures look: sizes, fonts and colours of a paper's column, and files that are the same bytes each time.
+
+Colours are those of Okabe and Ito, which readers of every colour vision tell apart, and none of them is the only cue:
+lines differ in style and marker too, and every cell of a matrix has its numbers.
+
+Source: M. Okabe and K. Ito, "Color Universal Design (CUD): How to make figures and presentations that are friendly to
+colorblind people", 2008.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextToPath
+
+from experiment_runner.runtime.fonts import drawable, families
+from utils.io.files import whole
+
+COLUMN_INCHES, PAGE_INCHES = 3.35, 7.0
+POINTS_PER_INCH = 72.0
+DOTS_PER_INCH = 300
+SMALL, LARGE = 6.5, 8.0
+"""Font sizes in points; nothing is smaller than the first."""
+TITLE_SIZE, TITLE_INCHES, TITLE_MARGIN_INCHES = 7.5, 0.135, 0.03
+"""Size in points and height in inches of a line of a figure's title, and the room above and below."""
+NARROWEST_CELL = 15.0
+"""Points of a matrix's cell that a percentage takes."""
+LONGEST_NAME = 24
+"""Characters of a name that are drawn; of longer ones beginning and end, which together tell names apart."""
+BLUE, VERMILLION, GREEN, ORANGE, PURPLE = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7"
+INK, GREY, PALE = "#222222", "#767676", "#e4e4e4"
+SPLIT_MARKERS = (("o", VERMILLION), ("^", GREEN), ("D", ORANGE), ("s", PURPLE), ("v", INK), ("P", BLUE))
+# Equal steps in Oklab from white to a dark blue, so that equal differences of a share look equal.
+SHARES = LinearSegmentedColormap.from_list(
+    "shares", ["#ffffff", "#dee6ee", "#beccde", "#9fb4cd", "#819cbc", "#6384ab", "#456c9a", "#275589", "#003e78"]
+).with_extremes(bad=PALE)
+SIDES = ("xtick", "ytick")
+STYLE: dict[Any, Any] = {
+    **dict.fromkeys(("figure.facecolor", "savefig.facecolor", "axes.facecolor"), "white"),
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", *(f"{side}.color" for side in SIDES)), INK),
+    **dict.fromkeys(("font.size", "legend.fontsize", *(f"{side}.labelsize" for side in SIDES)), SMALL),
+    **dict.fromkeys(("axes.linewidth", *(f"{side}.major.width" for side in SIDES)), 0.6),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False),
+    **dict.fromkeys((f"{side}.major.size" for side in SIDES), 2.5),
+    **{"font.family": list(families()), "axes.labelsize": 7, "axes.titlesize": 7.5},
+    **{"lines.linewidth": 1, "lines.markersize": 3},
+    "pdf.fonttype": 42,  # fonts as journals ask for them: embedded, and text that stays text
+}
+LEGEND: dict[str, Any] = {"handletextpad": 0.5, "columnspacing": 1.0, "borderpad": 0.1}
+styled = matplotlib.rc_context(STYLE)
+"""Gives a function this module's style, whatever the user's matplotlib is set to."""
+LETTERS = TextToPath()
+
+
+def shortened(name: str) -> str:
+    """Return a name that leaves room for what is beside it, of characters that can be drawn."""
+    kept = LONGEST_NAME // 2
+    return drawable(name if len(name) <= LONGEST_NAME else f"{name[: kept - 1]}…{name[-kept:]}")
+
+
+def width_in_points(text: str, size: float) -> float:
+    """Return the width of one line of text."""
+    font = FontProperties(family=list(families()), size=size)
+    width: float = LETTERS.get_text_width_height_descent(text, font, ismath=False)[0]
+    return width
+
+
+def matrix_inches(classes: int, beside: float) -> float:
+    """Return the width of a matrix: a paper's column, its page, or more where cells would be too narrow.
+
+    Args:
+        classes: Number of cells in a row.
+        beside: Width of what stands beside them, in points.
+    """
+    least = (beside + NARROWEST_CELL * classes) / POINTS_PER_INCH
+    return COLUMN_INCHES if least <= COLUMN_INCHES else max(PAGE_INCHES, least)
+
+
+def settled(figure: Figure, title: str) -> Figure:
+    """Lay a figure out once and for all, while this module's style is in force, with a title above unless it is empty.
+
+    Whoever cuts a picture out of its page still reads there what it shows. The figure grows by its title.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    if title:
+        _entitle(figure, title)
+    return figure
+
+
+def _entitle(figure: Figure, title: str) -> None:
+    room = figure.get_figwidth() * POINTS_PER_INCH - 8
+    lines = [line for paragraph in drawable(title).split("\n") for line in _title_lines(paragraph, room)]
+    below = figure.get_figheight()
+    height = below + TITLE_INCHES * len(lines) + 2 * TITLE_MARGIN_INCHES
+    share = below / height
+    for axes in figure.axes:
+        left, bottom, width, tall = axes.get_position(original=True).bounds
+        axes.set_position((left, share * bottom, width, share * tall))
+    for legend in figure.legends:
+        legend.set_bbox_to_anchor((0, 0, 1, share), figure.transFigure)
+    figure.set_figheight(height)
+    place = (4 / POINTS_PER_INCH / figure.get_figwidth(), 1 - TITLE_MARGIN_INCHES / height)
+    figure.text(*place, "\n".join(lines), ha="left", va="top", size=TITLE_SIZE, gid="title")
+
+
+def _title_lines(text: str, room: float) -> list[str]:
+    """Break a title between words, and a word that is too long for a line anywhere."""
+    lines: list[str] = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if width_in_points(longer, TITLE_SIZE) <= room:
+            lines[-1] = longer
+            continue
+        lines += [""] * bool(lines[-1])
+        for letter in word:
+            if width_in_points(lines[-1] + letter, TITLE_SIZE) > room:
+                lines.append("")
+            lines[-1] += letter
+    return lines
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG or PDF that appears whole or not at all, the same bytes each time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path, is_flushed=False) as partial:
+        _write(figure, partial, path.suffix[1:])
+
+
+def as_png(figure: Figure) -> bytes:
+    """Return a figure as the PNG that `save_picture` would write."""
+    buffer = io.BytesIO()
+    _write(figure, buffer, "png")
+    return buffer.getvalue()
+
+
+@styled
+def _write(figure: Figure, place: Path | io.BytesIO, kind: str) -> None:
+    undated = {"png": {"Software": None}, "pdf": {"CreationDate": None}}[kind]
+    figure.savefig(place, format=kind, dpi=DOTS_PER_INCH, metadata=undated)

@@ -1,0 +1,402 @@
+"""The pictures and the page of a run, from its folder alone: `python -m experiment_runner.reporting.report FOLDER`.
+
+Nothing is asked of a model or a corpus, so both can be made again at any time, also for a run of long ago. With
+`--with-audio` the corpus's labels are read to find recordings, which the page then plays from where they lie on this
+machine; they are copied nowhere, and the page is no part of what is uploaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiment_runner.evaluate import FIGURES, class_groups, figures_from_predictions, read_predictions
+from experiment_runner.reporting.figure_style import COLUMN_INCHES, DOTS_PER_INCH, save_picture
+from experiment_runner.reporting.figures import (
+    Course,
+    attribute_scatter_picture,
+    class_shares_picture,
+    confusion_matrix_picture,
+    training_curves_picture,
+)
+from experiment_runner.reporting.pages import number, render_page
+from experiment_runner.reporting.report_audio import find_recordings
+from experiment_runner.reporting.report_contents import (
+    MOST_MISTAKES,
+    Mistake,
+    attribute_errors,
+    changed_keys,
+    class_mistakes,
+    commands_of,
+    duration,
+    findings_of,
+)
+from experiment_runner.results.prediction_columns import attributes_of, classes_of
+from experiment_runner.results.row_counts import IN_TEMPLATES, find_untested, note_fewer
+from experiment_runner.runtime.fonts import font_note
+from experiment_runner.storage.run_folder import METRICS, RESULT, SKIPPED, RunError
+from experiment_runner.storage.stored_experiment import has_random_upstream, read_experiment, synthetic_corpora
+from utils.config.loading import ConfigurationError
+from utils.config.schema import ExperimentConfig
+from utils.data import DataError
+from utils.io.files import write_whole
+from utils.metrics import Figures
+from utils.word_forms import counted
+
+REPORT = "report.html"
+PICTURES = "pictures"
+TEMPLATE = "reporting/report.html.jinja"
+OWN_SPLIT = re.compile(r"development|test\d*")
+CAPTIONS = {
+    "training": "Losses and development scores by epoch: the star is the saved epoch, the triangle the end.",
+    "classes": "Share of each class in the training split (bar, with its count) and in the other splits (markers).",
+    "confusion": "Confusion matrix of {split}: rows are the truth, columns the prediction, colour is the row's share.",
+    "attributes": "Truth against prediction in {split}, one point an utterance; on the dashed line both are equal.",
+}
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """One split that has predictions.
+
+    Attributes:
+        label: The name of its files.
+        predictions: `predictions/<label>.csv`.
+        figures: Computed from the predictions, as those of `evaluation/<label>.json` were.
+        date: When the predictions were written, as `2026-01-31`.
+    """
+
+    label: str
+    predictions: pd.DataFrame
+    figures: Figures
+    date: str
+
+    @property
+    def is_own_corpus(self) -> bool:
+        """Whether it is a split of the training corpus."""
+        return OWN_SPLIT.fullmatch(self.label) is not None
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What a run's folder holds.
+
+    Attributes:
+        folder: The folder.
+        experiment: The configuration as it was written, with keys that this release may not know.
+        resolved: What was decided beyond it.
+        config: The configuration, of the keys known.
+        course: Epochs and result.
+        description: `config.json` of the best checkpoint; empty before the first.
+        provenance: `provenance.json` of the best checkpoint; empty before the first.
+        groups: Head, mid and tail classes.
+        splits: Development first, then the test splits.
+        problems: Sentences on what could not be read.
+    """
+
+    folder: Path
+    experiment: dict[str, Any]
+    resolved: dict[str, Any]
+    config: ExperimentConfig
+    course: Course
+    description: dict[str, Any]
+    provenance: dict[str, Any]
+    groups: dict[str, list[str]]
+    splits: tuple[SplitReport, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Experiment and seed, as they stand above every picture."""
+        return f"{self.config.name}, seed {self.resolved.get('seed', '?')}"
+
+    @property
+    def tested(self) -> tuple[SplitReport, ...]:
+        """The test splits."""
+        return tuple(split for split in self.splits if split.label != "development")
+
+
+def read_run(folder: Path) -> StoredRun:
+    """Read a run's folder, finished or not.
+
+    Raises:
+        RunError: Where the folder is no run.
+    """
+    problems: list[str] = []
+    experiment, resolved, config = read_experiment(folder)
+    epochs = _read_epochs(folder / METRICS, problems)
+    result = _read_json(folder / RESULT, problems)
+    best = folder / "checkpoints" / "best"
+    description = _read_json(best / "config.json", problems) or {}
+    groups = class_groups(config, description.get("classes", ()), description.get("class_counts", ()))
+    return StoredRun(
+        folder=folder,
+        experiment=experiment,
+        resolved=resolved,
+        config=config,
+        course=Course(epochs, result, config.loss_stop_ratio),
+        description=description,
+        provenance=_read_json(best / "provenance.json", problems) or {},
+        groups=groups,
+        splits=tuple(_read_splits(folder, groups, problems)),
+        problems=tuple(problems),
+    )
+
+
+def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
+    """Return a JSON document; None where there is none, with a sentence where there is one that cannot be read."""
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        problems.append(f"{path.name} cannot be read: {error}")
+        return None
+    return document
+
+
+def _read_epochs(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """Return the epochs of `metrics.jsonl`; a line that is still being written is left out."""
+    epochs = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for line_number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            epochs.append({**record, "epoch": int(record["epoch"])})
+        except (ValueError, KeyError, TypeError):
+            problems.append(f"line {line_number} of {path.name} cannot be read and is left out")
+    return epochs
+
+
+def _read_splits(folder: Path, groups: dict[str, list[str]], problems: list[str]) -> Iterator[SplitReport]:
+    trained: list[str] = []
+    for path in sorted((folder / "predictions").glob("*.csv"), key=_split_order):
+        try:
+            predictions = read_predictions(path)
+            computed = figures_from_predictions(predictions, groups)
+        except (OSError, ValueError, KeyError) as error:
+            problems.append(f"predictions/{path.name} cannot be used: {error}")
+            continue
+        trained = trained or list(computed.get("per_class", ()))
+        date = datetime.fromtimestamp(path.stat().st_mtime).astimezone().date().isoformat()
+        yield SplitReport(path.stem, predictions, computed | find_untested(trained, computed), date)
+
+
+def _split_order(path: Path) -> tuple[bool, bool, int, str]:
+    """Put development first, then the corpus's own tests in order, then those of other corpora."""
+    return path.stem != "development", OWN_SPLIT.fullmatch(path.stem) is None, len(path.stem), path.stem
+
+
+def draw_pictures(folder: Path) -> list[Path]:
+    """Write the pictures of a run into `pictures/`, each as PNG and as PDF.
+
+    Raises:
+        RunError: Where the folder is no run.
+    """
+    written = []
+    for name, figure in _figures(read_run(folder)):
+        for suffix in ("png", "pdf"):
+            written.append(folder / PICTURES / f"{name}.{suffix}")
+            save_picture(figure, written[-1])
+    return written
+
+
+def _figures(run: StoredRun) -> Iterator[tuple[str, Figure]]:
+    if run.course.epochs:
+        course = run.course
+        title = f"{run.title}: training, {_sizes(run)}"
+        yield "training", training_curves_picture(course.epochs, course.result, course.loss_stop_ratio, title)
+    if run.groups:
+        yield "classes", class_shares_picture(_class_counts(run), run.groups, f"{run.title}: classes")
+    for split in run.splits:
+        classes = classes_of(split.predictions)
+        if classes and split.figures.get("macro_f1") is not None:
+            labelled = int(split.predictions["label"].notna().sum())
+            figures = f"macro-F1 {number(split.figures['macro_f1'])}, UAR {number(split.figures['uar'])}"
+            title = f"{run.title}: {split.label}, n = {labelled:,}\n{figures}"
+            yield f"confusion-{split.label}", confusion_matrix_picture(split.predictions, classes, title)
+    for split in run.splits:
+        attributes = attributes_of(split.predictions)
+        if attributes and split.predictions[attributes].notna().any(axis=None):
+            rated = int(split.predictions[attributes].notna().any(axis=1).sum())
+            title = f"{run.title}: {split.label}, n = {rated:,}"
+            scale = _scale(run, split, attributes)
+            yield f"attributes-{split.label}", attribute_scatter_picture(split.predictions, scale, title)
+
+
+def _sizes(run: StoredRun) -> str:
+    """Return how many utterances were trained on and how many selected the model, as far as the run tells."""
+    known = run.resolved.get("splits", {})
+    sizes = {split: known.get(split, {}).get("utterances") for split in ("train", "development")}
+    return ", ".join(f"{split} n = {size:,}" for split, size in sizes.items() if size is not None) or "n unknown"
+
+
+def _class_counts(run: StoredRun) -> dict[str, dict[str, int]]:
+    """Return utterances by class and split; other corpora have other classes and are left out."""
+    counts = {"train": dict(zip(run.description["classes"], run.description["class_counts"], strict=True))}
+    for split in run.splits:
+        if split.is_own_corpus and "per_class" in split.figures:
+            counts[split.label] = {name: row["support"] for name, row in split.figures["per_class"].items()}
+    return counts
+
+
+def _scale(run: StoredRun, split: SplitReport, attributes: Sequence[str]) -> tuple[float, float]:
+    """Return the scale of a split's corpus; that of another corpus is in no file, so its values stand for it."""
+    values = split.predictions[[*attributes, *(f"pred_{name}" for name in attributes)]]
+    low, high = float(values.min().min()), float(values.max().max())
+    if split.is_own_corpus and "attribute_scale" in run.description:
+        own_low, own_high = run.description["attribute_scale"]
+        return min(low, own_low), max(high, own_high)
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def write_report(
+    folder: Path, pictures: Sequence[Path] | None = None, recordings: Mapping[str, Mapping[str, str]] | None = None
+) -> Path:
+    """Write `report.html` into a run's folder, one page that needs nothing beside it.
+
+    Args:
+        folder: The run's folder.
+        pictures: What `draw_pictures` returned; drawn now where it is left out.
+        recordings: What `find_recordings` returned, where the page is to play them.
+
+    Raises:
+        RunError: Where the folder is no run.
+    """
+    drawn = draw_pictures(folder) if pictures is None else pictures
+    page = _render(read_run(folder), drawn, recordings or {})
+    write_whole(folder / REPORT, page)
+    return folder / REPORT
+
+
+def _render(run: StoredRun, pictures: Sequence[Path], recordings: Mapping[str, Mapping[str, str]]) -> str:
+    judged = run.tested or run.splits
+    return render_page(
+        TEMPLATE,
+        run=run,
+        seed=run.resolved.get("seed", "?"),
+        commands=commands_of(run.folder),
+        warnings=_warnings(run),
+        ending=_ending(run),
+        verdicts=[(split, findings_of(split.predictions, split.figures)) for split in judged],
+        mistakes=list(_mistakes(judged, recordings)),
+        changed=changed_keys(run.experiment, run.resolved.get("published", {})),
+        plays=bool(recordings),
+        most=MOST_MISTAKES,
+        figures=[(key, title) for key, title in FIGURES if any(key in split.figures for split in run.splits)],
+        detailed=[split for split in judged if "per_class" in split.figures],
+        gendered=[split for split in run.splits if split.figures.get("by_gender")],
+        fewer=note_fewer((split.label, split.figures) for split in run.splits),
+        **IN_TEMPLATES,
+        group_of={name: group for group, members in run.groups.items() for name in members},
+        pictures=[_embedded(path) for path in pictures if path.suffix == ".png"],
+    )
+
+
+def _mistakes(
+    splits: Sequence[SplitReport], recordings: Mapping[str, Mapping[str, str]]
+) -> Iterator[tuple[str, str, list[Mistake]]]:
+    """Yield, for each split that has some, its label, what is listed, and the list."""
+    for split in splits:
+        places = recordings.get(split.label, {})
+        yield split.label, "classes", class_mistakes(split.predictions, places)
+        yield split.label, "attributes", attribute_errors(split.predictions, places)
+
+
+def _embedded(path: Path) -> dict[str, object]:
+    kind, _, split = path.stem.partition("-")
+    data = path.read_bytes()
+    is_wide = int.from_bytes(data[16:20]) > 1.5 * COLUMN_INCHES * DOTS_PER_INCH  # as the header of a PNG says
+    caption = CAPTIONS[kind].format(split=split)
+    return {"is_wide": is_wide, "caption": caption, "data": base64.b64encode(data).decode("ascii")}
+
+
+def cautions(run: StoredRun) -> list[str]:
+    """Return what nobody who reads a figure of this run may overlook: that its data or its upstream are not real."""
+    warnings = []
+    synthetic = synthetic_corpora(run.resolved)
+    if synthetic:
+        warnings.append(f"SYNTHETIC data: {', '.join(synthetic)}. These figures say nothing about speech.")
+    if has_random_upstream(run.config, run.resolved):
+        warnings.append(f"RANDOM weights: the upstream {run.config.upstream_model} was not pre-trained.")
+    return warnings
+
+
+def _warnings(run: StoredRun) -> list[str]:
+    """Return what stands above a report: cautions, what could not be used, and figures that say less than they seem."""
+    warnings = cautions(run)
+    left_out = run.resolved.get("left_out_recordings", "none")
+    if left_out != "none":
+        warnings.append(f"Training recordings that could not be used and were left out: {left_out}, see {SKIPPED}.")
+    warnings += [f"{split.label}: {remark}." for split in run.splits for remark in split.figures["remarks"]]
+    return warnings + list(run.problems)
+
+
+def _ending(run: StoredRun) -> str:
+    """Say how training ended, in sentences."""
+    course, most = run.course, run.config.epoch
+    if course.result is None:
+        return f"Training has not finished: {course.ending} (at most {most})."
+    result = course.result
+    sentences = [
+        f"Training ended after {result.get('epochs', '?')} of at most {counted(most, 'epoch')} "
+        f"and {duration(result.get('seconds'))}: {course.ending}.",
+        f"The model of epoch {result.get('best_epoch', '?')} is kept, with a smoothed development score of "
+        f"{number(result.get('best_score'))}.",
+    ]
+    if course.epochs and course.epochs[-1].get("stop"):
+        sentences.append(f"The last decision: {course.epochs[-1].get('decision', '?')}.")
+    if result.get("refused_steps"):
+        sentences.append(f"Steps skipped because gradients were not finite: {result['refused_steps']}.")
+    return " ".join(sentences)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw and write again for each folder; return 1 where one of them is no run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiment_runner.reporting.report", description="Draw and write again."
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER", help="such as runs/Mine/seed-42")
+    parser.add_argument("--with-audio", action="store_true", help="let the page play recordings from this machine")
+    parser.add_argument("--config", type=Path, default=Path("config.toml"), help="where they lie; default: %(default)s")
+    options = parser.parse_args(arguments)
+    status = 0
+    for folder in options.folders:
+        try:
+            _draw_again(folder, options.config if options.with_audio else None)
+        except (RunError, ConfigurationError, DataError) as error:
+            print(error, file=sys.stderr)
+            status = 1
+    return status
+
+
+def _corpora_of(run: StoredRun) -> dict[str, str]:
+    """Return the corpus of each split that has predictions."""
+    return {s.label: run.config.corpus if s.is_own_corpus else s.label.rpartition("-")[0] for s in run.splits}
+
+
+def _draw_again(folder: Path, corpora_file: Path | None) -> None:
+    """Draw and write a run's pictures and report; with its recordings where a file says where they lie."""
+    run = read_run(folder)
+    recordings = None if corpora_file is None else find_recordings(_corpora_of(run), corpora_file)
+    pictures = draw_pictures(folder)
+    for path in (*pictures, write_report(folder, pictures, recordings)):
+        print(path)
+    note = font_note([run.title, *run.description.get("classes", ())])
+    if note:
+        print(note, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

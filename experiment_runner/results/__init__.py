@@ -1,0 +1,1 @@
+"""A model's outputs to columns, and columns to numbers."""

@@ -1,0 +1,1 @@
+"""The machine and the terminal: console, device, precision, signals, fonts and versions."""

@@ -1,0 +1,243 @@
+"""What a person sees: the plan, the progress of an epoch, a line an epoch, and the table at the end."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from experiment_runner.runtime.table_layout import Layout, choose_layout, describe_columns
+from utils.config.wording import printable
+from utils.io.files import abandon
+from utils.io.secrets import Redaction
+
+PLAIN_WIDTH = 160
+"""Of what is no terminal, unless the environment's COLUMNS says otherwise."""
+COMMAND = re.compile(r"(?<!\w)(?:PYTHONPATH=\S+ )?(?:\S*/)?(?:python[\d.]*|pip|torchrun|apt-get) [^;`]*")
+"""Of a sentence, what is to be typed: it stays on one line, so that it can be copied."""
+SECONDS_BETWEEN_LINES = 60.0
+
+
+class _Console(Console):
+    """Gives an output up that cannot be written to any more; the program goes on."""
+
+    def _check_buffer(self) -> None:
+        """Write what is ready: lines, tables and bars, which have a thread of their own, all come through here."""
+        try:
+            super()._check_buffer()
+        except OSError:
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """Write no more, where rich would end the program."""
+        self.quiet = True
+        abandon(self.file)
+
+
+class EpochProgress:
+    """The progress of one epoch: a bar on a terminal, else a plain line a minute.
+
+    Args:
+        epoch: Counted from 1.
+        utterances: In the epoch.
+        bar: Of the terminal, if there is one.
+        say: Prints a plain line.
+    """
+
+    def __init__(self, epoch: int, utterances: int, bar: Progress | None, say: Callable[[str], None]) -> None:
+        self._epoch, self._utterances, self._bar, self._say = epoch, utterances, bar, say
+        self._task = bar.add_task(f"epoch {epoch}", total=utterances, loss="", rate="") if bar else None
+        self._done = 0
+        self._loss = ""
+        self._started = self._said = time.monotonic()
+
+    def advance(self, utterances: int) -> None:
+        """Count utterances that were trained on."""
+        self._done += utterances
+        now = time.monotonic()
+        rate = self._done / max(now - self._started, 1e-9)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=utterances, loss=self._loss, rate=f"{rate:.1f} utterances/s")
+        elif now - self._said >= SECONDS_BETWEEN_LINES:
+            self._said = now
+            minutes = (self._utterances - self._done) / rate / 60
+            done = f"{self._done:,} of {self._utterances:,} utterances"
+            self._say(f"epoch {self._epoch}  {done}  {self._loss}  {rate:.1f} utterances/s  {minutes:.1f} min left")
+
+    def show_loss(self, loss: float) -> None:
+        """Show the mean loss of the epoch so far from now on."""
+        self._loss = f"loss {loss:.4f}"
+
+
+class Screen:
+    """Prints to the terminal, and to a run's log while one is attached.
+
+    Args:
+        is_silent: Nothing is printed or logged but errors, which are printed: another process speaks for this one.
+        to_stderr: Standard output is for what a program was asked for; what is said of it goes beside.
+    """
+
+    def __init__(self, is_silent: bool = False, to_stderr: bool = False) -> None:
+        stream = sys.stderr if to_stderr else sys.stdout
+        is_terminal = stream.isatty() and not is_silent
+        asked = width_of_environment()
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends nothing
+        self.console = _Console(
+            stderr=to_stderr,
+            highlight=False,
+            soft_wrap=True,
+            width=None if is_terminal else asked or PLAIN_WIDTH,
+            quiet=is_silent,
+            force_terminal=False if is_silent else None,
+        )
+        self._is_silent = is_silent
+        self._breaks_lines = is_terminal or asked is not None
+        self._log: Path | None = None
+        self._redact = Redaction()
+
+    @contextmanager
+    def log_to(self, path: Path) -> Iterator[None]:
+        """Copy every line to a file while the context lasts."""
+        self._log = None if self._is_silent else path
+        try:
+            yield
+        finally:
+            self._log = None
+
+    def line(self, text: str, style: str = "") -> None:
+        """Print one line, without any token."""
+        text = printable(self._redact(text))
+        self.console.print(escape(self._readable(text)), style=style or None)
+        if self._log is not None:
+            now = datetime.now().astimezone().isoformat(timespec="seconds")
+            try:
+                with self._log.open("a", encoding="utf-8") as file:
+                    file.write(f"{now} {text}\n")
+            except OSError as error:
+                path, self._log = self._log, None
+                self.warn(f"{path} cannot be written ({error.strerror}); the run goes on without it")
+
+    def warn(self, text: str) -> None:
+        """Print a line that must not be overlooked."""
+        self.line(f"WARNING: {text}", style="bold yellow")
+
+    def error(self, text: str) -> None:
+        """Print what went wrong."""
+        was_quiet, self.console.quiet = self.console.quiet, False
+        self.line(f"ERROR: {text}", style="bold red")
+        self.console.quiet = was_quiet
+
+    @contextmanager
+    def epoch_progress(self, epoch: int, utterances: int) -> Iterator[EpochProgress]:
+        """Show loss, utterances a second and time left while an epoch runs."""
+        if not self.console.is_terminal:
+            yield EpochProgress(epoch, utterances, None, self.line)
+            return
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}  {task.fields[rate]}"),
+            TimeRemainingColumn(),
+        ]
+        with Progress(*columns, console=self.console, transient=True) as bar:
+            yield EpochProgress(epoch, utterances, bar, self.line)
+
+    @contextmanager
+    def count(self, total: int, things: str) -> Iterator[Callable[[int], None]]:
+        """Show how many things are done: a bar on a terminal, else a plain line a minute."""
+        done, said = 0, time.monotonic()
+        is_terminal = self.console.is_terminal
+        columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+        with Progress(*columns, console=self.console, transient=True, disable=not is_terminal) as bar:
+            task = bar.add_task(things, total=total)
+
+            def advance(number: int) -> None:
+                nonlocal done, said
+                done += number
+                bar.update(task, advance=number)
+                if not is_terminal and time.monotonic() - said >= SECONDS_BETWEEN_LINES:
+                    said = time.monotonic()
+                    self.line(f"{done:,} of {total:,} {things}")
+
+            yield advance
+
+    def _readable(self, text: str) -> str:
+        """Break a line between words where there is a width to keep; a terminal would break it inside them."""
+        return "\n".join(at_words(text, self.console.width)) if self._breaks_lines else text
+
+    def table(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        numeric: range,
+        notes: Iterable[str] = (),
+        *,
+        keys: int = 1,
+        prose: Container[int] = (),
+        lists: Container[int] = (),
+    ) -> None:
+        """Print a table as wide as the screen allows, see `table_layout`, with notes below.
+
+        Args:
+            title: Above it.
+            columns: Their titles.
+            rows: Cells.
+            numeric: Places of the columns of figures, which are aligned right.
+            notes: What must not be overlooked; empty ones are left out.
+            keys: Number of columns, from the left, that name a row.
+            prose: Places of the columns of sentences, which may be broken between words.
+            lists: Places of the columns of lists, which may be broken behind commas.
+        """
+        cells = [[printable(self._redact(cell)) for cell in row] for row in rows]
+        described = describe_columns(columns, numeric, prose, lists)
+        self._print(title, choose_layout(described, cells, self.console.width, keys), notes)
+
+    def _print(self, title: str, layout: Layout, notes: Iterable[str]) -> None:
+        if title:
+            self.console.print(Text(printable(self._redact(title)), style="bold"))
+        for part in layout.parts:
+            self.console.print(part)
+        for note in filter(None, notes):
+            for line in at_words(printable(self._redact(note)), self.console.width):
+                self.console.print(Text(line, style="bold yellow"))
+
+
+def width_of_environment() -> int | None:
+    """Return the COLUMNS of the environment, None where they are not set or no number."""
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and int(columns) else None
+
+
+def at_words(text: str, width: int) -> list[str]:
+    """Return a text on lines that end between words; longer words, and commands, are left to the terminal."""
+    commands = COMMAND.findall(text)
+    for command in commands:
+        text = text.replace(command, command.replace(" ", "\0"))
+    lines: list[str] = []
+    for word in text.split(" "):
+        if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return [line.replace("\0", " ") for line in lines]

@@ -1,0 +1,149 @@
+"""Which code and packages shape the numbers of a run, and which runs were made by others than today's.
+
+Without torch, so that `--check` can tell it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import soundfile
+
+from utils.hub.model_files import PROVENANCE
+from utils.io.files import MOST_JSON_BYTES, read_text, read_toml
+from utils.io.syntax_hash import PROGRAM, hash_sources, sources_of
+from utils.word_forms import some
+
+RUNS_BEGIN_AT = (
+    "experiment_runner.runtime.device",
+    "experiment_runner.evaluate",
+    "experiment_runner.experiment",
+    "experiment_runner.run",
+)
+"""Training, evaluation and where they run: what these reach by their imports shapes a run's numbers, unless it stands
+below."""
+SHAPES_NO_NUMBER = (
+    "experiment_runner.storage.checkpoints",
+    "experiment_runner.results.collapse",
+    "experiment_runner.runtime.device_facts",
+    "experiment_runner.runtime.out_of_memory",
+    "experiment_runner.runtime.interruption",
+    "experiment_runner.data.label_warnings",
+    "experiment_runner.publishing.model_card",
+    "experiment_runner.reporting.figures",
+    "experiment_runner.data.preparation",
+    "experiment_runner.runtime.program_version",
+    "experiment_runner.storage.provenance",
+    "experiment_runner.publishing.publish",
+    "experiment_runner.reporting.report",
+    "experiment_runner.storage.run_folder",
+    "experiment_runner.runtime.console",
+    "experiment_runner.data.shared_classes",
+    "experiment_runner.storage.stored_experiment",
+    "experiment_runner.tracking.tracker",
+    "utils",
+    "utils.commands",
+    "utils.config.loading",
+    "utils.config.wording",
+    "utils.config.schema",
+    "utils.config.augmentation",
+    "utils.config.types",
+    "utils.data.recordings.inspection_cache",
+    "utils.data.corpora.column_names",
+    "utils.data.recordings.leaks",
+    "utils.data.corpora.table_cache",
+    "utils.io.files",
+    "utils.garbage",
+    "utils.hub.git_source",
+    "utils.hf_uploader",
+    "utils.hub.repositories",
+    "utils.hub.model_files",
+    "utils.io.secrets",
+    "utils.io.syntax_hash",
+)
+"""What shows, keeps, copies or refuses, with what only that imports; keys, rows and labels are compared themselves."""
+TABLES = ("config_cat.json", "config_dim.json", "upstream_shapes.json")
+"""Of `configs/`: what labels are translated by, and what the built-in shapes are."""
+PACKAGES = ("torch", "torchaudio", "transformers", "numpy", "pandas", "scikit-learn", "soundfile", "soxr")
+CODE, LIBSNDFILE = "code", "libsndfile"
+EXPERIMENT = "experiment.toml"
+
+
+@cache
+def program_version() -> dict[str, str]:
+    """Return what a run's numbers depend on beside its configuration and data: a hash of the code, and versions."""
+    code = hash_sources(number_sources())[:16]
+    versions = {name: package_version(name) for name in PACKAGES}
+    return {CODE: code, **versions, LIBSNDFILE: soundfile.__libsndfile_version__}
+
+
+def number_sources(program: Path = PROGRAM) -> list[Path]:
+    """Return the sources and tables that a run's numbers come from.
+
+    Args:
+        program: The folder of the program.
+    """
+    tables = [program / "configs" / name for name in TABLES]
+    return [*sources_of(RUNS_BEGIN_AT, SHAPES_NO_NUMBER, program), *tables]
+
+
+def package_version(name: str) -> str:
+    """Return the version of an installed package, without importing it."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
+
+
+def describe_other_programs(runs: Iterable[tuple[str, Path]]) -> str | None:
+    """Say in one sentence which runs other code or other packages made; None where there are none.
+
+    Args:
+        runs: Name and folder of each; those that do not say what made them are left out.
+    """
+    named = [f"{name} ({', '.join(changes)})" for name, folder in runs if (changes := find_program_changes(folder))]
+    if not named:
+        return None
+    return (
+        f"made by other code or packages than today's, so that figures may differ from what would be trained now: "
+        f"{some(named)}; they are used as they are, and --retrain trains them again"
+    )
+
+
+def find_program_changes(folder: Path) -> list[str]:
+    """Return what has changed since a run was begun, or since its checkpoints were saved, such as `torch 2.10 -> 2.11`.
+
+    Args:
+        folder: The run's; nothing is returned where it says nothing, or cannot be read.
+    """
+    today = program_version()
+    changes: dict[str, str] = {}
+    for stored in _stored_programs(folder):
+        changes |= {name: stored[name] for name in today if stored.get(name, today[name]) != today[name]}
+    return ["code" if name == CODE else f"{name} {changes[name]} -> {today[name]}" for name in today if name in changes]
+
+
+def _stored_programs(folder: Path) -> list[Mapping[str, str]]:
+    """Return what a run says of the programs that made it; one that went on with other code has several."""
+    documents = [_read_toml(folder / EXPERIMENT).get("resolved")]
+    documents += [_read_json(folder / "checkpoints" / link / PROVENANCE) for link in ("best", "last")]
+    programs = [document.get("program") for document in documents if isinstance(document, Mapping)]
+    return [program for program in programs if isinstance(program, Mapping)]
+
+
+def _read_toml(path: Path) -> Mapping[str, object]:
+    try:
+        return read_toml(path)
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(read_text(path, MOST_JSON_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None

@@ -1,0 +1,289 @@
+"""The folder of one run: `<output>/<experiment>/seed-<n>/`, and what lies in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+import tomli_w
+
+from experiment_runner.data.experiment_data import ExperimentData
+from experiment_runner.runtime.console import Screen
+from experiment_runner.storage.checkpoints import AFRESH, LINKS, NAME, CheckpointStore
+from utils.config.regularisation import PUBLISHED, REGULARISATION
+from utils.config.schema import ExperimentConfig, identity_of, with_defaults
+from utils.config.wording import describe_value
+from utils.dataset.sampling import count_steps_before_joining
+from utils.io.files import MOST_JSON_BYTES, PARTIAL, read_text, read_toml, write_json, write_whole
+from utils.io.folder_lock import find_obstacle
+from utils.io.secrets import Redaction
+
+EXPERIMENT = "experiment.toml"
+RESULT = "result.json"
+METRICS = "metrics.jsonl"
+TRACKING = "tracking"
+LOG = "train.log"
+SKIPPED = "skipped.csv"
+STEPS_PER_EPOCH = "steps_per_epoch"
+"""A setting: optimiser steps of an epoch. Runs begun before it was kept joined no last step of a single utterance."""
+
+
+class RunError(Exception):
+    """A run cannot go on as asked; the text names the remedy."""
+
+
+class LinkError(RunError):
+    """A link leads out of the run, so that nothing may be written into its folder."""
+
+
+class RunFolder:
+    """Where one experiment with one seed keeps everything.
+
+    Args:
+        output: The output folder of the command.
+        config: The experiment.
+        seed: One of its seeds.
+    """
+
+    def __init__(self, output: Path, config: ExperimentConfig, seed: int) -> None:
+        self.path = output / config.name / f"seed-{seed}"
+        self.config = config
+        self.seed = seed
+        self.checkpoints = CheckpointStore(self.path / "checkpoints")
+        self._replaced = self.path.with_name(self.path.name + ".replaced")
+
+    def refuse_links(self) -> None:
+        """Refuse symbolic links that nobody but a stranger makes; the folder itself may lie behind one.
+
+        Raises:
+            LinkError: Names the first one.
+        """
+        for folder in (self.path, self._replaced):
+            for path in sorted(folder.rglob("*")):
+                if path.is_symlink() and not _is_own_link(path, folder):
+                    raise LinkError(
+                        f"{path} is a symbolic link, and what is written to it would land elsewhere; remove it, or put "
+                        "what it points at in its place"
+                    )
+
+    def refuse_obstacles(self) -> None:
+        """Refuse to train into what is no folder, or one that cannot be written to.
+
+        Raises:
+            RunError: Names the folder.
+        """
+        for folder in (self.path.parent, self.path):
+            obstacle = find_obstacle(folder, "give the experiment another name") if os.path.lexists(folder) else None
+            if obstacle is not None:
+                raise RunError(obstacle)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether training ended by its own rules."""
+        return (self.path / RESULT).is_file()
+
+    @property
+    def holds_training(self) -> bool:
+        """Whether something was trained, to its end or so far that it can be gone on with."""
+        return self.is_finished or self.checkpoints.has_any
+
+    @property
+    def begun_processes(self) -> int | None:
+        """How many processes a half-done training was begun with; None where there is none, or it does not tell."""
+        if self.is_finished or not self.checkpoints.has_any:
+            return None
+        try:
+            count = read_toml(self.path / EXPERIMENT)["resolved"]["processes"]
+        except (OSError, KeyError, TypeError, ValueError, RecursionError):
+            return None
+        return count if type(count) is int and count > 0 else None
+
+    def result(self) -> dict[str, Any]:
+        """Return what training found: `stop`, `epochs`, `best_epoch`, `development`, `seconds`.
+
+        Raises:
+            RunError: Where that cannot be read.
+        """
+        path = self.path / RESULT
+        try:
+            document: dict[str, Any] = json.loads(read_text(path, MOST_JSON_BYTES))
+            missing = [name for name in ("stop", "epochs", "best_epoch", "development") if name not in document]
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise RunError(f"{path} cannot be read ({error}){AFRESH}") from error
+        if missing:
+            raise RunError(f"{path} lacks {', '.join(missing)}{AFRESH}")
+        return document
+
+    def check_unchanged(self, data: ExperimentData, setting: Mapping[str, object] | None = None) -> None:
+        """Refuse a run that was trained with other result-deciding keys, on other data or in another setting.
+
+        Raises:
+            RunError: Shows every difference.
+        """
+        changed = self._changes(self.path, data, setting or {})
+        if changed:
+            raise RunError(
+                f"what {self.path} was trained with has changed since: {'; '.join(changed)}; give the experiment "
+                "another name, change it back, or train again with --retrain"
+            )
+
+    @property
+    def is_being_replaced(self) -> bool:
+        """Whether a finished run is kept aside until this one has finished."""
+        return not self.is_finished and (self._replaced / RESULT).is_file()
+
+    def find_unfinished(self, data: ExperimentData, setting: Mapping[str, object], screen: Screen) -> Path | None:
+        """Return the checkpoint that an interrupted training goes on from; None where nothing was saved yet.
+
+        Args:
+            data: Of the run.
+            setting: What was decided beyond the configuration and must be as it was; of texts the part before a colon.
+            screen: Where damaged checkpoints are told.
+
+        Raises:
+            RunError: Where it was begun with other keys that decide results, on other data or in another setting; shows
+                every difference.
+            CheckpointError: Where checkpoints are there, and none that can be used.
+        """
+        if self.is_finished:
+            return None
+        found, problems = self.checkpoints.newest()
+        if found is not None:
+            self.check_unchanged(data, setting)
+        for problem in problems:
+            screen.warn(f"{problem.removesuffix(AFRESH)}; an older checkpoint is used")
+        return found
+
+    def can_recover(self, data: ExperimentData) -> bool:
+        """Whether there is a finished run whose replacement was interrupted before anything of it was saved.
+
+        Only if it is still what is asked for.
+        """
+        if not self.is_being_replaced or self._changes(self._replaced, data):
+            return False
+        return not self.checkpoints.has_any or bool(self._changes(self.path, data))
+
+    def recover(self, data: ExperimentData) -> bool:
+        """Bring back the run that `can_recover` sees; return whether there was one."""
+        if not self.can_recover(data):
+            return False
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._replaced.rename(self.path)
+        return True
+
+    def _changes(
+        self, folder: Path, data: ExperimentData, setting: Mapping[str, object] = MappingProxyType({})
+    ) -> list[str]:
+        try:
+            document = read_toml(folder / EXPERIMENT)
+            stored, resolved = document["experiment"], document["resolved"]
+            fingerprint = resolved["data_sha256"]
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+            return [f"{folder / EXPERIMENT} cannot be read ({error})"]
+        before, now = identity_of(with_defaults(stored)), self.config.run_identity()
+        changed = [
+            f"{key} {_show(before, key)} -> {_show(now, key)}"
+            for key in sorted({*now, *before})
+            if now.get(key) != before.get(key) and not _is_unread(now, key)
+        ]
+        for key, value in setting.items():
+            then, today = (str(text).partition(":")[0] for text in (resolved.get(key, value), value))
+            if then != today and key != STEPS_PER_EPOCH:
+                changed.append(f"{key} {then} -> {today}")
+        if fingerprint != data.fingerprint():
+            changed.append("training or development data (files, splits, speakers, labels or scale)")
+        if not changed and STEPS_PER_EPOCH in setting:
+            changed += self._changed_steps(resolved, data, setting[STEPS_PER_EPOCH])
+        return changed
+
+    def _changed_steps(self, resolved: Mapping[str, Any], data: ExperimentData, today: object) -> list[str]:
+        """Name another number of optimiser steps, which only the program itself can have changed."""
+        ranks = resolved.get("processes", 1)
+        effective = self.config.batch_size * self.config.accumulation_steps * ranks
+        then = resolved.get(STEPS_PER_EPOCH, count_steps_before_joining(len(data.train), effective, ranks))
+        if then == today:
+            return []
+        return [
+            f"optimiser steps an epoch {then} -> {today} (a last step of a single utterance now joins the one before; "
+            "the release that began this run took it by itself, and can still finish it)"
+        ]
+
+    def start(self, resolved: dict[str, Any], left_out: pd.DataFrame) -> None:
+        """Begin afresh; an earlier run is kept aside until this one has finished.
+
+        Args:
+            resolved: What was decided beyond the configuration, for `experiment.toml`.
+            left_out: Training recordings that cannot be used, for `skipped.csv`, which is not there where there are
+                none.
+        """
+        if self.path.exists():
+            if self.is_finished or not self._replaced.exists():
+                shutil.rmtree(self._replaced, ignore_errors=True)
+                self.path.rename(self._replaced)
+            else:
+                shutil.rmtree(self.path)
+        self.path.mkdir(parents=True)
+        experiment = self.config.model_dump(mode="json", exclude_none=True)
+        document = {"experiment": experiment, "resolved": {"seed": self.seed, **resolved}}
+        write_whole(self.path / EXPERIMENT, Redaction()(tomli_w.dumps(document)))
+        if len(left_out):
+            write_whole(self.path / SKIPPED, left_out.to_csv(index=False))
+
+    def go_on_from(self, checkpoint: Path, records: Sequence[dict[str, Any]]) -> None:
+        """Set checkpoints and `metrics.jsonl` back to when a checkpoint was saved."""
+        self._remove_leftovers()
+        self.checkpoints.go_on_from(checkpoint, self.config.keep_checkpoints)
+        write_whole(self.path / METRICS, "".join(map(_as_line, records)))
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a process that died while it wrote a file has left; the tracker's process may be writing."""
+        for path in self.path.rglob("*.tmp"):
+            if PARTIAL.fullmatch(path.name) and not path.name.startswith(TRACKING):
+                path.unlink(missing_ok=True)
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Add one epoch's line to `metrics.jsonl`."""
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(_as_line(record))
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Mark the run as finished, and let go of what nobody needs any more."""
+        write_json(self.path / RESULT, result)
+        self.clear()
+
+    def clear(self) -> None:
+        """Remove what a finished run does not need: what its training went on from, and the run that it replaces."""
+        self.checkpoints.finish()
+        shutil.rmtree(self._replaced, ignore_errors=True)
+        self._remove_leftovers()
+
+
+def _is_own_link(link: Path, folder: Path) -> bool:
+    """Whether a run makes such a link itself: of its checkpoints, or of the tracker's client, which follows none."""
+    place = link.relative_to(folder)
+    if place.parts[0] == "wandb" and len(place.parts) > 1:
+        return link.name == "latest-run" or link.suffix == ".log"
+    is_of_checkpoints = place.parent == Path("checkpoints") and link.name in LINKS
+    return is_of_checkpoints and NAME.fullmatch(os.readlink(link)) is not None
+
+
+def _as_line(record: dict[str, Any]) -> str:
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
+def _is_unread(experiment: Mapping[str, Any], key: str) -> bool:
+    """Whether a number was left to an upstream that is not on this machine, as it may be where nothing is trained.
+
+    Whatever is stored is right then: it was read from that upstream, or it is what the checkpoint was trained with.
+    """
+    return key in REGULARISATION and experiment.get(key) == PUBLISHED
+
+
+def _show(table: dict[str, Any], key: str) -> str:
+    return describe_value(table[key]) if key in table else "(default)"

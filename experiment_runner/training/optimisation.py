@@ -1,0 +1,144 @@
+"""Optimiser, learning-rate schedule and precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from experiment_runner.runtime.precision_names import BF16, FP16, FP32, name_precision
+from net.ser_model_wrapper import SERModelWrapper
+from utils.config.schema import ExperimentConfig
+
+DTYPES = {FP32: None, FP16: torch.float16, BF16: torch.bfloat16}
+"""Of autocast."""
+ONE_CYCLE_START = 1 / 25
+ONE_CYCLE_END = 1 / 25e4
+"""Learning rates at the start and end of one cycle, relative to the highest: the defaults of
+`torch.optim.lr_scheduler.OneCycleLR`, after L. Smith and N. Topin, "Super-Convergence", 2017."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The precision of the forward pass, and why it was chosen.
+
+    Attributes:
+        dtype: Of autocast; None for plain fp32.
+        reason: For the screen.
+    """
+
+    dtype: torch.dtype | None
+    reason: str
+
+    @property
+    def needs_scaler(self) -> bool:
+        """Whether gradients would underflow without scaling."""
+        return self.dtype is torch.float16
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Return the context of a forward pass."""
+        return torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype is not None)
+
+
+def choose_precision(amp: str, device: torch.device) -> Precision:
+    """Resolve the `amp` key for a device.
+
+    Raises:
+        ValueError: Where the device cannot do what is asked.
+    """
+    is_gpu = device.type == "cuda"
+    has_bf16 = is_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    name, reason = name_precision(amp, torch.cuda.get_device_name() if is_gpu else None, has_bf16)
+    return Precision(DTYPES[name], reason)
+
+
+def build_optimiser(model: SERModelWrapper, config: ExperimentConfig) -> torch.optim.AdamW:
+    """Return one fused AdamW over the trained parameters: upstream and head, weight matrices decayed, the rest not."""
+    head = {id(parameter) for parameter in model.head_parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((id(parameter) in head, parameter.ndim > 1), []).append(parameter)
+    head_rate = config.head_learning_rate or config.learning_rate
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "lr": head_rate if is_head else config.learning_rate,
+                "weight_decay": config.weight_decay if is_matrix else 0.0,
+            }
+            for (is_head, is_matrix), parameters in groups.items()
+        ],
+        fused=True,
+    )
+
+
+def make_recordable(optimiser: torch.optim.AdamW) -> None:
+    """Keep the learning rates on the GPU, where a recorded step reads them; the schedule must exist already."""
+    for group in optimiser.param_groups:
+        group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=group["params"][0].device)
+        group["capturable"] = True
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale the gradients down to a norm of `max_norm`, all together; return the norm before.
+
+    As `torch.nn.utils.clip_grad_norm_`, bit for bit, for gradients of one device and dtype: it asks the device and
+    dtype of every one, which takes longer than the GPU takes to scale them.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norm
+
+
+def build_scheduler(optimiser: torch.optim.Optimizer, config: ExperimentConfig, total_steps: int) -> LambdaLR:
+    """Return the schedule of `config.scheduler` over all optimiser steps."""
+    default_ratio = 0.3 if config.scheduler == "one_cycle" else 0.0
+    ratio = default_ratio if config.warmup_ratio is None else config.warmup_ratio
+    warmup_steps = round(ratio * total_steps)
+    return LambdaLR(optimiser, lambda step: learning_rate_factor(config.scheduler, step, total_steps, warmup_steps))
+
+
+def go_to_step(scheduler: LambdaLR, step: int) -> None:
+    """Set a schedule to an optimiser step counted from 0, as if it had been stepped there."""
+    scheduler.last_epoch = step
+    scheduler._step_count = step + 1
+    for group, rate, factor in zip(
+        scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+    ):
+        value = rate * factor(step)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].copy_(torch.as_tensor(value))
+        else:
+            group["lr"] = value
+
+
+def current_rate(scheduler: LambdaLR) -> float:
+    """Return the learning rate of the next step, of the first group, without asking the device."""
+    return float(scheduler.base_lrs[0]) * scheduler.lr_lambdas[0](scheduler.last_epoch)
+
+
+def learning_rate_factor(scheduler: str, step: int, total_steps: int, warmup_steps: int) -> float:
+    """Return the share of the highest learning rate at an optimiser step counted from 0.
+
+    `constant` and `cosine` rise linearly over the warm-up; `cosine` then falls to 0 along half a cosine. `one_cycle`
+    rises from 1/25 and falls to 1/250,000, both along half a cosine.
+    """
+    start, end = (ONE_CYCLE_START, ONE_CYCLE_END) if scheduler == "one_cycle" else (0.0, 0.0)
+    if step < warmup_steps:
+        rise = (step + 1) / (warmup_steps + 1)
+        return start + (1 - start) * (_half_cosine(rise) if scheduler == "one_cycle" else rise)
+    if scheduler == "constant":
+        return 1.0
+    fall = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return 1 - (1 - end) * _half_cosine(min(1.0, fall))
+
+
+def _half_cosine(share: float) -> float:
+    """Rise from 0 to 1 along half a cosine."""
+    return (1 - math.cos(math.pi * share)) / 2

@@ -1,0 +1,172 @@
+"""Keeps what a training finds: a line an epoch, checkpoints, and the result."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiment_runner.evaluate import class_groups, figures_from_predictions, tabulate_predictions
+from experiment_runner.models.model_config import ModelDescription
+from experiment_runner.run import Run
+from experiment_runner.storage.checkpoints import AFRESH, Checkpoint, CheckpointError, TrainingState
+from experiment_runner.storage.provenance import describe_provenance
+from experiment_runner.training.snapshot import EpochRecord, Moment
+from net.ser import Outputs
+from utils.hub.model_files import CONFIG, METRICS, PROVENANCE
+from utils.io.files import write_whole
+from utils.metrics import Figures
+from utils.word_forms import counted
+
+DEVELOPMENT_PREDICTIONS = "development.csv"
+NEEDED = {"epoch", "improved", "stop", "smoothed_score", "development_loss", "development_score", "refused_steps"}
+"""Of an epoch's record, for going on from it."""
+
+
+class Recorder:
+    """Writes into a run's folder what its trainer reports.
+
+    Args:
+        run: The run.
+        description: What the model is.
+        records: Of the epochs that were recorded before.
+        seconds: That training has taken before.
+
+    Attributes:
+        records: One flat line an epoch, as in `metrics.jsonl`.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        description: ModelDescription,
+        records: Sequence[dict[str, Any]] = (),
+        seconds: float = 0.0,
+    ) -> None:
+        self.run = run
+        self.description = description
+        self.records = list(records)
+        self._began = time.monotonic() - seconds
+        self.groups = class_groups(run.config, description.classes, description.class_counts)
+        self.provenance = describe_provenance(run)
+
+    def judge(self, outputs: Outputs) -> tuple[pd.DataFrame, Figures]:
+        """Return development predictions and their figures."""
+        predictions = tabulate_predictions(self.run.data.development, outputs, self.description.labels)
+        return predictions, figures_from_predictions(predictions, self.groups)
+
+    @property
+    def seconds(self) -> float:
+        """That training has taken so far."""
+        return time.monotonic() - self._began
+
+    def save(self, moment: Moment) -> None:
+        """Save where training can be gone on from; with the best model, the predictions that made it the best."""
+        documents: dict[str, object] = {CONFIG: self.description.to_json(), PROVENANCE: self.provenance}
+        texts = {}
+        if moment.best is not None:
+            development = moment.best.development
+            documents[METRICS] = {**flatten(moment.best), "development": development.figures}
+            texts[DEVELOPMENT_PREDICTIONS] = development.predictions.to_csv(index=False)
+        known = {"records": self.records, "seconds": self.seconds}
+        checkpoint = Checkpoint(
+            epoch=moment.epoch,
+            step=moment.step,
+            weights=moment.weights,
+            documents=documents,
+            state=replace(moment.state, document={**moment.state.document, **known}),
+            is_best=moment.best is not None,
+            is_evaluated=moment.is_evaluated,
+            texts=texts,
+        )
+        path = self.run.folder.checkpoints.save(checkpoint, self.run.config.keep_checkpoints)
+        if moment.best is not None:
+            show_predictions(path, self.run.folder.path)
+
+    def record(self, record: EpochRecord) -> None:
+        """Write an epoch's line, to `metrics.jsonl` and to the screen."""
+        refused = record.refused_steps - (self.records[-1]["refused_steps"] if self.records else 0)
+        self.records.append(flatten(record))
+        self.run.folder.append_metrics(self.records[-1])
+        self.run.screen.line(epoch_line(record, self.run.config.epoch))
+        self.run.tracking.look()
+        if refused:
+            steps_had = counted(refused, "step of this epoch had", "steps of this epoch had")
+            self.run.screen.warn(
+                f"{steps_had} gradients that are not finite and {'was' if refused == 1 else 'were'} skipped"
+            )
+
+    def result(self, stop: str) -> dict[str, Any]:
+        """Return what `result.json` holds."""
+        best = [record for record in self.records if record["improved"]][-1]
+        return {
+            "stop": stop,
+            "epochs": self.records[-1]["epoch"],
+            "best_epoch": best["epoch"],
+            "best_score": best["smoothed_score"],
+            "development": best,
+            "refused_steps": self.records[-1]["refused_steps"],
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def recorded_before(state: TrainingState) -> dict[str, Any]:
+    """Return the `records` and `seconds` of a training that goes on.
+
+    Raises:
+        CheckpointError: Where they are not what a recorder has saved.
+    """
+    records, seconds = state.document.get("records"), state.document.get("seconds")
+    is_known = isinstance(records, list) and all(isinstance(r, dict) and r.keys() >= NEEDED for r in records)
+    if not is_known or not isinstance(seconds, (int, float)):
+        raise CheckpointError(f"the checkpoint does not hold the epochs before it{AFRESH}")
+    return {"records": records, "seconds": float(seconds)}
+
+
+def show_predictions(checkpoint: Path, folder: Path) -> None:
+    """Put the development predictions of the best checkpoint where a run's predictions lie."""
+    target = folder / "predictions" / DEVELOPMENT_PREDICTIONS
+    target.parent.mkdir(exist_ok=True)
+    write_whole(target, (checkpoint / DEVELOPMENT_PREDICTIONS).read_bytes())
+
+
+def flatten(record: EpochRecord) -> dict[str, Any]:
+    """Return an epoch's numbers and decision as one flat line; figures that are not finite are left out."""
+    development, decision = record.development, record.decision
+    figures = {name: value for name, value in development.figures.items() if isinstance(value, float)}
+    numbers = {
+        **{f"train_{name}": value for name, value in record.train.items()},
+        "development_loss": development.loss,
+        **{f"development_{name}": value for name, value in development.terms.items()},
+        "development_score": development.score,
+        **{f"development_{name}": value for name, value in figures.items()},
+        "smoothed_score": decision.smoothed,
+        "learning_rate": record.learning_rate,
+        "seconds": round(record.seconds, 3),
+    }
+    return {
+        "epoch": record.epoch,
+        "step": record.step,
+        **{name: value for name, value in numbers.items() if math.isfinite(value)},
+        "improved": decision.improved,
+        "stop": decision.stop,
+        "decision": decision.explanation,
+        "refused_steps": record.refused_steps,
+    }
+
+
+def epoch_line(record: EpochRecord, epochs: int) -> str:
+    """Return an epoch's line for the screen."""
+    development = record.development
+    names = (("macro_f1", "macro-F1"), ("mean_ccc", "mean CCC"), ("gender_accuracy", "gender accuracy"))
+    scores = "  ".join(f"{label} {development.figures[key]:.4f}" for key, label in names if key in development.figures)
+    return (
+        f"epoch {record.epoch}/{epochs}  train loss {record.train['loss']:.4f}  dev loss {development.loss:.4f}  "
+        f"{scores}  smoothed {record.decision.smoothed:.4f}  {record.decision.explanation}  "
+        f"({record.seconds:.1f} s, trained {record.trained / record.train_seconds:.0f} utterances/s)"
+    )

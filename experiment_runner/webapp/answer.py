@@ -1,0 +1,191 @@
+"""What the demo page says of one recording: emotion, attributes and gender as a whole, then the course over time."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from experiment_runner.models.ser_model import SERModel
+from experiment_runner.prediction.predictor import Predictions
+from experiment_runner.prediction.trained_length import warn_of_length
+from experiment_runner.reporting.course_figure import course_picture
+from experiment_runner.reporting.figure_style import as_png
+from experiment_runner.reporting.pages import render_page
+from experiment_runner.results.prediction_columns import as_clock, attributes_of, classes_of
+from experiment_runner.training.optimisation import Precision
+from utils.data import DataError
+from utils.data.recordings.excerpts import LONGEST_SECONDS, Windows
+from utils.data.recordings.leaks import SILENT_PEAK
+from utils.data.recordings.survey import examine
+
+WINDOWS = Windows(seconds=3.0, hop_seconds=1.0)
+MOST_MINUTES = 60
+REMEDIES = {
+    "short": "; choose a longer one",
+    "empty": "; choose another one",
+    "truncated": "; copy it again",
+    "cancelling": "",
+}
+"""By the kind of problem; empty where the problem names its own."""
+LATER = '<p class="ser-soft">It is too long for one prediction: the mean of its segments stands here at the end.</p>'
+ANSWER, COURSE = "webapp/answer.html.jinja", "webapp/course.html.jinja"
+
+
+class Shown(NamedTuple):
+    """Two parts of the page, in HTML: the answer, and the course over time."""
+
+    answer: str
+    course: str
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """An attribute's value, and the share of its scale that lies below."""
+
+    name: str
+    value: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a model says of a recording as a whole.
+
+    Attributes:
+        emotion: The likeliest class; None where the model has none.
+        probabilities: By class, in output order.
+        attributes: In output order.
+        scale: Of the attributes.
+        gender: The likelier one; None where the model has no such head.
+    """
+
+    emotion: str | None
+    probabilities: dict[str, float]
+    attributes: tuple[Attribute, ...]
+    scale: tuple[float, float]
+    gender: str | None
+
+
+def refuse(sentence: str) -> Shown:
+    """Return a page that says why there is no answer."""
+    return Shown(render_page(ANSWER, problem=sentence), "")
+
+
+def waiting() -> Shown:
+    """Return a page without an answer, until the model has time for the recording."""
+    return Shown("", _course("Waiting; another recording may be before this one", share=0.0))
+
+
+def answer(
+    model: SERModel, precision: Precision, path: Path, name: str, trained_seconds: float | None = None
+) -> Iterator[Shown]:
+    """Predict a recording, and return what to show as soon as there is more of it.
+
+    Args:
+        model: The model.
+        precision: Of the forward passes.
+        path: Where the recording lies.
+        name: What it is called on the page.
+        trained_seconds: Most of an utterance that the model heard at a time in training; None where nothing says.
+
+    Raises:
+        DataError: A sentence for who is before the page, where the recording cannot be used.
+    """
+    seconds = _duration(path, name)
+    is_one = seconds <= LONGEST_SECONDS
+    whole = LATER
+    if is_one:
+        predictions = Predictions(model, None, precision)
+        predictions.add([str(path)])
+        warning = warn_of_length(seconds, trained_seconds)
+        whole = _say(_table(predictions, path, name), model, name, seconds, warning)
+    if seconds <= WINDOWS.seconds:
+        yield Shown(whole, _course(f"It takes more than {WINDOWS.seconds:g} s; this recording lasts {seconds:.1f} s."))
+        return
+    course, done = Predictions(model, WINDOWS, precision), 0.0
+    yield Shown(whole, _progress(done, seconds))
+    for step in course.steps([str(path)]):
+        done = min(done + step, seconds)
+        yield Shown(whole, _progress(done, seconds))
+    table = _table(course, path, name)
+    yield Shown(whole if is_one else _say(table, model, name, seconds), _draw(table, model, name))
+
+
+def _duration(path: Path, name: str) -> float:
+    """Return the seconds of a recording that can be predicted and is not silent.
+
+    Raises:
+        DataError: Where it is none.
+    """
+    looked = examine(str(path), is_deep=False)
+    seconds = looked.header.frames / looked.header.rate_hz if looked.header else 0.0
+    if seconds > 60 * MOST_MINUTES:
+        raise DataError(
+            f"{name} lasts {seconds / 60:.0f} minutes, and this page takes {MOST_MINUTES}; "
+            "predict.py --segment-seconds 3 takes any length"
+        )
+    if looked.problem is None:
+        looked = examine(str(path), is_deep=True)
+    if looked.problem is not None:
+        remedy = REMEDIES.get(looked.problem.kind, "; choose another one, or convert it to WAV")
+        raise DataError(f"{name} {looked.problem.text.rstrip('.')}{remedy}")
+    assert looked.sound is not None
+    if looked.sound.swing < SILENT_PEAK:
+        raise DataError(f"{name} is silent: nothing in it is louder than -60 dB; look at the microphone")
+    return seconds
+
+
+def _table(predictions: Predictions, path: Path, name: str) -> pd.DataFrame:
+    """Return what was predicted of a recording.
+
+    Raises:
+        DataError: Where that was not possible.
+    """
+    if predictions.problems:
+        raise DataError(f"{name} {predictions.problems[str(path)]}")
+    return predictions.table
+
+
+def heard_of(table: pd.DataFrame, model: SERModel) -> Heard:
+    """Return what a table of one recording says of it as a whole: its row, or the mean of its segments."""
+    classes, (low, high) = classes_of(table), model.description.attribute_scale
+    probabilities = {name: float(table[f"prob_{name}"].mean()) for name in classes}
+    values = {name: float(table[f"pred_{name}"].mean()) for name in attributes_of(table)}
+    return Heard(
+        emotion=max(classes, key=probabilities.__getitem__, default=None),
+        probabilities=probabilities,
+        attributes=tuple(Attribute(name, value, (value - low) / (high - low)) for name, value in values.items()),
+        scale=(low, high),
+        gender=str(table["gender_prediction"].mode()[0]) if "gender_prediction" in table else None,
+    )
+
+
+def _say(table: pd.DataFrame, model: SERModel, name: str, seconds: float, warning: str = "") -> str:
+    note = f"the mean of {len(table):,} segments, since it is too long for one prediction" if len(table) > 1 else ""
+    clock = as_clock(round(seconds, 1))
+    heard = heard_of(table, model)
+    return render_page(ANSWER, problem="", heard=heard, name=name, clock=clock, note=note, warning=warning)
+
+
+def _progress(done: float, seconds: float) -> str:
+    return _course(f"{done:.0f} of {seconds:.0f} s", share=done / seconds)
+
+
+def _draw(table: pd.DataFrame, model: SERModel, name: str) -> str:
+    title = f"{name}, in segments of {WINDOWS.seconds:g} s, one every {WINDOWS.hop_seconds:g} s"
+    png = as_png(course_picture(table, model.description.attribute_scale, title))
+    return _course(f"The course over time of {name}", picture=base64.b64encode(png).decode("ascii"))
+
+
+def cancelled(course: str) -> str:
+    """Return the course over time as it stands, or that it was cancelled where it was being computed."""
+    return _course("It was cancelled.") if 'role="progressbar"' in course else course
+
+
+def _course(text: str, share: float | None = None, picture: str = "") -> str:
+    return render_page(COURSE, text=text, share=share, picture=picture)

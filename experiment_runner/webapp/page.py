@@ -1,0 +1,145 @@
+"""The demo page: a recording in, what a model hears in it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from experiment_runner.models.model_config import ModelDescription
+from experiment_runner.models.model_origin import origin_of
+from experiment_runner.models.ser_model import SERModel
+from experiment_runner.reporting.pages import render_page
+from experiment_runner.training.optimisation import Precision
+from experiment_runner.webapp.answer import Shown, answer, cancelled, refuse, waiting
+from experiment_runner.webapp.uploads import Upload, Uploads
+from utils import print_unforeseen
+from utils.data import DataError
+
+HEADER = "webapp/header.html.jinja"
+STYLE = Path(__file__).with_name("page.css")
+OLDEST_SECONDS = 3600
+"""Of a recording that a browser has sent and left behind without a word."""
+SANS = ("Segoe UI", "Roboto", "Helvetica Neue", "DejaVu Sans", "sans-serif")
+MONO = ("Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
+EMPTY = Shown('<p class="ser-soft">Record or choose speech; what the model hears in it stands here then.</p>', "")
+UNFORESEEN = "Something broke that nobody had foreseen; what it was stands where the program was started."
+
+
+def build_page(model: SERModel, name: str, precision: Precision, uploads: Uploads) -> gr.Blocks:
+    """Return the page for a model.
+
+    Args:
+        model: The model.
+        name: By which it was asked for.
+        precision: Of the forward passes.
+        uploads: Where recordings come from.
+    """
+    origin = origin_of(model, name)
+    header = render_page(HEADER, origin=origin, abilities=abilities(model.description))
+
+    def take(document: dict[str, Any] | None, request: gr.Request) -> Shown:
+        try:
+            uploads.take(str(request.session_hash), document)
+        except DataError as error:
+            return refuse(str(error))
+        return waiting()
+
+    def run(request: gr.Request) -> Iterator[Shown]:
+        session = str(request.session_hash)
+        yield from _answers(partial(answer, model, precision, trained_seconds=origin.trained_seconds), uploads, session)
+
+    def stop(shown: str, request: gr.Request) -> str:
+        uploads.withdraw(str(request.session_hash))
+        return cancelled(shown)
+
+    def clear(request: gr.Request) -> Shown:
+        uploads.forget(str(request.session_hash))
+        return EMPTY
+
+    def leave(request: gr.Request) -> None:
+        uploads.forget(str(request.session_hash))
+
+    page = gr.Blocks(title="Emotion in speech", analytics_enabled=False, delete_cache=(60, OLDEST_SECONDS))
+    with page:
+        gr.HTML(header, elem_id="header", apply_default_css=False)
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                audio = gr.Audio(
+                    sources=["upload", "microphone"],
+                    type="filepath",
+                    label="Recording",
+                    editable=False,
+                    buttons=[],
+                    elem_id="recording",
+                )
+                with gr.Row():
+                    start = gr.Button("Run", variant="primary", elem_id="run")
+                    cancel = gr.Button("Cancel", elem_id="cancel")
+            with gr.Column(scale=1, min_width=300):
+                whole = gr.HTML(EMPTY.answer, elem_id="answer", apply_default_css=False)
+        course = gr.HTML(EMPTY.course, elem_id="course", apply_default_css=False)
+        silent: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        at_once = {**silent, "queue": False}
+        asking = [audio.upload, audio.stop_recording, start.click]
+        asked = gr.on(asking, take, audio, [whole, course], preprocess=False, **at_once)
+        asked.then(run, None, [whole, course], trigger_mode="always_last", concurrency_limit=1, **silent)
+        cancel.click(stop, course, course, **at_once)  # gradio's own `cancels` loses what is asked meanwhile
+        audio.clear(clear, None, [whole, course], **at_once)
+        page.unload(leave)
+    return page
+
+
+def abilities(description: ModelDescription) -> list[str]:
+    """Say what a model does, a part of a sentence for each of its heads."""
+    parts = {
+        "tells apart": description.classes,
+        "rates": description.attributes,
+        "tells the speaker's gender:": description.genders,
+    }
+    return [f"{verb} {', '.join(names)}" for verb, names in parts.items() if names]
+
+
+def _answers(predict: Callable[[Path, str], Iterator[Shown]], uploads: Uploads, session: str) -> Iterator[Shown]:
+    """Return what to show for as long as it is asked for, then the page as it is to stand.
+
+    What was said to a click may reach the browser before a part of the answer that was sent earlier: the last word is
+    said here.
+    """
+    asked = uploads.asked(session)
+    if asked is None:  # refused, or taken back while it waited
+        yield Shown(gr.skip(), gr.skip())  # to yield nothing would empty the page
+        return
+    shown = waiting()
+    with closing(_heard(predict, asked)) as parts:
+        for part in parts:
+            if uploads.asked(session) is not asked:
+                break
+            shown = part
+            yield shown
+    if not uploads.holds(session):
+        yield EMPTY
+    elif uploads.asked(session) is None:
+        yield Shown(shown.answer, cancelled(shown.course))
+    elif uploads.asked(session) is not asked:
+        yield waiting()
+
+
+def _heard(predict: Callable[[Path, str], Iterator[Shown]], asked: Upload) -> Generator[Shown]:
+    """Return what to show of a recording, or the sentence why there is nothing to show."""
+    try:
+        yield from predict(asked.path, asked.name)
+    except DataError as error:
+        yield refuse(str(error))
+    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the page
+        print_unforeseen(error)
+        yield refuse(UNFORESEEN)
+
+
+def theme() -> gr.themes.Base:
+    """Return how the page looks, with fonts of the reader's own machine: others would be asked of the network."""
+    return gr.themes.Default(primary_hue="blue", font=SANS, font_mono=MONO)

@@ -1,0 +1,111 @@
+"""Serves the demo page to this machine alone, until somebody ends it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+
+from experiment_runner.models.ser_model import SERModel
+from experiment_runner.runtime.console import Screen
+from experiment_runner.training.optimisation import Precision
+from experiment_runner.webapp.guard import Guard
+from experiment_runner.webapp.page import STYLE, build_page, theme
+from experiment_runner.webapp.uploads import Uploads
+from experiment_runner.webapp.workspace import HOST, Place
+
+MOST_BYTES = 128 << 20
+"""Of one recording: an hour of 16 kHz, uncompressed."""
+ENDING_SECONDS = 1
+"""That open connections, and then a prediction under way, are waited for at the end."""
+
+
+def serve(model: SERModel, name: str, precision: Precision, place: Place, screen: Screen) -> None:
+    """Show the page until Ctrl-C, SIGTERM or SIGHUP.
+
+    Args:
+        model: The model.
+        name: By which it was asked for.
+        precision: Of the forward passes.
+        place: Where to listen, and to keep what is sent.
+        screen: Where to say so.
+    """
+    page = build_page(model, name, precision, Uploads(place.folder))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            _make_app(page, place.folder),
+            lifespan="on",
+            ws="none",
+            log_config=None,
+            log_level="critical",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=ENDING_SECONDS,
+        )
+    )
+    before = signal.signal(signal.SIGHUP, server.handle_exit)  # a closed terminal ends it as Ctrl-C does
+    _tell(place.door.getsockname()[1], screen)
+    try:
+        with suppress(KeyboardInterrupt):  # uvicorn ends, and then raises the signal again
+            server.run([place.door])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    if not server.started:
+        raise RuntimeError("the page's server did not start")
+
+
+def _make_app(page: gr.Blocks, folder: Path) -> Guard:
+    """Return gradio's server without what else it offers: documentation, monitoring, history, other folders' files."""
+    app = gr.mount_gradio_app(
+        FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+        page.queue(api_open=False, max_size=20),
+        path="/",
+        server_name=HOST,
+        footer_links=[],
+        run_history=False,
+        root_path="",
+        allowed_paths=[],
+        show_error=False,
+        max_file_size=MOST_BYTES,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=theme(),
+        css_paths=[STYLE],
+    )
+    return Guard(app, folder)
+
+
+def _tell(port: int, screen: Screen) -> None:
+    screen.line(f"http://{HOST}:{port} shows the page to this machine alone; Ctrl-C ends it")
+    if "SSH_CONNECTION" in os.environ:
+        place = f"{getpass.getuser()}@{socket.gethostname()}"
+        screen.line(f"from your own machine: ssh -N -L {port}:{HOST}:{port} {place}, and the same address there")
+
+
+def leave_predictions(threads: Collection[threading.Thread]) -> None:
+    """End the process where a prediction is still under way, whose thread would be waited for, up to minutes.
+
+    Args:
+        threads: Those that ran before the page was shown.
+    """
+    until = time.monotonic() + ENDING_SECONDS
+    for thread in threading.enumerate():
+        if thread not in threads and not thread.daemon:
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)

@@ -1,0 +1,1 @@
+"""Work that a GPU is given as CUDA graphs."""

@@ -1,0 +1,63 @@
+"""What WavLM on packs needs to know of a batch's lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from net.packing.buckets import Bucket
+from net.wavlm.convolutions import Placement
+from net.wavlm.positional_convolution import PositionalPlan
+from net.wavlm.relative_attention import AttentionPlan
+
+
+@dataclass(frozen=True, eq=False)
+class TransformerPlan:
+    """What the transformer needs to know of a batch's lengths."""
+
+    positions: PositionalPlan
+    attention: AttentionPlan
+
+    def tables(self) -> list[Tensor]:
+        """Return the tables, to be copied to another place."""
+        return [*self.positions.tables(), *self.attention.tables()]
+
+    def with_tables(self, tables: Sequence[Tensor]) -> TransformerPlan:
+        """Return the plan with its tables in another place."""
+        split = len(self.positions.tables())
+        return TransformerPlan(self.positions.with_tables(tables[:split]), self.attention.with_tables(tables[split:]))
+
+
+@dataclass(frozen=True, eq=False)
+class PackPlan:
+    """What all parts need to know; built once a batch.
+
+    Attributes:
+        placement: Of the convolutions.
+        transformer: Of the transformer; the filling of the bucket belongs to it.
+        bucket: Of the batch, where steps are recorded.
+    """
+
+    placement: Placement
+    transformer: TransformerPlan
+    bucket: Bucket | None
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Frames of each utterance."""
+        return self.placement.lengths[-1]
+
+    def tables(self) -> list[Tensor]:
+        """Return the tables, to be copied to another place."""
+        return [*self.placement.tables(), *self.transformer.tables()]
+
+    def with_tables(self, tables: Sequence[Tensor]) -> PackPlan:
+        """Return the plan with its tables in another place."""
+        split = len(self.placement.tables())
+        placement, transformer = (
+            self.placement.with_tables(tables[:split]),
+            self.transformer.with_tables(tables[split:]),
+        )
+        return replace(self, placement=placement, transformer=transformer)

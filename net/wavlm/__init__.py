@@ -1,0 +1,1 @@
+"""WavLM on utterances laid end to end, without padding."""

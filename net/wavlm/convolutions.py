@@ -1,0 +1,275 @@
+"""The waveform feature extractor of wav2vec 2.0 and its kin on utterances laid end to end.
+
+Every utterance starts at a multiple of the extractor's total stride in one long signal, so that frame k of layer l of
+an utterance at sample s lies at row s / stride_l + k of one grid per layer. A convolution over the whole signal then
+computes every utterance's frames as if it were alone; the few rows between utterances mix two of them and are dropped
+at the end. Activations are (time, channels), where a strided convolution is a sum of matrix products on views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from net.kernels.triton_support import is_exact_gelu, runs_triton
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where the utterances of a batch lie in the signal and on the grid of every layer.
+
+    Attributes:
+        counts: Samples of each utterance.
+        kernels: Kernel of every convolution.
+        strides: Stride of every convolution.
+        offsets: First sample of each utterance in the signal, multiples of the total stride.
+        total_samples: Samples of the signal, a multiple of the total stride.
+        lengths: For every layer, the valid frames of each utterance.
+        rows: (total_frames,) int32, the rows of the last layer that are valid.
+        slot_utterances: (total_samples / total stride,) int32, whose samples a stretch of one total stride holds.
+        first_frames: (2, batch) int32, row and number of each utterance's frames in the first layer.
+    """
+
+    counts: tuple[int, ...]
+    kernels: tuple[int, ...]
+    strides: tuple[int, ...]
+    offsets: tuple[int, ...]
+    total_samples: int
+    lengths: tuple[tuple[int, ...], ...]
+    rows: Tensor
+    slot_utterances: Tensor
+    first_frames: Tensor
+
+    @property
+    def rows_per_slot(self) -> int:
+        """Rows of the first layer that share one entry of `slot_utterances`."""
+        return prod(self.strides[1:])
+
+    @property
+    def first_rows(self) -> int:
+        """Rows of the first layer's grid."""
+        return (self.total_samples - self.kernels[0]) // self.strides[0] + 1
+
+    def tables(self) -> list[Tensor]:
+        """Return the tables, to be copied to another place."""
+        return [self.rows, self.slot_utterances, self.first_frames]
+
+    def with_tables(self, tables: Sequence[Tensor]) -> Placement:
+        """Return the placement with its tables in another place."""
+        rows, slot_utterances, first_frames = tables
+        return replace(self, rows=rows, slot_utterances=slot_utterances, first_frames=first_frames)
+
+    def lay_out(self, samples: Tensor) -> Tensor:
+        """Spread packed samples (sum of counts,) to the signal (total_samples,), zeros between utterances."""
+        longest_gap = samples.new_zeros(prod(self.strides))
+        ends = (*self.offsets[1:], self.total_samples)
+        pieces = []
+        for piece, start, end in zip(torch.split(samples, list(self.counts)), self.offsets, ends, strict=True):
+            pieces += [piece, longest_gap[: end - start - piece.shape[0]]]
+        return torch.cat(pieces)
+
+
+def place(counts: Sequence[int], kernels: Sequence[int], strides: Sequence[int]) -> Placement:
+    """Place utterances of so many samples; on the host.
+
+    Raises:
+        ValueError: Where an utterance is shorter than one frame.
+    """
+    total_stride = prod(strides)
+    lengths, current = [], tuple(counts)
+    for kernel, stride in zip(kernels, strides, strict=True):
+        current = tuple((length - kernel) // stride + 1 for length in current)
+        lengths.append(current)
+    if min(current) < 1:
+        raise ValueError(f"an utterance of {min(counts)} samples is shorter than one frame of the feature extractor")
+    slots = np.array([-(-count // total_stride) for count in counts])
+    starts = slots.cumsum() - slots
+    frames = np.array(current)
+    rows = np.arange(sum(current)) + np.repeat(starts - (frames.cumsum() - frames), frames)
+    first = np.stack([starts * prod(strides[1:]), np.array(lengths[0])])
+    return Placement(
+        counts=tuple(counts),
+        kernels=tuple(kernels),
+        strides=tuple(strides),
+        offsets=tuple((starts * total_stride).tolist()),
+        total_samples=int(slots.sum()) * total_stride,
+        lengths=tuple(lengths),
+        rows=torch.from_numpy(rows).int(),
+        slot_utterances=torch.from_numpy(np.repeat(np.arange(len(slots)), slots)).int(),
+        first_frames=torch.from_numpy(first).int(),
+    )
+
+
+def extract(feature_extractor: Any, samples: Tensor, placement: Placement, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
+    """Compute the frames of every utterance as the extractor would of that utterance alone.
+
+    Fused kernels serve CUDA where no gradient is wanted; the differentiable form serves everything else.
+
+    Args:
+        feature_extractor: The transformers module (`conv_layers` of `conv`, `activation` and perhaps `layer_norm`).
+        samples: (sum of counts,) float32, utterances end to end.
+        placement: Of these utterances, on the samples' device.
+        dtype: Of the products and of the result; the first convolution is float32 in any case.
+
+    Returns:
+        (total_frames, conv_dim), utterances end to end.
+
+    Raises:
+        ValueError: Where a layer is of no supported kind.
+    """
+    wants_gradient = torch.is_grad_enabled() and any(weight.requires_grad for weight in feature_extractor.parameters())
+    is_fused = samples.is_cuda and runs_triton(samples.device) and not wants_gradient
+    is_fused = is_fused and all(is_exact_gelu(layer.activation) for layer in feature_extractor.conv_layers)
+    return (extract_fused if is_fused else extract_plain)(feature_extractor, samples, placement, dtype)
+
+
+def extract_plain(feature_extractor: Any, samples: Tensor, placement: Placement, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
+    """Do what `extract` does in PyTorch's own operations, differentiable by every parameter."""
+    first, *others = feature_extractor.conv_layers
+    with torch.autocast(samples.device.type, enabled=False):
+        hidden = _first_layer(first, placement.lay_out(samples.float()), placement).to(dtype)
+        for layer in others:
+            hidden = layer.activation(_normalise(layer, convolve(hidden, layer.conv)))
+        return hidden.index_select(0, placement.rows)
+
+
+@torch.no_grad()
+def extract_fused(feature_extractor: Any, samples: Tensor, placement: Placement, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
+    """Do what `extract` does with Triton kernels around the products, without gradients."""
+    from net.kernels import convolutions as kernels
+
+    first, *others = feature_extractor.conv_layers
+    with torch.autocast(samples.device.type, enabled=False):
+        signal = placement.lay_out(samples.float())
+        if isinstance(_norm(first), nn.GroupNorm):
+            moments = kernels.window_moments(signal, placement)
+            hidden = kernels.first_layer(signal, *folded_group_norm(first, *moments), None, placement, dtype)
+        else:
+            hidden = kernels.first_layer(signal, *_unfolded(first), _norm(first), placement, dtype)
+        for layer in others:
+            norm = _norm(layer)
+            hidden = convolve_channels_last(hidden, layer.conv)
+            hidden = torch.ops.aten.gelu_(hidden) if norm is None else kernels.layer_norm_gelu_(hidden, norm)
+        return hidden.index_select(0, placement.rows)
+
+
+def convolve(hidden: Tensor, conv: nn.Conv1d) -> Tensor:
+    """Convolve (time, channels) to (frames, out_channels) in the dtype of `hidden`.
+
+    The kernel's taps fall into groups of `stride` taps. The windows of one group do not overlap, so that together they
+    are a view of `hidden` as a matrix, and the convolution is one product a group: in half precision, of all groups
+    side by side, since a sum of products would be rounded after each.
+    """
+    kernel, stride = conv.kernel_size[0], conv.stride[0]
+    if conv.groups != 1 or conv.dilation[0] != 1 or conv.padding != (0,):
+        raise ValueError(f"a feature extractor's convolution has no groups, dilation or padding, unlike {conv}")
+    channels = hidden.shape[1]
+    rows = (hidden.shape[0] - kernel) // stride + 1
+    weight = conv.weight.to(hidden.dtype).permute(0, 2, 1).flatten(1)
+    bias = None if conv.bias is None else conv.bias.to(hidden.dtype)
+    groups = []
+    for first in range(0, kernel, stride):
+        width = min(stride, kernel - first) * channels
+        place = hidden.storage_offset() + first * channels
+        groups.append(hidden.as_strided((rows, width), (stride * channels, 1), place))
+    if hidden.dtype.itemsize < 4 and len(groups) > 1:
+        return F.linear(torch.cat(groups, dim=1), weight, bias)
+    first_part, *parts = torch.split(weight, [group.shape[1] for group in groups], dim=1)
+    result = F.linear(groups[0], first_part, bias)
+    for group, part in zip(groups[1:], parts, strict=True):
+        result = result.addmm_(group, part.t())
+    return result
+
+
+def convolve_channels_last(hidden: Tensor, conv: nn.Conv1d) -> Tensor:
+    """Do what `convolve` does by the library's convolution of an image one pixel high, whose memory is the same.
+
+    On an H100 a tenth faster than the products; the order of its sums is the library's choice.
+    """
+    weight = conv.weight.to(hidden.dtype).unsqueeze(2).contiguous(memory_format=torch.channels_last)
+    bias = None if conv.bias is None else conv.bias.to(hidden.dtype)
+    return F.conv2d(hidden.t()[None, :, None], weight, bias, (1, conv.stride[0]))[0, :, 0].t().contiguous()
+
+
+def window_moments(signal: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
+    """Return the mean (batch, kernel) and covariance (batch, kernel, kernel) of each utterance's first-layer windows.
+
+    In float64: neighbouring samples of speech are so alike that a filter's output has a far smaller variance than its
+    input, and the covariance must still resolve it.
+    """
+    means, covariances = [], []
+    for offset, count, frames in zip(placement.offsets, placement.counts, placement.lengths[0], strict=True):
+        windows = signal[offset : offset + count].double().unfold(0, placement.kernels[0], placement.strides[0])
+        mean = windows.mean(0)
+        means.append(mean)
+        covariances.append(windows.T @ windows / frames - torch.outer(mean, mean))
+    return torch.stack(means), torch.stack(covariances)
+
+
+def folded_group_norm(layer: Any, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    """Fold a group norm of one channel a group into the convolution before it, for every utterance.
+
+    A channel w of the convolution has the mean w·m and the variance w'Cw over an utterance whose windows have the mean
+    m and the covariance C. The convolution's bias cancels.
+
+    Args:
+        layer: A convolution with one input channel, and its group norm.
+        mean: (batch, kernel) float64.
+        covariance: (batch, kernel, kernel) float64.
+
+    Returns:
+        Weights (batch, channels, kernel) and biases (batch, channels), float32.
+    """
+    norm = layer.layer_norm
+    if norm.num_groups != norm.num_channels:
+        raise ValueError(f"a packed group norm needs one channel a group, not {norm.num_channels} in {norm.num_groups}")
+    weight = layer.conv.weight[:, 0].double()
+    variance = ((weight @ covariance) * weight).sum(-1).clamp_min(0.0)
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    bias = norm.bias - scale * (mean @ weight.T)
+    return (scale.unsqueeze(-1) * weight).float(), bias.float()
+
+
+def _first_layer(layer: Any, signal: Tensor, placement: Placement) -> Tensor:  # noqa: ANN401
+    """Return (first_rows, channels) of the signal, float32."""
+    windows = signal.unfold(0, placement.kernels[0], placement.strides[0])
+    if not isinstance(_norm(layer), nn.GroupNorm):
+        weight, bias = _unfolded(layer)
+        activated: Tensor = layer.activation(_normalise(layer, F.linear(windows, weight[0], bias[0])))
+        return activated
+    weights, biases = folded_group_norm(layer, *window_moments(signal, placement))
+    borders = [offset // placement.strides[0] for offset in placement.offsets] + [placement.first_rows]
+    parts = torch.split(windows, [end - start for start, end in zip(borders, borders[1:], strict=False)])
+    outputs = [F.linear(part, weight, bias) for part, weight, bias in zip(parts, weights, biases, strict=True)]
+    hidden: Tensor = layer.activation(torch.cat(outputs))
+    return hidden
+
+
+def _unfolded(layer: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    """Return weights (1, channels, kernel) and biases (1, channels) of a first convolution, float32."""
+    weight = layer.conv.weight[:, 0].float()
+    bias = weight.new_zeros(len(weight)) if layer.conv.bias is None else layer.conv.bias.float()
+    return weight.unsqueeze(0), bias.unsqueeze(0)
+
+
+def _norm(layer: Any) -> nn.GroupNorm | nn.LayerNorm | None:  # noqa: ANN401
+    norm = getattr(layer, "layer_norm", None)
+    if norm is None or isinstance(norm, nn.GroupNorm | nn.LayerNorm):
+        return norm
+    raise ValueError(f"a feature extractor's layer has a group norm, a layer norm or none, not {norm}")
+
+
+def _normalise(layer: Any, hidden: Tensor) -> Tensor:  # noqa: ANN401
+    norm = _norm(layer)
+    if norm is None:
+        return hidden
+    if isinstance(norm, nn.GroupNorm):
+        raise ValueError("only the first layer of a feature extractor may have a group norm")
+    return F.layer_norm(hidden.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(hidden.dtype)

@@ -1,0 +1,93 @@
+"""The gate of WavLM's relative position bias, each way in one pass over memory: explicit forward and backward.
+
+As in `layer_operations.py`: everything is computed in float32, all tensors are contiguous; import only where Triton
+runs.
+
+Shapes: N frames, D hidden size, H heads.
+
+Source: S. Chen et al., "WavLM: Large-Scale Self-Supervised Pre-Training for Full Stack Speech Processing", IEEE JSTSP
+2022.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton  # type: ignore[import-untyped]
+from torch import Tensor
+
+from net.kernels import position_gate as kernels
+from net.wavlm.layer_operations import runs_of
+
+SETTINGS: dict[str, dict[str, int]] = {
+    "gate_forward": {"rows": 64, "num_warps": 4},
+    "gate_backward": {"rows": 32, "num_warps": 4, "num_stages": 1, "programs": 4},
+}
+"""As in `layer_operations.py`."""
+
+
+class GateGradients(NamedTuple):
+    """What `gate_backward` returns.
+
+    Attributes:
+        hidden: (N, D) in the dtype of hidden, the other gradient added.
+        weight: (2, head_dim) float32.
+        bias: (2,) float32.
+        const: (H,) float32.
+    """
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor
+    const: Tensor
+
+
+def gate_forward(hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor) -> Tensor:
+    """Return each query's gate a (b const - 1) + 2, where a, b = sigmoid(hidden of a head @ weight.T + bias).
+
+    Args:
+        hidden: (N, D), half or float32.
+        weight: (2, head_dim) float32: the rows of `gru_rel_pos_linear`, each four of them added up.
+        bias: (2,) float32, likewise.
+        const: (H,) float32.
+
+    Returns:
+        (N, H) float32.
+    """
+    settings = SETTINGS["gate_forward"]
+    frames, heads, head_dim = hidden.shape[0], const.shape[0], weight.shape[1]
+    gate = torch.empty((frames, heads), dtype=torch.float32, device=hidden.device)
+    kernels.gate_forward_kernel[(triton.cdiv(frames * heads, settings["rows"]),)](
+        hidden, weight, bias, const, gate, frames,
+        H=heads, E=head_dim, R=settings["rows"], C=triton.next_power_of_2(head_dim), num_warps=settings["num_warps"],
+    )  # fmt: skip
+    return gate
+
+
+def gate_backward(
+    gate_gradient: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor, other_gradient: Tensor
+) -> GateGradients:
+    """Return the gradients of what `gate_forward` took, that of hidden added to another one.
+
+    Args:
+        gate_gradient: (N, H) float32.
+        hidden: As given there, as all but the last.
+        weight: See hidden.
+        bias: See hidden.
+        const: See hidden.
+        other_gradient: (N, D), half or float32: what reaches hidden by other ways.
+    """
+    settings = SETTINGS["gate_backward"]
+    frames, heads, head_dim = hidden.shape[0], const.shape[0], weight.shape[1]
+    runs = runs_of(hidden, settings, heads)
+    hidden_gradient = torch.empty_like(hidden)
+    sums = torch.empty((runs, heads, 2 * head_dim + 3), dtype=torch.float32, device=hidden.device)
+    kernels.gate_backward_kernel[(heads, runs)](
+        gate_gradient, hidden, weight, bias, const, other_gradient, hidden_gradient, sums, frames,
+        H=heads, E=head_dim, R=settings["rows"], C=triton.next_power_of_2(head_dim), STAGES=settings["num_stages"],
+        num_warps=settings["num_warps"],
+    )  # fmt: skip
+    by_head = sums.sum(0)
+    by_weight, by_bias, _ = torch.split(by_head.sum(0), [2 * head_dim, 2, 1])
+    return GateGradients(hidden_gradient, by_weight.view(2, head_dim), by_bias, by_head[:, -1])

@@ -1,0 +1,193 @@
+"""The positional convolution of wav2vec 2.0 and its kin on packed frames, where a frame sees its own utterance alone.
+
+On a GPU a grouped convolution of kernel 128 is computed as a matrix product with long rows: the windows of `block`
+consecutive frames share all but `block` - 1 of their frames, so that one row of the product holds the window of the
+whole block, and its columns are the block's outputs. Columns of one frame alone (48 or 64) would leave the tensor cores
+waiting for memory. Neither the windows nor the shifted weights are ever written out: both are overlapping views.
+
+Shapes: N frames in the pack, D their dimension, G groups, C = D / G channels a group, K taps, B frames a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.utils import parametrizations, parametrize
+
+from net.kernels.triton_support import is_exact_gelu, runs_triton
+from net.packing.buckets import Bucket
+
+COLUMNS = 128
+"""A block is long enough that its outputs in one group fill whole tiles of so many columns."""
+ROW_MULTIPLE = 128
+"""The table of blocks is filled up to a multiple of this, which every tile height divides."""
+
+
+@dataclass(frozen=True, eq=False)
+class PositionalPlan:
+    """Where the frames of a batch lie in a padded copy of them, zeros around every utterance.
+
+    Attributes:
+        lengths: Frames of each utterance.
+        taps: The convolution's kernel.
+        block: Frames of one block.
+        padded_rows: Rows of the padded copy.
+        sources: (padded_rows,) int32, the packed frame that a padded row holds, or -1 for zeros.
+        blocks: (3, blocks) int32: the first padded row of every block, its first packed frame, and how many of its
+            frames are valid; the blocks that fill up the table have none.
+    """
+
+    lengths: tuple[int, ...]
+    taps: int
+    block: int
+    padded_rows: int
+    sources: Tensor
+    blocks: Tensor
+
+    def tables(self) -> list[Tensor]:
+        """Return the tables, to be copied to another place."""
+        return [self.sources, self.blocks]
+
+    def with_tables(self, tables: Sequence[Tensor]) -> PositionalPlan:
+        """Return the plan with its tables in another place."""
+        sources, blocks = tables
+        return replace(self, sources=sources, blocks=blocks)
+
+
+def plan_positions(
+    lengths: Sequence[int], conv: nn.Conv1d, block: int | None = None, bucket: Bucket | None = None
+) -> PositionalPlan:
+    """Plan a batch of utterances of so many frames, which fill their bucket if there is one; on the host."""
+    taps, channels = conv.kernel_size[0], conv.in_channels // conv.groups
+    block = block or frames_per_block(channels)
+    gap = taps // 2 + block
+    frames = np.array(lengths)
+    packed_starts = frames.cumsum() - frames
+    padded_starts = packed_starts + gap * np.arange(1, len(lengths) + 1)
+    padded_rows = int(frames.sum()) + gap * ((bucket.utterances if bucket else len(lengths)) + 1)
+    packed_rows = np.arange(sum(lengths), dtype=np.int32)
+    sources = np.full(padded_rows, -1, dtype=np.int32)
+    sources[packed_rows + np.repeat(padded_starts - packed_starts, frames)] = packed_rows
+    counts = (frames + block - 1) // block
+    total = int(counts.sum())
+    place = (np.arange(total) - np.repeat(counts.cumsum() - counts, counts)) * block
+    room = bucket.blocks(block) if bucket else total
+    blocks = np.zeros((3, -(-room // ROW_MULTIPLE) * ROW_MULTIPLE), dtype=np.int32)
+    blocks[0, total:] = taps // 2  # their windows must lie in the padded copy too, and their frames in a gap
+    blocks[0, :total] = np.repeat(padded_starts, counts) + place
+    blocks[1, :total] = np.repeat(packed_starts, counts) + place
+    blocks[2, :total] = np.minimum(np.repeat(frames, counts) - place, block)
+    return PositionalPlan(tuple(lengths), taps, block, padded_rows, torch.from_numpy(sources), torch.from_numpy(blocks))
+
+
+def frames_per_block(channels: int) -> int:
+    """Return the frames whose outputs of one group fill whole tiles of columns, 16 at most."""
+    block = 1
+    while block < 16 and (block * channels) % COLUMNS:
+        block *= 2
+    return block
+
+
+def positional_convolution(embedding: Any, frames: Tensor, plan: PositionalPlan, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
+    """Compute the positional embedding of every utterance as the module would of that utterance alone.
+
+    Args:
+        embedding: The transformers module: `conv`, an odd or even kernel with `same` padding, and `activation`.
+        frames: (N, D), utterances end to end.
+        plan: Of these utterances, on the frames' device.
+        dtype: Of the products and of the result; sums are float32.
+
+    Returns:
+        (N, D), to be added to the frames.
+    """
+    if not (frames.is_cuda and runs_triton(frames.device) and is_exact_gelu(embedding.activation)):
+        return positional_plain(embedding, frames, plan, dtype)
+    return positional_fused(embedding, frames, plan, dtype)
+
+
+def positional_plain(embedding: Any, frames: Tensor, plan: PositionalPlan, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
+    """Do what `positional_convolution` does with one convolution an utterance, the fastest form on a CPU."""
+    conv = embedding.conv
+    with torch.autocast(frames.device.type, enabled=False):
+        weight, bias = conv.weight.to(dtype), conv.bias.to(dtype)
+        outputs = []
+        for utterance in torch.split(frames.to(dtype).t(), list(plan.lengths), dim=1):
+            convolved = F.conv1d(utterance.unsqueeze(0), weight, bias, padding=plan.taps // 2, groups=conv.groups)
+            outputs.append(convolved[0, :, : utterance.shape[1]])
+        activated: Tensor = embedding.activation(torch.cat(outputs, 1).t())
+        return activated
+
+
+def positional_fused(embedding: Any, frames: Tensor, plan: PositionalPlan, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
+    """Do what `positional_convolution` does with Triton kernels, forward and backward."""
+    conv = embedding.conv
+    with torch.autocast(frames.device.type, enabled=False):
+        weight, inputs = weight_of(conv), frames.to(dtype)
+        keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (inputs, weight, conv.bias))
+        result: Tensor = _PositionalConvolution.apply(inputs, weight, conv.bias, plan, keep)  # type: ignore[no-untyped-call]
+        return result
+
+
+def weight_of(conv: Any) -> Tensor:  # noqa: ANN401 - parametrizations are not typed
+    """Return a convolution's weight (D, C, K), with its weight norm where it has one.
+
+    Of the norm of every tap, PyTorch's own kernels make one small program a tap, each way: on an H100 1.6 ms a step of
+    the large shape.
+
+    Source: T. Salimans and D. P. Kingma, "Weight Normalization", NeurIPS 2016.
+    """
+    norms = list(conv.parametrizations.weight) if parametrize.is_parametrized(conv, "weight") else []
+    if len(norms) != 1 or not isinstance(norms[0], parametrizations._WeightNorm):
+        weight: Tensor = conv.weight
+        return weight
+    length, direction = conv.parametrizations.weight.original0, conv.parametrizations.weight.original1
+    others = [dim for dim in range(direction.dim()) if dim != norms[0].dim]
+    found: Tensor = direction * (length / torch.linalg.vector_norm(direction, dim=others, keepdim=True))
+    return found
+
+
+class _PositionalConvolution(torch.autograd.Function):
+    """GELU of the convolution; the pre-activation and the padded frames are kept for the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, frames: Tensor, weight: Tensor, bias: Tensor, plan: PositionalPlan, keep: bool) -> Tensor:  # noqa: ANN401
+        from net.kernels import positional_convolution as kernels
+
+        groups = frames.shape[1] // weight.shape[1]
+        padded = kernels.pad_frames(frames, None, plan, groups)
+        taps_first = grouped_taps(weight, groups)
+        result, before = kernels.convolve(padded, taps_first, bias, plan, plan.taps // 2, keep)
+        ctx.plan, ctx.groups = plan, groups
+        ctx.save_for_backward(padded, weight, bias, before)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        from net.kernels import positional_convolution as kernels
+
+        padded, weight, bias, before = ctx.saved_tensors
+        plan, groups = ctx.plan, ctx.groups
+        gradient = kernels.pad_frames(gradients[0].contiguous(), before, plan, groups)
+        by_frames = by_weight = by_bias = None
+        if ctx.needs_input_grad[0]:
+            flipped = grouped_taps(weight, groups).flip(1).transpose(2, 3)
+            by_frames, _ = kernels.convolve(gradient, flipped, None, plan, (plan.taps - 1) // 2, False)
+        if ctx.needs_input_grad[1]:
+            by_taps = kernels.weight_gradient(padded, gradient, plan)
+            by_weight = by_taps.permute(0, 3, 2, 1).reshape(weight.shape).to(weight.dtype)
+        if ctx.needs_input_grad[2]:
+            by_bias = gradient.sum(1, dtype=torch.float32).flatten().to(bias.dtype)
+        return by_frames, by_weight, by_bias, None, None
+
+
+def grouped_taps(weight: Tensor, groups: int) -> Tensor:
+    """View a convolution's weight (D, C, K) as (G, K, C in, C out)."""
+    return weight.view(groups, -1, *weight.shape[1:]).permute(0, 3, 2, 1)

@@ -1,0 +1,107 @@
+"""What was downloaded once is trained, evaluated and heard with the network cut."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiment_runner.models.ser_model import SERModel
+from tests.conftest import ROOT
+from tests.program.test_main import write_files
+from tests.support.hub_server import serve_hub
+from tests.support.synthetic_podcast import SyntheticPodcast
+from utils.hub.upstreams import load_upstream
+
+REFUSE = """
+import socket
+import sys
+
+LOCAL = getattr(socket, "AF_UNIX", None)  # between processes of one machine
+
+def refuse(event, arguments):
+    is_socket = event == "socket.__new__" and arguments[1] not in (LOCAL, -1)
+    if is_socket or event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"):
+        raise ConnectionRefusedError(111, f"refused by the test: {event} {arguments[1:]}")
+
+sys.addaudithook(refuse)
+"""
+LISTED = """
+[[experiments]]
+name = "one"
+config_update = { upstream_model = "wavlm-base", normalize = "none", num_workers = 1, seeds = [1] }
+"""
+
+
+def has_namespaces() -> bool:
+    return (
+        shutil.which("unshare") is not None and not subprocess.run(["unshare", "--net", "true"], check=False).returncode
+    )
+
+
+@pytest.fixture(params=["every socket refused", "no interface"])
+def cut_off(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """The beginning of a command without a network: Python's sockets are refused, or the system has no interface."""
+    if request.param == "no interface":
+        if not has_namespaces():
+            pytest.skip("needs the right to make network namespaces")
+        return ["unshare", "--net", sys.executable]
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(REFUSE)
+    return ["env", f"PYTHONPATH={tmp_path / 'hook'}:{ROOT}", sys.executable]
+
+
+def call(folder: Path, command: list[str], *arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_TOKEN": "", "HUGGINGFACE_TOKEN": ""}
+    return subprocess.run(
+        [*command, *map(str, arguments)], cwd=folder, env=environment, capture_output=True, text=True, timeout=200
+    )
+
+
+@pytest.mark.slow
+def test_training_and_prediction_work_from_downloaded_models(
+    podcast: SyntheticPodcast, cut_off: list[str], tmp_path: Path
+) -> None:
+    load_upstream("wavlm-tiny-random", {}).encoder.save_pretrained(tmp_path / "published")
+    with serve_hub() as hub:
+        hub.publish("microsoft/wavlm-base", tmp_path / "published")
+        online = ["env", f"HF_ENDPOINT={hub.endpoint}", sys.executable]
+        assert call(tmp_path, online, ROOT / "download_model.py", "wavlm-base").returncode == 0
+        arguments = write_files(tmp_path, podcast, LISTED)
+        trained = call(tmp_path, cut_off, ROOT / "main.py", *arguments)
+        assert trained.returncode == 0, trained.stdout + trained.stderr
+        assert "WARNING: tracking" not in trained.stdout
+        evaluated = call(tmp_path, cut_off, ROOT / "main.py", *arguments, "--test")
+        assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr
+
+        SERModel.from_pretrained(tmp_path / "runs/one/seed-1").save_pretrained(tmp_path / "trained")
+        hub.publish("user/model", tmp_path / "trained")
+        assert call(tmp_path, online, ROOT / "download_model.py", "user/model").returncode == 0
+    recording = podcast.audio / str(podcast.rows["FileName"][0])
+    heard = [ROOT / "predict.py", "--device", "cpu", "--output", "-", recording]
+    found = call(tmp_path, cut_off, *heard, "--model", "user/model")
+    assert found.returncode == 0, found.stderr
+    assert len(found.stdout.splitlines()) == 2
+
+    nowhere = call(tmp_path, cut_off, ROOT / "download_model.py", "wavlm-large")
+    assert nowhere.returncode == 1
+    assert nowhere.stderr.startswith('wavlm-large: "microsoft/wavlm-large" cannot be downloaded: ')
+    assert nowhere.stderr.endswith(
+        "; check the network, HTTPS_PROXY and HF_ENDPOINT, or copy its folder in models/ from a machine that has a "
+        "network\n"
+    )
+    assert len(nowhere.stderr.splitlines()) == 1
+    elsewhere = call(tmp_path, cut_off, *heard, "--model", "user/other")
+    assert elsewhere.returncode == 2
+    assert len(elsewhere.stderr.splitlines()) == 1
+
+
+def test_the_hook_refuses_what_a_client_does(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(REFUSE)
+    program = "import socket; socket.create_connection(('127.0.0.1', 9))"
+    done = call(tmp_path, ["env", f"PYTHONPATH={tmp_path}", sys.executable], "-c", program)
+    assert "ConnectionRefusedError: [Errno 111] refused by the test" in done.stderr

@@ -1,0 +1,1 @@
+"""What may stand in the TOML files, and reading them."""

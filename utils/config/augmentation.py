@@ -1,0 +1,75 @@
+"""The keys of waveform augmentation, which stand among those of an experiment; all are off by default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from utils.config.types import PathKey, Scale, Section, as_tuple
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Speeds = Annotated[tuple[Annotated[float, Field(ge=0.5, le=2)], ...], BeforeValidator(as_tuple), Field(min_length=1)]
+NOISE_SNR_DB = (5.0, 20.0)
+"""Where `augment_noise_snr_db` says nothing."""
+
+
+class AugmentationKeys(Section):
+    """What is done to training utterances, each time drawn anew; see docs/augmentation.md."""
+
+    augment_speed: Speeds | None = None
+    """Speed perturbation: factors of speed, to 0.01, one of which is drawn for each utterance."""
+    augment_reverb: PathKey | None = None
+    """Folder of impulse responses. A relative path starts where the command runs."""
+    augment_reverb_prob: Probability | None = None
+    """Share of training utterances that are convolved with an impulse response; 0 turns it off."""
+    augment_noise: Annotated[Literal["white", "pink"] | PathKey, Field(union_mode="left_to_right")] | None = None
+    """Noise that is made, or a folder of recordings. A relative path starts where the command runs."""
+    augment_noise_prob: Probability | None = None
+    """Share of training utterances that noise is added to; 0 turns it off."""
+    augment_noise_snr_db: Scale | None = None
+    """Lowest and highest signal-to-noise ratio in dB, drawn evenly in between. Default: 5 to 20."""
+
+    @property
+    def augments_waveforms(self) -> bool:
+        """Whether training utterances differ from epoch to epoch by more than their crop."""
+        return bool(self.augment_speed or self.augment_reverb_prob or self.augment_noise_prob)
+
+    @property
+    def augmentation_folders(self) -> dict[str, Path]:
+        """The folders that augmentation takes recordings from, by key."""
+        used = {"augment_reverb": self.augment_reverb_prob, "augment_noise": self.augment_noise_prob}
+        folders = {key: getattr(self, key) for key, probability in used.items() if probability}
+        return {key: folder for key, folder in folders.items() if isinstance(folder, Path)}
+
+    def describe_augmentation(self) -> str:
+        """Say what is done to training utterances; empty where nothing is."""
+        parts = []
+        if self.augment_speed:
+            parts.append(f"speed {', '.join(f'{factor:g}' for factor in self.augment_speed)}")
+        if self.augment_reverb_prob:
+            parts.append(f"reverberation of {self.augment_reverb_prob:.0%} by {self.augment_reverb}")
+        if self.augment_noise_prob:
+            low, high = self.augment_noise_snr_db or NOISE_SNR_DB
+            parts.append(f"noise in {self.augment_noise_prob:.0%} at {low:g} to {high:g} dB: {self.augment_noise}")
+        return "; ".join(parts)
+
+
+def augmentation_problems(keys: AugmentationKeys) -> list[tuple[str, str]]:
+    """Return what is wrong between the keys, as `(key, sentence)` pairs."""
+    problems = []
+    fine = [factor for factor in keys.augment_speed or () if abs(100 * factor - round(100 * factor)) > 1e-9]
+    if fine:
+        problems.append(("augment_speed", f"found {', '.join(map(str, fine))}; allowed: two decimals, such as 0.95"))
+    sources = {"augment_reverb": "a folder", "augment_noise": '"white", "pink" or a folder'}
+    for source, allowed in sources.items():
+        probability = getattr(keys, f"{source}_prob")
+        if probability and getattr(keys, source) is None:
+            problems.append((f"{source}_prob", f"found {probability:g} without {source}; set that to {allowed}"))
+        if probability is None and getattr(keys, source) is not None:
+            problems.append((source, f"needs {source}_prob, the share of utterances, such as 0.5; 0 turns it off"))
+    ratio = keys.augment_noise_snr_db
+    if ratio is not None and ratio[0] > ratio[1]:
+        problems.append(("augment_noise_snr_db", f"found {list(ratio)}; allowed: [lowest, highest]"))
+    return problems

@@ -1,0 +1,42 @@
+"""What an audit finds in the words of a corpus's cells, and in how far they reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from utils.data import Corpus
+from utils.data.audit.findings import Finding
+from utils.data.labels.few_rows import few_rows, say_few
+from utils.data.labels.near_names import near_names
+from utils.data.labels.scale_use import unreached_scales
+from utils.data.labels.speaker_names import say_spellings as say_speaker
+from utils.data.labels.speaker_names import written_twice
+from utils.data.labels.spellings import count_words, say_nothing, say_spellings
+from utils.word_forms import counted, shown
+
+
+def spelling_findings(corpus: Corpus) -> Iterator[Finding]:
+    """Yield what words for nothing, spellings, near names, scarce classes and scales of a corpus there are."""
+    for column, words in corpus.cells.nothing.items():
+        for word, rows in count_words(words).items():
+            yield "word-for-nothing", "", "", say_nothing(column, {word: rows})
+    for name, spellings in corpus.cells.spellings.items():
+        yield "class-spellings", "", "", say_spellings(name, spellings)
+    for one, other in near_names(corpus.classes):
+        counts = [int((corpus.table["emotion"] == name).sum()) for name in (one, other)]
+        yield "near-classes", "", "", f"{shown(one)} ({counted(counts[0], 'row')}) and {shown(other)} ({counts[1]:,})"
+    for speaker in written_twice(corpus.table):
+        yield "speaker-spellings", "", "", say_speaker(speaker)
+    yield from _labels(corpus)
+
+
+def _labels(corpus: Corpus) -> Iterator[Finding]:
+    """Look at classes and attributes where labels are not kept back; what is never trained on is another finding."""
+    table = corpus.table[~corpus.table["split"].isin(corpus.hidden)]
+    trained = set(table.loc[table["split"] == "train", "emotion"].dropna().unique())
+    by_split = {str(split): rows for split, rows in table.groupby("split")}
+    for name, places in few_rows(by_split, [name for name in corpus.classes if name in trained]).items():
+        yield "scarce-class", "", "", f"{shown(name)}: {say_few(places)}"
+    low, high = corpus.attribute_scale
+    for attribute, (least, most) in unreached_scales(table, corpus.attribute_scale).items():
+        yield "unreached-scale", "", "", f"{attribute} lies in {least:g}..{most:g} of {low:g}..{high:g}"

@@ -1,0 +1,1 @@
+"""What readers of corpora build on: releases, tables and their columns."""

@@ -1,0 +1,211 @@
+"""Which column of a table of one's own is which of the utterance table, and which are read by nobody."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from utils.config.types import TABLE_COLUMNS
+from utils.config.wording import did_you_mean, printable
+from utils.data import VOTES, DataError
+from utils.data.corpora.column_names import SEGMENT, guess_targets
+from utils.data.corpora.csv_values import are_readable
+from utils.data.corpora.text_tables import TextTable
+from utils.data.labels.spellings import class_name
+from utils.word_forms import fold, some
+
+BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class ColumnMap(NamedTuple):
+    """How a table's columns are read.
+
+    Attributes:
+        sources: By column of the utterance table, the table's own.
+        votes: By column that counts raters, such as `votes_angry`, the table's own.
+        unread: Names of the others that hold anything, as they stand in the file.
+    """
+
+    sources: Mapping[str, str]
+    votes: Mapping[str, str]
+    unread: tuple[str, ...]
+
+    def select(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return the columns that are read, under the utterance table's names."""
+        read = {**self.sources, **self.votes}
+        return pd.DataFrame({target: rows[source] for target, source in read.items()}, index=rows.index)
+
+
+def map_columns(name: str, source: Path, table: TextTable, choices: Mapping[str, str]) -> ColumnMap:
+    """Find the columns of an utterance table in one of somebody else's.
+
+    Args:
+        name: The corpus.
+        source: Its table, for messages.
+        table: As read.
+        choices: The corpus's key `columns`: names in the table by column; an empty text ignores a column.
+
+    Raises:
+        DataError: Where a column is missing, stands twice, or is probably meant by another name, with the line of TOML.
+    """
+    return _Columns(f"{name}: {source}", name, table, choices).map()
+
+
+def toml_table(entries: Mapping[str, str]) -> str:
+    """Write the key `columns` as TOML does."""
+    return f"columns = {{ {', '.join(toml_entry(key, value) for key, value in entries.items())} }}"
+
+
+def toml_entry(key: str, value: str) -> str:
+    """Write a key of text as TOML does."""
+    quoted = key if BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False)
+    return f"{quoted} = {json.dumps(value, ensure_ascii=False)}"
+
+
+class _Columns:
+    """Maps the columns of one table."""
+
+    def __init__(self, where: str, corpus: str, table: TextTable, choices: Mapping[str, str]) -> None:
+        self.where, self.corpus, self.rows, self.choices = where, corpus, table.rows, choices
+        self.names = dict(zip(table.rows.columns, table.header, strict=False))
+        """By column of the rows, its name in the file: pandas numbers those that stand twice."""
+        self.sources: dict[str, str] = {}
+        self.votes: dict[str, str] = {}
+        self.ignored: set[str] = set()
+        self.problems: list[str] = []
+
+    def map(self) -> ColumnMap:
+        """Return which column is which."""
+        self._follow_choices()
+        self._match_names()
+        self._match_votes()
+        if self.problems:
+            raise DataError(*self.problems)
+        filled = [column for column in self._free() if self.rows[column].notna().any()]
+        self._refuse_probable(filled)
+        return ColumnMap(self.sources, self.votes, tuple(map(self._shown, filled)))
+
+    def _free(self) -> list[str]:
+        """Return the columns that are neither read nor ignored so far."""
+        taken = {*self.sources.values(), *self.votes.values(), *self.ignored}
+        return [column for column in self.names if column not in taken]
+
+    def _shown(self, column: str) -> str:
+        name = self.names[column]
+        return printable(name) if name else f"column {list(self.names).index(column) + 1}, which has no name"
+
+    def _named(self, name: str) -> list[str]:
+        """Return the columns of a name, else those that differ from it in case and in what cannot be seen alone."""
+        same = [column for column, own in self.names.items() if own == name.strip()]
+        return same or [column for column, own in self.names.items() if fold(own) == fold(name)]
+
+    def _follow_choices(self) -> None:
+        for key, text in self.choices.items():
+            name = text or key
+            matches = self._named(name)
+            if len(matches) > 1:
+                self.problems.append(f'{self.where}: columns.{key}: "{name}" stands twice in the header; rename one')
+            elif not matches:
+                near = did_you_mean(name, [own for own in self.names.values() if own])
+                self.problems.append(f'{self.where}: columns.{key}: the table has no column "{name}"; {near}')
+            elif matches[0] in {*self.sources.values(), *self.ignored}:
+                self.problems.append(
+                    f'{self.where}: columns.{key}: the column "{self.names[matches[0]]}" stands in another entry of '
+                    "columns, too; name each column once"
+                )
+            elif text:
+                self.sources[key] = matches[0]
+            else:
+                self.ignored.add(matches[0])
+
+    def _match_names(self) -> None:
+        """Read the columns that are called as those of the utterance table."""
+        free = self._free()
+        for target in TABLE_COLUMNS:
+            matches = [column for column in free if fold(self.names[column]) == target]
+            if target in self.sources or not matches:
+                continue
+            self.sources[target] = matches[0]
+            names = [self.names[column] for column in matches]
+            if len(matches) == 1:
+                continue
+            listed, remedy = " and ".join(f'"{own}"' for own in names), "remove or rename one of them"
+            if len(set(names)) > 1:
+                remedy = f"say which in [{self.corpus}]: {toml_table({**self.choices, target: names[0]})}"
+            self.problems.append(f"{self.where}: the columns {listed} would both be read as {target}; {remedy}")
+
+    def _match_votes(self) -> None:
+        """Read the columns that count raters, under the names that classes have."""
+        of_fold: dict[str, str] = {}
+        for column in self._free():
+            own, name = self.names[column], fold(self.names[column])
+            if not name.startswith(VOTES):
+                continue
+            if name in of_fold:
+                self.problems.append(
+                    f'{self.where}: the columns "{of_fold[name]}" and "{own}" would both be read as {name}; remove or '
+                    "rename one of them"
+                )
+            else:
+                of_fold[name] = own
+                self.votes[class_name(own)] = column
+
+    def _refuse_probable(self, columns: list[str]) -> None:
+        """Refuse a table where a column is missing that another one probably is, or where recordings are cut."""
+        probable: dict[str, list[str]] = defaultdict(list)
+        guessed = guess_targets(self.names.values())
+        for column in columns:
+            target = guessed.get(self.names[column])
+            if target is not None and target not in self.sources:
+                probable[target].append(column)
+        segments = probable.pop(SEGMENT, [])
+        entries = {name: text for target, names in probable.items() for name, text in self._entries(target, names)}
+        entries |= {self.names[column]: "" for column in segments}
+        sentences = [*self._say_missing(probable, entries), *self._say_segments(segments)]
+        if not sentences:
+            return
+        if entries:
+            line = toml_table({**self.choices, **entries})
+            ignoring = toml_entry(self.names[[*chain(*probable.values()), *segments][0]], "")
+            sentences.append(f"in [{self.corpus}] write {line}; an entry such as {ignoring} ignores a column")
+        raise DataError(f"{self.where}: {'; '.join(sentences)}")
+
+    def _say_missing(self, probable: Mapping[str, list[str]], entries: Mapping[str, str]) -> Iterator[str]:
+        if "file" not in self.sources and "file" not in probable:
+            known = ", ".join(f'"{name}"' for name in list(self.names.values())[:12] if name)
+            yield (
+                f'no column "file", but {known or "none with a name"}; in [{self.corpus}] name the one that holds the '
+                f"recordings: {toml_table({**self.choices, 'file': '…'})}"
+            )
+        for target, candidates in probable.items():
+            names = " or ".join(f'"{self._shown(column)}"' for column in candidates)
+            if target in entries:
+                yield f'no column "{target}", which is probably {names}'
+            else:
+                yield f'no column "{target}", and {names} holds other words than those of a {target}'
+
+    def _say_segments(self, segments: list[str]) -> Iterator[str]:
+        if segments:
+            names = " and ".join(f'"{self._shown(column)}"' for column in segments)
+            yield (
+                f"{names} cut utterances out of recordings, which cannot be read yet, and whole recordings would be "
+                "trained on: cut them into files of their own, or ignore the columns"
+            )
+
+    def _entries(self, target: str, candidates: list[str]) -> Iterator[tuple[str, str]]:
+        """Map the first candidate whose cells can be read so, and ignore the others."""
+        chosen = next((column for column in candidates if are_readable(target, self.rows[column])), None)
+        for column in candidates:
+            yield (target, self.names[column]) if column == chosen else (self.names[column], "")
+
+
+def say_unread(columns: tuple[str, ...]) -> str:
+    """Say which columns nobody reads."""
+    return f"columns that are not read: {some(columns, 12)}"

@@ -1,0 +1,87 @@
+"""Utterance tables kept between runs, so that the labels of a large corpus are parsed once.
+
+A table is kept under a hash of everything that it was read from: the files' paths, sizes and times, the corpus's keys,
+and the sources of this program's readers. It is only ever a copy: where it cannot be read or written, the labels are
+parsed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from utils.io.files import whole
+from utils.io.syntax_hash import hash_sources
+
+READERS = Path(__file__).resolve().parents[1]
+CONFIGS = READERS.parents[1] / "configs"
+WORD_FORMS = READERS.parent / "word_forms.py"
+REMARKS = b"remarks"
+UNUSABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
+"""What can be wrong with a kept table, or with the place for it (no home folder is a RuntimeError)."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A table with what its reader said of it, in values that JSON has."""
+
+    table: pa.Table
+    remarks: dict[str, Any]
+
+
+def cache_folder(kind: str = "tables") -> Path:
+    """Return where a kind of thing is kept: below `$XDG_CACHE_HOME`, else below `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "200ai" / kind
+
+
+def key_of(sources: Iterable[Path], settings: str) -> str:
+    """Return a hash of files as they are now, of the settings that they are read with, and of the readers."""
+    states = [(str(path.resolve()), state.st_size, state.st_mtime_ns) for path in sources if (state := path.stat())]
+    return hashlib.sha256(json.dumps([_readers(), settings, states]).encode()).hexdigest()[:40]
+
+
+@cache
+def _readers() -> str:
+    """Return a hash of the sources of all readers and of the tables that they translate by."""
+    digest = hashlib.sha256(hash_sources([*READERS.rglob("*.py"), WORD_FORMS]).encode())
+    for path in sorted(CONFIGS.glob("config_*.json")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def find_table(corpus: str, key: str) -> Kept | None:
+    """Return what is kept of a corpus under a key, if anything is."""
+    try:
+        table = pq.read_table(cache_folder() / f"{corpus}-{key}.parquet")
+        return Kept(table, json.loads(table.schema.metadata[REMARKS]))
+    except UNUSABLE:
+        return None
+
+
+def keep_table(corpus: str, key: str, kept: Kept) -> None:
+    """Keep a table for the next time, in place of older ones of the corpus, for nobody else to read.
+
+    A folder that cannot be written to only costs that time.
+    """
+    remarks = {REMARKS: json.dumps(kept.remarks).encode()}
+    table = kept.table.replace_schema_metadata({**(kept.table.schema.metadata or {}), **remarks})
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        older = list(folder.glob(f"{corpus}-{'?' * len(key)}.parquet"))
+        with whole(folder / f"{corpus}-{key}.parquet", is_flushed=False) as partial:
+            pq.write_table(table, partial)
+        for path in older:
+            if path.name != f"{corpus}-{key}.parquet":
+                path.unlink(missing_ok=True)
+    except UNUSABLE:
+        return

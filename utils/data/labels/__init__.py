@@ -1,0 +1,1 @@
+"""What the cells of labels say, and what is odd about them."""

@@ -1,0 +1,1 @@
+"""Recordings packed into shards."""

@@ -1,0 +1,1 @@
+"""Audio files: where they lie, what is known of them, and what is wrong with them."""

@@ -1,0 +1,52 @@
+"""What to say of recordings whose channels cancel for the most part, but not so far that they are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from utils.data.recordings.signal_checks import FAINT_DB
+
+MOST_NAMED = 5
+REMEDY = "listen to it, and keep one channel where it is faint (sox IN.wav OUT.wav remix 1)"
+
+
+def describe_faint_mixes(lost_db: Mapping[str, float], recordings: int, where: str = "") -> str:
+    """Return what the screen says of recordings of which mixing loses much; of many the first few are named.
+
+    Args:
+        lost_db: What mixing loses in dB, by name, of those that are told.
+        recordings: Of all that were looked at.
+        where: What they belong to.
+
+    Returns:
+        A sentence; empty where there is nothing to warn of.
+    """
+    if not lost_db:
+        return ""
+    names = list(lost_db)
+    named = "; ".join(f"{name} ({lost_db[name]:.0f} dB)" for name in names[:MOST_NAMED])
+    more = f"; {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    count = f"{len(names):,} of {recordings:,} recordings{where} lose {FAINT_DB:.0f} dB or more where their channels"
+    return f"{count} are mixed, since these partly cancel, and the mix is what models hear; {REMEDY}: {named}{more}"
+
+
+def warn_of_faint_mixes(tables: Iterable[pd.DataFrame]) -> list[str]:
+    """Return a sentence for each corpus with such recordings.
+
+    Args:
+        tables: Of the splits, with `cancelled_db`, as `utils.data.recordings.preflight` gives them.
+    """
+    known = [table for table in tables if len(table) and "cancelled_db" in table]
+    sentences = []
+    for corpus in dict.fromkeys(str(table["corpus"].iloc[0]) for table in known):
+        parts = [table for table in known if table["corpus"].iloc[0] == corpus]
+        lost: dict[str, float] = {}
+        for table in parts:
+            faint = table[table["cancelled_db"] >= FAINT_DB]
+            lost |= dict(zip(faint["file"], faint["cancelled_db"], strict=True))
+        splits = ", ".join(dict.fromkeys(str(table["split"].iloc[0]) for table in parts))
+        sentence = describe_faint_mixes(lost, sum(map(len, parts)), f" of {splits}")
+        sentences += [f"{corpus}: {sentence}"] if sentence else []
+    return sentences

@@ -1,0 +1,183 @@
+"""Which files are recordings: all that libsndfile reads, by name, and where that says little by content."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from pathlib import Path
+
+import soundfile
+
+from utils.data.recordings.audio_source import sound_of
+from utils.word_forms import MOST, some
+
+SUFFIXES = (
+    *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mp1"),
+    *(".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".sph", ".nist", ".voc", ".avr", ".ircam", ".sf", ".paf"),
+    *(".pvf", ".sds", ".svx", ".8svx", ".wve"),
+)
+"""Names of the formats that libsndfile reads, but for raw samples without a header: nothing tells their rate."""
+USUAL_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".au", ".caf", ".w64", ".sph")
+"""Those that sentences name."""
+OTHER_MEDIA = (
+    *(".m4a", ".m4b", ".mp4", ".m4v", ".aac", ".3gp", ".3g2", ".mov", ".webm", ".weba", ".mkv", ".mka", ".avi"),
+    *(".wma", ".wmv", ".asf", ".amr", ".awb", ".ac3", ".eac3", ".dts", ".ape", ".wv", ".mpc", ".spx", ".ra", ".rm"),
+    *(".tta", ".dsf", ".mpg", ".mpeg", ".flv", ".ogv", ".ts"),
+)
+"""Names of formats with sound in them that libsndfile does not read; such a file may be called so by mistake."""
+AMBIGUOUS = (".mat", ".htk", ".xi", ".iff", ".sd2")
+"""libsndfile reads sound in these, and most files that are called so hold none."""
+OTHER_SYSTEMS = "._"
+"""Begins the names of what macOS leaves beside files on foreign disks."""
+LITTER = (".ds_store", "thumbs.db", "desktop.ini")
+"""Files that systems leave in every folder."""
+CONVERT = "is in a format that is not read; convert it with `ffmpeg -i {name} {wav}`"
+
+
+@dataclass(frozen=True)
+class Below:
+    """What lies below a folder.
+
+    Attributes:
+        recordings: Paths, sorted; also of links to recordings that are gone.
+        left_out: Why the others that may hold sound are no recordings, by path, sorted.
+        others: Number of other files by what their names end with, as written in lower case.
+    """
+
+    recordings: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
+
+
+def is_recording(name: str) -> bool:
+    """Return whether a file of this name is a recording."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(OTHER_SYSTEMS)
+
+
+def as_utf8(name: str) -> str:
+    r"""Return a file's name as text that every encoding has; bytes that are no UTF-8 become `\x…`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def describe_left_out(below: Below) -> tuple[str, ...]:
+    """Return one sentence on what may be sound and is not read, or none."""
+    if not below.left_out:
+        return ()
+    files = "1 file is" if len(below.left_out) == 1 else f"{len(below.left_out):,} files are"
+    return (f"{files} not used: {list_problems(below.left_out.items())}",)
+
+
+def list_problems(problems: Iterable[tuple[str, str]], most: int = MOST) -> str:
+    """Name recordings with what is wrong with them; of many the first few.
+
+    Args:
+        problems: Name and problem of each, such as `a.wav` and `is missing`.
+        most: That are named.
+    """
+    return some((f"{name} {problem}" for name, problem in problems), most, "; ")
+
+
+def by_wav_name(folder: Path) -> dict[str, str]:
+    """Return the names of the recordings in a folder, sorted, by those that labels of a corpus of `.wav` files have.
+
+    What has been converted to another format is there by the name that it had; a `.wav` file comes before it.
+    """
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if is_recording(entry.name))
+    is_wav = [name.lower().endswith(".wav") for name in names]
+    original = {name: name for name, is_one in zip(names, is_wav, strict=True) if is_one}
+    converted = {
+        os.path.splitext(name)[0] + ".wav": name for name, is_one in zip(names, is_wav, strict=True) if not is_one
+    }
+    return {**converted, **original}
+
+
+def why_not_read(path: str) -> str | None:
+    """Return what to do with a file that may hold sound in a format that libsndfile does not read, by its name."""
+    if not path.lower().endswith(OTHER_MEDIA):
+        return None
+    plain = f"./{path}" if path.startswith("-") else path  # ffmpeg would take it for an option
+    return CONVERT.format(name=shlex.quote(plain), wav=shlex.quote(f"{os.path.splitext(plain)[0]}.wav"))
+
+
+def look_below(folder: Path) -> Below:
+    """Sort the files below a folder into recordings, what may be meant as such, and others.
+
+    Links are followed, and what lies in a linked folder has the path by which it was reached; see `walk`.
+    """
+    below = Below()
+    for path in sorted(walk(folder)):
+        name = os.path.basename(path)
+        if name.startswith(OTHER_SYSTEMS) or name.lower() in LITTER:
+            continue
+        if is_recording(name):
+            below.recordings.append(path)
+        elif os.path.isdir(path):
+            below.left_out[path] = "is a folder that cannot be listed; give read permission"
+        elif os.path.islink(path) and not os.path.exists(path):
+            below.left_out[path] = f"is a link to {os.readlink(path)}, which is not there"
+        elif name.lower().endswith((*OTHER_MEDIA, *AMBIGUOUS)) and _holds_sound(path):
+            below.recordings.append(path)
+        elif reason := why_not_read(path):
+            below.left_out[path] = reason
+        else:
+            below.others[os.path.splitext(name)[1].lower() or "without an ending"] += 1
+    return below
+
+
+def walk(folder: Path) -> Iterator[str]:
+    """Yield all files below a folder, those behind links as well, links to nothing, and folders that are not readable.
+
+    Every folder is entered once, however many links lead to it or back: under its own name where it lies below, else
+    under that of the first link by name.
+    """
+    entered: set[str] = set()
+    links = [str(folder)]
+    while links:
+        yield from _walk(heappop(links), entered, links)
+
+
+def _walk(top: str, entered: set[str], links: list[str]) -> Iterator[str]:
+    """Yield the files below a folder that was not entered before; links to folders are added to a heap."""
+    pending = [top]
+    while pending:
+        folder = pending.pop()
+        real = os.path.realpath(folder)
+        if real in entered:
+            continue
+        entered.add(real)
+        try:
+            with os.scandir(folder) as entries:
+                below = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            yield folder
+            continue
+        for entry in below:
+            if not _is_folder(entry):
+                yield entry.path
+            elif entry.is_symlink():
+                heappush(links, entry.path)
+            else:
+                pending.append(entry.path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _holds_sound(path: str) -> bool:
+    """Return whether libsndfile recognises a file by its content."""
+    if not os.path.isfile(path):  # to open a pipe would wait for somebody who writes into it
+        return False
+    try:
+        with sound_of(path):
+            return True
+    except (OSError, ValueError, soundfile.SoundFileError):
+        return False

@@ -1,0 +1,103 @@
+"""What is known of recordings, kept on disk between runs under path, size and time of change."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import soundfile
+
+from utils.data import TEXT
+from utils.data.corpora.table_cache import UNUSABLE, cache_folder
+from utils.data.recordings.signal_checks import Problem, Sound
+from utils.io.files import whole
+from utils.io.syntax_hash import hash_sources
+
+
+class Header(NamedTuple):
+    """What a file says of itself."""
+
+    frames: int
+    rate_hz: int
+    channels: int
+    subtype: str
+
+
+KEY = ["path", "size", "modified_ns"]
+FIELDS = (*Header._fields, *Sound._fields, "kind", "problem")
+NUMBERS = ("frames", "rate_hz", "channels", "peak", "swing", "clipped", "silent_end", "cancelled_db")
+assert len(FIELDS) == len(Header._fields) + len(Sound._fields) + len(Problem._fields)
+EXAMINERS = (
+    *("survey.py", "inspection_cache.py", "signal_checks.py", "truncation.py", "audio_source.py"),
+    "file_names.py",
+)
+
+
+def recall(corpus: str) -> pd.DataFrame:
+    """Return what is kept of a corpus's recordings, one row a path; nothing where it cannot be read."""
+    try:
+        table = pq.read_table(_place(corpus))
+        if table.schema.metadata[b"version"] == _version():
+            return _typed(table.to_pandas())
+    except UNUSABLE:
+        pass
+    return _typed(pd.DataFrame(columns=[*KEY, *FIELDS]))
+
+
+def keep(corpus: str, kept: pd.DataFrame, table: pd.DataFrame, is_lasting: pd.Series[bool]) -> None:
+    """Keep what is known for the next time; a folder that cannot be written to only costs that time.
+
+    Args:
+        corpus: What it is kept under.
+        kept: What `recall` returned; it stays for paths that were not asked for this time.
+        table: The columns `KEY` and `FIELDS`, one row a path.
+        is_lasting: Which rows are to be known the next time.
+    """
+    older = kept[~kept["path"].isin(table["path"])]
+    rows = pd.concat([older, table.loc[is_lasting, [*KEY, *FIELDS]]])
+    together = pa.Table.from_pandas(rows, preserve_index=False)
+    try:
+        target = _place(corpus)
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with whole(target, is_flushed=False) as place:
+            pq.write_table(together.replace_schema_metadata({b"version": _version()}), place)
+    except UNUSABLE:
+        return
+
+
+def keeping_problem() -> str | None:
+    """Say why nothing can be kept; None where it can."""
+    folder = cache_folder("recordings")
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return (
+            f"{folder} cannot be written to ({error.strerror}), so that every command decodes all recordings again; "
+            "name another folder with XDG_CACHE_HOME"
+        )
+
+
+def _place(corpus: str) -> Path:
+    return cache_folder("recordings") / f"{corpus}.parquet"
+
+
+@cache
+def _version() -> bytes:
+    """Return a hash of what examines recordings, and of the decoder: what another one found is found again."""
+    sources = hash_sources(Path(__file__).with_name(name) for name in EXAMINERS)
+    return hashlib.sha256(f"{soundfile.__libsndfile_version__} {sources}".encode()).hexdigest().encode()
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    kinds: dict[str, Any] = {name: np.float64 if name in NUMBERS else TEXT for name in ("path", *FIELDS)}
+    unique = table[[*KEY, *FIELDS]].drop_duplicates("path", keep="last")
+    return unique.astype({**kinds, "size": np.int64, "modified_ns": np.int64})

@@ -1,0 +1,218 @@
+"""Finds recordings that stand on both sides of an evaluation: one file, one published name, one speaker, same samples.
+
+Nothing here opens a recording, since training keeps those of test splits closed. Files are compared by where links lead
+to and by what the file system says of them; names by the labels; samples by the hashes that a survey has kept.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from utils.config.schema import CorpusConfig
+from utils.data import Corpus
+from utils.data.recordings.audio_source import PART
+from utils.word_forms import some
+
+SILENT_PEAK = 0.001
+"""-60 dB below full scale: nothing that is never louder can be heard as speech."""
+THREADS, PATHS_A_TASK = 16, 1_000
+"""On a network disk nearly all of the time is waiting; smaller tasks would cost a local disk more than they save."""
+State = tuple[int, int, int, int, str]
+"""Device, number, size in bytes and time of change in ns of a file, and the part of it."""
+Key = Hashable | None
+LOOSE_PATH = "loose_path"
+"""Column of a packed corpus's table: where each recording lies outside the shards."""
+
+
+def audible_content(recordings: pd.DataFrame) -> pd.Series:
+    """Return the hash of the samples of each recording; missing where nothing was decoded, and for silence.
+
+    Silent recordings have the same samples without being the same utterance.
+
+    Args:
+        recordings: The columns of `Survey.table`.
+    """
+    return recordings["content"].where(recordings["swing"] >= SILENT_PEAK)
+
+
+class Whereabouts(NamedTuple):
+    """What tells recordings from one another, by whatever names and links they are reached; in a table's order.
+
+    Attributes:
+        places: Paths with their links resolved.
+        states: What hard links share too: device, number, size and time of change of the file, and the part of a shard;
+            None where there is no file.
+    """
+
+    places: list[str]
+    states: list[State | None]
+
+
+class RealFiles:
+    """Where recordings really lie; every path is looked up once, however many experiments ask for it."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, State | None]] = {}
+        self._folders: dict[str, str] = {}
+
+    def look_up(self, table: pd.DataFrame) -> Whereabouts:
+        """Return where the recordings of an utterance table are.
+
+        A packed one is where it lies outside the shards, and in the state of its part.
+        """
+        paths: list[str] = table["path"].tolist()
+        if LOOSE_PATH not in table:
+            self._examine(paths)
+            places, states = zip(*map(self._known.__getitem__, paths), strict=True) if paths else ((), ())
+            return Whereabouts(list(places), list(states))
+        loose: list[str] = table[LOOSE_PATH].tolist()
+        files = [_shard_of(path) if path != other else path for path, other in zip(paths, loose, strict=True)]
+        self._examine(files)
+        return Whereabouts(
+            [self._real_name(other) for other in loose],
+            [self._state_of_part(file, path[len(file) :]) for file, path in zip(files, paths, strict=True)],
+        )
+
+    def _state_of_part(self, file: str, part: str) -> State | None:
+        state = self._known[file][1]
+        return None if state is None else (*state[:-1], part)
+
+    def _examine(self, files: Sequence[str]) -> None:
+        wanted = list({file for file in files if file not in self._known})
+        tasks = [wanted[start : start + PATHS_A_TASK] for start in range(0, len(wanted), PATHS_A_TASK)]
+        with ThreadPoolExecutor(THREADS) as pool:
+            for task, found in zip(tasks, pool.map(self._examine_some, tasks), strict=True):
+                self._known.update(zip(task, found, strict=True))
+
+    def _examine_some(self, files: Sequence[str]) -> list[tuple[str, State | None]]:
+        return [self._examine_one(file) for file in files]
+
+    def _examine_one(self, file: str) -> tuple[str, State | None]:
+        try:
+            status = os.lstat(file)
+            if stat.S_ISLNK(status.st_mode):
+                return os.path.realpath(file), _state(os.stat(file))
+            return self._real_name(file), _state(status)
+        except (OSError, ValueError):  # it is missing, or its name cannot be one; who opens it says so
+            return self._real_name(file), None
+
+    def _real_name(self, file: str) -> str:
+        """Return a path with the links of its folder resolved, which is done once a folder."""
+        folder, name = os.path.split(file)
+        if folder not in self._folders:
+            self._folders[folder] = folder if "\0" in folder else os.path.realpath(folder)
+        return os.path.join(self._folders[folder], name)
+
+
+def _shard_of(path: str) -> str:
+    part = PART.fullmatch(path)
+    return path if part is None else part[1]
+
+
+def _state(status: os.stat_result) -> State:
+    """Return what two names of one file share; size and time for disks that give numbers away again."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, ""
+
+
+def same_keys(
+    evaluated: pd.DataFrame, trained: pd.DataFrame, here: Sequence[Key], elsewhere: Sequence[Key]
+) -> pd.DataFrame:
+    """Pair rows that have the same key.
+
+    Args:
+        evaluated: Utterance table of a split.
+        trained: Of the rows that it must not share recordings with.
+        here: A key for each row of `evaluated`; None where there is none.
+        elsewhere: A key for each row of `trained`.
+
+    Returns:
+        One row a row of `evaluated` that has a partner, under its index: `file`, and the partner's `partner` and
+        `split`.
+    """
+    partners = {key: place for place, key in reversed(list(enumerate(elsewhere))) if key is not None}
+    rows = [row for row, key in enumerate(here) if key in partners]
+    shared = trained.iloc[[partners[here[row]] for row in rows]]
+    columns = {
+        "file": evaluated["file"].iloc[rows].to_numpy(dtype=object),
+        "partner": shared["file"].to_numpy(dtype=object),
+        "split": shared["split"].to_numpy(dtype=object),
+    }
+    return pd.DataFrame(columns, index=evaluated.index[rows])
+
+
+def same_files(evaluated: pd.DataFrame, trained: pd.DataFrame, files: RealFiles) -> pd.DataFrame:
+    """Pair rows whose recordings are one file, by links of any kind or in and outside shards; see `same_keys`."""
+    here, elsewhere = files.look_up(evaluated), files.look_up(trained)
+    by_place = same_keys(evaluated, trained, here.places, elsewhere.places)
+    by_state = same_keys(evaluated, trained, here.states, elsewhere.states)
+    pairs = pd.concat([by_place, by_state])
+    return pairs[~pairs.index.duplicated()].sort_index()
+
+
+def same_samples(evaluated: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFrame:
+    """Pair rows whose recordings hold the same samples, by their column `content`; see `same_keys`."""
+    return same_keys(evaluated, trained, _contents(evaluated), _contents(trained))
+
+
+def _contents(table: pd.DataFrame) -> list[str | None]:
+    return [content if isinstance(content, str) else None for content in table["content"].tolist()]
+
+
+def share_names(one: Corpus, other: Corpus) -> bool:
+    """Whether speakers and files of two sections are the same where their names are.
+
+    They are in two sections of one published corpus, whose releases keep both: two releases of MSP-PODCAST, say. Of
+    other corpora names say nothing: "03" of EMO-DB and "03" of RAVDESS are two people. So say those of two tables of
+    one's own, unless both sections read the same table.
+    """
+    first, second = one.section, other.section
+    if first is None or second is None or first.FORMAT != second.FORMAT:
+        return False
+    return first.FORMAT != "csv" or _is_one_table(first, second)
+
+
+def _is_one_table(one: CorpusConfig, other: CorpusConfig) -> bool:
+    first, second = one.PATH_TO_LABEL, other.PATH_TO_LABEL
+    return first is not None and second is not None and Path(first).resolve() == Path(second).resolve()
+
+
+def same_names(evaluated: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFrame:
+    """Pair rows whose files have the same name, whatever their folder and encoding; see `same_keys`."""
+    return same_keys(evaluated, trained, _stems(evaluated), _stems(trained))
+
+
+def _stems(table: pd.DataFrame) -> list[str]:
+    """Return the names of files without folder and ending; a name that stands in several folders keeps its folder."""
+    plain = [os.path.splitext(file)[0] for file in table["file"].tolist()]
+    names = [os.path.basename(file) for file in plain]
+    counts = Counter(names)
+    return [name if counts[name] == 1 else file for name, file in zip(names, plain, strict=True)]
+
+
+def heard_speakers(
+    evaluated: pd.DataFrame, trained: pd.DataFrame, allowed: Sequence[bool | tuple[str, ...]]
+) -> list[str]:
+    """Return the speakers of a split who are in training or development too, sorted.
+
+    Args:
+        evaluated: Utterance table of the split.
+        trained: Of training and development.
+        allowed: `allow_speaker_overlap` of both corpora.
+    """
+    if any(names is True for names in allowed):
+        return []
+    named = {name for names in allowed if not isinstance(names, bool) for name in names}
+    return sorted(set(evaluated["speaker"].dropna()) & set(trained["speaker"].dropna()) - named)
+
+
+def list_pairs(pairs: pd.DataFrame) -> str:
+    """Name recordings with their partners; of many the first few."""
+    return some((f"{row.file} (as {row.partner} in {row.split})" for row in pairs.itertuples()), separator="; ")

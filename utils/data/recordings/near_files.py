@@ -1,0 +1,119 @@
+"""The file that a label probably means where there is none of the name that it gives."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from utils.data import OUTSIDE
+from utils.data.recordings.file_names import as_utf8, is_recording, walk
+
+DIFFERENCES = {
+    "case": "in case",
+    "form": "in the way that letters are encoded",
+    "extension": "in extension",
+    "folder": "in folder",
+}
+"""How the name of a near file differs, the nearest first."""
+
+
+class Near(NamedTuple):
+    """Files that a label probably means, and how they differ from what it says: a key of `DIFFERENCES`."""
+
+    files: Sequence[str]
+    difference: str
+
+    def __str__(self) -> str:
+        shown = " and ".join(self.files[:2]) + (", …" if len(self.files) > 2 else "")
+        verbs = ("is", "differs") if len(self.files) == 1 else ("are", "differ")
+        return f"{shown} {verbs[0]} there, which {verbs[1]} {DIFFERENCES[self.difference]}"
+
+
+class NearFiles:
+    """Finds files by names that are nearly theirs.
+
+    Args:
+        names: Files below one folder, relative to it.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._by_key: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for name in sorted(names):
+            for difference, key in _keys(name):
+                self._by_key[difference, key].append(name)
+
+    def find(self, file: str) -> Near | None:
+        """Return the files that a missing one's name is nearest to, if there are any."""
+        for difference, key in _keys(file):
+            files = self._by_key.get((difference, key))
+            if files:
+                return Near(files, difference)
+        return None
+
+
+def _keys(name: str) -> Iterator[tuple[str, str]]:
+    """Yield what a name shares with those that differ from it in one way."""
+    plain = unicodedata.normalize("NFC", name).casefold()
+    yield "case", name.casefold()
+    yield "form", plain
+    yield "extension", without_extension(plain)
+    yield "folder", os.path.basename(plain)
+
+
+def without_extension(name: str) -> str:
+    """Return a name without the extension of a recording, if it has one; other dots are part of the name."""
+    return os.path.splitext(name)[0] if is_recording(os.path.basename(name)) else name
+
+
+def recordings_there(folder: str | Path) -> Iterator[str]:
+    """Yield the recordings below a folder, relative to it, those behind links as well, each folder by one name."""
+    yield from (os.path.relpath(path, folder) for path in walk(Path(folder)) if is_recording(os.path.basename(path)))
+
+
+def recordings_beside(folder: str | Path, files: Iterable[str]) -> Iterator[str]:
+    """Yield the recordings in the folders of some files, below one, under the names of links too.
+
+    Args:
+        folder: Above all.
+        files: Relative to it, normalised, such as `a/b`; none need be there. Those that lead out of it are passed over.
+    """
+    places = dict.fromkeys(os.path.dirname(file) for file in files if not re.search(OUTSIDE, file))
+    for place in places:
+        try:
+            with os.scandir(os.path.join(folder, place)) as entries:
+                yield from (os.path.join(place, entry.name) for entry in entries if is_recording(entry.name))
+        except OSError:
+            continue
+
+
+def add_near_files(table: pd.DataFrame, problems: pd.DataFrame) -> tuple[pd.Series, str]:
+    """Name the near files of recordings that are missing.
+
+    Args:
+        table: The utterance table, whose `path` ends with `file`.
+        problems: `kind` and `problem` of some of its rows.
+
+    Returns:
+        The problems with the near files behind them, and a sentence that counts those by kind; empty without any.
+    """
+    rows = table.loc[problems.index[problems["kind"] == "missing"], ["file", "path"]]
+    rows = rows[[path.endswith(file) for file, path in zip(rows["file"], rows["path"], strict=True)]]
+    if rows.empty:
+        return problems["problem"], ""
+    folder = rows["path"].iloc[0].removesuffix(rows["file"].iloc[0])
+    files = [os.path.normpath(file) for file in rows["file"]]
+    names = NearFiles(map(as_utf8, {*recordings_there(folder), *recordings_beside(folder, files)}))
+    near = pd.Series([names.find(file) for file in files], index=rows.index, dtype=object)
+    near = near.dropna()
+    texts = problems["problem"].astype(object)
+    texts.loc[near.index] += [f" ({files})" for files in near]
+    counts = Counter(files.difference for files in near)
+    parts = [f"{counts[kind]:,} {text}" for kind, text in DIFFERENCES.items() if counts[kind]]
+    return texts, f"files of near names are there, which differ: {', '.join(parts)}" if parts else ""

@@ -1,0 +1,283 @@
+"""The demo's corpus: SYNTHETIC voices in the layout of MSP-PODCAST 2.0, the same bytes wherever it is written.
+
+Nothing in it was spoken. A clip begins with its prosody, drawn around the means of its emotion code;
+`utils.data.synthetic.voices` makes it audible, and simulated raters answer to that prosody, so that whatever the labels
+say can be heard.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+import wave
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils.data import CATEGORICAL, DataError
+from utils.data.podcast import COLUMNS
+from utils.data.synthetic.voices import MEANS, VERSION, Prosody, Samples, draw_prosody, draw_speaker, speak
+from utils.data.wav import SAMPLE_RATE_HZ
+from utils.io.files import write_whole
+
+OWNER_LINE = "SYNTHETIC DEMO CORPUS: NOTHING IN THIS FOLDER WAS SPOKEN BY ANYONE."
+LAYOUT = 2
+"""Raised when other label files are written for the same sounds."""
+MARKER = "complete.json"
+"""Written last, with version and size: its presence means that everything else is there."""
+
+README = f"""{OWNER_LINE}
+
+THE CLIPS ARE SYNTHETIC. THE SPEAKERS, THE RATERS AND EVERY LABEL ARE SYNTHETIC. Results on this corpus say that the
+machinery works; they say nothing about emotion in speech.
+
+The folder has the layout of MSP-PODCAST 2.0. utils/data/synthetic/demo_corpus.py and voices.py made it: glottal
+pulses and breath (a voice source with jitter, shimmer and effort) pass vowel formants of a speaker's vocal tract, with
+syllables, pauses, an intonation contour and background noise. Pitch, intonation, tempo, effort and smile are drawn
+around the means of an emotion code; arousal, valence and dominance are the mean answers of simulated raters to what was
+drawn. O and X are mixtures of two other codes. Test3 has no labels.
+
+Running the demo again writes the same bytes. This folder may be deleted at any time.
+"""
+
+CONFIG = """# SYNTHETIC voices, made by utils/data/synthetic/demo_corpus.py. Paths start at this file's folder.
+
+[DEMO]
+FORMAT = "msp-podcast"
+PATH_TO_LABEL = "Labels"
+PATH_TO_AUDIO = "Audios"
+synthetic = true
+"""
+
+TRAINING_COUNTS: Mapping[str, int] = {
+    "N": 51_149, "H": 37_048, "X": 30_279, "A": 22_609, "S": 18_256,
+    "U": 3_220, "C": 2_765, "O": 1_746, "D": 1_324, "F": 794,
+}  # fmt: skip
+"""Utterances a code in MSP-PODCAST 2.0 Train."""
+
+RATING_COLUMNS = ("FileName", "Worker", "EmoClass_Major", "EmoClass_Second", "EmoAct", "EmoVal", "EmoDom")
+WORDS = {code: str(name).capitalize() for code, name in CATEGORICAL["msp-podcast"].items() if code in MEANS}
+OTHER_WORDS = ("Other", "Other-confused", 'Other-"so, so"; bored/tired: a bit')
+"""What raters write who find none of the eight; free text may hold any separator."""
+MOST_WORKERS = 2_000
+HEARING = np.array([4.0, 2.0, 4.0, 1.5, 0.25, 0.7, 5.0, 0.4, 0.03])
+"""The difference of each part of a prosody that counts as one step to a rater."""
+Row = tuple[object, ...]
+
+SPEAKERS: Mapping[str, tuple[int, ...]] = {
+    "Train": tuple(range(1, 25)),
+    "Development": tuple(range(31, 37)),
+    "Test1": tuple(range(41, 49)),
+    "Test2": tuple(range(45, 51)),
+    "Test3": tuple(range(51, 55)),
+}
+"""Odd numbers are men. As in MSP-PODCAST, test splits share speakers with each other alone."""
+UNKNOWN_EVERY = 17
+"""Every so manieth training clip comes from a voice of its own, whose speaker is `Unknown`."""
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How many clips each split holds. Codes have the shares of MSP-PODCAST 2.0 Train; Test3 has eight codes evenly.
+
+    Attributes:
+        at_least: Clips of every code in every labelled split, even where its share asks for fewer.
+    """
+
+    train: int = 440
+    development: int = 120
+    test1: int = 180
+    test2: int = 140
+    test3: int = 16
+    at_least: int = 2
+
+    def clips(self, split: str) -> dict[str, int]:
+        """Return the number of clips of each code in `Train`, `Development`, `Test1`, `Test2` or `Test3`."""
+        total: int = getattr(self, split.lower())
+        if split == "Test3":
+            return {code: total // len(MEANS) for code in MEANS}
+        everyone = sum(TRAINING_COUNTS.values())
+        return {code: max(self.at_least, round(total * n / everyone)) for code, n in TRAINING_COUNTS.items()}
+
+
+DEFAULT = DemoSize()
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip as planned: its file, where it belongs, and the key of its random numbers."""
+
+    file: str
+    split: str
+    code: str
+    speaker: int
+    is_unknown: bool
+    key: tuple[int, ...]
+
+
+def write_demo_corpus(root: Path, size: DemoSize = DEFAULT, say: Callable[[str], None] = print) -> Path:
+    """Write the corpus where it does not lie complete already.
+
+    Args:
+        root: Folder of the corpus: a new or empty one, or one written by this function.
+        size: How many clips.
+        say: Told in a line what is done.
+
+    Returns:
+        The corpus's own `config.toml`, whose table is called `DEMO`.
+
+    Raises:
+        DataError: Where the folder holds something else; nothing is changed then.
+    """
+    _refuse_foreign(root)
+    config, marker = root / "config.toml", root / MARKER
+    state = json.dumps({"version": VERSION, "layout": LAYOUT, "size": asdict(size)}, indent=1)
+    if marker.is_file() and marker.read_text(encoding="utf-8") == state:
+        return config
+    began, clips = time.perf_counter(), plan_clips(size)
+    say(f"writing {len(clips)} clips of SYNTHETIC voices to {root}")
+    _begin(root, clips)
+    seconds, labels, ratings = _write_clips(root / "Audios", clips)
+    for name, columns, rows in (("consensus", COLUMNS, labels), ("detailed", RATING_COLUMNS, ratings)):
+        write_whole(
+            root / "Labels" / f"labels_{name}.csv", pd.DataFrame(rows, columns=list(columns)).to_csv(index=False)
+        )
+    write_whole(root / "Partitions.txt", "".join(f"{clip.split}; {clip.file}\n" for clip in clips))
+    write_whole(config, CONFIG)
+    write_whole(marker, state)
+    say(f"{seconds / 60:.1f} minutes of synthetic audio in {time.perf_counter() - began:.1f} s")
+    return config
+
+
+def _refuse_foreign(root: Path) -> None:
+    sign = root / "README.txt"
+    is_own = sign.is_file() and sign.read_text(encoding="utf-8", errors="replace").startswith(OWNER_LINE)
+    if not is_own and os.path.lexists(root) and not (root.is_dir() and not any(root.iterdir())):
+        raise DataError(f"{root} is there already and holds no demo corpus; move it away or name another folder")
+
+
+def _begin(root: Path, clips: list[Clip]) -> None:
+    """Sign the folder, then remove what an earlier corpus left; other people's files in it stay."""
+    root.mkdir(parents=True, exist_ok=True)
+    write_whole(root / "README.txt", README)
+    for folder in ("Audios", "Labels"):
+        (root / folder).mkdir(exist_ok=True)
+    (root / MARKER).unlink(missing_ok=True)
+    wanted = {clip.file for clip in clips}
+    for path in (root / "Audios").glob("MSP-PODCAST_*.wav*"):
+        if path.name not in wanted:
+            path.unlink()
+
+
+def _write_clips(folder: Path, clips: list[Clip]) -> tuple[float, list[Row], list[Row]]:
+    """Write every recording; return their seconds together, the rows of the consensus and those of the ratings."""
+    count = 0
+    labels: list[Row] = []
+    ratings: list[Row] = []
+    for clip in clips:
+        generator = np.random.default_rng(clip.key)
+        prosody = draw_prosody(clip.code, generator)
+        heard = rate(prosody, generator)
+        samples = speak(prosody, draw_speaker(clip.speaker), generator)
+        write_whole(folder / clip.file, as_wav(samples), is_flushed=False)
+        count += len(samples)
+        if clip.split != "Test3":
+            means = (round(float(mean), 4) for mean in heard.mean(axis=1))
+            labels.append((clip.file, clip.code, *means, *_name_and_gender(clip), clip.split))
+            voters = np.random.default_rng([*clip.key, 1])  # a generator of their own: sounds do not depend on them
+            chosen = vote(prosody, clip.code, heard.shape[1], voters)
+            workers = np.sort(voters.choice(MOST_WORKERS, len(chosen), replace=False))
+            for worker, words, numbers in zip(workers, chosen, heard.T, strict=True):
+                ratings.append((clip.file, f"WORKER{worker:08d}", *words, *(f"{number:.6f}" for number in numbers)))
+    return count / SAMPLE_RATE_HZ, labels, ratings
+
+
+def _name_and_gender(clip: Clip) -> tuple[str, str]:
+    gender = "Male" if clip.speaker % 2 else "Female"
+    if not clip.is_unknown:
+        return str(clip.speaker), gender
+    return "Unknown", gender if clip.speaker % 3 else "Unknown"
+
+
+def as_wav(samples: Samples) -> bytes:
+    """Return samples in [-1, 1], shape (samples,), as a 16 kHz mono PCM_16 file."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE_HZ)
+        file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
+    return buffer.getvalue()
+
+
+def plan_clips(size: DemoSize) -> list[Clip]:
+    """Return every clip, split by split in the order of the files' last numbers."""
+    return [clip for split in SPEAKERS for clip in _plan_split(split, size)]
+
+
+def _plan_split(split: str, size: DemoSize) -> Iterator[Clip]:
+    """Shuffle a split's clips; those of one code take turns among its speakers."""
+    splits, codes, speakers = list(SPEAKERS), list(TRAINING_COUNTS), SPEAKERS[split]
+    number = splits.index(split)
+    wanted = [(codes.index(code), turn) for code, count in size.clips(split).items() for turn in range(count)]
+    np.random.default_rng([VERSION, number]).shuffle(wanted)
+    before = sum(sum(size.clips(earlier).values()) for earlier in splits[:number])
+    for position, (code, turn) in enumerate(wanted, start=1):
+        is_unknown = split == "Train" and position % UNKNOWN_EVERY == 0
+        speaker = 1000 + position if is_unknown else speakers[(turn + code) % len(speakers)]
+        name = f"test3_{position:04d}" if split == "Test3" else f"{speaker:04d}_{before + position:04d}"
+        yield Clip(f"MSP-PODCAST_{name}.wav", split, codes[code], speaker, is_unknown, (VERSION, number, code, turn))
+
+
+def rate(prosody: Prosody, generator: np.random.Generator) -> Samples:
+    """Return arousal, valence and dominance, 1..7, of five to nine simulated raters of a prosody, (3, raters).
+
+    Each rater hears a value of their own and gives a whole number. Dominance shares effort with arousal, but sinks
+    with a raised or trembling pitch; valence is in smile and intonation.
+    """
+    p = prosody
+    arousal = 4 + 0.22 * (p.level - 1) + 0.55 * (p.rate - 4.3) + 2.0 * (p.effort - 0.5) + 0.25 * (p.swing - 1.7)
+    valence = 4 + 1.7 * p.smile + 0.22 * (p.rise + 1)
+    dominance = 4 + 5.5 * (p.effort - 0.5) - 0.12 * (p.level - 1) - 1.0 * p.tremor + 0.1 * p.loudness
+    raters = int(generator.integers(5, 10))
+    heard = np.array([[arousal], [valence], [dominance]]) + 0.7 * generator.standard_normal((3, raters))
+    return np.clip(np.round(heard), 1, 7)
+
+
+def vote(prosody: Prosody, code: str, raters: int, generator: np.random.Generator) -> list[tuple[str, str]]:
+    """Return each rater's primary label and comma list of secondary labels, so that their plurality is the code.
+
+    A rater hears the prosody with an error and names the emotion whose mean is nearest, as second label the next one;
+    some have a word of their own.
+    """
+    means = np.array([astuple(mean) for mean in MEANS.values()]) / HEARING
+    for wildness in np.arange(1, 200) / 20:
+        heard = np.array(astuple(prosody)) / HEARING + wildness * generator.standard_normal((raters, means.shape[1]))
+        nearest = np.square(heard[:, None] - means).sum(axis=2).argsort(axis=1)
+        is_other = generator.random(raters) < (0.7 if code == "O" else 0.04)
+        codes = np.where(is_other, "O", np.array(list(MEANS))[nearest[:, 0]])
+        if plurality(list(codes)) == code:
+            second = np.array(list(MEANS))[nearest[:, 1]]
+            return [(_word(one, generator), _second(one, other)) for one, other in zip(codes, second, strict=True)]
+    raise AssertionError(f"no votes for {code}")  # a hundred tries of growing error always find some
+
+
+def plurality(codes: Sequence[str]) -> str:
+    """Return the code that most raters chose, X where there are several."""
+    counts = Counter(codes).most_common(2)
+    return "X" if len(counts) == 2 and counts[0][1] == counts[1][1] else counts[0][0]
+
+
+def _word(code: str, generator: np.random.Generator) -> str:
+    return WORDS[code] if code != "O" else OTHER_WORDS[int(generator.integers(len(OTHER_WORDS)))]
+
+
+def _second(one: str, other: str) -> str:
+    """Return the secondary labels: the primary one again, and the next nearest."""
+    return ",".join(WORDS[code] for code in (one, other) if code in WORDS)

@@ -1,0 +1,1 @@
+"""Where models come from and go to: the hub, git, and `models/`."""

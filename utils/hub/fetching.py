@@ -1,0 +1,209 @@
+"""Fetching models into models/, from the hub or from git: upstreams as safetensors, trained models as they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from utils.config.wording import did_you_mean
+from utils.hub.git_source import fetch_git, is_git_url
+from utils.hub.model_files import CONFIG, MANIFEST, MODEL_FILES
+from utils.hub.repositories import HubError, fetch, find_commit
+from utils.hub.upstreams import (
+    CONVERSION,
+    MODELS_FOLDER,
+    NEEDED_FILES,
+    PICKLE,
+    SAFETENSORS,
+    SOURCE,
+    UPSTREAMS,
+    WEIGHTS,
+    UpstreamError,
+    convert_to_safetensors,
+    find_damage,
+    hub_id,
+    models_folder,
+    read_source,
+    split_revision,
+)
+from utils.io.files import fingerprint, write_whole
+from utils.io.folder_lock import locked
+from utils.io.secrets import read_token
+
+INDEX = f"{SAFETENSORS}.index.json"
+PARTIAL, REPLACED = ".partial", ".replaced"
+
+
+class Fetched(NamedTuple):
+    """A model that can be used.
+
+    Attributes:
+        folder: Where it lies.
+        revision: Its commit; None of a folder that nothing was fetched into.
+        is_new: Whether anything was fetched or converted.
+        note: What else there is to say.
+    """
+
+    folder: Path
+    revision: str | None
+    is_new: bool
+    note: str = ""
+
+
+def fetch_model(name: str, models: Path = MODELS_FOLDER, revision: str | None = None) -> Fetched:
+    """Download an upstream or a trained model into `models/`; nothing is fetched where it lies there undamaged.
+
+    An upstream that has no safetensors gets one of its `pytorch_model.bin`; so does a local folder, where that stays.
+
+    Args:
+        name: A short name, a hub id, `git+https://host/path` or a local folder; a revision may stand behind an `@`.
+        models: Where to.
+        revision: A branch, a tag or a commit; what is there of another one is replaced.
+
+    Raises:
+        HubError, GitError: Where it cannot be downloaded.
+        UpstreamError: Where an upstream does not load whole, or the name is none that can be fetched.
+        ConfigurationError: Where `.env` cannot be read.
+        FolderInUseError: Where another command fetches into `models/`, or nothing can be written there.
+    """
+    if (Path(name) / CONFIG).is_file():
+        return Fetched(Path(name), None, is_new=convert_to_safetensors(Path(name)))
+    plain, asked = split_revision(name)
+    if plain in UPSTREAMS["built_in"]:
+        raise UpstreamError(f'"{plain}" is built in and has random weights; there is nothing to fetch')
+    if None not in (asked, revision) and asked != revision:
+        raise UpstreamError(f"--revision {revision} and @{asked} differ; leave one of them out")
+    wanted = revision or asked
+    target = models_folder(plain, models)
+    is_there = (target / CONFIG).is_file()
+    damaged = find_damage(target) if is_there else None
+    if is_there and damaged is None:
+        source = read_source(target)
+        if wanted is None or wanted == source.get("revision"):
+            return Fetched(target, source.get("revision"), is_new=False)
+        is_here, note = _look_up(plain, revision, asked, source)
+        if is_here:
+            return Fetched(target, source.get("revision"), is_new=False, note=note)
+    with locked(models, "start it in another folder"):
+        commit = _replace(plain, wanted, target)
+    return Fetched(target, commit, is_new=True, note=f"in place of one with a damaged {damaged}" if damaged else "")
+
+
+def _look_up(name: str, given: str | None, asked: str | None, source: Mapping[str, str]) -> tuple[bool, str]:
+    """Return whether a branch or tag is what lies in `models/`, and what to say of that.
+
+    The hub decides; of git, and where the hub cannot be asked, the name does, unless it is given anew.
+    """
+    has_name = given is None and asked == source.get("asked")
+    if is_git_url(name):
+        return has_name, ""
+    try:
+        commit = find_commit(hub_id(name), given or asked, read_token("HUGGINGFACE_TOKEN"))
+    except HubError as error:
+        if has_name:
+            return True, f"not compared with the hub: {error}"
+        raise
+    return commit == source.get("revision"), ""
+
+
+def _replace(name: str, asked: str | None, target: Path) -> str:
+    """Fetch beside the target, and put it there once it is whole; return the commit."""
+    partial = target.with_name(target.name + PARTIAL)
+    if is_git_url(name):
+        commit = fetch_git(name, _choose, partial, read_token("GIT_AUTH_TOKEN"), asked)
+    else:
+        with _hinted(name):
+            commit = fetch(hub_id(name), _choose, partial, read_token("HUGGINGFACE_TOKEN"), asked)
+    if not (partial / MANIFEST).is_file():
+        _finish_upstream(partial)
+    shutil.rmtree(partial / ".cache", ignore_errors=True)
+    files = {path.name: fingerprint(path) for path in sorted(partial.iterdir())}
+    source = {"id": hub_id(name), "revision": commit, **({"asked": asked} if asked else {}), "files": files}
+    write_whole(partial / SOURCE, json.dumps(source))
+    replaced = target.with_name(target.name + REPLACED)
+    shutil.rmtree(replaced, ignore_errors=True)
+    if target.is_dir():
+        target.rename(replaced)
+    partial.rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
+    return commit
+
+
+@contextmanager
+def _hinted(name: str) -> Iterator[None]:
+    """Name the short name that was meant, where a name that is none is not on the hub either."""
+    try:
+        yield
+    except HubError as error:
+        if "/" in hub_id(name) or error.may_pass:
+            raise
+        raise HubError(f"{error} ({did_you_mean(name, list(UPSTREAMS['short_names']))})") from error
+
+
+def _choose(published: Sequence[str]) -> list[str]:
+    """Return the files of a model that are needed; a trained one is told by its manifest.
+
+    Raises:
+        UpstreamError: Where it is no model of either kind.
+    """
+    if MANIFEST in published:
+        return [name for name in MODEL_FILES if name in published]
+    if SAFETENSORS in published:
+        weights = [SAFETENSORS]
+    elif INDEX in published:
+        weights = [INDEX, *filter(WEIGHTS.fullmatch, published)]
+    else:
+        weights = [name for name in published if name == PICKLE]
+    if not weights or CONFIG not in published:
+        raise UpstreamError(f"it has no {CONFIG}, or neither {SAFETENSORS} nor {PICKLE}; name another")
+    return [*(name for name in NEEDED_FILES if name in published), *weights]
+
+
+def _finish_upstream(partial: Path) -> None:
+    """Rewrite weights of another kind as safetensors, and load them once."""
+    convert_to_safetensors(partial)
+    (partial / PICKLE).unlink(missing_ok=True)
+    for leftover in partial.glob(f"{CONVERSION}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+class KnownModel(NamedTuple):
+    """A model by name, and what there is of it.
+
+    Attributes:
+        name: As experiments name it.
+        source: Where it comes from: a hub id or an address; empty where that is not known.
+        revision: The commit that lies in `models/`; empty where none does, or it is not known.
+        size: In bytes on the disk; None where it is not there.
+        is_readable: Whether what says where it is from can be read.
+    """
+
+    name: str
+    source: str
+    revision: str
+    size: int | None
+    is_readable: bool = True
+
+
+def known_models(needed: Sequence[str], models: Path = MODELS_FOLDER) -> list[KnownModel]:
+    """Return the models with short names, those that are needed, and what else lies in `models/`."""
+    found = {models_folder(name, models): name for name in (*UPSTREAMS["short_names"], *needed)}
+    for folder in sorted(models.glob(f"*/{CONFIG}")) if models.is_dir() else ():
+        found.setdefault(folder.parent, "")
+    return [_describe(folder, name) for folder, name in found.items() if folder.suffix not in (PARTIAL, REPLACED)]
+
+
+def _describe(folder: Path, name: str) -> KnownModel:
+    is_readable = True
+    try:
+        source = read_source(folder)
+    except UpstreamError:
+        source, is_readable = {}, False
+    is_there = (folder / CONFIG).is_file()
+    size = sum(path.stat().st_size for path in folder.iterdir()) if is_there else None
+    origin = source.get("id") or (hub_id(split_revision(name)[0]) if name else "")
+    return KnownModel(name or origin or str(folder), origin, source.get("revision", ""), size, is_readable)

@@ -1,0 +1,261 @@
+"""Repositories of models on the hub: what is fetched comes from one revision and is compared with its hashes."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from utils.hub.model_files import MANIFEST, MODEL_FILES
+from utils.io.secrets import SHORTEST_TOKEN, read_token
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import ModelInfo
+
+LONGEST_ANSWER = 15.0
+"""Seconds to wait for the hub."""
+SLOWEST_ANSWER = 60.0
+"""Seconds to wait for it to take in what was uploaded."""
+NOT_FOUND_OR_FORBIDDEN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
+"""What a token can be made of: RFC 6750, "The OAuth 2.0 Authorization Framework: Bearer Token Usage", section 2.1."""
+
+
+class HubError(Exception):
+    """The hub does not give or take what it should.
+
+    Args:
+        text: What, and the remedy.
+        may_pass: Whether the same may work a moment later.
+    """
+
+    def __init__(self, text: str, may_pass: bool = False) -> None:
+        super().__init__(text)
+        self.may_pass = may_pass
+
+
+@contextmanager
+def told(what: str, otherwise: str = "") -> Iterator[None]:
+    """Say in a sentence why something could not be done.
+
+    Args:
+        what: Such as `"user/model" cannot be downloaded`.
+        otherwise: What else a person without a network can do.
+
+    Raises:
+        HubError: Where the hub, the network or the disk fails.
+    """
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        yield
+    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
+        cause = error.__cause__ if type(error) is RuntimeError and error.__cause__ else error  # a file of several
+        answer = getattr(cause, "response", None)
+        passes = isinstance(cause, httpx.TransportError) if answer is None else may_pass(answer.status_code)
+        reason = f"the hub answers {answer.status_code}, {_answer(cause)}" if answer is not None else str(cause)
+        raise HubError(f"{what}: {' '.join(reason.split()).rstrip('.')}{_remedy(cause, otherwise)}", passes) from error
+
+
+def _answer(error: Any) -> str:  # noqa: ANN401 - of the hub client or of httpx
+    """Return what the hub said, or what its status means where it said nothing."""
+    return str(getattr(error, "server_message", None) or error.response.reason_phrase)
+
+
+def _remedy(error: BaseException, otherwise: str) -> str:
+    """Return what a person can do, to stand behind what went wrong."""
+    import httpx
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    if isinstance(error, httpx.TransportError):
+        return f"; check the network, HTTPS_PROXY and HF_ENDPOINT{otherwise}"
+    if isinstance(error, RevisionNotFoundError):
+        return "; name a branch, a tag or a commit that is there"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in NOT_FOUND_OR_FORBIDDEN:
+        is_set = "" if read_token("HUGGINGFACE_TOKEN") else " (none is set)"
+        accepted = "whether its conditions have been accepted on its page"
+        return f"; check its name, HUGGINGFACE_TOKEN in .env{is_set}, and {accepted}"
+    return ""
+
+
+def find_token_problem(token: str | None) -> str | None:
+    """Say why nothing can be uploaded with a token, without asking the hub; None where nothing speaks against it.
+
+    Args:
+        token: Of the hub; where None, the one that its client keeps.
+    """
+    from huggingface_hub import get_token
+
+    known = token or get_token()
+    if known is None:
+        return "an upload needs HUGGINGFACE_TOKEN, and none is set; put one that may write into .env"
+    if len(known) < SHORTEST_TOKEN or not BEARER.fullmatch(known):
+        return (
+            "HUGGINGFACE_TOKEN is no token: those of the hub are long, and letters, digits and _ alone; copy it again "
+            "from https://huggingface.co/settings/tokens into .env"
+        )
+    return None
+
+
+def patient_api(token: str | None) -> HfApi:
+    """Return the hub client, which waits for an answer, but not for ever, and draws bars on a terminal alone."""
+    from huggingface_hub import HfApi, get_session
+
+    _quieten()
+    get_session().timeout = SLOWEST_ANSWER
+    return HfApi(token=token)
+
+
+def _quieten() -> None:
+    """Let the hub client say nothing by itself, but for bars on a terminal."""
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+
+
+def fetch(
+    repo_id: str,
+    choose: Callable[[Sequence[str]], Sequence[str]],
+    folder: Path,
+    token: str | None,
+    revision: str | None = None,
+) -> str:
+    """Download files of a repository into a folder, which holds nothing else in the end.
+
+    Those that are whole there are not fetched again; one that was cut begins anew.
+
+    Args:
+        repo_id: Such as `microsoft/wavlm-large`.
+        choose: From the names of what is published to those that are wanted.
+        folder: Where to.
+        token: Of the hub.
+        revision: A branch, a tag or a commit; the main branch where None.
+
+    Returns:
+        The commit that all of them are of.
+
+    Raises:
+        HubError: Where that cannot be done, or a file is not what the hub says it is.
+    """
+    from huggingface_hub import hf_hub_download
+
+    with told(f'"{repo_id}" cannot be downloaded', ", or copy its folder in models/ from a machine that has a network"):
+        api = patient_api(token)
+        found = api.model_info(repo_id, revision=revision, timeout=LONGEST_ANSWER, files_metadata=True)
+        assert found.sha is not None
+        wanted = _sizes(found, choose)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / ".cache", ignore_errors=True)  # of a call that was killed
+        _remove(folder, _others(folder, wanted) + _damaged(api, found, folder, wanted))
+        missing = {name: size for name, size in wanted.items() if not (folder / name).is_file()}
+        check_room(folder, sum(missing.values()))
+        for name in missing:
+            hf_hub_download(repo_id, name, revision=found.sha, local_dir=folder, token=token)
+        shutil.rmtree(folder / ".cache", ignore_errors=True)
+        damaged = _damaged(api, found, folder, wanted)  # the client compares sizes alone
+    if damaged:
+        _remove(folder, damaged)
+        raise HubError(f'"{repo_id}" was damaged on the way: {", ".join(damaged)}; the same command fetches it again')
+    return found.sha
+
+
+def find_commit(repo_id: str, revision: str | None, token: str | None) -> str:
+    """Return the commit that a branch or a tag of a repository stands for now.
+
+    Raises:
+        HubError: Where the hub does not say.
+    """
+    with told(f'"{repo_id}" cannot be looked up'):
+        return str(patient_api(token).model_info(repo_id, revision=revision, timeout=LONGEST_ANSWER).sha)
+
+
+def _sizes(found: ModelInfo, choose: Callable[[Sequence[str]], Sequence[str]]) -> dict[str, int]:
+    """Return the files that are wanted of a repository, with their bytes.
+
+    Raises:
+        ValueError: Where one of them is not there, or the hub says of it what cannot be.
+    """
+    published = {file.rfilename: file for file in found.siblings or []}
+    sizes = {}
+    for name in choose(list(published)):
+        if name not in published:
+            raise ValueError(f"it has no {name}")
+        if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
+            raise ValueError(f"it has a file that leads out of its folder, {name}")
+        size = published[name].size
+        if size is None:
+            raise ValueError(f"the hub does not say the size of {name}")
+        sizes[name] = size
+    return sizes
+
+
+def may_pass(status: int) -> bool:
+    """Return whether a server may answer otherwise a moment later."""
+    return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
+
+
+def check_room(folder: Path, wanted_bytes: int) -> None:
+    """Refuse to begin what does not fit on the disk.
+
+    Raises:
+        OSError: Says what is missing.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < wanted_bytes:
+        raise OSError(f"{wanted_bytes / 1e9:.2f} GB are needed, and {free / 1e9:.2f} are free on the disk of {folder}")
+
+
+def _others(folder: Path, wanted: Collection[str]) -> list[str]:
+    """Return the files of a folder that are not wanted."""
+    there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() or path.is_symlink()]
+    return [name for name in there if name not in wanted]
+
+
+def _damaged(api: HfApi, found: ModelInfo, folder: Path, wanted: Collection[str]) -> list[str]:
+    """Return the files that are there and are not what the hub has."""
+    compared = api.verify_repo_checksums(found.id, revision=found.sha, local_dir=folder)
+    return sorted({mismatch["path"] for mismatch in compared.mismatches} & set(wanted))
+
+
+def _remove(folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        (folder / name).unlink()
+
+
+def fetch_cached(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """Return the folder of a trained model in the hub client's cache; it is downloaded where it is not there.
+
+    Raises:
+        HubError: Where that cannot be done.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    _quieten()
+    where: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
+    with told(f'"{repo_id}" is in no folder, and cannot be had from the hub'):
+        try:
+            hf_hub_download(repo_id, MANIFEST, local_files_only=local_files_only, **where)
+        except RemoteEntryNotFoundError as error:
+            raise HubError(f'"{repo_id}" has no {MANIFEST}, and is no trained model of this program') from error
+        return Path(
+            snapshot_download(repo_id, local_files_only=local_files_only, allow_patterns=list(MODEL_FILES), **where)
+        )

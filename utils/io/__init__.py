@@ -1,0 +1,1 @@
+"""Files that appear whole, locks on folders, hashes of sources, and secrets."""

@@ -1,0 +1,88 @@
+"""A lock on a folder, so that two commands at once do not write into each other's files."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from utils.io.files import open_in_place
+
+LOCK = ".lock"
+
+
+class FolderInUseError(Exception):
+    """Another process works in the folder, or nothing can be written there; the text says which."""
+
+
+@contextmanager
+def locked(folder: Path, otherwise: str) -> Iterator[None]:
+    """Keep other commands out of a folder, which is made where it is missing, while the context lasts.
+
+    The kernel lets go of the lock of a process that dies. Its decoding processes, which may outlive it by seconds, do
+    not hold it: a POSIX record lock belongs to one process alone.
+
+    Args:
+        folder: The folder.
+        otherwise: What a person can do where it cannot be had, such as `give another folder with --output`.
+
+    Raises:
+        FolderInUseError: Where another command works in it, or where it cannot be written to.
+    """
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open_in_place(path, "a+")
+    except OSError as error:
+        if path.is_symlink():
+            raise FolderInUseError(f"{path} is a symbolic link, which no lock is; remove it") from error
+        raise FolderInUseError(_explain_unwritable(folder, error, otherwise)) from error
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise FolderInUseError(_explain(folder, path, error, otherwise)) from error
+        file.truncate(0)
+        started = datetime.now().astimezone().isoformat(timespec="seconds")
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {started}\n")
+        file.flush()
+        yield
+
+
+def find_obstacle(folder: Path, otherwise: str) -> str | None:
+    """Say what would keep `locked` from the folder, or it from being made; nothing is made for that.
+
+    Args:
+        folder: The folder.
+        otherwise: See `locked`.
+    """
+    try:
+        if os.path.lexists(folder / LOCK):
+            with locked(folder, otherwise):
+                pass
+        place = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+        with tempfile.TemporaryFile(dir=place):
+            return None
+    except FolderInUseError as error:
+        return str(error)
+    except OSError as error:
+        return _explain_unwritable(folder, error, otherwise)
+
+
+def _explain_unwritable(folder: Path, error: OSError, otherwise: str) -> str:
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return f"{folder} is a file or lies below one, where a folder is needed; {otherwise}"
+    return f"{folder} cannot be written to ({error.strerror}); {otherwise}, or give the permission"
+
+
+def _explain(folder: Path, path: Path, error: OSError, otherwise: str) -> str:
+    if isinstance(error, (BlockingIOError, PermissionError)):
+        # Reading by another descriptor would let go of a lock that this process had; it has none.
+        holder = path.read_text(encoding="utf-8").strip() or "another process"
+        return f"{folder} is in use by {holder}; wait until it ends, or {otherwise}"
+    return f"{folder} cannot be locked ({error.strerror}), as some file systems cannot be; {otherwise}"

@@ -1,0 +1,149 @@
+"""Hashes of this program's sources by their syntax: a comment, a docstring or another layout changes none.
+
+The files are those that a module reaches by its imports, read from the sources, so that a file which is moved or added
+cannot be forgotten. Imports for type checkers alone shape nothing and are not followed; the dotted names of registries
+are, since what they name is imported later.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from utils.garbage import no_garbage_collection
+
+PROGRAM = Path(__file__).resolve().parents[2]
+PACKAGES = ("dataset_module", "experiment_runner", "net", "utils")
+DOTTED = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
+"""A registry's name of a module."""
+
+
+@cache
+def syntax_hash(path: Path) -> bytes:
+    """Return a hash of what Python runs of a source file; that of the text where it is no Python.
+
+    The hash is of our own listing of the tree, since that of `ast.dump` differs between versions of Python.
+    """
+    return _read(path).digest
+
+
+def hash_sources(paths: Iterable[Path], program: Path = PROGRAM) -> str:
+    """Return one hash of several source files and of their places in the program, in any order.
+
+    Args:
+        paths: The files.
+        program: The folder that they lie below.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(set(paths)):
+        digest.update(f"{path.relative_to(program).as_posix()}\0".encode() + syntax_hash(path))
+    return digest.hexdigest()
+
+
+def sources_of(modules: Iterable[str], without: Iterable[str] = (), program: Path = PROGRAM) -> list[Path]:
+    """Return the sources that modules reach by their imports, their own included.
+
+    Args:
+        modules: Dotted names, such as `net.upstream`.
+        without: Modules that are left out, with what only they import.
+        program: The folder of the packages.
+
+    Raises:
+        ValueError: Where a name is no module of the program.
+    """
+    omitted = {_place_of(name, program) for name in without}
+    waiting = [_place_of(name, program) for name in modules]
+    reached: set[Path] = set()
+    with no_garbage_collection():  # it would walk through all the trees, again and again
+        while waiting:
+            path = waiting.pop()
+            if path not in reached and path not in omitted:
+                reached.add(path)
+                waiting += [place for name in _read(path).imports if (place := _find(name, program)) is not None]
+    return sorted(reached)
+
+
+class _Source:
+    """A source file's hash and the names that it imports."""
+
+    def __init__(self, path: Path) -> None:
+        content = path.read_bytes()
+        self.imports: tuple[str, ...] = ()
+        try:
+            tree = ast.parse(content)
+        except (SyntaxError, ValueError):
+            self.digest = hashlib.sha256(content).digest()
+            return
+        listing: list[str] = []
+        imports: list[str] = []
+        _list_node(tree, listing, imports)
+        self.digest = hashlib.sha256("\0".join(listing).encode("utf-8", "surrogatepass")).digest()
+        self.imports = tuple(dict.fromkeys(imports))
+
+
+@cache
+def _read(path: Path) -> _Source:
+    return _Source(path)
+
+
+def _list_node(node: ast.AST, listing: list[str], imports: list[str]) -> None:
+    """Write a node's kind and its fields, without places, empty fields and texts that stand as statements."""
+    kind = type(node).__name__
+    listing.append(kind)
+    if isinstance(node, ast.Constant):
+        listing.append(repr(node.value))
+        if isinstance(node.value, str) and DOTTED.fullmatch(node.value):
+            imports.append(node.value)
+        return
+    is_for_types = isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+    if isinstance(node, ast.Import):
+        imports += [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+        imports += [f"{node.module}.{alias.name}" for alias in node.names]
+    for field in node._fields:
+        value = getattr(node, field, None)
+        if value is None or value == [] or (is_for_types and field == "body"):
+            continue
+        listing.append(field)
+        _list_value(value, listing, imports)
+    listing.append(")")
+
+
+def _list_value(value: object, listing: list[str], imports: list[str]) -> None:
+    if isinstance(value, ast.AST):
+        _list_node(value, listing, imports)
+    elif isinstance(value, list):
+        for item in value:
+            if not _is_text_alone(item):
+                _list_value(item, listing, imports)
+    else:
+        listing.append(repr(value))
+
+
+def _is_text_alone(item: object) -> bool:
+    """Whether an item is a text that stands as a statement, as docstrings do."""
+    return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)
+
+
+def _find(name: str, program: Path) -> Path | None:
+    """Return the file that an import reads: the module of that name, or else the one that holds the name."""
+    return _module(name, program) or _module(name.rpartition(".")[0], program)
+
+
+def _module(name: str, program: Path) -> Path | None:
+    """Return the file of a module; None where it is none of the program."""
+    if name.split(".")[0] not in PACKAGES:
+        return None
+    place = program.joinpath(*name.split("."))
+    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+
+
+def _place_of(name: str, program: Path) -> Path:
+    path = _module(name, program)
+    if path is None:
+        raise ValueError(f"{name} is no module below {program}")
+    return path
