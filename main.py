@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiment_runner.distributed.process_group import ALONE, Processes, ProcessesError, join_processes
+from experiment_runner.distributed.join import join_processes
+from experiment_runner.distributed.process_group import ALONE, Processes, ProcessesError
 from experiment_runner.runtime.interruption import EXIT_STATUS, Interrupted, Interruption, end_children
 from utils import ConfigurationError, Plan, load_plan, print_error, print_unforeseen, read_token
 from utils.commands import repeating

@@ -20,13 +20,13 @@ from experiment_runner.prediction.trained_length import warn_of_lengths
 from experiment_runner.runtime.console import Screen
 from experiment_runner.runtime.device import DeviceError, choose_device
 from experiment_runner.runtime.interruption import stopped_as_by_keyboard
+from experiment_runner.runtime.precision import Precision, choose_precision
 from experiment_runner.storage.checkpoints import CheckpointError
-from experiment_runner.training.optimisation import Precision, choose_precision
 from experiment_runner.webapp.workspace import DemoError, demo_place
 from utils import ConfigurationError, print_error, print_unforeseen, read_token
-from utils.data import DataError
 from utils.data.recordings.excerpts import Windows
 from utils.data.recordings.faint_mixes import describe_faint_mixes
+from utils.errors import DataError
 from utils.hub.repositories import HubError
 from utils.io.output_folder import try_folder
 

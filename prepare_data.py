@@ -19,10 +19,12 @@ from utils import ConfigurationError, print_error, print_unforeseen
 from utils.commands import repeating
 from utils.config.loading import load_corpora
 from utils.config.schema import CorpusConfig
-from utils.data import ATTRIBUTES, VOTES, DataError, load_corpus, read_corpus
 from utils.data.audit.audit import FINDINGS, PAGE, audit
+from utils.data.labels.columns import ATTRIBUTES, VOTES
+from utils.data.loader import load_corpus, read_corpus
 from utils.data.packing.shards import INDEX, PROBLEMS, SHARD_BYTES, Source, Unpacked, pack
 from utils.data.recordings.survey import excuse
+from utils.errors import DataError
 from utils.io.files import write_whole
 from utils.io.output_folder import try_folder
 from utils.word_forms import counted

@@ -12,10 +12,10 @@ from experiment_runner.runtime.console import Screen
 from utils import ConfigurationError, print_error
 from utils.commands import script_command
 from utils.config.loading import load_corpora
-from utils.data import DataError
 from utils.data.corpora.podcast_files import Release, find_release
 from utils.data.corpora.podcast_ratings import read_ratings
 from utils.data.podcast import CLASSES, one_hot_labels, read_labels, soft_labels
+from utils.errors import DataError
 from utils.io.files import write_whole
 
 NAME = "processed_labels.csv"

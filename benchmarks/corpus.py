@@ -25,8 +25,8 @@ import soundfile
 import prepare_data
 from experiment_runner.runtime.console import Screen
 from utils.config.loading import load_corpora
-from utils.data import load_corpus
 from utils.data.corpora.podcast_ratings import SECONDARY_WORDS
+from utils.data.loader import load_corpus
 from utils.data.recordings.survey import survey
 
 SHARES = {"Train": 0.64, "Development": 0.13, "Test1": 0.17, "Test2": 0.06}

@@ -24,7 +24,7 @@ from benchmarks.stock import OneByOne, Padded, load_stock
 from benchmarks.synthetic import CLASSES, Seconds, draw_noise, draw_seconds, make_corpus, write_upstream
 from experiment_runner.train import Trainer
 from experiment_runner.training.inference import infer
-from utils.data import Corpus
+from utils.data.labels.corpus import Corpus
 from utils.data.wav import Waveform
 from utils.dataset.sampling import EVALUATION
 

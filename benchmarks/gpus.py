@@ -20,7 +20,8 @@ import torch
 from benchmarks import passes
 from benchmarks.project import make_config, make_trainer, train_from_memory
 from benchmarks.synthetic import draw_noise, draw_seconds, make_corpus, write_upstream
-from experiment_runner.distributed.process_group import Processes, join_processes
+from experiment_runner.distributed.join import join_processes
+from experiment_runner.distributed.process_group import Processes
 from experiment_runner.runtime.console import Screen
 from experiment_runner.runtime.device import choose_device
 

@@ -24,7 +24,7 @@ from experiment_runner.train import Trainer
 from experiment_runner.training.run_writer import Recorder
 from utils.config.regularisation import FORMER_REGULARISATION
 from utils.config.schema import ExperimentConfig
-from utils.data import Corpus
+from utils.data.labels.corpus import Corpus
 from utils.data.wav import Waveform
 from utils.dataset.collation import Batch, Utterance, collate
 from utils.dataset.sampling import BatchItems, Rows

@@ -14,7 +14,8 @@ from transformers import WavLMConfig, WavLMModel
 from benchmarks import step
 from experiment_runner.models.model_config import upstream_settings
 from utils.config.regularisation import FORMER_REGULARISATION
-from utils.data import ATTRIBUTES, CANONICAL_CLASSES, TEXT, TEXT_COLUMNS, Corpus
+from utils.data.labels.columns import ATTRIBUTES, CANONICAL_CLASSES, TEXT, TEXT_COLUMNS
+from utils.data.labels.corpus import Corpus
 from utils.data.wav import SAMPLE_RATE_HZ, Waveform
 from utils.hub.upstreams import UPSTREAMS
 

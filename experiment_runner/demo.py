@@ -7,9 +7,8 @@ from pathlib import Path
 
 from experiment_runner.reporting.tables import Outcome
 from experiment_runner.runtime.console import Screen
-from utils.config.loading import ConfigurationError
-from utils.data import DataError
 from utils.data.synthetic.demo_corpus import write_demo_corpus
+from utils.errors import ConfigurationError, DataError
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "configs" / "demo_experiments.toml"
 CORPUS = "demo-corpus"

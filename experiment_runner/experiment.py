@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from experiment_runner.data.preparation import show_faint_mixes, show_left_out
-from experiment_runner.evaluate import read_predictions
 from experiment_runner.loading.cached_loader import build_feeds
 from experiment_runner.models.model_config import ModelDescription, spec_augment, upstream_settings, without_place
 from experiment_runner.results.collapse import remarks
+from experiment_runner.results.prediction_table import read_predictions
 from experiment_runner.run import Run
 from experiment_runner.runtime.out_of_memory import names_in
 from experiment_runner.runtime.program_version import program_version

@@ -11,10 +11,10 @@ from experiment_runner.distributed.process_group import ALONE, Processes
 from experiment_runner.loading.batch_loader import choose_workers
 from experiment_runner.runtime.console import Screen
 from experiment_runner.runtime.interruption import Interruption
+from experiment_runner.runtime.precision import Precision, choose_precision
 from experiment_runner.storage.environment import run_setting
 from experiment_runner.storage.run_folder import RunFolder
 from experiment_runner.tracking.tracker import Tracking
-from experiment_runner.training.optimisation import Precision, choose_precision
 from utils.config.schema import ExperimentConfig
 
 

@@ -41,7 +41,7 @@ from experiment_runner.train import SMALLER_STEPS
 from experiment_runner.training.graphed_step import RecordingError
 from utils import Redaction
 from utils.commands import python_command
-from utils.data import DataError
+from utils.errors import DataError
 from utils.hub.upstreams import UpstreamError
 
 FAILED = 1

@@ -12,7 +12,8 @@ from experiment_runner.data.preparation import PreparedExperiment, prepare
 from experiment_runner.process_counts import ProcessCounts
 from experiment_runner.runtime.device_facts import DeviceFacts
 from experiment_runner.runtime.precision_names import name_precision
-from utils.config.loading import ConfigurationError, Plan
+from utils.config.loading import Plan
+from utils.errors import ConfigurationError
 
 
 class Setup(NamedTuple):

@@ -18,18 +18,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiment_runner.evaluate import read_predictions
 from experiment_runner.models.ser_model import SERModel
 from experiment_runner.prediction.predictor import predict
 from experiment_runner.publishing.publish import gather
-from experiment_runner.reporting.report import read_run
+from experiment_runner.results.prediction_table import read_predictions
 from experiment_runner.runtime.console import Screen
 from experiment_runner.runtime.interruption import stopped_as_by_keyboard
 from experiment_runner.storage.checkpoints import CheckpointError
 from experiment_runner.storage.run_folder import RunError
+from experiment_runner.storage.stored_run import read_run
 from utils import ConfigurationError, print_error, print_unforeseen, read_token
 from utils.config.loading import load_corpora
-from utils.data import DataError, load_corpus
+from utils.data.loader import load_corpus
+from utils.errors import DataError
 from utils.hub.repositories import HubError, fetch
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-from utils.config.wording import printable
+from utils.text import printable
 
 JOINERS = "\u200c\u200d"
 """Invisible, but part of how Persian words, Indic words and some emoji are written."""

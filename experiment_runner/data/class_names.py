@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from utils.config.schema import ClassGroups, ExperimentConfig
-from utils.data import Corpus, DataError
+from utils.data.labels.corpus import Corpus
 from utils.data.labels.spellings import class_name
+from utils.errors import DataError
 from utils.word_forms import fold, shown
 
 

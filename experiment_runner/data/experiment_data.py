@@ -14,10 +14,12 @@ from experiment_runner.data.class_names import with_named_words
 from experiment_runner.data.label_warnings import warn_of_labels, warn_of_scales
 from experiment_runner.data.shared_classes import describe_shared, suggest_names
 from utils.config.schema import ExperimentConfig
-from utils.config.wording import did_you_mean
-from utils.data import ATTRIBUTES, GENDERS, VOTES, Corpus, DataError
+from utils.data.labels.columns import ATTRIBUTES, GENDERS, VOTES
+from utils.data.labels.corpus import Corpus
 from utils.data.labels.vote_shares import VoteSettings, has_votes, vote_shares
 from utils.data.recordings.preflight import Preflight
+from utils.errors import DataError
+from utils.text import did_you_mean
 from utils.word_forms import counted
 
 

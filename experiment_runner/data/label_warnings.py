@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
 
-from utils.data import Corpus
+from utils.data.labels.corpus import Corpus
 from utils.data.labels.few_rows import few_rows, say_few
 from utils.data.labels.near_names import near_names
 from utils.data.labels.scale_use import unreached_scales, warn_of_scale

@@ -14,7 +14,7 @@ import pandas as pd
 
 from experiment_runner.data.experiment_data import EvaluationSplit, ExperimentData
 from utils.config.schema import ExperimentConfig
-from utils.data import Corpus, DataError
+from utils.data.labels.corpus import Corpus
 from utils.data.recordings.leaks import (
     RealFiles,
     heard_speakers,
@@ -24,6 +24,7 @@ from utils.data.recordings.leaks import (
     same_samples,
     share_names,
 )
+from utils.errors import DataError
 from utils.word_forms import some
 
 DEVELOPMENT = "development"

@@ -24,13 +24,15 @@ from experiment_runner.process_counts import ONE_PROCESS, ProcessCounts
 from experiment_runner.runtime.console import Screen
 from utils.config.loading import Plan
 from utils.config.schema import ExperimentConfig
-from utils.data import Corpus, DataError, load_corpus
+from utils.data.labels.corpus import Corpus
+from utils.data.loader import load_corpus
 from utils.data.recordings.augmentation_files import check_augmentation, find_augmentation, left_out_of_augmentation
 from utils.data.recordings.faint_mixes import warn_of_faint_mixes
 from utils.data.recordings.file_names import list_problems
 from utils.data.recordings.inspection_cache import keeping_problem
 from utils.data.recordings.leaks import RealFiles
 from utils.data.recordings.preflight import MOST_LEFT_OUT, leave_out_unusable, recall_content, require_all
+from utils.errors import DataError
 from utils.hub.published_config import Resolved, resolve_regularisation
 from utils.hub.repositories import find_token_problem
 from utils.hub.upstreams import MODELS_FOLDER, UPSTREAMS, UpstreamError

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from utils.data import Corpus
+from utils.data.labels.corpus import Corpus
 from utils.data.labels.near_names import find_near
 
 

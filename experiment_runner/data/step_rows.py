@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from experiment_runner.data.experiment_data import ExperimentData
 from utils.config.schema import ExperimentConfig
-from utils.data import DataError
 from utils.dataset.sampling import RandomBatches
+from utils.errors import DataError
 
 NEED_TWO_ROWS = {
     "WeightedCrossEntropy": ("its class weights cancel, which leaves plain CrossEntropy", "CrossEntropy"),

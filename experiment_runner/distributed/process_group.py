@@ -6,7 +6,6 @@ case.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -14,8 +13,6 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-STARTED_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
-"""The variable of the environment that `torchrun` sets and nothing else."""
 Found = TypeVar("Found")
 Dealt = TypeVar("Dealt")
 
@@ -123,16 +120,3 @@ class Processes:
 
 
 ALONE = Processes()
-
-
-def join_processes() -> Processes:
-    """Return the processes that `torchrun` started with this one, once all are there; without it, this one alone.
-
-    Raises:
-        ProcessesError: Where they do not find each other.
-    """
-    if STARTED_BY_TORCHRUN not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
-        return ALONE
-    from experiment_runner.distributed.torch_process_group import ProcessGroup
-
-    return ProcessGroup()

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from dataset_module.ser_dataset import SERDataset
 from experiment_runner.runtime.interruption import outlive_signals
-from utils.data import DataError
 from utils.dataset.collation import Batch, Utterance, collate
 from utils.dataset.sampling import BatchItems, Item, Rows
+from utils.errors import DataError
 
 MOST_WORKERS = 16
 LONGEST_WAIT = 1800.0

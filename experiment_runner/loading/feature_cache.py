@@ -48,7 +48,7 @@ SHAPES_NO_FRAME = (
     "net.loss_modules",
     "utils.commands",
     "utils.config.wording",
-    "utils.data",
+    "utils.errors",
     "utils.dataset.augmentation",
     "utils.data.labels.vote_shares",
     "utils.io.files",

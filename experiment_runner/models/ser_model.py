@@ -12,20 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 from experiment_runner.models.model_config import ModelDescription, without_place
-from experiment_runner.storage.checkpoints import (
-    AFRESH,
-    CheckpointError,
-    CheckpointStore,
-    read_checkpoint,
-    write_model,
-)
+from experiment_runner.storage.checkpoints import AFRESH, CheckpointError, CheckpointStore, read_checkpoint, write_model
 from experiment_runner.storage.run_folder import EXPERIMENT
 from net.ser_model_wrapper import SERModelWrapper
 from utils.commands import script_command
-from utils.hf_uploader import Uploaded, upload
 from utils.hub.git_source import is_git_url
 from utils.hub.model_files import CONFIG, MANIFEST, METRICS, PROVENANCE, WEIGHTS
 from utils.hub.repositories import fetch_cached
+from utils.hub.upload import Uploaded, upload
 from utils.hub.upstreams import UPSTREAMS, UpstreamError, holds, models_folder, read_source, split_revision
 from utils.io.files import MOST_JSON_BYTES, read_text
 

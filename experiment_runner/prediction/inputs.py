@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from utils.data import DataError
 from utils.data.corpora.text_tables import read_text_table
 from utils.data.recordings.file_names import USUAL_SUFFIXES, describe_left_out, look_below
+from utils.errors import DataError
 from utils.word_forms import fold
 
 MOST_ENDINGS = 5

@@ -19,16 +19,16 @@ from experiment_runner.models.ser_model import SERModel
 from experiment_runner.results.prediction_columns import END, START
 from experiment_runner.results.predictions import predicted_columns
 from experiment_runner.runtime.device import exact_float32
-from experiment_runner.training.optimisation import Precision, choose_precision
+from experiment_runner.runtime.precision import Precision, choose_precision
 from net.inputs import Waveforms
 from net.ser import Outputs
-from utils.data import DataError
 from utils.data.recordings.excerpts import LONGEST_SECONDS, Excerpt, Windows, read_windows
 from utils.data.recordings.file_names import list_problems
 from utils.data.recordings.leaks import SILENT_PEAK
 from utils.data.recordings.signal_checks import FAINT_DB, Cancellation
 from utils.data.recordings.survey import THREADS, examine
 from utils.data.wav import SAMPLE_RATE_HZ, read_waveform
+from utils.errors import DataError
 from utils.word_forms import counted, some
 
 BATCH_SECONDS = {"cpu": 60.0, "cuda": 640.0}

@@ -14,14 +14,15 @@ from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # public, but not in its __all__
 
-from experiment_runner.evaluate import FIGURES
 from experiment_runner.publishing.model_card_facts import data_rows, describe_upstream, outputs, training_rows
 from experiment_runner.publishing.model_card_snippet import complete_snippet
 from experiment_runner.reporting.pages import render_markdown
-from experiment_runner.reporting.report import CAPTIONS, OWN_SPLIT, PICTURES, StoredRun, cautions, read_run
+from experiment_runner.reporting.report import CAPTIONS, PICTURES, cautions
 from experiment_runner.results.row_counts import IN_TEMPLATES, note_fewer
+from experiment_runner.results.split_metrics import FIGURES
 from experiment_runner.storage.run_folder import RunError
 from experiment_runner.storage.stored_experiment import known_corpus
+from experiment_runner.storage.stored_run import OWN_SPLIT, StoredRun, read_run
 from utils.commands import evaluation_command
 from utils.hub.git_source import is_git_url
 from utils.io.files import MOST_JSON_BYTES, read_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from experiment_runner.reporting.report import OWN_SPLIT, StoredRun
+from experiment_runner.storage.stored_run import OWN_SPLIT, StoredRun
 from utils.config.regularisation import Regularisation
 from utils.config.schema import ExperimentConfig
 from utils.hub.upstreams import UPSTREAMS

@@ -16,9 +16,9 @@ from experiment_runner.run import Run
 from experiment_runner.storage.checkpoints import CheckpointStore, read_checkpoint
 from experiment_runner.storage.run_folder import RunError
 from utils.commands import python_command
-from utils.hf_uploader import Uploaded, upload
 from utils.hub.model_files import CARD, CONFIG, MANIFEST, MODEL_FILES
 from utils.hub.repositories import HubError, find_token_problem
+from utils.hub.upload import Uploaded, upload
 from utils.io.files import MOST_JSON_BYTES, fingerprint, read_text, write_json, write_whole
 from utils.io.secrets import read_token
 

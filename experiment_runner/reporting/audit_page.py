@@ -26,7 +26,6 @@ from experiment_runner.reporting.audit_figures import (
 from experiment_runner.reporting.figure_style import COLUMN_INCHES, STYLE, shortened
 from experiment_runner.reporting.figures import class_shares_picture
 from experiment_runner.reporting.pages import number, render_page
-from utils.data import ATTRIBUTES, GENDERS
 from utils.data.audit.audit import (
     FINDINGS,
     Audit,
@@ -38,6 +37,7 @@ from utils.data.audit.audit import (
 )
 from utils.data.audit.findings import ERROR, NOTE, WARNING
 from utils.data.audit.recording_findings import ODD_DURATION
+from utils.data.labels.columns import ATTRIBUTES, GENDERS
 from utils.data.labels.vote_shares import voted_classes
 from utils.io.files import write_whole
 from utils.metrics import Numbers

@@ -6,9 +6,9 @@ import math
 
 from experiment_runner.runtime.console import Screen
 from experiment_runner.runtime.fonts import font_note
-from utils.config.wording import printable
 from utils.data.audit.audit import Audit, count_classes, count_findings, summarise_splits
 from utils.data.labels.vote_shares import has_votes
+from utils.text import printable
 
 
 def show_audit(found: Audit, screen: Screen) -> None:

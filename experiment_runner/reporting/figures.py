@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -39,6 +38,7 @@ from experiment_runner.reporting.figure_style import (
     width_in_points,
 )
 from experiment_runner.results.prediction_columns import attributes_of
+from experiment_runner.storage.stored_run import Course
 from utils.metrics import Numbers, categorical_figures, dimensional_figures, split_head_mid_tail
 
 
@@ -106,49 +106,6 @@ def _number_that_fits(count: int, points: float) -> str:
     """Return a count, in thousands where the cell is too narrow for all of its digits."""
     texts = (str(count), f"{count / 1000:.1f}k", f"{count / 1000:.0f}k")
     return next((text for text in texts if width_in_points(text, SMALL) <= points), texts[-1])
-
-
-@dataclass(frozen=True)
-class Course:
-    """How a training went: the lines of `metrics.jsonl`, `result.json` if it has finished, and the loss's limit."""
-
-    epochs: Sequence[Mapping[str, Any]]
-    result: Mapping[str, Any] | None
-    loss_stop_ratio: float | None = None
-
-    @property
-    def numbers(self) -> list[int]:
-        """The epochs, counted from 1."""
-        return [int(line["epoch"]) for line in self.epochs]
-
-    @property
-    def best_epoch(self) -> int | None:
-        """The epoch whose model is kept."""
-        improved = [int(line["epoch"]) for line in self.epochs if line.get("improved")]
-        known = (self.result or {}).get("best_epoch")
-        return int(known) if known is not None else improved[-1] if improved else None
-
-    @property
-    def ending(self) -> str:
-        """Why training ended, in one line."""
-        last = self.numbers[-1] if self.epochs else (self.result or {}).get("epochs", 0)
-        if self.result is None:
-            return f"after epoch {last}: still training, or interrupted" if last else "no epoch has ended yet"
-        stop = str(self.result.get("stop"))
-        if stop == "epochs":
-            return f"all {last} epochs used" if last != 1 else "the only epoch used"
-        factor = "its limit" if self.loss_stop_ratio is None else f"{self.loss_stop_ratio:g} × smallest"
-        reasons = {"sma_f1": "no new best smoothed score", "loss": f"development loss > {factor}"}
-        return f"stopped at epoch {last}: {reasons.get(stop, stop)}"
-
-    def values(self, key: str) -> Numbers:
-        """Return a figure of every epoch, NaN where a line lacks it."""
-        return np.array([math.nan if line.get(key) is None else line[key] for line in self.epochs], dtype=np.float64)
-
-    def loss_limits(self) -> Numbers:
-        """Return what each epoch's development loss must not exceed: a factor on the smallest of the epochs before."""
-        before = np.concatenate([[math.nan], self.values("development_loss")[:-1]])
-        return (self.loss_stop_ratio or math.nan) * np.fmin.accumulate(before)
 
 
 @styled

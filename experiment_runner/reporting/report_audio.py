@@ -8,7 +8,7 @@ from pathlib import Path
 from experiment_runner.storage.run_folder import RunError
 from utils.config.loading import load_corpora
 from utils.config.schema import CorpusConfig
-from utils.data import read_corpus
+from utils.data.loader import read_corpus
 
 
 def find_recordings(corpora_of: Mapping[str, str], corpora_file: Path) -> dict[str, dict[str, str]]:

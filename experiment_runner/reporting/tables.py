@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiment_runner.evaluate import FIGURES
 from experiment_runner.results.row_counts import (
     describe_part,
     mark_fewer,
@@ -17,6 +16,7 @@ from experiment_runner.results.row_counts import (
     show_labelled,
     show_present,
 )
+from experiment_runner.results.split_metrics import FIGURES
 from experiment_runner.runtime.console import Screen
 
 DEVELOPMENT_FIGURES = (("macro_f1", "dev macro-F1"), ("mean_ccc", "dev mean CCC"))

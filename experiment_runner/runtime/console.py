@@ -15,19 +15,13 @@ from pathlib import Path
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from experiment_runner.runtime.table_layout import Layout, choose_layout, describe_columns
-from utils.config.wording import printable
 from utils.io.files import abandon
 from utils.io.secrets import Redaction
+from utils.text import printable
 
 PLAIN_WIDTH = 160
 """Of what is no terminal, unless the environment's COLUMNS says otherwise."""

@@ -23,6 +23,8 @@ RUNS_BEGIN_AT = (
     "experiment_runner.evaluate",
     "experiment_runner.experiment",
     "experiment_runner.run",
+    "experiment_runner.distributed.join",
+    "utils.data.loader",
 )
 """Training, evaluation and where they run: what these reach by their imports shapes a run's numbers, unless it stands
 below."""
@@ -59,7 +61,10 @@ SHAPES_NO_NUMBER = (
     "utils.io.files",
     "utils.garbage",
     "utils.hub.git_source",
-    "utils.hf_uploader",
+    "utils.errors",
+    "utils.hub.upload",
+    "utils.io.cache_folder",
+    "utils.text",
     "utils.hub.repositories",
     "utils.hub.model_files",
     "utils.io.secrets",

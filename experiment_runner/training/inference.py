@@ -9,8 +9,8 @@ import torch
 
 from experiment_runner.distributed.process_group import ALONE, Processes
 from experiment_runner.runtime.out_of_memory import NameRows, explained
+from experiment_runner.runtime.precision import Precision
 from experiment_runner.training.effective_batch import gather
-from experiment_runner.training.optimisation import Precision
 from net.loss_modules import Targets
 from net.ser import Outputs
 from net.ser_model_wrapper import SERModelWrapper

@@ -4,56 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from experiment_runner.runtime.precision_names import BF16, FP16, FP32, name_precision
 from net.ser_model_wrapper import SERModelWrapper
 from utils.config.schema import ExperimentConfig
 
-DTYPES = {FP32: None, FP16: torch.float16, BF16: torch.bfloat16}
-"""Of autocast."""
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = 1 / 25e4
 """Learning rates at the start and end of one cycle, relative to the highest: the defaults of
 `torch.optim.lr_scheduler.OneCycleLR`, after L. Smith and N. Topin, "Super-Convergence", 2017."""
-
-
-@dataclass(frozen=True)
-class Precision:
-    """The precision of the forward pass, and why it was chosen.
-
-    Attributes:
-        dtype: Of autocast; None for plain fp32.
-        reason: For the screen.
-    """
-
-    dtype: torch.dtype | None
-    reason: str
-
-    @property
-    def needs_scaler(self) -> bool:
-        """Whether gradients would underflow without scaling."""
-        return self.dtype is torch.float16
-
-    def autocast(self, device: torch.device) -> torch.autocast:
-        """Return the context of a forward pass."""
-        return torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype is not None)
-
-
-def choose_precision(amp: str, device: torch.device) -> Precision:
-    """Resolve the `amp` key for a device.
-
-    Raises:
-        ValueError: Where the device cannot do what is asked.
-    """
-    is_gpu = device.type == "cuda"
-    has_bf16 = is_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    name, reason = name_precision(amp, torch.cuda.get_device_name() if is_gpu else None, has_bf16)
-    return Precision(DTYPES[name], reason)
 
 
 def build_optimiser(model: SERModelWrapper, config: ExperimentConfig) -> torch.optim.AdamW:

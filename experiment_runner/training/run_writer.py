@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from experiment_runner.evaluate import class_groups, figures_from_predictions, tabulate_predictions
 from experiment_runner.models.model_config import ModelDescription
+from experiment_runner.results.prediction_table import tabulate_predictions
+from experiment_runner.results.split_metrics import class_groups, figures_from_predictions
 from experiment_runner.run import Run
 from experiment_runner.storage.checkpoints import AFRESH, Checkpoint, CheckpointError, TrainingState
 from experiment_runner.storage.provenance import describe_provenance

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from experiment_runner.distributed.process_group import Processes
+from experiment_runner.runtime.precision import Precision
 from experiment_runner.training.effective_batch import differentiate, total_weights
 from experiment_runner.training.graphed_step import RecordedSteps
 from experiment_runner.training.nonfinite_steps import RefusedSteps
-from experiment_runner.training.optimisation import Precision, clip_gradients, current_rate, go_to_step
+from experiment_runner.training.optimisation import clip_gradients, current_rate, go_to_step
 from experiment_runner.training.training_state import optimiser_tensors, restore_optimiser
 from net.loss_modules import Loss, Targets, Terms
 from net.ser import Outputs

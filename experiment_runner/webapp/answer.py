@@ -17,11 +17,11 @@ from experiment_runner.reporting.course_figure import course_picture
 from experiment_runner.reporting.figure_style import as_png
 from experiment_runner.reporting.pages import render_page
 from experiment_runner.results.prediction_columns import as_clock, attributes_of, classes_of
-from experiment_runner.training.optimisation import Precision
-from utils.data import DataError
+from experiment_runner.runtime.precision import Precision
 from utils.data.recordings.excerpts import LONGEST_SECONDS, Windows
 from utils.data.recordings.leaks import SILENT_PEAK
 from utils.data.recordings.survey import examine
+from utils.errors import DataError
 
 WINDOWS = Windows(seconds=3.0, hop_seconds=1.0)
 MOST_MINUTES = 60

@@ -14,11 +14,11 @@ from experiment_runner.models.model_config import ModelDescription
 from experiment_runner.models.model_origin import origin_of
 from experiment_runner.models.ser_model import SERModel
 from experiment_runner.reporting.pages import render_page
-from experiment_runner.training.optimisation import Precision
+from experiment_runner.runtime.precision import Precision
 from experiment_runner.webapp.answer import Shown, answer, cancelled, refuse, waiting
 from experiment_runner.webapp.uploads import Upload, Uploads
 from utils import print_unforeseen
-from utils.data import DataError
+from utils.errors import DataError
 
 HEADER = "webapp/header.html.jinja"
 STYLE = Path(__file__).with_name("page.css")

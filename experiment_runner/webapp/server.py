@@ -19,7 +19,7 @@ from fastapi import FastAPI
 
 from experiment_runner.models.ser_model import SERModel
 from experiment_runner.runtime.console import Screen
-from experiment_runner.training.optimisation import Precision
+from experiment_runner.runtime.precision import Precision
 from experiment_runner.webapp.guard import Guard
 from experiment_runner.webapp.page import STYLE, build_page, theme
 from experiment_runner.webapp.uploads import Uploads

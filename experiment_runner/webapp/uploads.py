@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.data import DataError
+from utils.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from net.wavlm.convolutions import Placement
+    from net.packing.placement import Placement
 
 SETTINGS: dict[str, dict[str, int]] = {
     "window_moments": {"rows": 64, "splits": 32, "num_warps": 4},

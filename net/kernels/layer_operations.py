@@ -18,7 +18,7 @@ from functools import partial
 import triton
 import triton.language as tl
 
-from net.wavlm.relative_attention import PHILOX_ROUNDS
+from net.packing.attention import PHILOX_ROUNDS
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 ROUNDS = tl.constexpr(PHILOX_ROUNDS)

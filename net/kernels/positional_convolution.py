@@ -19,7 +19,7 @@ from torch import Tensor
 from net.kernels.convolutions import gelu
 
 if TYPE_CHECKING:
-    from net.wavlm.positional_convolution import PositionalPlan
+    from net.packing.positions import PositionalPlan
 
 SETTINGS: dict[str, dict[str, int]] = {
     "pad_frames": {"rows": 64, "num_warps": 4},

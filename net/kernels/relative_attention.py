@@ -18,7 +18,7 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
-from net.wavlm.relative_attention import PHILOX_ROUNDS
+from net.packing.attention import PHILOX_ROUNDS
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 ROUNDS = tl.constexpr(PHILOX_ROUNDS)

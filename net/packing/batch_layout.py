@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from net.packing.attention import AttentionPlan
 from net.packing.buckets import Bucket
-from net.wavlm.convolutions import Placement
-from net.wavlm.positional_convolution import PositionalPlan
-from net.wavlm.relative_attention import AttentionPlan
+from net.packing.placement import Placement
+from net.packing.positions import PositionalPlan
 
 
 @dataclass(frozen=True, eq=False)

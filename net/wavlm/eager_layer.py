@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from net.wavlm.relative_attention import AttentionPlan, gate_of, relative_attention
+from net.packing.attention import AttentionPlan
+from net.wavlm.relative_attention import gate_of, relative_attention
 
 
 def run_plain_layer(

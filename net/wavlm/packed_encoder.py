@@ -20,13 +20,16 @@ from torch.utils.checkpoint import checkpoint
 
 from net.cuda_graphs.forward_backward import Place, StepGraphs
 from net.kernels.triton_support import is_exact_gelu
+from net.packing.attention import AttentionPlan
 from net.packing.batch_layout import PackPlan, TransformerPlan
 from net.packing.buckets import Bucket
 from net.packing.device_tables import placed, to_device
-from net.wavlm.convolutions import extract, place
+from net.packing.placement import place
+from net.packing.positions import plan_positions
+from net.wavlm.convolutions import extract
 from net.wavlm.eager_layer import dropped, normed, product, rate_of, run_plain_layer
-from net.wavlm.positional_convolution import plan_positions, positional_convolution
-from net.wavlm.relative_attention import AttentionPlan, has_kernels, kernel_settings, prepare_call, relative_buckets
+from net.wavlm.positional_convolution import positional_convolution
+from net.wavlm.relative_attention import has_kernels, kernel_settings, prepare_call, relative_buckets
 
 if TYPE_CHECKING:
     from net.wavlm.fused_layer import LayerGradients, ProductWeights

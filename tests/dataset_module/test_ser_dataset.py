@@ -10,9 +10,10 @@ import soundfile
 import torch
 
 from dataset_module.ser_dataset import Labels, SERDataset
-from experiment_runner.evaluate import figures_from_predictions, tabulate_predictions
+from experiment_runner.results.prediction_table import tabulate_predictions
+from experiment_runner.results.split_metrics import figures_from_predictions
 from net.ser import Outputs
-from utils.data import GENDERS
+from utils.data.labels.columns import GENDERS
 from utils.dataset.collation import collate
 from utils.dataset.normalisation import Normalisation
 from utils.dataset.sampling import EVALUATION

@@ -20,7 +20,7 @@ from net.inputs import Inputs, Waveforms
 from net.packing.frames import Frames
 from net.upstream import Upstream
 from utils.config.schema import CorpusConfig, ExperimentConfig
-from utils.data import load_corpus
+from utils.data.loader import load_corpus
 from utils.hub.published_config import resolve_regularisation
 
 DROPOUTS = ("hidden_dropout", "attention_dropout", "feat_proj_dropout", "head_dropout")

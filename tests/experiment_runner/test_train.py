@@ -18,17 +18,13 @@ from experiment_runner.distributed.process_group import ALONE, Processes
 from experiment_runner.experiment import assemble, build_trainer
 from experiment_runner.run import Run
 from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.precision import choose_precision
 from experiment_runner.storage.checkpoints import CheckpointStore, read_checkpoint
 from experiment_runner.storage.run_folder import RunFolder
 from experiment_runner.tracking.tracker import Tracking
 from experiment_runner.train import Trainer
 from experiment_runner.training.inference import infer
-from experiment_runner.training.optimisation import (
-    build_optimiser,
-    choose_precision,
-    clip_gradients,
-    learning_rate_factor,
-)
+from experiment_runner.training.optimisation import build_optimiser, clip_gradients, learning_rate_factor
 from experiment_runner.training.run_writer import Recorder
 from net.inputs import Waveforms
 from net.loss_modules import Targets
@@ -36,8 +32,9 @@ from net.ser import Outputs
 from tests.support.synthetic_podcast import SyntheticPodcast
 from tests.support.waiting import watch_waiting
 from utils.config.schema import CorpusConfig, ExperimentConfig
-from utils.data import DataError, load_corpus
+from utils.data.loader import load_corpus
 from utils.dataset.collation import Batch
+from utils.errors import DataError
 from utils.hub.published_config import resolve_regularisation
 from utils.metrics import Figures
 

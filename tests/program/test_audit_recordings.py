@@ -18,11 +18,12 @@ import soundfile
 import prepare_data
 from tests.support.voices import voice
 from utils.config.schema import CorpusConfig
-from utils.data import DataError, load_corpus, read_corpus
 from utils.data.audit.audit import Audit, audit
+from utils.data.loader import load_corpus, read_corpus
 from utils.data.recordings import inspection_cache
 from utils.data.recordings.preflight import leave_out_unusable, require_all
 from utils.data.recordings.survey import survey
+from utils.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -25,7 +25,7 @@ from tests.conftest import ROOT
 from tests.program.test_main import write_files
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils import load_plan
-from utils.data import DataError
+from utils.errors import DataError
 from utils.io.folder_lock import locked
 
 LISTED = """

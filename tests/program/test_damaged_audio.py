@@ -15,10 +15,10 @@ import soundfile
 import main as program
 from experiment_runner.runtime.interruption import Interrupted, Interruption
 from tests.support.voices import voice
-from utils.data import DataError
 from utils.data.recordings.preflight import leave_out_unusable, require_all
 from utils.data.recordings.survey import survey
 from utils.data.wav import SAMPLE_RATE_HZ, Crop, read_waveform
+from utils.errors import DataError
 
 FORMATS: dict[str, dict[str, str]] = {
     "16-bit.wav": {},

@@ -23,20 +23,17 @@ import download_model
 import main as program
 from experiment_runner.models.ser_model import SERModel
 from experiment_runner.runtime.interruption import Interrupted, Interruption
-from experiment_runner.storage.checkpoints import (
-    CheckpointError,
-    read_checkpoint,
-    read_state,
-)
+from experiment_runner.storage.checkpoints import CheckpointError, read_checkpoint, read_state
 from experiment_runner.tracking import wandb_copy
 from tests.conftest import ROOT
 from tests.program.test_main import BASE, write_files
 from tests.support.kill_harness import pack
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.config.schema import CorpusConfig
-from utils.data import DataError, load_corpus
+from utils.data.loader import load_corpus
 from utils.data.packing.shards import INDEX, read_index
 from utils.data.recordings.survey import survey
+from utils.errors import DataError
 from utils.hub.model_files import MANIFEST
 from utils.hub.upstreams import UpstreamError, load_encoder, load_upstream
 from utils.io.files import MOST_TOML_BYTES, fingerprint, write_json

@@ -14,7 +14,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 import main as program
-from experiment_runner.evaluate import figures_from_predictions
+from experiment_runner.results.split_metrics import figures_from_predictions
 from tests.conftest import ROOT
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.hub.upstreams import load_upstream

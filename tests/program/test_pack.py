@@ -24,10 +24,11 @@ from tests.conftest import ROOT
 from tests.program.test_main import BASE
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.config.schema import CorpusConfig
-from utils.data import DataError, load_corpus
+from utils.data.loader import load_corpus
 from utils.data.packing.shards import encode, pack, pack_shard, read_index
 from utils.data.recordings.preflight import leave_out_unusable, require_all
 from utils.data.wav import Crop, read_waveform
+from utils.errors import DataError
 
 KEYS = "[{name}]\nPATH_TO_LABEL = '{labels}'\nPATH_TO_AUDIO = '{audio}'\n{dataset}\n"
 SMALL = ["--shard-mib", "0", "--workers", "2"]

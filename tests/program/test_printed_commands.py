@@ -18,16 +18,9 @@ from experiment_runner.runtime import device
 from experiment_runner.storage.checkpoints import CheckpointError
 from tests.conftest import ROOT
 from tests.support.typed_commands import read_as_typed, remembered
-from utils.commands import (
-    RUN_OPTIONS,
-    evaluation_command,
-    python_command,
-    repeating,
-    script_command,
-    torchrun_command,
-)
-from utils.data import DataError
+from utils.commands import RUN_OPTIONS, evaluation_command, python_command, repeating, script_command, torchrun_command
 from utils.data.recordings.preflight import _refuse
+from utils.errors import DataError
 from utils.hub.upstreams import UpstreamError, find_upstream
 
 GIVEN = {

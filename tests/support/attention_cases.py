@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from net.packing.attention import AttentionPlan
 from net.packing.device_tables import placed
-from net.wavlm.relative_attention import AttentionPlan
 from tests.support.tensor_errors import peak_error
 
 NAMES = ("out", "query", "key", "value", "gate", "table")

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from utils.config.schema import CorpusConfig, TrainingConfig
-from utils.data import CANONICAL_CLASSES
+from utils.data.labels.columns import CANONICAL_CLASSES
 
 Table = dict[str, Any]
 ODD_TEXTS = (

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from net.packing.attention import DROP_STEPS, PHILOX_ROUNDS, AttentionPlan
 from net.wavlm.layer_operations import Dropout, Joined, JoinGradients
 from net.wavlm.position_gate import GateGradients
-from net.wavlm.relative_attention import DROP_STEPS, PHILOX_ROUNDS, AttentionPlan, distances_to_matrix
+from net.wavlm.relative_attention import distances_to_matrix
 
 
 def gelu_forward(hidden: Tensor, bias: Tensor, dropout: Dropout) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from utils.config.schema import CorpusConfig
-from utils.data import Corpus, load_corpus
+from utils.data.labels.corpus import Corpus
+from utils.data.loader import load_corpus
 
 ROWS = (
     ("a.wav", "train", "1", "female", "angry", "2.5"),

@@ -27,6 +27,7 @@ from tests.support.hub_server import Hub, serve_hub
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils import hf_uploader
 from utils.hub.repositories import HubError, find_token_problem
+from utils.hub.upload import upload
 
 TOKEN = "hf_a_token_that_writes"
 UPLOADED = {"config.json", "model.safetensors", "manifest.json", "metrics.json", "provenance.json", "README.md"}
@@ -278,7 +279,7 @@ def test_without_a_token_an_upload_ends_before_it_begins(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HUGGINGFACE_TOKEN", token)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    monkeypatch.setattr(hf_uploader, "patient_api", lambda token: pytest.fail("the hub was asked"))
+    monkeypatch.setattr("utils.hub.upload.patient_api", lambda token: pytest.fail("the hub was asked"))
     assert hf_uploader.main(["nowhere", "user/model"]) == 1
     told = capsys.readouterr().err
     assert told.startswith(sentence)
@@ -286,6 +287,6 @@ def test_without_a_token_an_upload_ends_before_it_begins(
     assert len(told.splitlines()) == 1
     assert not token or token not in told
     with pytest.raises(HubError, match=sentence.split(":")[0]):
-        hf_uploader.upload(tmp_path, "user/model", token or None)
+        upload(tmp_path, "user/model", token or None)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: TOKEN)
     assert find_token_problem(None) is None, "the hub's client keeps one"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from utils.config.types import SPLIT_NAME, TABLE_COLUMNS
-from utils.config.wording import describe_value, did_you_mean
+from utils.config.wording import describe_value
+from utils.text import did_you_mean
 
 
 def column_problems(layout: str, columns: dict[str, Any]) -> list[str]:

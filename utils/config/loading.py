@@ -13,38 +13,16 @@ from pydantic import ValidationError
 
 from utils.config.schema import ClassGroups, CorpusConfig, ExperimentConfig, ExperimentEntry, TrainingConfig
 from utils.config.types import NAME_PATTERN, PATTERN_RULES, REFUSED_PATH, Section
-from utils.config.wording import describe_allowed, describe_value, did_you_mean, printable
+from utils.config.wording import describe_allowed, describe_value
+from utils.errors import ConfigurationError, Problem
 from utils.io.files import read_toml
+from utils.text import did_you_mean
 
 NAME = re.compile(NAME_PATTERN)
 Table = dict[str, Any]
 Locate = Callable[[str], str]
 """From a key to its path in the TOML file."""
 SectionType = TypeVar("SectionType", bound=Section)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One mistake: the file, the TOML path inside it, and a sentence with the remedy."""
-
-    file: Path
-    path: str
-    sentence: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.path}: {self.sentence}" if self.path else f"{self.file}: {self.sentence}"
-
-
-class ConfigurationError(Exception):
-    """The configuration cannot be run; its text names every problem, one a line."""
-
-    def __init__(self, problems: Iterable[object]) -> None:
-        self.problems = list(dict.fromkeys(printable(str(problem)) for problem in problems))
-        super().__init__("\n".join(self.problems))
-
-    def __reduce__(self) -> tuple[type[ConfigurationError], tuple[list[str]]]:
-        """Travel between processes by the problems, not by the text made of them."""
-        return type(self), (self.problems,)
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 
 from utils.config.schema import CorpusConfig
-from utils.data import CATEGORICAL, DataError, Reading
 from utils.data.corpora.text_tables import first_place, read_text_table
 from utils.data.csv_table import numbers
+from utils.data.labels.columns import CATEGORICAL
+from utils.data.labels.corpus import Reading
 from utils.data.labels.label_words import read_gender, read_words
 from utils.data.labels.spellings import is_nothing, nothing_notes
 from utils.data.recordings.file_names import by_wav_name
+from utils.errors import DataError
 
 CODES: dict[str, str] = CATEGORICAL["crema-d"]
 DEMOGRAPHICS = "VideoDemographics.csv"

@@ -13,11 +13,12 @@ from pathlib import Path
 import pandas as pd
 
 from utils.config.schema import CorpusConfig
-from utils.data import DataError, Reading
 from utils.data.corpora.csv_columns import map_columns, say_unread
 from utils.data.corpora.csv_files import resolve_files
 from utils.data.corpora.csv_values import read_numbers, read_values, refuse
 from utils.data.corpora.text_tables import first_place, read_table
+from utils.data.labels.corpus import Reading
+from utils.errors import DataError
 
 
 def read(name: str, config: CorpusConfig) -> Reading:

@@ -10,7 +10,10 @@ import re
 import pandas as pd
 
 from utils.config.schema import CorpusConfig
-from utils.data import CATEGORICAL, DataError, Reading, find_recordings
+from utils.data.labels.columns import CATEGORICAL
+from utils.data.labels.corpus import Reading
+from utils.data.recordings.file_names import find_recordings
+from utils.errors import DataError
 
 FILE_NAME = re.compile(r"(?P<speaker>\d\d)(?P<text>[ab]\d\d)(?P<emotion>[A-Z])(?P<version>[a-z]?)")
 FEMALE_SPEAKERS = ("08", "09", "13", "14", "16")

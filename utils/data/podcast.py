@@ -18,15 +18,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from utils.config.schema import CorpusConfig
-from utils.data import CATEGORICAL, DIMENSIONAL, TEXT, DataError, Reading
 from utils.data.corpora.podcast_files import HIDDEN_PREFIX, Release, find_recordings, find_release
 from utils.data.corpora.podcast_ratings import CLASSES as RATED_CLASSES
 from utils.data.corpora.podcast_ratings import Ratings, read_ratings
 from utils.data.corpora.text_tables import first_place, read_text_table
 from utils.data.csv_table import numbers
+from utils.data.labels.columns import CATEGORICAL, DIMENSIONAL, TEXT
+from utils.data.labels.corpus import Reading
 from utils.data.labels.label_words import read_gender, read_split, read_words
 from utils.data.labels.spellings import is_nothing, nothing_notes
 from utils.data.labels.vote_shares import VoteSettings, vote_shares
+from utils.errors import DataError
 from utils.io.files import MOST_LABEL_BYTES, bounded
 from utils.word_forms import counted
 

@@ -11,7 +11,10 @@ import re
 import pandas as pd
 
 from utils.config.schema import CorpusConfig
-from utils.data import CATEGORICAL, DataError, Reading, find_recordings
+from utils.data.labels.columns import CATEGORICAL
+from utils.data.labels.corpus import Reading
+from utils.data.recordings.file_names import find_recordings
+from utils.errors import DataError
 
 FILE_NAME = re.compile(r"03-01-(?P<emotion>0[1-8])-0[12]-0[12]-0[12]-(?P<actor>\d\d)")
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from utils.config.wording import did_you_mean
-from utils.data import TEXT, DataError
+from utils.data.labels.columns import TEXT
+from utils.errors import DataError
+from utils.text import did_you_mean
 from utils.word_forms import counted, some
 
 DEFAULT_SHARES: Mapping[str, Any] = {"development": 0.2, "test1": 0.2, "seed": 0}

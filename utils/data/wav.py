@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from utils.data import DataError
 from utils.data.recordings.audio_source import sound_of
 from utils.data.recordings.signal_checks import Cancellation, is_sane
+from utils.errors import DataError
 
 SAMPLE_RATE_HZ = 16_000
 Waveform = npt.NDArray[np.float32]

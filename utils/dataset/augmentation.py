@@ -17,10 +17,10 @@ import numpy as np
 from net.augmentation import samples_at_speed
 from utils.config.augmentation import NOISE_SNR_DB
 from utils.config.schema import ExperimentConfig
-from utils.data import DataError
 from utils.data.recordings.augmentation_files import find_augmentation
 from utils.data.recordings.survey import SHORTEST_SECONDS
 from utils.data.wav import SAMPLE_RATE_HZ, Crop, Waveform, read_waveform
+from utils.errors import DataError
 from utils.seeding import effect_generator
 
 SHORTEST = round(SHORTEST_SECONDS * SAMPLE_RATE_HZ)

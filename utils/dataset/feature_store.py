@@ -26,9 +26,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from utils.data import DataError
-from utils.data.corpora.table_cache import UNUSABLE, cache_folder
 from utils.data.recordings.file_identity import Identities
+from utils.errors import DataError
+from utils.io.cache_folder import UNUSABLE, cache_folder
 from utils.io.files import whole
 
 COLUMNS = ("first", "samples", "frames", "checksum")

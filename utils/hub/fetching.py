@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from utils.config.wording import did_you_mean
 from utils.hub.git_source import fetch_git, is_git_url
 from utils.hub.model_files import CONFIG, MANIFEST, MODEL_FILES
 from utils.hub.repositories import HubError, fetch, find_commit
@@ -33,6 +32,7 @@ from utils.hub.upstreams import (
 from utils.io.files import fingerprint, write_whole
 from utils.io.folder_lock import locked
 from utils.io.secrets import read_token
+from utils.text import did_you_mean
 
 INDEX = f"{SAFETENSORS}.index.json"
 PARTIAL, REPLACED = ".partial", ".replaced"

@@ -25,9 +25,9 @@ from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, run
 
-from utils.config.wording import printable
 from utils.io.files import fingerprint
 from utils.io.secrets import SHORTEST_TOKEN, Redaction
+from utils.text import printable
 
 TOKEN = "GIT_AUTH_TOKEN"
 PREFIX = "git+https://"

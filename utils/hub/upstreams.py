@@ -15,9 +15,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from utils.commands import script_command
-from utils.config.wording import did_you_mean
 from utils.hub.git_source import PREFIX, GitError, folder_name, is_git_url
 from utils.io.files import MOST_JSON_BYTES, fingerprint, read_text, whole
+from utils.text import did_you_mean
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 UPSTREAMS: dict[str, Any] = json.loads((CONFIGS / "upstream_shapes.json").read_text(encoding="utf-8"))

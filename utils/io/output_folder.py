@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from utils.data import DataError
+from utils.errors import DataError
 
 
 def try_folder(folder: Path) -> Path:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from utils.config.loading import ConfigurationError
-from utils.config.wording import printable
+from utils.errors import ConfigurationError
 from utils.io.files import abandon
+from utils.text import printable
 
 TOKENS = ("HUGGINGFACE_TOKEN", "WANDB_TOKEN", "GIT_AUTH_TOKEN")
 ENV_FILE = Path(".env")

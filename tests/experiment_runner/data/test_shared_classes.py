@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from experiment_runner.data.shared_classes import describe_shared, near_classes, suggest_names
-from utils.data import Corpus
+from utils.data.labels.corpus import Corpus
 
 FOUR = ("angry", "sad", "happy", "neutral")
 

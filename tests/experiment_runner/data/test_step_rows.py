@@ -20,7 +20,8 @@ from tests.net.test_losses import ATTRIBUTES, make_batch
 from tests.support.tiny_corpus import tiny_rows, write_tiny_corpus
 from utils.config.schema import CorpusConfig, ExperimentConfig
 from utils.config.types import ATTRIBUTE_LOSSES, CATEGORICAL_LOSSES
-from utils.data import DataError, load_corpus
+from utils.data.loader import load_corpus
+from utils.errors import DataError
 
 PRIORS = torch.tensor([50, 10, 30, 5])
 ONE = '[[experiments]]\nname = "one"\n'

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from experiment_runner.distributed import torch_process_group
-from experiment_runner.distributed.process_group import ProcessesError, join_processes
+from experiment_runner.distributed.join import join_processes
+from experiment_runner.distributed.process_group import ProcessesError
 from experiment_runner.distributed.torch_process_group import ProcessGroup
-from utils.config.loading import ConfigurationError
+from utils.errors import ConfigurationError
 
 
 class OwnError(Exception):

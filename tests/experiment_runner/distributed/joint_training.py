@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from experiment_runner.distributed.process_group import Processes, join_processes
+from experiment_runner.distributed.join import join_processes
+from experiment_runner.distributed.process_group import Processes
 from experiment_runner.runtime.console import Screen
 from experiment_runner.runtime.device import choose_device
 from experiment_runner.train import Trainer

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiment_runner.distributed.process_group import ALONE, join_processes
+from experiment_runner.distributed.join import join_processes
+from experiment_runner.distributed.process_group import ALONE
 from experiment_runner.loading.batch_loader import choose_workers
 from tests.support.several_processes import start_together
 

@@ -26,9 +26,9 @@ from experiment_runner.reporting.audit_page import CAPTIONS, SHOWN_FINDINGS, pic
 from tests.experiment_runner.reporting.test_report import check_texts, legend_of, with_gid
 from utils.config.loading import load_corpora
 from utils.config.schema import CorpusConfig
-from utils.data import read_corpus
 from utils.data.audit.audit import FINDINGS, Audit, audit, count_classes, count_findings, summarise_splits
 from utils.data.audit.findings import KINDS
+from utils.data.loader import read_corpus
 from utils.data.synthetic.demo_corpus import DemoSize, write_demo_corpus
 
 SIZE = DemoSize(train=70, development=24, test1=24, test2=20, test3=8, at_least=1)

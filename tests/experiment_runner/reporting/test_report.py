@@ -23,7 +23,6 @@ from matplotlib.text import Text
 
 import main as program
 from dataset_module.ser_dataset import Labels
-from experiment_runner.evaluate import tabulate_predictions
 from experiment_runner.reporting import report
 from experiment_runner.reporting.figures import (
     attribute_scatter_picture,
@@ -31,6 +30,7 @@ from experiment_runner.reporting.figures import (
     confusion_matrix_picture,
     training_curves_picture,
 )
+from experiment_runner.results.prediction_table import tabulate_predictions
 from experiment_runner.results.row_counts import show_labelled
 from experiment_runner.training.early_stopping import HybridEarlyStopping
 from net.ser import Outputs

@@ -15,7 +15,6 @@ import tomli_w
 from matplotlib.image import imread
 from sklearn.metrics import f1_score
 
-from experiment_runner.evaluate import figures_from_predictions
 from experiment_runner.reporting import report
 from experiment_runner.reporting.report_contents import (
     MOST_MISTAKES,
@@ -24,6 +23,8 @@ from experiment_runner.reporting.report_contents import (
     class_mistakes,
     findings_of,
 )
+from experiment_runner.results.split_metrics import figures_from_predictions
+from experiment_runner.storage.stored_run import read_run
 from tests.experiment_runner.reporting.test_report import ATTRIBUTES, FOUR, predict
 from tests.support.voices import voice
 from utils.config.regularisation import FORMER_REGULARISATION
@@ -160,7 +161,7 @@ def test_without_tests_the_verdict_is_on_development(tmp_path: Path) -> None:
 
 
 def test_every_picture_says_what_it_is_of(tmp_path: Path) -> None:
-    run = report.read_run(write_run(tmp_path / "run", {"test1": predict(FOUR, 90)}))
+    run = read_run(write_run(tmp_path / "run", {"test1": predict(FOUR, 90)}))
     titles = {
         name: [text.get_text() for text in figure.texts if text.get_gid() == "title"]
         for name, figure in report._figures(run)

@@ -11,8 +11,8 @@ import pytest
 from sklearn.metrics import f1_score, recall_score
 
 import main as program
-from experiment_runner.evaluate import figures_from_predictions
 from experiment_runner.results.collapse import chance, remarks
+from experiment_runner.results.split_metrics import figures_from_predictions
 from tests.support.tiny_corpus import CLASSES, tiny_rows, write_tiny_corpus
 
 ONE = '[[experiments]]\nname = "one"\n'

@@ -14,18 +14,19 @@ import download_model
 from experiment_runner.data import preparation
 from experiment_runner.data.experiment_data import EvaluationSplit, ExperimentData
 from experiment_runner.data.preparation import PreparedExperiment, check_recordings, show_plan
-from experiment_runner.evaluate import FIGURES
 from experiment_runner.prediction.output import show
 from experiment_runner.reporting.audit_tables import show_audit
 from experiment_runner.reporting.tables import Outcome, show_evaluation, show_training
+from experiment_runner.results.split_metrics import FIGURES
 from experiment_runner.runtime import console as screen
 from experiment_runner.runtime.console import PLAIN_WIDTH, Screen, at_words
 from experiment_runner.runtime.table_layout import Column, Layout, choose_layout, wrapped
 from process_labels_for_categorical import show as show_labels
 from utils.config.schema import ExperimentConfig
-from utils.data import ATTRIBUTES, Corpus
 from utils.data.audit.audit import Audit
 from utils.data.audit.findings import as_table
+from utils.data.labels.columns import ATTRIBUTES
+from utils.data.labels.corpus import Corpus
 
 WIDTHS = (80, 100, 120)
 EIGHT = ("angry", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise")

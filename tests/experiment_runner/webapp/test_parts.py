@@ -18,8 +18,8 @@ import soundfile
 import predict as predict_program
 from experiment_runner.models.model_origin import origin_of
 from experiment_runner.models.ser_model import SERModel
+from experiment_runner.runtime.precision import choose_precision
 from experiment_runner.storage.checkpoints import Checkpoint, CheckpointStore, TrainingState
-from experiment_runner.training.optimisation import choose_precision
 from experiment_runner.webapp.answer import answer, cancelled
 from experiment_runner.webapp.uploads import Uploads
 from experiment_runner.webapp.workspace import PORTS
@@ -28,7 +28,7 @@ from tests.conftest import ROOT
 from tests.support.models import make_model
 from tests.support.served_page import needs_gradio
 from tests.support.voices import voice
-from utils.data import DataError
+from utils.errors import DataError
 
 MODEL = "wavlm, layer norm"
 

@@ -8,14 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from net.packing.attention import AttentionPlan, KernelSettings
 from net.packing.buckets import Bucket
-from net.wavlm.relative_attention import (
-    AttentionPlan,
-    KernelSettings,
-    has_kernels,
-    plain_relative_attention,
-    relative_attention,
-)
+from net.wavlm.relative_attention import has_kernels, plain_relative_attention, relative_attention
 from tests.support import layer_oracles as oracle
 from tests.support.attention_cases import NAMES, errors, random_case, run_case
 

@@ -9,8 +9,9 @@ from transformers import WavLMConfig
 from transformers.models.wavlm.modeling_wavlm import WavLMFeatureEncoder
 
 from net.packing.device_tables import placed
+from net.packing.placement import Placement, place
 from net.wavlm import convolutions
-from net.wavlm.convolutions import Placement, convolve, extract, extract_fused, extract_plain, place, window_moments
+from net.wavlm.convolutions import convolve, extract, extract_fused, extract_plain, window_moments
 from tests.support.interpreted import run_interpreted
 from tests.support.tensor_errors import peak_error, relative_error
 

@@ -10,13 +10,8 @@ from transformers import WavLMConfig
 from transformers.models.wavlm.modeling_wavlm import WavLMPositionalConvEmbedding
 
 from net.packing.device_tables import placed
-from net.wavlm.positional_convolution import (
-    frames_per_block,
-    plan_positions,
-    positional_convolution,
-    positional_fused,
-    positional_plain,
-)
+from net.packing.positions import frames_per_block, plan_positions
+from net.wavlm.positional_convolution import positional_convolution, positional_fused, positional_plain
 from tests.support.interpreted import run_interpreted
 from tests.support.tensor_errors import peak_error
 

@@ -11,15 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
+from net.packing.attention import DROP_STEPS, AttentionPlan
 from net.packing.device_tables import placed
-from net.wavlm.relative_attention import (
-    DROP_STEPS,
-    AttentionPlan,
-    gate_of,
-    plain_relative_attention,
-    relative_attention,
-    relative_buckets,
-)
+from net.wavlm.relative_attention import gate_of, plain_relative_attention, relative_attention, relative_buckets
 from tests.support import layer_oracles as oracle
 from tests.support.attention_cases import Case, errors, random_case, run_case
 from tests.support.tensor_errors import peak_error

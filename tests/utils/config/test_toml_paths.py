@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from utils.config.loading import ConfigurationError, load_corpora, load_plan
+from utils.config.loading import load_corpora, load_plan
+from utils.errors import ConfigurationError
 
 EXPERIMENTS = '[base_config]\ncorpus = "C"\n{keys}\n[[experiments]]\nname = "a"\n'
 

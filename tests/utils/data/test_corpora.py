@@ -10,9 +10,11 @@ import soundfile
 
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.config.schema import CorpusConfig
-from utils.data import Corpus, DataError, load_corpus
+from utils.data.labels.corpus import Corpus
+from utils.data.loader import load_corpus
 from utils.data.recordings.preflight import require_all
 from utils.data.splits import assign_splits, check_speakers
+from utils.errors import DataError
 
 
 def podcast_corpus(labels: Path, audio: Path) -> Corpus:

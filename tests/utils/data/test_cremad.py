@@ -8,7 +8,9 @@ import pytest
 
 from tests.conftest import SHARED_DATA
 from utils.config.schema import CorpusConfig
-from utils.data import Corpus, DataError, load_corpus
+from utils.data.labels.corpus import Corpus
+from utils.data.loader import load_corpus
+from utils.errors import DataError
 
 EMOTIONS = {"A": "angry", "D": "disgust", "F": "fear", "H": "happy", "N": "neutral", "S": "sad"}
 

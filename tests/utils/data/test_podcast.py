@@ -11,9 +11,11 @@ import pytest
 from tests.support.podcast_releases import RELEASES, write_partitions
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.config.schema import CorpusConfig
-from utils.data import Corpus, DataError, load_corpus, read_corpus
 from utils.data.corpora.podcast_ratings import CLASSES, read_ratings
+from utils.data.labels.corpus import Corpus
+from utils.data.loader import load_corpus, read_corpus
 from utils.data.synthetic.demo_corpus import DemoSize, write_demo_corpus
+from utils.errors import DataError
 
 TINY = DemoSize(train=44, development=14, test1=14, test2=14, test3=8, at_least=1)
 VOTES = [f"{kind}_{name}" for kind in ("votes", "secondary") for name in CLASSES]

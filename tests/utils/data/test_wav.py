@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import soundfile
 
-from utils.data import DataError
 from utils.data.recordings.preflight import require_all
 from utils.data.wav import Crop, read_waveform
 from utils.dataset.normalisation import Normalisation, measure_corpus
+from utils.errors import DataError
 
 
 def sine(seconds: float, rate_hz: int, pitch_hz: float = 440.0) -> np.ndarray:

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from tests.support.voices import voice
 from utils.config.schema import ExperimentConfig
-from utils.data import DataError
 from utils.data.recordings.augmentation_files import (
     check_augmentation,
     find_augmentation,
@@ -32,6 +31,7 @@ from utils.dataset.augmentation import (
     read_noise,
     read_response,
 )
+from utils.errors import DataError
 
 KEYS = {"name": "one", "corpus": "P"}
 

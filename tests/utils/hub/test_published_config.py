@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from transformers import AutoConfig, HubertConfig, PreTrainedConfig, Wav2Vec2Config, WavLMConfig
 
-from utils.config.loading import ConfigurationError, load_plan
+from utils.config.loading import load_plan
 from utils.config.regularisation import FORMER_REGULARISATION, REGULARISATION
 from utils.config.schema import ExperimentConfig, identity_of, with_defaults
+from utils.errors import ConfigurationError
 from utils.hub.published_config import published_numbers, resolve_regularisation
 from utils.hub.upstreams import UPSTREAMS, UpstreamError
 

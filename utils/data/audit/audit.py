@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from utils.config.schema import CorpusConfig
-from utils.data import ATTRIBUTES, GENDERS, Corpus, plain_paths
 from utils.data.audit.cell_findings import spelling_findings
 from utils.data.audit.findings import ERROR, KINDS, WARNING, Finding, as_table, of_rows
 from utils.data.audit.recording_findings import recording_findings
+from utils.data.labels.columns import ATTRIBUTES, GENDERS, plain_paths
+from utils.data.labels.corpus import Corpus
 from utils.data.labels.vote_shares import voted_classes
 from utils.data.recordings.leaks import RealFiles, same_files
 from utils.data.recordings.survey import survey

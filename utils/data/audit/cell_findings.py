@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from utils.data import Corpus
 from utils.data.audit.findings import Finding
+from utils.data.labels.corpus import Corpus
 from utils.data.labels.few_rows import few_rows, say_few
 from utils.data.labels.near_names import near_names
 from utils.data.labels.scale_use import unreached_scales

@@ -13,12 +13,13 @@ from typing import NamedTuple
 import pandas as pd
 
 from utils.config.types import TABLE_COLUMNS
-from utils.config.wording import did_you_mean, printable
-from utils.data import VOTES, DataError
 from utils.data.corpora.column_names import SEGMENT, guess_targets
 from utils.data.corpora.csv_values import are_readable
 from utils.data.corpora.text_tables import TextTable
+from utils.data.labels.columns import VOTES
 from utils.data.labels.spellings import class_name
+from utils.errors import DataError
+from utils.text import did_you_mean, printable
 from utils.word_forms import fold, some
 
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")

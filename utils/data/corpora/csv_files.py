@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from utils.data import OUTSIDE
 from utils.data.corpora.csv_values import CellProblem, list_cells
 from utils.data.corpora.text_tables import first_place
+from utils.data.labels.columns import OUTSIDE
 from utils.data.recordings.file_names import SUFFIXES
 from utils.data.recordings.near_files import recordings_beside, without_extension
 from utils.word_forms import counted

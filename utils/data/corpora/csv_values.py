@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from utils.data import ATTRIBUTES, DataError
+from utils.data.labels.columns import ATTRIBUTES
 from utils.data.labels.label_words import (
     ALLOWED_GENDERS,
     ALLOWED_SPLITS,
@@ -21,6 +21,7 @@ from utils.data.labels.label_words import (
     say_readings,
 )
 from utils.data.labels.spellings import is_nothing, nothing_notes
+from utils.errors import DataError
 from utils.io.files import write_whole
 
 DECIMAL_COMMA = r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"

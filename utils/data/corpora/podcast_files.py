@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.data import DataError
 from utils.data.recordings.file_names import by_wav_name, is_recording
+from utils.errors import DataError
 
 LABEL_FOLDERS = ("Labels", "labels", "label", "Label")
 AUDIO_FOLDERS = ("Audios", "audios", "Audio", "audio")

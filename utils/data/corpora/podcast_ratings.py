@@ -22,7 +22,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from utils.data import CATEGORICAL, DataError
+from utils.data.labels.columns import CATEGORICAL
+from utils.errors import DataError
 from utils.garbage import no_garbage_collection
 from utils.io.files import MOST_LABEL_BYTES, bounded
 

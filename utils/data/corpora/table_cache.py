@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from utils.io.cache_folder import UNUSABLE, cache_folder
 from utils.io.files import whole
 from utils.io.syntax_hash import hash_sources
 
@@ -26,8 +26,6 @@ READERS = Path(__file__).resolve().parents[1]
 CONFIGS = READERS.parents[1] / "configs"
 WORD_FORMS = READERS.parent / "word_forms.py"
 REMARKS = b"remarks"
-UNUSABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
-"""What can be wrong with a kept table, or with the place for it (no home folder is a RuntimeError)."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +34,6 @@ class Kept:
 
     table: pa.Table
     remarks: dict[str, Any]
-
-
-def cache_folder(kind: str = "tables") -> Path:
-    """Return where a kind of thing is kept: below `$XDG_CACHE_HOME`, else below `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "200ai" / kind
 
 
 def key_of(sources: Iterable[Path], settings: str) -> str:

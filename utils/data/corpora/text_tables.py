@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from utils.config.wording import printable
-from utils.data import DataError
+from utils.errors import DataError
 from utils.io.files import MOST_LABEL_BYTES, bounded
+from utils.text import printable
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 DIALECT: dict[str, Any] = {

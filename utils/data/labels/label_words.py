@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from utils.config.types import SPLIT_NAME
-from utils.data import TEXT
+from utils.data.labels.columns import TEXT
 
 SPLITS: Mapping[str, str] = {
     **dict.fromkeys(("train", "training", "trn", "trainset", "trainingset"), "train"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from utils.data import ATTRIBUTES
+from utils.data.labels.columns import ATTRIBUTES
 
 FEWEST_VALUES = 20
 """With fewer, staying away from an end is chance."""

@@ -27,10 +27,10 @@ import pyarrow.parquet as pq
 import soundfile
 from scipy.io import wavfile  # type: ignore[import-untyped]
 
-from utils.data import DataError
 from utils.data.recordings.audio_source import name_part, sound_of
 from utils.data.recordings.survey import examine, excuse
 from utils.data.wav import SAMPLE_RATE_HZ
+from utils.errors import DataError
 from utils.io.files import MOST_LABEL_BYTES, bounded, whole, write_whole
 
 VERSION = 2

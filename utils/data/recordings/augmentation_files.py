@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 from utils.config.schema import ExperimentConfig
-from utils.data import DataError
 from utils.data.recordings.file_names import USUAL_SUFFIXES, describe_left_out, list_problems, look_below
 from utils.data.recordings.preflight import Advance
 from utils.data.recordings.survey import survey
+from utils.errors import DataError
 
 KEPT_UNDER = "_augmentation"
 """No corpus can have this name."""

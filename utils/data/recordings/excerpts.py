@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import soxr
 
-from utils.data import DataError
 from utils.data.recordings.audio_source import sound_of
 from utils.data.recordings.signal_checks import Cancellation, is_sane
 from utils.data.recordings.survey import SHORTEST_SECONDS
 from utils.data.wav import SAMPLE_RATE_HZ, Waveform
+from utils.errors import DataError
 
 BLOCK_SECONDS = 10
 LONGEST_SECONDS = 300.0

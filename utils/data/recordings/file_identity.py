@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from utils.data import DataError
 from utils.data.recordings.audio_source import file_of
 from utils.data.recordings.survey import THREADS
+from utils.errors import DataError
 from utils.seeding import stable_key
 
 Identities = npt.NDArray[np.int64]

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from pathlib import Path
+from typing import NamedTuple
 
 import soundfile
 
 from utils.data.recordings.audio_source import sound_of
+from utils.errors import DataError
 from utils.word_forms import MOST, some
 
 SUFFIXES = (
@@ -181,3 +183,31 @@ def _holds_sound(path: str) -> bool:
             return True
     except (OSError, ValueError, soundfile.SoundFileError):
         return False
+
+
+class Recordings(NamedTuple):
+    """The recordings of a corpus whose labels are its files' names.
+
+    Attributes:
+        by_stem: Paths by name without ending, in the order of the paths.
+        warnings: Sentences on files that may be sound and are not read.
+    """
+
+    by_stem: dict[str, Path]
+    warnings: tuple[str, ...]
+
+
+def find_recordings(folder: Path) -> Recordings:
+    """Return the recordings below a folder; of one that is there by links as well, the first.
+
+    Raises:
+        DataError: Where one stem stands for two files.
+    """
+    from utils.data.recordings.file_names import describe_left_out, look_below
+
+    below, by_stem = look_below(folder), dict[str, Path]()
+    for path in sorted(map(Path, below.recordings)):
+        other = by_stem.setdefault(path.stem, path)
+        if other != path and other.resolve() != path.resolve():
+            raise DataError(f"{path} and {other} have the same name; keep one of them")
+    return Recordings(by_stem, describe_left_out(below))

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
-from utils.data import TEXT
-from utils.data.corpora.table_cache import UNUSABLE, cache_folder
+from utils.data.labels.columns import TEXT
 from utils.data.recordings.signal_checks import Problem, Sound
+from utils.io.cache_folder import UNUSABLE, cache_folder
 from utils.io.files import whole
 from utils.io.syntax_hash import hash_sources
 

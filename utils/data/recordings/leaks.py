@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from utils.config.schema import CorpusConfig
-from utils.data import Corpus
+from utils.data.labels.corpus import Corpus
 from utils.data.recordings.audio_source import PART
 from utils.word_forms import some
 

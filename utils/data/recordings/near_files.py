@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from utils.data import OUTSIDE
+from utils.data.labels.columns import OUTSIDE
 from utils.data.recordings.file_names import as_utf8, is_recording, walk
 
 DIFFERENCES = {

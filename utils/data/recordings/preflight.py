@@ -12,11 +12,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from utils.commands import script_command
-from utils.data import DataError
 from utils.data.recordings.file_names import list_problems
 from utils.data.recordings.leaks import audible_content
 from utils.data.recordings.near_files import add_near_files
 from utils.data.recordings.survey import survey
+from utils.errors import DataError
 
 MOST_LEFT_OUT = 0.01
 """Share of the training recordings that may be left out; the other splits must be whole."""

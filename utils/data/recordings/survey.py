@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 import soundfile
 
-from utils.data import TEXT
+from utils.data.labels.columns import TEXT
 from utils.data.recordings.audio_source import Source, file_of, opened
 from utils.data.recordings.file_names import why_not_read
 from utils.data.recordings.inspection_cache import FIELDS, KEY, NUMBERS, Header, keep, recall

@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.data import CATEGORICAL, DataError
+from utils.data.labels.columns import CATEGORICAL
 from utils.data.podcast import COLUMNS
 from utils.data.synthetic.voices import MEANS, VERSION, Prosody, Samples, draw_prosody, draw_speaker, speak
 from utils.data.wav import SAMPLE_RATE_HZ
+from utils.errors import DataError
 from utils.io.files import write_whole
 
 OWNER_LINE = "SYNTHETIC DEMO CORPUS: NOTHING IN THIS FOLDER WAS SPOKEN BY ANYONE."

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.own_tables import HEADER, load, table_text
-from utils.config.loading import ConfigurationError, load_corpora
+from utils.config.loading import load_corpora
 from utils.config.schema import CorpusConfig
-from utils.data import DataError
 from utils.data.audit.audit import audit
 from utils.data.corpora.column_names import SEGMENT, guess_target, guess_targets
+from utils.errors import ConfigurationError, DataError
 
 if sys.version_info >= (3, 11):
     import tomllib

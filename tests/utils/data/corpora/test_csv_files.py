@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from tests.support.own_tables import load
-from utils.data import DataError
 from utils.data.audit.recording_findings import recording_findings
 from utils.data.recordings.near_files import NearFiles
 from utils.data.recordings.preflight import require_all
 from utils.data.recordings.survey import survey
+from utils.errors import DataError
 
 
 def files_of(folder: Path, *names: str, **keys: object) -> list[str]:

@@ -12,9 +12,10 @@ import prepare_data
 from tests.support.own_tables import load, table_text
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.config.schema import CorpusConfig
-from utils.data import DataError, load_corpus
 from utils.data.corpora.csv_values import LISTED_BELOW, MOST_SHOWN
 from utils.data.labels.label_words import read_gender, read_split
+from utils.data.loader import load_corpus
+from utils.errors import DataError
 
 
 @pytest.mark.parametrize(

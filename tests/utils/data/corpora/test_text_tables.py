@@ -10,8 +10,8 @@ import pytest
 
 from experiment_runner.prediction.inputs import read_list
 from tests.support.own_tables import load, table_text
-from utils.data import DataError
 from utils.data.corpora.text_tables import read_table
+from utils.errors import DataError
 
 PLAIN = table_text()
 WIDE = table_text("\t", end="\r\n")

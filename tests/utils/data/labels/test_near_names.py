@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from utils.data import CANONICAL_CLASSES
+from utils.data.labels.columns import CANONICAL_CLASSES
 from utils.data.labels.near_names import MOST_CLASSES, are_near, find_near, near_names
 
 NEAR = [

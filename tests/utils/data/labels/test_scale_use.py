@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils.data import ATTRIBUTES
+from utils.data.labels.columns import ATTRIBUTES
 from utils.data.labels.scale_use import unreached_scales, warn_of_scale
 
 

@@ -13,9 +13,12 @@ from tests.support.label_tables import Rows, base_rows, changed, relabelled, wri
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.config.loading import load_corpora
 from utils.config.schema import CorpusConfig
-from utils.data import CANONICAL_CLASSES, TEXT, Corpus, DataError, as_utterance_table, load_corpus
 from utils.data.csv_table import numbers
+from utils.data.labels.columns import CANONICAL_CLASSES, TEXT, as_utterance_table
+from utils.data.labels.corpus import Corpus
 from utils.data.labels.spellings import WORDS_FOR_NOTHING, is_nothing, name_classes, nothing_notes, settle_cells
+from utils.data.loader import load_corpus
+from utils.errors import DataError
 
 NOTHING = (
     "", "nan", "NaN", "None", "N/A", "NA", "n.a.", "n / a", "<NA>", "#N/A", "null", "NULL", "nil", "-", "--", "–", "?",

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from utils.data import DataError
 from utils.data.recordings.excerpts import Windows, read_windows
 from utils.data.wav import read_waveform
+from utils.errors import DataError
 
 
 def write(path: Path, seconds: float, rate_hz: int = 16_000, channels: int = 1) -> str:

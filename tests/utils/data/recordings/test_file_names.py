@@ -11,8 +11,17 @@ import soundfile
 
 from tests.support.voices import voice
 from utils.config.schema import CorpusConfig
-from utils.data import DataError, find_recordings, load_corpus
-from utils.data.recordings.file_names import AMBIGUOUS, SUFFIXES, by_wav_name, is_recording, look_below, why_not_read
+from utils.data.loader import load_corpus
+from utils.data.recordings.file_names import (
+    AMBIGUOUS,
+    SUFFIXES,
+    by_wav_name,
+    find_recordings,
+    is_recording,
+    look_below,
+    why_not_read,
+)
+from utils.errors import DataError
 
 WRITTEN: dict[str, tuple[str, str]] = {
     **{".bwf": ("WAV", "PCM_16"), ".rf64": ("RF64", "PCM_16"), ".w64": ("W64", "PCM_16"), ".oga": ("OGG", "VORBIS")},

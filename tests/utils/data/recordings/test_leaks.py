@@ -15,7 +15,9 @@ import soundfile
 import prepare_data
 from tests.support.voices import voice
 from utils.config.schema import CorpusConfig
-from utils.data import Corpus, as_utterance_table, load_corpus
+from utils.data.labels.columns import as_utterance_table
+from utils.data.labels.corpus import Corpus
+from utils.data.loader import load_corpus
 from utils.data.recordings.leaks import (
     RealFiles,
     heard_speakers,

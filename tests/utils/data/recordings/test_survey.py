@@ -9,12 +9,12 @@ import pytest
 import soundfile
 
 from tests.support.voices import voice
-from utils.data import DataError
 from utils.data.recordings import inspection_cache
 from utils.data.recordings.excerpts import Windows, read_windows
 from utils.data.recordings.signal_checks import BLOCK_FRAMES, Cancellation, listen
 from utils.data.recordings.survey import survey
 from utils.data.wav import read_waveform
+from utils.errors import DataError
 
 
 def judged(*paths: Path, is_deep: bool = True) -> list[str]:

@@ -11,9 +11,10 @@ import pytest
 import soundfile
 
 from utils.config.loading import load_plan
-from utils.data import DataError, load_corpus
+from utils.data.loader import load_corpus
 from utils.data.synthetic.demo_corpus import MARKER, DemoSize, write_demo_corpus
 from utils.data.synthetic.voices import MEANS, Prosody, draw_prosody, draw_speaker, rosenberg_pulse, speak
+from utils.errors import DataError
 
 TINY = DemoSize(train=44, development=14, test1=14, test2=14, test3=8, at_least=1)
 EXPERIMENTS = Path(__file__).resolve().parents[4] / "configs" / "demo_experiments.toml"

@@ -1,0 +1,63 @@
+"""The table of a split's predictions, which is also the file that is kept of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dataset_module.ser_dataset import Labels
+from experiment_runner.results.predictions import predicted_attributes, predicted_emotion, predicted_gender
+from net.ser import Outputs
+from utils.data.labels.vote_shares import VoteSettings, has_votes, vote_shares
+from utils.io.files import write_whole
+
+
+def tabulate_predictions(
+    table: pd.DataFrame, outputs: Outputs, labels: Labels, shared_classes: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Return the predictions of a split, one row an utterance in the table's order.
+
+    Args:
+        table: Utterance table of the split.
+        outputs: The model's outputs for it.
+        labels: The model's classes and attributes; the scale is that of the table's corpus.
+        shared_classes: The classes to choose from, where they are fewer than the model's.
+
+    Returns:
+        `file`, then `label`, `prediction`, `prob_<class>` and, where the corpus knows its raters' primary votes, their
+        `share_<class>`, where classes were trained, then `<attribute>` and
+        `pred_<attribute>` on the scale of the table, clipped to it, then `gender` where any is known and
+        `gender_prediction` where it was trained.
+    """
+    columns: dict[str, object] = {"file": table["file"].to_numpy(dtype=object)}
+    if outputs.emotion is not None:
+        classes = labels.classes if shared_classes is None else tuple(shared_classes)
+        columns["label"] = table["emotion"].where(table["emotion"].isin(classes)).to_numpy(dtype=object)
+        columns |= predicted_emotion(outputs.emotion, labels.classes, classes)
+        if has_votes(table):
+            shares = vote_shares(table, classes, VoteSettings())  # whatever was learnt, so that models can be compared
+            columns |= {f"share_{name}": shares[:, index] for index, name in enumerate(classes)}
+    if outputs.attributes is not None:
+        for name, values in predicted_attributes(outputs.attributes, labels).items():
+            columns[name] = table[name].to_numpy(dtype=np.float64)
+            columns[f"pred_{name}"] = values
+    if table["gender"].notna().any():
+        columns["gender"] = table["gender"].to_numpy(dtype=object)
+    if outputs.gender is not None:
+        columns["gender_prediction"] = predicted_gender(outputs.gender, labels)
+    return pd.DataFrame(columns)
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read `predictions/<split>.csv`; only an empty field is a missing value, whatever a class is called."""
+    text = dict.fromkeys(("file", "label", "prediction"), str)
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+
+
+def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
+    """Write predictions, whole or not at all, so that reading them back gives the same numbers."""
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, predictions.to_csv(index=False))

@@ -1,0 +1,95 @@
+"""Every metric of a split, from the table of its predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from experiment_runner.results.collapse import chance, remarks
+from utils.config.schema import ExperimentConfig
+from utils.metrics import (
+    Figures,
+    categorical_figures,
+    dimensional_figures,
+    group_figures,
+    over_present_classes,
+    rater_divergence,
+    split_head_mid_tail,
+)
+
+FIGURES = (
+    ("macro_f1", "macro-F1"),
+    ("uar", "UAR"),
+    ("accuracy", "accuracy"),
+    ("weighted_f1", "weighted F1"),
+    ("rater_divergence", "rater divergence"),
+    ("ccc_arousal", "CCC arousal"),
+    ("ccc_valence", "CCC valence"),
+    ("ccc_dominance", "CCC dominance"),
+    ("mean_ccc", "mean CCC"),
+    ("gender_accuracy", "gender accuracy"),
+)
+"""The figures of a split that tables show, with their titles."""
+
+
+def figures_from_predictions(predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> Figures:
+    """Compute every figure of a split from its predictions.
+
+    Args:
+        predictions: As `tabulate_predictions` returns it, or as read back from `predictions/<split>.csv`.
+        groups: Head, mid and tail classes.
+
+    Returns:
+        `utterances` (rows), the figures of `utils.metrics` over those that are labelled, with `groups`; `chance`, where
+        any row has a class, and `remarks`, see `collapse`; where genders are known, the same figures `by_gender`, the
+        means over classes over those that occur in the gender, which `classes` names; where genders were predicted,
+        `gender_accuracy`.
+    """
+    figures = _emotion_figures(predictions, groups)
+    if figures.get("labelled"):
+        figures["chance"] = chance(predictions)
+    figures["remarks"] = remarks(predictions)
+    if "gender" in predictions:
+        known = predictions[predictions["gender"].notna()]
+        by_gender = known.groupby("gender")
+        figures["by_gender"] = {gender: _emotion_figures(rows, groups, True) for gender, rows in by_gender}
+        if "gender_prediction" in predictions and len(known):
+            figures["gender_accuracy"] = float((known["gender"] == known["gender_prediction"]).mean())
+    return figures
+
+
+def _emotion_figures(predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]], is_part: bool = False) -> Figures:
+    """Return the figures of a split, or of a part of it, whose means are over the classes that occur there."""
+    figures: Figures = {"utterances": len(predictions)}
+    classes = [name.removeprefix("prob_") for name in predictions.columns if name.startswith("prob_")]
+    if classes:
+        labelled = predictions[predictions["label"].notna()]
+        if labelled.empty:
+            nothing = dict.fromkeys(("macro_f1", "weighted_f1", "accuracy", "uar"))
+            figures |= {"labelled": 0, **nothing}  # a split without emotions
+        else:
+            over_classes = categorical_figures(list(labelled["label"]), list(labelled["prediction"]), classes)
+            figures |= over_present_classes(over_classes) if is_part else over_classes
+            counted = figures.get("classes", classes)
+            figures["groups"] = group_figures({name: figures["per_class"][name] for name in counted}, groups)
+    if classes and f"share_{classes[0]}" in predictions:
+        shares, probabilities = (predictions[[f"{kind}_{name}" for name in classes]] for kind in ("share", "prob"))
+        figures["rater_divergence"] = rater_divergence(shares.to_numpy(np.float64), probabilities.to_numpy(np.float64))
+    attributes = [name.removeprefix("pred_") for name in predictions.columns if name.startswith("pred_")]
+    if attributes:
+        figures |= dimensional_figures(
+            {name: predictions[name].to_numpy(dtype=np.float64) for name in attributes},
+            {name: predictions[f"pred_{name}"].to_numpy(dtype=np.float64) for name in attributes},
+        )
+    return figures
+
+
+def class_groups(config: ExperimentConfig, classes: Sequence[str], counts: Sequence[int]) -> dict[str, list[str]]:
+    """Return head, mid and tail classes: as configured, else by share of the training split."""
+    if not classes:
+        return {}
+    if config.class_groups is not None:
+        return {name: list(members) for name, members in config.class_groups.model_dump().items()}
+    return split_head_mid_tail(dict(zip(classes, map(int, counts), strict=True)))

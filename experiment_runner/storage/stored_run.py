@@ -1,0 +1,200 @@
+"""A run as its folder tells it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiment_runner.results.prediction_table import read_predictions
+from experiment_runner.results.row_counts import find_untested
+from experiment_runner.results.split_metrics import class_groups, figures_from_predictions
+from experiment_runner.storage.run_folder import METRICS, RESULT
+from experiment_runner.storage.stored_experiment import read_experiment
+from utils.config.schema import ExperimentConfig
+from utils.metrics import Figures, Numbers
+
+OWN_SPLIT = re.compile(r"development|test\d*")
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """One split that has predictions.
+
+    Attributes:
+        label: The name of its files.
+        predictions: `predictions/<label>.csv`.
+        figures: Computed from the predictions, as those of `evaluation/<label>.json` were.
+        date: When the predictions were written, as `2026-01-31`.
+    """
+
+    label: str
+    predictions: pd.DataFrame
+    figures: Figures
+    date: str
+
+    @property
+    def is_own_corpus(self) -> bool:
+        """Whether it is a split of the training corpus."""
+        return OWN_SPLIT.fullmatch(self.label) is not None
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What a run's folder holds.
+
+    Attributes:
+        folder: The folder.
+        experiment: The configuration as it was written, with keys that this release may not know.
+        resolved: What was decided beyond it.
+        config: The configuration, of the keys known.
+        course: Epochs and result.
+        description: `config.json` of the best checkpoint; empty before the first.
+        provenance: `provenance.json` of the best checkpoint; empty before the first.
+        groups: Head, mid and tail classes.
+        splits: Development first, then the test splits.
+        problems: Sentences on what could not be read.
+    """
+
+    folder: Path
+    experiment: dict[str, Any]
+    resolved: dict[str, Any]
+    config: ExperimentConfig
+    course: Course
+    description: dict[str, Any]
+    provenance: dict[str, Any]
+    groups: dict[str, list[str]]
+    splits: tuple[SplitReport, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Experiment and seed, as they stand above every picture."""
+        return f"{self.config.name}, seed {self.resolved.get('seed', '?')}"
+
+    @property
+    def tested(self) -> tuple[SplitReport, ...]:
+        """The test splits."""
+        return tuple(split for split in self.splits if split.label != "development")
+
+
+def read_run(folder: Path) -> StoredRun:
+    """Read a run's folder, finished or not.
+
+    Raises:
+        RunError: Where the folder is no run.
+    """
+    problems: list[str] = []
+    experiment, resolved, config = read_experiment(folder)
+    epochs = _read_epochs(folder / METRICS, problems)
+    result = _read_json(folder / RESULT, problems)
+    best = folder / "checkpoints" / "best"
+    description = _read_json(best / "config.json", problems) or {}
+    groups = class_groups(config, description.get("classes", ()), description.get("class_counts", ()))
+    return StoredRun(
+        folder=folder,
+        experiment=experiment,
+        resolved=resolved,
+        config=config,
+        course=Course(epochs, result, config.loss_stop_ratio),
+        description=description,
+        provenance=_read_json(best / "provenance.json", problems) or {},
+        groups=groups,
+        splits=tuple(_read_splits(folder, groups, problems)),
+        problems=tuple(problems),
+    )
+
+
+def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
+    """Return a JSON document; None where there is none, with a sentence where there is one that cannot be read."""
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        problems.append(f"{path.name} cannot be read: {error}")
+        return None
+    return document
+
+
+def _read_epochs(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """Return the epochs of `metrics.jsonl`; a line that is still being written is left out."""
+    epochs = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for line_number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            epochs.append({**record, "epoch": int(record["epoch"])})
+        except (ValueError, KeyError, TypeError):
+            problems.append(f"line {line_number} of {path.name} cannot be read and is left out")
+    return epochs
+
+
+def _read_splits(folder: Path, groups: dict[str, list[str]], problems: list[str]) -> Iterator[SplitReport]:
+    trained: list[str] = []
+    for path in sorted((folder / "predictions").glob("*.csv"), key=_split_order):
+        try:
+            predictions = read_predictions(path)
+            computed = figures_from_predictions(predictions, groups)
+        except (OSError, ValueError, KeyError) as error:
+            problems.append(f"predictions/{path.name} cannot be used: {error}")
+            continue
+        trained = trained or list(computed.get("per_class", ()))
+        date = datetime.fromtimestamp(path.stat().st_mtime).astimezone().date().isoformat()
+        yield SplitReport(path.stem, predictions, computed | find_untested(trained, computed), date)
+
+
+def _split_order(path: Path) -> tuple[bool, bool, int, str]:
+    """Put development first, then the corpus's own tests in order, then those of other corpora."""
+    return path.stem != "development", OWN_SPLIT.fullmatch(path.stem) is None, len(path.stem), path.stem
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a training went: the lines of `metrics.jsonl`, `result.json` if it has finished, and the loss's limit."""
+
+    epochs: Sequence[Mapping[str, Any]]
+    result: Mapping[str, Any] | None
+    loss_stop_ratio: float | None = None
+
+    @property
+    def numbers(self) -> list[int]:
+        """The epochs, counted from 1."""
+        return [int(line["epoch"]) for line in self.epochs]
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch whose model is kept."""
+        improved = [int(line["epoch"]) for line in self.epochs if line.get("improved")]
+        known = (self.result or {}).get("best_epoch")
+        return int(known) if known is not None else improved[-1] if improved else None
+
+    @property
+    def ending(self) -> str:
+        """Why training ended, in one line."""
+        last = self.numbers[-1] if self.epochs else (self.result or {}).get("epochs", 0)
+        if self.result is None:
+            return f"after epoch {last}: still training, or interrupted" if last else "no epoch has ended yet"
+        stop = str(self.result.get("stop"))
+        if stop == "epochs":
+            return f"all {last} epochs used" if last != 1 else "the only epoch used"
+        factor = "its limit" if self.loss_stop_ratio is None else f"{self.loss_stop_ratio:g} × smallest"
+        reasons = {"sma_f1": "no new best smoothed score", "loss": f"development loss > {factor}"}
+        return f"stopped at epoch {last}: {reasons.get(stop, stop)}"
+
+    def values(self, key: str) -> Numbers:
+        """Return a figure of every epoch, NaN where a line lacks it."""
+        return np.array([math.nan if line.get(key) is None else line[key] for line in self.epochs], dtype=np.float64)
+
+    def loss_limits(self) -> Numbers:
+        """Return what each epoch's development loss must not exceed: a factor on the smallest of the epochs before."""
+        before = np.concatenate([[math.nan], self.values("development_loss")[:-1]])
+        return (self.loss_stop_ratio or math.nan) * np.fmin.accumulate(before)
