@@ -154,7 +154,7 @@ def check_setup_alone(plan: Plan, options: argparse.Namespace, processes: Proces
     Raises:
         ConfigurationError: With all that is wrong with them.
     """
-    from experiment_runner.process_counts import ProcessCounts
+    from experiment_runner.distributed.process_counts import ProcessCounts
     from experiment_runner.setup_checks import check_setup
 
     check_setup(plan, None, ProcessCounts(processes.ranks), for_training=not options.test).or_refuse()
@@ -187,7 +187,7 @@ def run(
 ) -> list[Outcome]:
     """Train every experiment of the plan, or evaluate it, or, for the demo, both."""
     from experiment_runner.data.preparation import show_plan
-    from experiment_runner.process_counts import ProcessCounts
+    from experiment_runner.distributed.process_counts import ProcessCounts
     from experiment_runner.runtime.device import describe_device
     from experiment_runner.session import Session
     from experiment_runner.setup_checks import check_setup

@@ -12,11 +12,11 @@ import torch
 from experiment_runner.distributed.process_group import ALONE
 from experiment_runner.models.model_origin import origin_of
 from experiment_runner.models.onnx_export import ExportError, export_onnx
-from experiment_runner.models.ser_model import SERModel
 from experiment_runner.prediction.inputs import find_recordings
 from experiment_runner.prediction.output import FORMATS, STANDARD_OUTPUT, draw, keep, tell_problems
 from experiment_runner.prediction.predictor import Predictions, look_at, predict, warn_of_silence
 from experiment_runner.prediction.trained_length import warn_of_lengths
+from experiment_runner.publishing.ser_model import SERModel
 from experiment_runner.runtime.console import Screen
 from experiment_runner.runtime.device import DeviceError, choose_device
 from experiment_runner.runtime.interruption import stopped_as_by_keyboard

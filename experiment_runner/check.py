@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 from experiment_runner.data.experiment_data import ExperimentData
 from experiment_runner.data.preparation import PreparedExperiment, check_recordings, show_plan
-from experiment_runner.process_counts import ProcessCounts, count_processes, tell_other_count
+from experiment_runner.distributed.process_counts import ProcessCounts
 from experiment_runner.runtime.console import Screen
 from experiment_runner.runtime.device_facts import DeviceFacts, DeviceSurvey
 from experiment_runner.runtime.precision_names import name_precision
 from experiment_runner.runtime.program_version import describe_other_programs
 from experiment_runner.setup_checks import check_setup
+from experiment_runner.storage.begun_processes import count_processes, tell_other_count
 from experiment_runner.storage.checkpoints import CheckpointError
 from experiment_runner.storage.environment import run_setting
 from experiment_runner.storage.run_decisions import GONE_ON_WITH, decide_finished, decide_unfinished

@@ -13,7 +13,7 @@ from dataset_module.ser_dataset import SERDataset
 from experiment_runner.data.experiment_data import EvaluationSplit, ExperimentData
 from experiment_runner.data.preparation import check_test_recordings
 from experiment_runner.loading.batch_loader import begin_pass, decoded, make_loader
-from experiment_runner.models.ser_model import SERModel
+from experiment_runner.models.loaded_model import LoadedModel
 from experiment_runner.results.prediction_table import tabulate_predictions, write_predictions
 from experiment_runner.results.split_metrics import class_groups, figures_from_predictions
 from experiment_runner.run import Run
@@ -56,7 +56,7 @@ def run_evaluate(run: Run) -> dict[str, Figures]:
     return results
 
 
-def _load_trained(run: Run) -> SERModel:
+def _load_trained(run: Run) -> LoadedModel:
     """Return the best model of a finished run."""
     data, folder = run.data, run.folder
     if not folder.is_finished:
@@ -65,7 +65,7 @@ def _load_trained(run: Run) -> SERModel:
     folder.check_unchanged(data)
     if not data.tests:
         raise RunError(f"{run.config.corpus} has no test split with labels in use; there is nothing to evaluate")
-    model = SERModel.from_pretrained(folder.path, run.device)
+    model = LoadedModel.from_pretrained(folder.path, run.device)
     classes = model.description.classes
     if classes != data.classes or model.description.attributes != data.attributes:
         raise RunError(
@@ -108,7 +108,7 @@ def _untested_classes(data: ExperimentData, test: EvaluationSplit) -> dict[str, 
     return {"classes": list(test.classes), "untested_classes": untested} if untested else {}
 
 
-def _predict_split(run: Run, model: SERModel, test: EvaluationSplit, table: pd.DataFrame) -> pd.DataFrame:
+def _predict_split(run: Run, model: LoadedModel, test: EvaluationSplit, table: pd.DataFrame) -> pd.DataFrame:
     config, device = run.config, run.device
     labels = replace(model.description.labels, attribute_scale=test.attribute_scale)
     dataset = SERDataset(table, labels, model.description.normalisation, config.max_seconds, run.seed)

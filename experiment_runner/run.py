@@ -8,10 +8,10 @@ import torch
 
 from experiment_runner.data.experiment_data import ExperimentData
 from experiment_runner.distributed.process_group import ALONE, Processes
-from experiment_runner.loading.batch_loader import choose_workers
 from experiment_runner.runtime.console import Screen
 from experiment_runner.runtime.interruption import Interruption
 from experiment_runner.runtime.precision import Precision, choose_precision
+from experiment_runner.runtime.workers import choose_workers
 from experiment_runner.storage.environment import run_setting
 from experiment_runner.storage.run_folder import RunFolder
 from experiment_runner.tracking.tracker import Tracking

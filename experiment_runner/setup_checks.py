@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from experiment_runner.data.preparation import PreparedExperiment, prepare
-from experiment_runner.process_counts import ProcessCounts
+from experiment_runner.distributed.process_counts import ProcessCounts
 from experiment_runner.runtime.device_facts import DeviceFacts
 from experiment_runner.runtime.precision_names import name_precision
 from utils.config.loading import Plan

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiment_runner.models.ser_model import SERModel
+from experiment_runner.models.loaded_model import LoadedModel
 from experiment_runner.prediction.predictor import predict
 from experiment_runner.publishing.publish import gather
 from experiment_runner.results.prediction_table import read_predictions
@@ -124,7 +124,7 @@ def _compare_predictions(run_folder: Path, fetched: Path, recordings: pd.DataFra
         said = " ".join((done.stderr or done.stdout).split())
         return [Check("predictions", f"predict.py ended with {done.returncode}: {said}", is_well=False)]
     found, run = pd.read_csv(output), read_run(run_folder)
-    again = predict(SERModel.from_pretrained(run_folder), recordings["path"].tolist())
+    again = predict(LoadedModel.from_pretrained(run_folder), recordings["path"].tolist())
     stored = _stored_predictions(run_folder).loc[recordings["file"].tolist()]
     precision = str(run.resolved.get("precision", "fp32")).partition(":")[0]
     device = str(run.resolved.get("device", "cpu"))

@@ -20,7 +20,7 @@ from experiment_runner.data.leak_checks import (
     join_trained,
 )
 from experiment_runner.data.step_rows import with_checked_steps, with_steps_of_usable
-from experiment_runner.process_counts import ONE_PROCESS, ProcessCounts
+from experiment_runner.distributed.process_counts import ONE_PROCESS, ProcessCounts
 from experiment_runner.runtime.console import Screen
 from utils.config.loading import Plan
 from utils.config.schema import ExperimentConfig

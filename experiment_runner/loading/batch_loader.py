@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,6 @@ from utils.dataset.collation import Batch, Utterance, collate
 from utils.dataset.sampling import BatchItems, Item, Rows
 from utils.errors import DataError
 
-MOST_WORKERS = 16
 LONGEST_WAIT = 1800.0
 """Seconds that a batch is waited for: a disk of the network may be gone for a while, but not for ever."""
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -64,20 +62,6 @@ class Feed:
         if self.closed.is_set():
             raise RuntimeError("the feed was closed")
         self.check()
-
-
-def choose_workers(num_workers: int | str, device: torch.device, sharing: int) -> int:
-    """Resolve the `num_workers` key: on a GPU the cores that are free, on the CPU none, whose cores the model needs.
-
-    Args:
-        num_workers: The key.
-        device: Where the model is.
-        sharing: Processes that share the machine's cores.
-    """
-    if isinstance(num_workers, int):
-        return num_workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if device.type == "cpu" else max(1, min(MOST_WORKERS, cores // sharing - 1))
 
 
 def make_loader(dataset: SERDataset, items: BatchItems, num_workers: int, device: torch.device) -> DataLoader[Batch]:

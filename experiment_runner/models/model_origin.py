@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiment_runner.models.ser_model import SERModel, run_of
+from experiment_runner.models.loaded_model import LoadedModel, run_of
 from experiment_runner.storage.run_folder import RunError
 from experiment_runner.storage.stored_experiment import (
     has_random_upstream,
@@ -39,7 +39,7 @@ class Origin:
     trained_seconds: float | None = None
 
 
-def origin_of(model: SERModel, name: str) -> Origin:
+def origin_of(model: LoadedModel, name: str) -> Origin:
     """Return what is known of a model.
 
     A run's folder tells its experiment. A checkpoint by itself, such as one of the hub, tells by its provenance what is

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from experiment_runner.models.ser_model import SERModel
+from experiment_runner.models.loaded_model import LoadedModel
 from utils.data.recordings.excerpts import LONGEST_SECONDS
 from utils.data.recordings.survey import SHORTEST_SECONDS
 from utils.data.wav import SAMPLE_RATE_HZ
@@ -35,7 +35,7 @@ class ExportError(Exception):
     """A model cannot be exported; the text names the remedy."""
 
 
-def export_onnx(model: SERModel, path: Path) -> float:
+def export_onnx(model: LoadedModel, path: Path) -> float:
     """Write a model, and compare what onnxruntime makes of it with the model itself.
 
     The graph takes `waveforms`, (batch, samples) float32, 16 kHz mono, all of one length that may be any; it returns
@@ -71,7 +71,7 @@ def export_onnx(model: SERModel, path: Path) -> float:
     return difference
 
 
-def _write(plain: SpeechEmotionModel, model: SERModel, path: Path) -> None:
+def _write(plain: SpeechEmotionModel, model: LoadedModel, path: Path) -> None:
     lengths = torch.export.Dim(
         "samples", min=round(SHORTEST_SECONDS * SAMPLE_RATE_HZ), max=round(LONGEST_SECONDS * SAMPLE_RATE_HZ)
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiment_runner.models.ser_model import SERModel
+from experiment_runner.models.loaded_model import LoadedModel
 from experiment_runner.results.prediction_columns import END, MODEL_WARNING, START, as_clock, attributes_of, classes_of
 from experiment_runner.runtime.console import Screen
 from utils.data.recordings.file_names import list_problems
@@ -92,7 +92,7 @@ def show(table: pd.DataFrame, screen: Screen) -> None:
     screen.table("", list(cells), zip(*cells.values(), strict=True), range(1, len(cells)), notes, keys=keys)
 
 
-def draw(table: pd.DataFrame, model: SERModel, folder: Path, screen: Screen) -> None:
+def draw(table: pd.DataFrame, model: LoadedModel, folder: Path, screen: Screen) -> None:
     """Draw the course of each recording."""
     from experiment_runner.reporting.course_figure import course_picture
     from experiment_runner.reporting.figure_style import save_picture

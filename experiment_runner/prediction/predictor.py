@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from experiment_runner.models.ser_model import SERModel
+from experiment_runner.models.loaded_model import LoadedModel
 from experiment_runner.results.prediction_columns import END, START
 from experiment_runner.results.predictions import predicted_columns
 from experiment_runner.runtime.device import exact_float32
@@ -59,7 +59,7 @@ class _Piece(NamedTuple):
 
 
 def predict(
-    model: SERModel, paths: Iterable[str | Path], windows: Windows | None = None, amp: str = "off"
+    model: LoadedModel, paths: Iterable[str | Path], windows: Windows | None = None, amp: str = "off"
 ) -> pd.DataFrame:
     """Return what a model says of recordings, in their order, also where one is asked for twice.
 
@@ -142,7 +142,7 @@ class Predictions:
         faint: What mixing the channels loses, in dB, of recordings that it loses much of, by path.
     """
 
-    model: SERModel
+    model: LoadedModel
     windows: Windows | None
     precision: Precision
     problems: dict[str, str] = field(default_factory=dict)
@@ -258,7 +258,9 @@ def _batches(pieces: Iterable[_Piece], most_seconds: float) -> Iterator[list[_Pi
         yield batch
 
 
-def _predict_batch(model: SERModel, batch: Sequence[_Piece], windows: Windows | None, precision: Precision) -> Columns:
+def _predict_batch(
+    model: LoadedModel, batch: Sequence[_Piece], windows: Windows | None, precision: Precision
+) -> Columns:
     samples = [model.description.normalisation(piece.excerpt.samples) for piece in batch]
     inputs = Waveforms(torch.from_numpy(np.concatenate(samples)), tuple(map(len, samples))).to(model.device)
     with torch.inference_mode(), precision.autocast(model.device), exact_float32():
@@ -266,7 +268,7 @@ def _predict_batch(model: SERModel, batch: Sequence[_Piece], windows: Windows | 
     return _as_columns(model, batch, outputs, windows)
 
 
-def _as_columns(model: SERModel, batch: Sequence[_Piece], outputs: Outputs, windows: Windows | None) -> Columns:
+def _as_columns(model: LoadedModel, batch: Sequence[_Piece], outputs: Outputs, windows: Windows | None) -> Columns:
     columns: Columns = {"file": [piece.path for piece in batch]}
     if windows is not None:
         columns[START] = [piece.excerpt.start for piece in batch]
@@ -275,7 +277,7 @@ def _as_columns(model: SERModel, batch: Sequence[_Piece], outputs: Outputs, wind
     return columns | {name: values.tolist() for name, values in predicted.items()}
 
 
-def _no_outputs(model: SERModel) -> Outputs:
+def _no_outputs(model: LoadedModel) -> Outputs:
     """Return the outputs for no recording."""
     heads = model.description.heads
     sizes = (heads.classes, heads.attributes, heads.genders)

@@ -39,7 +39,7 @@ SHAPES_NO_NUMBER = (
     "experiment_runner.reporting.figures",
     "experiment_runner.data.preparation",
     "experiment_runner.runtime.program_version",
-    "experiment_runner.storage.provenance",
+    "experiment_runner.training.provenance",
     "experiment_runner.publishing.publish",
     "experiment_runner.reporting.report",
     "experiment_runner.storage.run_folder",

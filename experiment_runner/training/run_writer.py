@@ -16,7 +16,7 @@ from experiment_runner.results.prediction_table import tabulate_predictions
 from experiment_runner.results.split_metrics import class_groups, figures_from_predictions
 from experiment_runner.run import Run
 from experiment_runner.storage.checkpoints import AFRESH, Checkpoint, CheckpointError, TrainingState
-from experiment_runner.storage.provenance import describe_provenance
+from experiment_runner.training.provenance import describe_provenance
 from experiment_runner.training.snapshot import EpochRecord, Moment
 from net.ser import Outputs
 from utils.hub.model_files import CONFIG, METRICS, PROVENANCE

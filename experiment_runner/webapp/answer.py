@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from experiment_runner.models.ser_model import SERModel
+from experiment_runner.models.loaded_model import LoadedModel
 from experiment_runner.prediction.predictor import Predictions
 from experiment_runner.prediction.trained_length import warn_of_length
 from experiment_runner.reporting.course_figure import course_picture
@@ -82,7 +82,7 @@ def waiting() -> Shown:
 
 
 def answer(
-    model: SERModel, precision: Precision, path: Path, name: str, trained_seconds: float | None = None
+    model: LoadedModel, precision: Precision, path: Path, name: str, trained_seconds: float | None = None
 ) -> Iterator[Shown]:
     """Predict a recording, and return what to show as soon as there is more of it.
 
@@ -151,7 +151,7 @@ def _table(predictions: Predictions, path: Path, name: str) -> pd.DataFrame:
     return predictions.table
 
 
-def heard_of(table: pd.DataFrame, model: SERModel) -> Heard:
+def heard_of(table: pd.DataFrame, model: LoadedModel) -> Heard:
     """Return what a table of one recording says of it as a whole: its row, or the mean of its segments."""
     classes, (low, high) = classes_of(table), model.description.attribute_scale
     probabilities = {name: float(table[f"prob_{name}"].mean()) for name in classes}
@@ -165,7 +165,7 @@ def heard_of(table: pd.DataFrame, model: SERModel) -> Heard:
     )
 
 
-def _say(table: pd.DataFrame, model: SERModel, name: str, seconds: float, warning: str = "") -> str:
+def _say(table: pd.DataFrame, model: LoadedModel, name: str, seconds: float, warning: str = "") -> str:
     note = f"the mean of {len(table):,} segments, since it is too long for one prediction" if len(table) > 1 else ""
     clock = as_clock(round(seconds, 1))
     heard = heard_of(table, model)
@@ -176,7 +176,7 @@ def _progress(done: float, seconds: float) -> str:
     return _course(f"{done:.0f} of {seconds:.0f} s", share=done / seconds)
 
 
-def _draw(table: pd.DataFrame, model: SERModel, name: str) -> str:
+def _draw(table: pd.DataFrame, model: LoadedModel, name: str) -> str:
     title = f"{name}, in segments of {WINDOWS.seconds:g} s, one every {WINDOWS.hop_seconds:g} s"
     png = as_png(course_picture(table, model.description.attribute_scale, title))
     return _course(f"The course over time of {name}", picture=base64.b64encode(png).decode("ascii"))

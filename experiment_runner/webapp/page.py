@@ -10,9 +10,9 @@ from typing import Any
 
 import gradio as gr
 
+from experiment_runner.models.loaded_model import LoadedModel
 from experiment_runner.models.model_config import ModelDescription
 from experiment_runner.models.model_origin import origin_of
-from experiment_runner.models.ser_model import SERModel
 from experiment_runner.reporting.pages import render_page
 from experiment_runner.runtime.precision import Precision
 from experiment_runner.webapp.answer import Shown, answer, cancelled, refuse, waiting
@@ -30,7 +30,7 @@ EMPTY = Shown('<p class="ser-soft">Record or choose speech; what the model hears
 UNFORESEEN = "Something broke that nobody had foreseen; what it was stands where the program was started."
 
 
-def build_page(model: SERModel, name: str, precision: Precision, uploads: Uploads) -> gr.Blocks:
+def build_page(model: LoadedModel, name: str, precision: Precision, uploads: Uploads) -> gr.Blocks:
     """Return the page for a model.
 
     Args:

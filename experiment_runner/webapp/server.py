@@ -17,7 +17,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
-from experiment_runner.models.ser_model import SERModel
+from experiment_runner.models.loaded_model import LoadedModel
 from experiment_runner.runtime.console import Screen
 from experiment_runner.runtime.precision import Precision
 from experiment_runner.webapp.guard import Guard
@@ -31,7 +31,7 @@ ENDING_SECONDS = 1
 """That open connections, and then a prediction under way, are waited for at the end."""
 
 
-def serve(model: SERModel, name: str, precision: Precision, place: Place, screen: Screen) -> None:
+def serve(model: LoadedModel, name: str, precision: Precision, place: Place, screen: Screen) -> None:
     """Show the page until Ctrl-C, SIGTERM or SIGHUP.
 
     Args:

@@ -21,7 +21,7 @@ import torch
 
 import download_model
 import main as program
-from experiment_runner.models.ser_model import SERModel
+from experiment_runner.publishing.ser_model import SERModel
 from experiment_runner.runtime.interruption import Interrupted, Interruption
 from experiment_runner.storage.checkpoints import CheckpointError, read_checkpoint, read_state
 from experiment_runner.tracking import wandb_copy

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiment_runner.models.ser_model import SERModel
+from experiment_runner.publishing.ser_model import SERModel
 from tests.conftest import ROOT
 from tests.program.test_main import write_files
 from tests.support.hub_server import serve_hub

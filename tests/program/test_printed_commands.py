@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from experiment_runner.models.ser_model import SERModel
+from experiment_runner.publishing.ser_model import SERModel
 from experiment_runner.reporting.report_contents import commands_of
 from experiment_runner.runtime import device
 from experiment_runner.storage.checkpoints import CheckpointError

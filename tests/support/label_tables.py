@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from experiment_runner.data.preparation import PreparedExperiment
-from experiment_runner.process_counts import ONE_PROCESS
+from experiment_runner.distributed.process_counts import ONE_PROCESS
 from experiment_runner.setup_checks import check_setup
 from utils import load_plan
 

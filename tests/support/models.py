@@ -10,7 +10,7 @@ import torch
 from transformers import HubertConfig, Wav2Vec2Config, WavLMConfig
 
 from experiment_runner.models.model_config import ModelDescription
-from experiment_runner.models.ser_model import SERModel
+from experiment_runner.publishing.ser_model import SERModel
 from utils.dataset.normalisation import Normalisation
 from utils.hub.upstreams import UPSTREAMS
 

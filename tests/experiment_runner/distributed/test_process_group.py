@@ -8,7 +8,7 @@ import torch
 
 from experiment_runner.distributed.join import join_processes
 from experiment_runner.distributed.process_group import ALONE
-from experiment_runner.loading.batch_loader import choose_workers
+from experiment_runner.runtime.workers import choose_workers
 from tests.support.several_processes import start_together
 
 SCRIPT = Path(__file__).with_name("joint_operations.py")

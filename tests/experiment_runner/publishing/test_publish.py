@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from experiment_runner.models.ser_model import SERModel
+from experiment_runner.publishing.ser_model import SERModel
 from experiment_runner.storage.checkpoints import CheckpointError
 from tests.conftest import ROOT
 from tests.support.faulty_server import serve_fault
@@ -181,7 +181,7 @@ def test_a_model_is_saved_and_pushed_as_it_is_now(trained: tuple[Path, Completed
     program = "\n".join(
         [
             "import sys, torch",
-            "from experiment_runner.models.ser_model import SERModel",
+            "from experiment_runner.publishing.ser_model import SERModel",
             "model = SERModel.from_pretrained(sys.argv[1])",
             "print(model.push_to_hub('user/same', token=sys.argv[2]).url)",
             "model.push_to_hub('user/changed', token=sys.argv[2])",

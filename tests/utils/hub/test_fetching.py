@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import download_model
-from experiment_runner.models.ser_model import SERModel
+from experiment_runner.publishing.ser_model import SERModel
 from experiment_runner.storage.checkpoints import CheckpointError
 from tests.support.git_server import GitServer, Large
 from tests.support.models import make_model

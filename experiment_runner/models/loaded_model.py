@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from typing_extensions import Self
 
 from experiment_runner.models.model_config import ModelDescription, without_place
 from experiment_runner.storage.checkpoints import AFRESH, CheckpointError, CheckpointStore, read_checkpoint, write_model
@@ -19,7 +19,6 @@ from utils.commands import script_command
 from utils.hub.git_source import is_git_url
 from utils.hub.model_files import CONFIG, MANIFEST, METRICS, PROVENANCE, WEIGHTS
 from utils.hub.repositories import fetch_cached
-from utils.hub.upload import Uploaded, upload
 from utils.hub.upstreams import UPSTREAMS, UpstreamError, holds, models_folder, read_source, split_revision
 from utils.io.files import MOST_JSON_BYTES, read_text
 
@@ -28,7 +27,7 @@ UNTRAINED = "an upstream, or no model of this program; train one, and name its r
 
 
 @dataclass(frozen=True)
-class SERModel:
+class LoadedModel:
     """A trained model in evaluation mode.
 
     Attributes:
@@ -56,7 +55,7 @@ class SERModel:
         token: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
-    ) -> SERModel:
+    ) -> Self:
         """Load a trained model; every weight must be there, and none be left over.
 
         Args:
@@ -113,47 +112,13 @@ class SERModel:
                 raise CheckpointError(f"{folder} lies in the run {place}, which keeps what it was; name another folder")
         config = {**self.description.to_json(), "upstream": without_place(self.description.upstream)}
         documents: dict[str, object] = {CONFIG: config}
-        if self._is_unchanged():
+        if self.is_unchanged():
             manifest = json.loads(read_text(self.folder / MANIFEST, MOST_JSON_BYTES))
             for name in {METRICS, PROVENANCE} & set(manifest):
                 documents[name] = json.loads(read_text(self.folder / name, MOST_JSON_BYTES))
         write_model(target, self.network.state_dict(), documents)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool = True,
-        token: str | None = None,
-        commit_message: str = "Upload a speech emotion recognition model",
-    ) -> Uploaded:
-        """Upload the model as it is now; a run's best one, with unchanged weights, with its card and figures.
-
-        Args:
-            repo_id: `<user>/<name>`; made where it is not there. Card and figures that are there and are of other
-                weights are removed.
-            private: Whether its owner alone can read a new repository; one that everybody can read is written to only
-                where this is false.
-            token: Of the hub, one that may write; where None, what its client finds.
-            commit_message: Of the commit.
-
-        Raises:
-            HubError: Where the hub does not take it.
-            RunError: Where the model's run is not finished.
-            CheckpointError: Where the model cannot be written beside.
-        """
-        from experiment_runner.publishing.publish import gather
-
-        run_folder = run_of(self.folder)
-        is_best = run_folder is not None and (run_folder / "checkpoints" / "best").resolve() == self.folder.resolve()
-        with tempfile.TemporaryDirectory(prefix="upload-") as name:
-            if run_folder is not None and is_best and self._is_unchanged():
-                gather(run_folder, Path(name), repo_id)
-            else:
-                self.save_pretrained(name)
-            return upload(Path(name), repo_id, token, is_public=not private, message=commit_message)
-
-    def _is_unchanged(self) -> bool:
+    def is_unchanged(self) -> bool:
         """Whether the weights are those that were loaded, as far as these are still there."""
         if not (self.folder / WEIGHTS).is_file():
             return False
