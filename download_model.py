@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from utils import ConfigurationError, load_plan, print_error, print_unforeseen
 from utils.hub.fetching import Fetched, KnownModel, fetch_model, known_models
 from utils.hub.git_source import GitError
@@ -44,15 +44,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 where every model lies in models/, 1 where one could not be had, 2 for a wrong configuration."""
     options = parse_arguments(arguments)
-    screen = Screen()
+    console = Console()
     try:
         if options.list:
-            return show_models(options.config, options.experiments, screen)
+            return show_models(options.config, options.experiments, console)
         names = options.names or needed_upstreams(options.config, options.experiments)
         if not names:
-            screen.line("every upstream of the experiment list is built in or a local folder; nothing to fetch")
+            console.line("every upstream of the experiment list is built in or a local folder; nothing to fetch")
             return ALL_WELL
-        failed = [name for name in names if not fetched(name, options.revision, screen)]
+        failed = [name for name in names if not fetched(name, options.revision, console)]
     except (ConfigurationError, UpstreamError) as error:
         print_error(error)
         return WRONG_INPUT
@@ -62,10 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
     return FAILED if failed else ALL_WELL
 
 
-def fetched(name: str, revision: str | None, screen: Screen) -> bool:
+def fetched(name: str, revision: str | None, console: Console) -> bool:
     """Fetch a model, and say where it is or why it is not there."""
     try:
-        screen.line(f"{name}: {describe(fetch_model(name, revision=revision))}")
+        console.line(f"{name}: {describe(fetch_model(name, revision=revision))}")
     except (HubError, GitError, UpstreamError, FolderInUseError, OSError) as error:
         print_error(f"{name}: {error}")
         return False
@@ -91,7 +91,7 @@ def needed_upstreams(corpora_file: Path, experiments_file: Path) -> list[str]:
     return [name for name in names if name not in UPSTREAMS["built_in"] and not Path(name).is_dir()]
 
 
-def show_models(corpora_file: Path, experiments_file: Path, screen: Screen) -> int:
+def show_models(corpora_file: Path, experiments_file: Path, console: Console) -> int:
     """List what has a short name, what the experiment list needs, where there is one, and what lies in models/."""
     needed = needed_upstreams(corpora_file, experiments_file) if experiments_file.exists() else []
     rows = [describe_row(model, needed) for model in known_models(needed)]
@@ -99,7 +99,7 @@ def show_models(corpora_file: Path, experiments_file: Path, screen: Screen) -> i
         f"any other id of the hub, and git+https://, can be fetched as well; built in, with random weights: "
         f"{', '.join(UPSTREAMS['built_in'])}"
     ]
-    screen.table(
+    console.table(
         "", ("model", "from", "needed", "in models/", "revision", "MB"), rows, range(5, 6), notes, prose=range(3, 4)
     )
     return ALL_WELL

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiment_runner.distributed.join import join_processes
-from experiment_runner.distributed.process_group import ALONE, Processes, ProcessesError
+from experiment_runner.distributed.process_group import SINGLE_PROCESS, ProcessesError, ProcessGroup
 from experiment_runner.runtime.interruption import EXIT_STATUS, Interrupted, Interruption, end_children
 from utils import ConfigurationError, Plan, load_plan, print_error, print_unforeseen, read_token
 from utils.commands import repeating
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from experiment_runner.reporting.tables import Outcome
-    from experiment_runner.runtime.console import Screen
+    from experiment_runner.runtime.console import Console
 
 OTHER_OUTPUT = "give another folder with --output"
 CORPORA, EXPERIMENTS, OUTPUT = Path("config.toml"), Path("experiments_config.toml"), Path("runs")
@@ -65,10 +65,10 @@ def main(arguments: list[str] | None = None) -> int:
         return processes.leave(status)
 
 
-def guarded(options: argparse.Namespace, processes: Processes, interruption: Interruption) -> int:
+def guarded(options: argparse.Namespace, processes: ProcessGroup, interruption: Interruption) -> int:
     """Do what the command line asks for; say in a sentence what keeps it from being done."""
     try:
-        with interruption.prevailing():
+        with interruption.interrupt_wins():
             status = carry_out(options, processes, interruption)
     except (Interrupted, KeyboardInterrupt) as error:
         told = f"interrupted ({error}); the same command goes on from here"
@@ -82,28 +82,28 @@ def guarded(options: argparse.Namespace, processes: Processes, interruption: Int
     return status
 
 
-def carry_out(options: argparse.Namespace, processes: Processes, interruption: Interruption) -> int:
+def carry_out(options: argparse.Namespace, processes: ProcessGroup, interruption: Interruption) -> int:
     """Do what the command line asks for."""
-    with processes.agreement():
+    with processes.raise_together():
         read_token("WANDB_TOKEN")  # an .env that cannot be read is told before anything else
         if processes.ranks > 1 and options.demo:
             raise ConfigurationError(["--demo takes one process; start it with python, not torchrun"])
     if options.demo:
         return demo(options, interruption)
     if options.check:
-        return processes.from_main(partial(check, options, processes.ranks))
-    with processes.agreement():
+        return processes.on_main(partial(check, options, processes.ranks))
+    with processes.raise_together():
         plan = read_plan(options)
     try:
-        with processes.agreement():
-            device, screen = open_device(options, processes)
+        with processes.raise_together():
+            device, console = open_device(options, processes)
     except ConfigurationError as error:
         if processes.is_main:
             print_error(error)  # at once, since labels may take minutes to read
-        with processes.agreement():
+        with processes.raise_together():
             check_setup_alone(plan, options, processes)
         return WRONG_CONFIGURATION
-    return status_of(run(plan, options, device, screen, processes, interruption))
+    return status_of(run(plan, options, device, console, processes, interruption))
 
 
 def read_plan(options: argparse.Namespace) -> Plan:
@@ -126,14 +126,14 @@ def check(options: argparse.Namespace, started: int) -> int:
     """Validate everything that can be validated without a model, and say what so many processes make of each run."""
     plan = read_plan(options)
     from experiment_runner.check import check_plan
-    from experiment_runner.runtime.console import Screen
+    from experiment_runner.runtime.console import Console
     from experiment_runner.runtime.device_facts import survey_device
 
-    screen, device = Screen(), survey_device(options.device)
+    console, device = Console(), survey_device(options.device)
     problems = filter(None, [device.problem, find_obstacle(options.output, OTHER_OUTPUT)])
-    if not check_plan(plan, device, options.output, options.retrain, problems, screen, started):
+    if not check_plan(plan, device, options.output, options.retrain, problems, console, started):
         return WRONG_CONFIGURATION
-    screen.line("all is well; nothing was trained")
+    console.line("all is well; nothing was trained")
     return ALL_WELL
 
 
@@ -141,14 +141,14 @@ def demo(options: argparse.Namespace, interruption: Interruption) -> int:
     """Make a synthetic corpus, train on it, evaluate, and say where the results are."""
     from experiment_runner.demo import EXPERIMENTS, make_corpus, show_results
 
-    device, screen = open_device(options, ALONE)
-    plan = load_plan(make_corpus(options.output, screen), EXPERIMENTS, options.only)
-    outcomes = run(plan, options, device, screen, ALONE, interruption)
-    show_results(outcomes, options.output, screen)
+    device, console = open_device(options, SINGLE_PROCESS)
+    plan = load_plan(make_corpus(options.output, console), EXPERIMENTS, options.only)
+    outcomes = run(plan, options, device, console, SINGLE_PROCESS, interruption)
+    show_results(outcomes, options.output, console)
     return status_of(outcomes)
 
 
-def check_setup_alone(plan: Plan, options: argparse.Namespace, processes: Processes) -> None:
+def check_setup_alone(plan: Plan, options: argparse.Namespace, processes: ProcessGroup) -> None:
     """Say what files and labels tell where there is no device to run on; no recording is decoded.
 
     Raises:
@@ -160,14 +160,14 @@ def check_setup_alone(plan: Plan, options: argparse.Namespace, processes: Proces
     check_setup(plan, None, ProcessCounts(processes.ranks), for_training=not options.test).or_refuse()
 
 
-def open_device(options: argparse.Namespace, processes: Processes) -> tuple[torch.device, Screen]:
+def open_device(options: argparse.Namespace, processes: ProcessGroup) -> tuple[torch.device, Console]:
     """Choose the device before any data is read, so that nobody waits for labels to hear that there is no GPU."""
-    from experiment_runner.runtime.console import Screen
+    from experiment_runner.runtime.console import Console
     from experiment_runner.runtime.device import DeviceError, choose_device
 
-    screen = Screen(is_silent=not processes.is_main)
+    console = Console(is_silent=not processes.is_main)
     try:
-        return choose_device(options.device or ("auto" if options.demo else "cuda"), screen, processes), screen
+        return choose_device(options.device or ("auto" if options.demo else "cuda"), console, processes), console
     except DeviceError as error:
         raise ConfigurationError([error]) from error
 
@@ -181,8 +181,8 @@ def run(
     plan: Plan,
     options: argparse.Namespace,
     device: torch.device,
-    screen: Screen,
-    processes: Processes,
+    console: Console,
+    processes: ProcessGroup,
     interruption: Interruption,
 ) -> list[Outcome]:
     """Train every experiment of the plan, or evaluate it, or, for the demo, both."""
@@ -192,16 +192,16 @@ def run(
     from experiment_runner.session import Session
     from experiment_runner.setup_checks import check_setup
 
-    with processes.agreement():
+    with processes.raise_together():
         facts = describe_device(device)
         counts = ProcessCounts(processes.ranks)
         experiments = check_setup(plan, facts, counts, for_training=not options.test).or_refuse()
-    show_plan(experiments, screen)
-    session = Session(experiments, options.output, device, screen, processes, interruption)
+    show_plan(experiments, console)
+    session = Session(experiments, options.output, device, console, processes, interruption)
     lock = (
         nullcontext if options.test and not options.output.exists() else partial(locked, options.output, OTHER_OUTPUT)
     )
-    with processes.from_main_while(lock), session:
+    with processes.on_main_while(lock), session:
         outcomes = [] if options.test else session.train(options.retrain)
         outcomes += session.evaluate() if options.test or options.demo else []
     return outcomes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from experiment_runner.distributed.process_group import ALONE
+from experiment_runner.distributed.process_group import SINGLE_PROCESS
 from experiment_runner.models.model_origin import origin_of
 from experiment_runner.models.onnx_export import ExportError, export_onnx
 from experiment_runner.prediction.inputs import find_recordings
@@ -17,7 +17,7 @@ from experiment_runner.prediction.output import FORMATS, STANDARD_OUTPUT, draw, 
 from experiment_runner.prediction.predictor import Predictions, look_at, predict, warn_of_silence
 from experiment_runner.prediction.trained_length import warn_of_lengths
 from experiment_runner.publishing.ser_model import SERModel
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.device import DeviceError, choose_device
 from experiment_runner.runtime.interruption import stopped_as_by_keyboard
 from experiment_runner.runtime.precision import Precision, choose_precision
@@ -90,19 +90,19 @@ def port_number(text: str) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 where everything was predicted or the page was ended, 1 where something was not, 2 for wrong input."""
     options = parse_arguments(arguments)
-    screen = Screen(to_stderr=options.output == STANDARD_OUTPUT)
+    console = Console(to_stderr=options.output == STANDARD_OUTPUT)
     try:
         with stopped_as_by_keyboard():
-            device = choose_device(options.device, screen, ALONE)
+            device = choose_device(options.device, console, SINGLE_PROCESS)
             windows, precision = windows_of(options), precision_of(options, device)
             for folder in written_folders(options):
                 try_folder(folder)
             if options.serve:
-                return show_page(options, device, precision, screen)
+                return show_page(options, device, precision, console)
             model = load(options, device)
             if options.export:
-                return export(model, options.export, screen)
-            return predict_all(model, options, windows, precision, screen)
+                return export(model, options.export, console)
+            return predict_all(model, options, windows, precision, console)
     except (ConfigurationError, CheckpointError, HubError, DeviceError, DataError) as error:
         print_error(error)
         return WRONG_INPUT
@@ -142,10 +142,10 @@ def precision_of(options: argparse.Namespace, device: torch.device) -> Precision
         raise DataError(str(error)) from error
 
 
-def export(model: SERModel, path: Path, screen: Screen) -> int:
+def export(model: SERModel, path: Path, console: Console) -> int:
     """Write a model as ONNX."""
     difference = export_onnx(model, path)
-    screen.line(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; onnxruntime and torch differ by {difference:.1e}")
+    console.line(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; onnxruntime and torch differ by {difference:.1e}")
     return ALL_WELL
 
 
@@ -154,27 +154,27 @@ def load(options: argparse.Namespace, device: torch.device) -> SERModel:
     return SERModel.from_pretrained(options.model, device, token=read_token("HUGGINGFACE_TOKEN"))
 
 
-def show_page(options: argparse.Namespace, device: torch.device, precision: Precision, screen: Screen) -> int:
+def show_page(options: argparse.Namespace, device: torch.device, precision: Precision, console: Console) -> int:
     """Show a page until it is ended, then delete what was sent to it."""
     threads = threading.enumerate()
     with demo_place(options.port) as place:
         from experiment_runner.webapp.server import leave_predictions, serve
 
-        serve(load(options, device), options.model, precision, place, screen)
-    screen.line("ended; what was sent to the page is deleted")
+        serve(load(options, device), options.model, precision, place, console)
+    console.line("ended; what was sent to the page is deleted")
     leave_predictions(threads)
     return ALL_WELL
 
 
 def predict_all(
-    model: SERModel, options: argparse.Namespace, windows: Windows | None, precision: Precision, screen: Screen
+    model: SERModel, options: argparse.Namespace, windows: Windows | None, precision: Precision, console: Console
 ) -> int:
     """Predict what the command line names, show or write it, and draw it."""
     named = find_recordings(options.recordings)
     if not named.recordings:
         raise DataError("; ".join(named.unusable))
     for sentence in named.unusable:
-        screen.error(sentence)
+        console.error(sentence)
     origin = origin_of(model, options.model)
     usable = look_at(named.recordings, windows)
     for sentence in (
@@ -182,28 +182,28 @@ def predict_all(
         warn_of_lengths(usable.seconds, options.segment_seconds, origin.trained_seconds),
     ):
         if sentence:
-            screen.warn(sentence)
+            console.warn(sentence)
     problems = {**named.left_out, **usable.problems}
     predictions = Predictions(model, windows, precision, dict(problems))
     is_interrupted = False
-    with screen.count(round(sum(usable.seconds.values())), "seconds of audio") as advance:
+    with console.count(round(sum(usable.seconds.values())), "seconds of audio") as advance:
         try:
             predictions.add(list(usable.seconds), lambda seconds: advance(round(seconds)))
         except KeyboardInterrupt:
             is_interrupted = True
     table = predictions.table
-    keep(table, options.output, screen, origin.cautions)
+    keep(table, options.output, console, origin.cautions)
     if options.plots is not None:
-        draw(table, model, options.plots, screen)
+        draw(table, model, options.plots, console)
     if sentence := warn_of_silence(predictions.silent):
-        screen.warn(sentence)
+        console.warn(sentence)
     if predictions.faint:
-        screen.warn(describe_faint_mixes(predictions.faint, len(usable.seconds)))
-    tell_problems(predictions.problems, len(usable.seconds) + len(problems), options.output, screen)
+        console.warn(describe_faint_mixes(predictions.faint, len(usable.seconds)))
+    tell_problems(predictions.problems, len(usable.seconds) + len(problems), options.output, console)
     if named.others:
-        screen.line(named.describe_others())
+        console.line(named.describe_others())
     if is_interrupted:
-        screen.error(f"interrupted; {table['file'].nunique():,} of {len(usable.seconds):,} recordings were begun")
+        console.error(f"interrupted; {table['file'].nunique():,} of {len(usable.seconds):,} recordings were begun")
         return INTERRUPTED
     return INCOMPLETE if predictions.problems or named.unusable else ALL_WELL
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from experiment_runner.reporting.audit_page import write_audit_page
 from experiment_runner.reporting.audit_tables import show_audit
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.interruption import stopped_as_by_keyboard
 from utils import ConfigurationError, print_error, print_unforeseen
 from utils.commands import repeating
@@ -25,7 +25,7 @@ from utils.data.loader import load_corpus, read_corpus
 from utils.data.packing.shards import INDEX, PROBLEMS, SHARD_BYTES, Source, Unpacked, pack
 from utils.data.recordings.survey import excuse
 from utils.errors import DataError
-from utils.io.files import write_whole
+from utils.io.files import atomic_write
 from utils.io.output_folder import try_folder
 from utils.word_forms import counted
 
@@ -84,19 +84,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 def audit_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
     """Audit one corpus, and write what was found."""
-    folder, screen = try_folder(options.output / options.corpus), Screen()
+    folder, console = try_folder(options.output / options.corpus), Console()
     corpus = read_corpus(options.corpus, _loose(config))
     if config.PATH_TO_DATASET is not None and (config.PATH_TO_DATASET / INDEX).is_file():
         note = f"the loose recordings below {config.PATH_TO_AUDIO} are looked at, not those in {config.PATH_TO_DATASET}"
         corpus = replace(corpus, notes=(*corpus.notes, note))
-    with screen.count(len(corpus.table), "recordings") as advance:
+    with console.count(len(corpus.table), "recordings") as advance:
         found = audit(corpus, config, options.deep, advance)
-    show_audit(found, screen)
-    write_whole(folder / FINDINGS, found.findings.to_csv(index=False))
+    show_audit(found, console)
+    atomic_write(folder / FINDINGS, found.findings.to_csv(index=False))
     page = write_audit_page(found, folder / PAGE)
-    screen.line(f"every finding: {folder / FINDINGS}; with pictures: {page}")
-    screen.line(found.scope)
-    say = screen.error if found.errors else screen.line
+    console.line(f"every finding: {folder / FINDINGS}; with pictures: {page}")
+    console.line(found.scope)
+    say = console.error if found.errors else console.line
     say(found.verdict)
     return INCOMPLETE if found.errors else ALL_WELL
 
@@ -107,21 +107,21 @@ def pack_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
         raise DataError(f"{options.config}: {options.corpus}.PATH_TO_DATASET: missing; name a folder for the shards")
     corpus = load_corpus(options.corpus, _loose(config))
     sources, problems = find_sources(corpus.table)
-    screen = Screen()
+    console = Console()
     if corpus.is_synthetic:
-        screen.warn(f"{corpus.name}: SYNTHETIC recordings, no figure says anything about speech")
-    screen.line(f"packing {counted(len(sources), 'recording')} into {config.PATH_TO_DATASET}")
-    with screen.count(len(sources), "recordings") as advance:
+        console.warn(f"{corpus.name}: SYNTHETIC recordings, no figure says anything about speech")
+    console.line(f"packing {counted(len(sources), 'recording')} into {config.PATH_TO_DATASET}")
+    with console.count(len(sources), "recordings") as advance:
         size = options.shard_mib << 20
         problems = pack(sources, config.PATH_TO_DATASET, options.workers, advance, size, problems)
     shards = len(list(config.PATH_TO_DATASET.glob("shard-*.tar")))
-    screen.line(f"{counted(shards, 'shard')}; training reads all wherever {config.PATH_TO_DATASET / INDEX} is")
+    console.line(f"{counted(shards, 'shard')}; training reads all wherever {config.PATH_TO_DATASET / INDEX} is")
     for problem in problems[:5]:
-        screen.error(f"{problem.file} {problem.problem}")
+        console.error(f"{problem.file} {problem.problem}")
     if problems:
         listed = config.PATH_TO_DATASET / PROBLEMS
         are = counted(len(problems), "recording is", "recordings are")
-        screen.error(f"{are} not packed, see {listed}; repair them and pack again")
+        console.error(f"{are} not packed, see {listed}; repair them and pack again")
     return INCOMPLETE if problems else ALL_WELL
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from utils import ConfigurationError, print_error
 from utils.commands import script_command
 from utils.config.loading import load_corpora
@@ -16,7 +16,7 @@ from utils.data.corpora.podcast_files import Release, find_release
 from utils.data.corpora.podcast_ratings import read_ratings
 from utils.data.podcast import CLASSES, one_hot_labels, read_labels, soft_labels
 from utils.errors import DataError
-from utils.io.files import write_whole
+from utils.io.files import atomic_write
 
 NAME = "processed_labels.csv"
 CORPORA, FORMAT = Path("config.toml"), "msp-podcast"
@@ -44,22 +44,22 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 where the labels are written, 2 where they cannot be."""
     options = parse_arguments(arguments)
-    screen = Screen()
+    console = Console()
     classes = (*CLASSES, "other") if options.keep_other else CLASSES
     try:
         place = options.labels or find_labels(options)
         release = find_release("LABELS", place, place)
-        screen.line(release.describe())
+        console.line(release.describe())
         labels, _ = read_labels("LABELS", release)
         table = process(release, labels, classes, options.soft)
         write(table, options.output)
     except (ConfigurationError, DataError) as error:
         print_error("\n".join(error.problems))
         return WRONG_INPUT
-    show(labels, set(table["FileName"]), screen)
-    screen.line(f"{options.output}: {len(table):,} of {len(labels):,} recordings")
+    show(labels, set(table["FileName"]), console)
+    console.line(f"{options.output}: {len(table):,} of {len(labels):,} recordings")
     if not options.soft:
-        screen.line("It can be a corpus's PATH_TO_LABEL too, but names no speakers, genders and attributes.")
+        console.line("It can be a corpus's PATH_TO_LABEL too, but names no speakers, genders and attributes.")
     return ALL_WELL
 
 
@@ -111,12 +111,12 @@ def write(table: pd.DataFrame, output: Path) -> None:
     if output.exists():
         raise DataError(f"{output} is there already; remove it, or give another --output")
     try:
-        write_whole(output, table.to_csv(index=False))
+        atomic_write(output, table.to_csv(index=False))
     except OSError as error:
         raise DataError(f"{output} cannot be written: {error.strerror}; give another --output") from error
 
 
-def show(labels: pd.DataFrame, kept: set[str], screen: Screen) -> None:
+def show(labels: pd.DataFrame, kept: set[str], console: Console) -> None:
     """Print how many rows of each consensus class each split has, and how many of them are left out."""
     emotions = labels["emotion"].astype(object)
     names = emotions.where(emotions.notna(), NO_AGREEMENT).replace("other", OTHER)
@@ -126,7 +126,7 @@ def show(labels: pd.DataFrame, kept: set[str], screen: Screen) -> None:
     lost = {name: 0 if left_out is None else left_out[name] for name in order}
     rows = [[name, *(f"{count:,}" for count in counts.loc[name]), f"{lost[name]:,}"] for name in order]
     columns = ["consensus", *map(str, counts.columns), "left out"]
-    screen.table("Rows", columns, rows, numeric=range(1, len(columns)))
+    console.table("Rows", columns, rows, numeric=range(1, len(columns)))
 
 
 if __name__ == "__main__":

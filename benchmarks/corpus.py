@@ -23,7 +23,7 @@ import pandas as pd
 import soundfile
 
 import prepare_data
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from utils.config.loading import load_corpora
 from utils.data.corpora.podcast_ratings import SECONDARY_WORDS
 from utils.data.loader import load_corpus
@@ -195,7 +195,7 @@ def main() -> None:
     options.output.write_text(json.dumps({"cores": os.cpu_count(), "rows": rows}, indent=2) + "\n", encoding="utf-8")
     columns = ("what", "count", "seconds", "gigabytes", "rate")
     cells = [[f"{row[column]:,}" if column == "count" else str(row[column]) for column in columns] for row in rows]
-    Screen().table(
+    Console().table(
         f"Corpus, {os.cpu_count()} cores", ("", "count", "seconds", "GB", "a second"), cells, numeric=range(1, 5)
     )
 

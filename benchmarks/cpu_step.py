@@ -24,7 +24,7 @@ from transformers import WavLMConfig, WavLMModel
 
 from benchmarks.synthetic import CLASSES, DROPOUTS, SHAPES
 from experiment_runner.models.model_config import NO_MASKING
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.device import keep_freed_memory
 from net.inputs import Waveforms
 from net.packing.frames import Frames
@@ -157,7 +157,7 @@ def tell(found: Mapping[str, Clocks], shares: Mapping[str, float], title: str) -
     ]
     cells.append(["ours / stock", *(f"{share:.3f}" for share in shares.values())])
     note = f"bar {BAR}: {'met' if shares['median wall'] <= BAR else 'MISSED'}"
-    Screen().table(title, ("", *shares), cells, numeric=range(1, 1 + len(shares)), notes=[note])
+    Console().table(title, ("", *shares), cells, numeric=range(1, 1 + len(shares)), notes=[note])
 
 
 if __name__ == "__main__":

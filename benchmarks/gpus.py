@@ -21,15 +21,15 @@ from benchmarks import passes
 from benchmarks.project import make_config, make_trainer, train_from_memory
 from benchmarks.synthetic import draw_noise, draw_seconds, make_corpus, write_upstream
 from experiment_runner.distributed.join import join_processes
-from experiment_runner.distributed.process_group import Processes
-from experiment_runner.runtime.console import Screen
+from experiment_runner.distributed.process_group import ProcessGroup
+from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.device import choose_device
 
 DEVELOPMENT = 8
 SEED = 1
 
 
-def measure(shape: str, options: argparse.Namespace, device: torch.device, processes: Processes) -> passes.Row:
+def measure(shape: str, options: argparse.Namespace, device: torch.device, processes: ProcessGroup) -> passes.Row:
     """Measure epochs of one shape after the first ones."""
     passes.forget(device)
     seconds = draw_seconds(options.steps * options.batch_size * processes.ranks)
@@ -38,12 +38,12 @@ def measure(shape: str, options: argparse.Namespace, device: torch.device, proce
     keys = {"amp": amp, "batch_size": options.batch_size, "num_workers": 0}
     corpus = make_corpus(np.concatenate([np.full(DEVELOPMENT, 3.0), seconds]), DEVELOPMENT)
     with TemporaryDirectory() as own:
-        upstream = processes.from_main(partial(write_upstream, Path(own), shape))
+        upstream = processes.on_main(partial(write_upstream, Path(own), shape))
         trainer = make_trainer(make_config(upstream, keys), corpus, Path(own), SEED, device, processes)
         spent = []
         for epoch in range(1, options.warm_up + options.epochs + 1):
             train_from_memory(trainer, waveforms, epoch)
-            with processes.agreement():
+            with processes.raise_together():
                 pass  # all begin together
             spent.append(passes.seconds_of(partial(trainer.train_epoch, epoch), device))
     timed = sum(spent[options.warm_up :])
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=4, metavar="N", help="epochs that are timed")
     options = parser.parse_args(arguments)
     with join_processes() as processes:
-        device = choose_device(options.device, Screen(is_silent=not processes.is_main), processes)
+        device = choose_device(options.device, Console(is_silent=not processes.is_main), processes)
         rows = [measure(shape, options, device, processes) for shape in options.shapes]
         if processes.is_main:
             for row in rows:

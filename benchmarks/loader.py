@@ -26,7 +26,7 @@ import torch
 from benchmarks.synthetic import CLASSES, draw_seconds, make_corpus
 from dataset_module.ser_dataset import Labels, SERDataset
 from experiment_runner.loading.batch_loader import begin_pass, decoded, make_loader
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from utils.data.packing import shards
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.collation import Batch
@@ -151,20 +151,20 @@ def _memory_rows(folder: Path, paths: Sequence[str], tables: Sequence[int], work
 
 
 def _tell(rates: Sequence[dict[str, Any]], memory: Sequence[dict[str, Any]]) -> None:
-    screen = Screen()
+    console = Console()
     cells = [
         [row["kind"], str(row["workers"]), f"{row['files_per_second']:,.0f}", f"{row['hours_per_second']:.2f}"]
         for row in rates
     ]
     columns = ("recordings", "workers", "files/s", "hours/s")
-    screen.table(f"Decoding, {os.cpu_count()} cores", columns, cells, numeric=range(1, 4))
+    console.table(f"Decoding, {os.cpu_count()} cores", columns, cells, numeric=range(1, 4))
     lines = []
     for row in memory:
         sizes = [f"{row[name] / 2**20:,.0f}" for name in ("all_bytes", "resident_bytes", "worker_bytes")]
         per_row = [f"{row[name]:.1f}" if name in row else "" for name in ("bytes_per_row", "worker_bytes_per_row")]
         lines.append([f"{row['rows']:,}", str(row["workers"]), *sizes, *per_row])
     titles = ("rows", "workers", "all, MiB", "resident sum, MiB", "a worker's own, MiB", "bytes a row")
-    screen.table("Memory", (*titles, "a worker's bytes a row"), lines, numeric=range(7))
+    console.table("Memory", (*titles, "a worker's bytes a row"), lines, numeric=range(7))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

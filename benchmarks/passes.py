@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.stock import Padded
 from benchmarks.synthetic import SHAPES
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.device import keep_freed_memory
 
 Row = dict[str, Any]
@@ -125,5 +125,5 @@ def tell(title: str, rows: Sequence[Row], references: Sequence[str], path: Path,
         mfu = f"{row['mfu']:.1%}" if row.get("mfu") is not None else ""
         gib = f"{row['gib']:.1f}" if row.get("gib") is not None else ""
         cells.append([row["shape"], row["variant"], f"{row['rate']:,.0f}", *times, mfu, gib])
-    Screen().table(title, columns, cells, numeric=range(2, len(columns)))
+    Console().table(title, columns, cells, numeric=range(2, len(columns)))
     path.write_text(json.dumps({**facts, "rows": rows}, indent=2) + "\n", encoding="utf-8")

@@ -13,15 +13,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.synthetic import CLASSES, CORPUS
 from experiment_runner.data.experiment_data import resolve_data
-from experiment_runner.distributed.process_group import ALONE, Processes
+from experiment_runner.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from experiment_runner.experiment import assemble, build_trainer
-from experiment_runner.loading.batch_loader import Feed
+from experiment_runner.loading.batch_loader import BatchLoader
 from experiment_runner.run import Run
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from experiment_runner.storage.run_folder import RunFolder
 from experiment_runner.tracking.tracker import Tracking
 from experiment_runner.train import Trainer
-from experiment_runner.training.run_writer import Recorder
+from experiment_runner.training.run_writer import RunWriter
 from utils.config.regularisation import FORMER_REGULARISATION
 from utils.config.schema import ExperimentConfig
 from utils.data.labels.corpus import Corpus
@@ -43,14 +43,14 @@ def make_trainer(
     folder: Path,
     seed: int,
     device: torch.device,
-    processes: Processes = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Trainer:
     """Put a trainer together as `run_train` does."""
-    screen = Screen(is_silent=not processes.is_main)
+    console = Console(is_silent=not processes.is_main)
     data = resolve_data(config, {CORPUS: corpus})
-    run = Run(config, data, RunFolder(folder, config, seed), device, screen, Tracking(screen), processes)
+    run = Run(config, data, RunFolder(folder, config, seed), device, console, Tracking(console), processes)
     assembly = assemble(run)
-    return build_trainer(run, assembly, Recorder(run, assembly.description))
+    return build_trainer(run, assembly, RunWriter(run, assembly.description))
 
 
 def train_from_memory(trainer: Trainer, waveforms: Sequence[Waveform], epoch: int) -> list[list[Rows]]:
@@ -67,13 +67,13 @@ def develop_from_memory(trainer: Trainer, waveforms: Sequence[Waveform]) -> None
     trainer.parts = replace(trainer.parts, development_feed=feed)
 
 
-def memory_feed(batches: Sequence[Rows], waveforms: Sequence[Waveform], device: torch.device) -> Feed:
+def memory_feed(batches: Sequence[Rows], waveforms: Sequence[Waveform], device: torch.device) -> BatchLoader:
     """Return a feed of collated batches, in page-locked memory for a GPU."""
     collated = [collate([_utterance(int(row), waveforms[row]) for row in rows]) for rows in batches]
     if device.type == "cuda":
         collated = [batch.pin_memory() for batch in collated]
     loader = DataLoader(_Batches(collated), batch_size=None, collate_fn=_as_it_is, generator=torch.Generator())
-    return Feed(BatchItems(), loader, lambda: None)
+    return BatchLoader(BatchItems(), loader, lambda: None)
 
 
 def _utterance(row: int, samples: Waveform) -> Utterance:

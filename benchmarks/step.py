@@ -111,7 +111,7 @@ class Step:
         self.targets = torch.randint(0, 8, (batch.utterances,), device="cuda")
         self.packed = PackedWavLM(self.model, is_checkpointed=variant.is_checkpointed) if variant.is_packed else None
         if self.packed is not None and variant.is_recorded:
-            self.packed.record_steps()
+            self.packed.capture_steps()
         self.stock = torch.compile(self._stock) if variant.is_compiled else self._stock
 
     def __call__(self) -> Tensor:

@@ -9,14 +9,14 @@ from typing import NamedTuple
 from experiment_runner.data.experiment_data import ExperimentData
 from experiment_runner.data.preparation import PreparedExperiment, check_recordings, show_plan
 from experiment_runner.distributed.process_counts import ProcessCounts
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.device_facts import DeviceFacts, DeviceSurvey
 from experiment_runner.runtime.precision_names import name_precision
 from experiment_runner.runtime.program_version import describe_other_programs
 from experiment_runner.setup_checks import check_setup
 from experiment_runner.storage.begun_processes import count_processes, tell_other_count
 from experiment_runner.storage.checkpoints import CheckpointError
-from experiment_runner.storage.environment import run_setting
+from experiment_runner.storage.environment import run_environment
 from experiment_runner.storage.run_decisions import GONE_ON_WITH, decide_finished, decide_unfinished
 from experiment_runner.storage.run_folder import RunError, RunFolder
 from utils import ConfigurationError, Plan, print_error
@@ -42,7 +42,7 @@ def check_plan(
     output: Path,
     retrain: bool,
     problems: Iterable[str],
-    screen: Screen,
+    console: Console,
     started: int = 1,
 ) -> bool:
     """Check a list, and show what would be trained; problems are printed as soon as they are known.
@@ -53,7 +53,7 @@ def check_plan(
         output: The output folder of the command.
         retrain: Whether finished runs are to be trained again.
         problems: What is known to be wrong already.
-        screen: Where everything is shown.
+        console: Where everything is shown.
         started: Processes that the command was started with; half-done runs count with their own.
 
     Returns:
@@ -68,17 +68,17 @@ def check_plan(
     if early:  # decoding may take minutes, which nobody should have to wait for to read these
         print_error(ConfigurationError(early))
     if setup.experiments:
-        show_plan(setup.experiments, screen)
+        show_plan(setup.experiments, console)
     if device.note is not None:
-        screen.line(device.note)
-    recordings = check_recordings(setup.experiments, screen, counts)
+        console.line(device.note)
+    recordings = check_recordings(setup.experiments, console, counts)
     unsaid = [problem for problem in recordings.problems if not any(said.endswith(problem) for said in early)]
-    runs = expect_runs(setup.experiments, recordings.data, output, device.facts, retrain, screen, counts)
+    runs = expect_runs(setup.experiments, recordings.data, output, device.facts, retrain, console, counts)
     if runs.rows:
-        screen.table("Runs", ("experiment", "seed", "training"), runs.rows, numeric=range(1, 2), keys=2, prose=[2])
+        console.table("Runs", ("experiment", "seed", "training"), runs.rows, numeric=range(1, 2), keys=2, prose=[2])
     for count, names in runs.others.items():
-        screen.warn(tell_other_count(names, count, retrain))
-    _show_warnings(setup.experiments, output, retrain, screen)
+        console.warn(tell_other_count(names, count, retrain))
+    _show_warnings(setup.experiments, output, retrain, console)
     if unsaid or runs.problems:
         raise ConfigurationError([*unsaid, *runs.problems])
     return not early
@@ -90,7 +90,7 @@ def expect_runs(
     output: Path,
     device: DeviceFacts | None,
     retrain: bool,
-    screen: Screen,
+    console: Console,
     counts: ProcessCounts,
 ) -> ExpectedRuns:
     """Find out what becomes of each run, as training does.
@@ -101,7 +101,7 @@ def expect_runs(
         output: The output folder.
         device: Where they are to be trained; None where that is not known.
         retrain: Whether finished runs are to be trained again.
-        screen: Where damaged checkpoints are told.
+        console: Where damaged checkpoints are told.
         counts: Of the processes that would train them.
     """
     expected = ExpectedRuns([], [], {})
@@ -110,7 +110,7 @@ def expect_runs(
             name, folder = experiment.config.name, RunFolder(output, experiment.config, seed)
             ranks = counts.of_run(name, seed)
             try:
-                text = _expect(experiment, folder, checked.get(name), device, retrain, screen, ranks)
+                text = _expect(experiment, folder, checked.get(name), device, retrain, console, ranks)
             except (RunError, CheckpointError) as error:
                 text = "refused"
                 expected.problems.append(f"{name} seed {seed}: {error}")
@@ -126,7 +126,7 @@ def _expect(
     checked: ExperimentData | None,
     device: DeviceFacts | None,
     retrain: bool,
-    screen: Screen,
+    console: Console,
     ranks: int,
 ) -> str:
     """Say what becomes of one run."""
@@ -138,11 +138,11 @@ def _expect(
         return "refused, for its recordings"
     config = experiment.config
     precision = _precision_of(config.amp, device)
-    setting = run_setting(config, checked, precision, device is None or device.gpu is not None, ranks)
+    environment = run_environment(config, checked, precision, device is None or device.gpu is not None, ranks)
     is_there = folder.is_finished
-    decision = decide_unfinished(folder, checked, setting, retrain, screen)
+    decision = decide_unfinished(folder, checked, environment, retrain, console)
     if decision.warning:
-        screen.warn(f"{config.name} seed {folder.seed}: {decision.warning}")
+        console.warn(f"{config.name} seed {folder.seed}: {decision.warning}")
     return decision.describe(retrain and is_there)
 
 
@@ -156,15 +156,15 @@ def _precision_of(amp: str, device: DeviceFacts | None) -> str | None:
         return None
 
 
-def _show_warnings(experiments: Sequence[PreparedExperiment], output: Path, retrain: bool, screen: Screen) -> None:
+def _show_warnings(experiments: Sequence[PreparedExperiment], output: Path, retrain: bool, console: Console) -> None:
     for experiment in experiments:
         config = experiment.config
         if not experiment.data.tests:
-            screen.warn(
+            console.warn(
                 f"{config.name}: {config.corpus} has no test split with labels in use; --test evaluates nothing"
             )
     folders = [RunFolder(output, e.config, seed) for e in experiments for seed in e.config.seeds]
     runs = [(f"{folder.config.name} seed {folder.seed}", folder.path) for folder in folders if folder.holds_training]
     others = None if retrain else describe_other_programs(runs)
     if others is not None:
-        screen.warn(others)
+        console.warn(others)

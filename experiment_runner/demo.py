@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from experiment_runner.reporting.tables import Outcome
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from utils.data.synthetic.demo_corpus import write_demo_corpus
 from utils.errors import ConfigurationError, DataError
 
@@ -14,25 +14,25 @@ EXPERIMENTS = Path(__file__).resolve().parents[1] / "configs" / "demo_experiment
 CORPUS = "demo-corpus"
 
 
-def make_corpus(output: Path, screen: Screen) -> Path:
+def make_corpus(output: Path, console: Console) -> Path:
     """Write the corpus below the output folder, unless it is there; return its `config.toml`.
 
     Raises:
         ConfigurationError: Where the folder belongs to something else or cannot be written.
     """
     try:
-        return write_demo_corpus(output / CORPUS, say=screen.line)
+        return write_demo_corpus(output / CORPUS, say=console.line)
     except (DataError, OSError) as error:
         raise ConfigurationError([f"{error}; name another folder with --output"]) from error
 
 
-def show_results(outcomes: Iterable[Outcome], output: Path, screen: Screen) -> None:
+def show_results(outcomes: Iterable[Outcome], output: Path, console: Console) -> None:
     """Say where the results are, and how to go on."""
     for outcome in outcomes:
         report = output / outcome.experiment / f"seed-{outcome.seed}" / "report.html"
         if outcome.status == "evaluated" and report.is_file():
-            screen.line(f"{outcome.experiment}: open {report} in a browser; its pictures lie beside it")
-    screen.line("The recordings are SYNTHETIC, nobody spoke them: the figures say that the machinery works, no more.")
-    screen.line(
+            console.line(f"{outcome.experiment}: open {report} in a browser; its pictures lie beside it")
+    console.line("The recordings are SYNTHETIC, nobody spoke them: the figures say that the machinery works, no more.")
+    console.line(
         "Your own corpus takes two paths in config.toml and an experiment in experiments_config.toml: README.md."
     )

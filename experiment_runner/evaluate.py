@@ -24,10 +24,10 @@ from utils.commands import RUN_OPTIONS, script_command
 from utils.data.labels.columns import CATEGORICAL, DIMENSIONAL
 from utils.dataset.sampling import EVALUATION, BatchItems, evaluation_batches
 from utils.io.files import write_json
-from utils.metrics import Figures
+from utils.metrics import Metrics
 
 
-def run_evaluate(run: Run) -> dict[str, Figures]:
+def run_evaluate(run: Run) -> dict[str, Metrics]:
     """Evaluate one trained run on every test split.
 
     Writes `predictions/<split>.csv` and `evaluation/<split>.json`; for a split without labels `submissions/*.csv`.
@@ -40,9 +40,9 @@ def run_evaluate(run: Run) -> dict[str, Figures]:
         CheckpointError: Where there is no usable checkpoint.
         DataError: Where a test recording cannot be used, or holds the samples of a training recording.
     """
-    with run.processes.agreement():
+    with run.processes.raise_together():
         model = _load_trained(run)
-    tables = run.processes.from_main(partial(check_test_recordings, run.config, run.data, run.screen))
+    tables = run.processes.on_main(partial(check_test_recordings, run.config, run.data, run.console))
     groups = class_groups(run.config, model.description.classes, model.description.class_counts)
     results = {}
     for test, table in zip(run.data.tests, tables, strict=True):
@@ -50,7 +50,7 @@ def run_evaluate(run: Run) -> dict[str, Figures]:
         figures = None
         if not test.is_hidden:
             figures = figures_from_predictions(predictions, groups) | _untested_classes(run.data, test)
-        run.processes.from_main(partial(_keep_split, run, test.label, predictions, figures, model.folder.name))
+        run.processes.on_main(partial(_keep_split, run, test.label, predictions, figures, model.folder.name))
         if figures is not None:
             results[test.label] = figures
     return results
@@ -113,24 +113,24 @@ def _predict_split(run: Run, model: LoadedModel, test: EvaluationSplit, table: p
     labels = replace(model.description.labels, attribute_scale=test.attribute_scale)
     dataset = SERDataset(table, labels, model.description.normalisation, config.max_seconds, run.seed)
     batches = evaluation_batches(table["seconds"].to_numpy(np.float64), run.eval_batch_seconds)
-    loader = make_loader(dataset, BatchItems(run.processes.deal(batches), EVALUATION), run.workers, device)
+    loader = make_loader(dataset, BatchItems(run.processes.shard(batches), EVALUATION), run.workers, device)
     outputs, _ = infer(
         model.network, decoded(begin_pass(loader)), device, run.precision, names_in(table), run.processes
     )
     return tabulate_predictions(table, outputs, labels, test.classes)
 
 
-def _keep_split(run: Run, label: str, predictions: pd.DataFrame, figures: Figures | None, checkpoint: str) -> None:
+def _keep_split(run: Run, label: str, predictions: pd.DataFrame, figures: Metrics | None, checkpoint: str) -> None:
     """Write a split's predictions, and its figures or, where it has no labels, submissions, into the run's folder."""
     folder = run.folder.path
     write_predictions(folder / "predictions" / f"{label}.csv", predictions)
     if figures is None:
         for path in write_submissions(folder / "submissions", label, predictions):
-            run.screen.line(f"{run.name}: {label}: {path}, for the leaderboard that has its labels")
+            run.console.line(f"{run.name}: {label}: {path}, for the leaderboard that has its labels")
         return
     path = folder / "evaluation" / f"{label}.json"
     path.parent.mkdir(exist_ok=True)
     write_json(path, {"split": label, "checkpoint": checkpoint, **figures})
-    run.screen.line(f"{run.name}: {label}: {folder / 'predictions' / label}.csv")
+    run.console.line(f"{run.name}: {label}: {folder / 'predictions' / label}.csv")
     for remark in figures["remarks"]:
-        run.screen.warn(f"{run.name}: {label}: {remark}")
+        run.console.warn(f"{run.name}: {label}: {remark}")

@@ -16,7 +16,7 @@ import torch
 
 from experiment_runner.data.preparation import show_faint_mixes, show_left_out
 from experiment_runner.loading.cached_loader import build_feeds
-from experiment_runner.models.model_config import ModelDescription, spec_augment, upstream_settings, without_place
+from experiment_runner.models.model_config import ModelConfig, spec_augment, upstream_settings, without_place
 from experiment_runner.results.collapse import remarks
 from experiment_runner.results.prediction_table import read_predictions
 from experiment_runner.run import Run
@@ -27,7 +27,7 @@ from experiment_runner.storage.run_folder import LOG
 from experiment_runner.train import Trainer, TrainerParts
 from experiment_runner.training.early_stopping import HybridEarlyStopping
 from experiment_runner.training.optimisation import build_optimiser, build_scheduler, make_recordable
-from experiment_runner.training.run_writer import DEVELOPMENT_PREDICTIONS, Recorder, recorded_before, show_predictions
+from experiment_runner.training.run_writer import DEVELOPMENT_PREDICTIONS, RunWriter, recorded_before, show_predictions
 from experiment_runner.training.training_steps import StepParts, TrainingSteps
 from net.kernels.triton_support import runs_triton
 from net.loss_modules import ClassPriors, Loss, LossSettings, get_loss_module
@@ -47,7 +47,7 @@ class Assembly:
     """A model ready to train, what it is, and where its upstream comes from."""
 
     model: SERModelWrapper
-    description: ModelDescription
+    description: ModelConfig
     upstream: LoadedUpstream
 
 
@@ -69,30 +69,30 @@ def run_train(run: Run, checkpoint: Path | None = None) -> dict[str, Any]:
         CheckpointError: Where a checkpoint cannot be read or written.
         Interrupted: Where a signal asked for the end; all is saved then.
     """
-    with run.processes.agreement():
+    with run.processes.raise_together():
         if run.config.normalize == "corpus":
-            run.screen.line(f"{run.name}: measuring mean and deviation of {len(run.data.train):,} recordings")
+            run.console.line(f"{run.name}: measuring mean and deviation of {len(run.data.train):,} recordings")
         assembly = assemble(run)
         state = None if checkpoint is None else read_state(checkpoint)
         weights = None if checkpoint is None else read_checkpoint(checkpoint)[1]
         known = {} if state is None else recorded_before(state)
     run.processes.check_alike(partial(_describe_start, run, assembly, state))
-    run.processes.from_main(partial(_start, run, assembly, checkpoint, known.get("records", ())))
-    with run.screen.log_to(run.folder.path / LOG), run.interruption.held():
+    run.processes.on_main(partial(_start, run, assembly, checkpoint, known.get("records", ())))
+    with run.console.log_to(run.folder.path / LOG), run.interruption.held():
         _introduce(run, assembly)
-        recorder = Recorder(run, assembly.description, **known)
+        recorder = RunWriter(run, assembly.description, **known)
         with closing(build_trainer(run, assembly, recorder)) as trainer:
             if state is not None and weights is not None:
                 trainer.restore(weights, state, recorder.records)
-                run.screen.line(f"{run.name}: goes on {trainer.place}")
+                run.console.line(f"{run.name}: goes on {trainer.place}")
             stop = trainer.fit(run.config.epoch)
-        return run.processes.from_main(partial(_finish, run, recorder, stop))
+        return run.processes.on_main(partial(_finish, run, recorder, stop))
 
 
 def _start(run: Run, assembly: Assembly, checkpoint: Path | None, records: Sequence[dict[str, Any]]) -> None:
     """Begin a run's folder, or set it back to a checkpoint."""
     if checkpoint is not None:
-        run.folder.go_on_from(checkpoint, records)
+        run.folder.resume_from(checkpoint, records)
         best = run.folder.checkpoints.folder / "best"
         if best.is_dir():
             show_predictions(best, run.folder.path)
@@ -105,7 +105,7 @@ def _start(run: Run, assembly: Assembly, checkpoint: Path | None, records: Seque
             "synthetic_corpora": list(run.data.synthetic_corpora),
             "upstream": assembly.upstream.description,
             "device": str(run.device),
-            **run.setting,
+            **run.environment,
             "data_sha256": run.data.fingerprint(),
             **({"corpus_release": run.data.release} if run.data.release else {}),
             "published": published_numbers(run.config),
@@ -117,12 +117,12 @@ def _start(run: Run, assembly: Assembly, checkpoint: Path | None, records: Seque
     run.tracking.follow(config=run.config, folder=run.folder.path)
 
 
-def _finish(run: Run, recorder: Recorder, stop: str) -> dict[str, Any]:
+def _finish(run: Run, recorder: RunWriter, stop: str) -> dict[str, Any]:
     result = recorder.result(stop)
     run.folder.finish(result)
-    run.screen.line(f"{run.name}: finished; best epoch {result['best_epoch']}; {run.folder.path}")
+    run.console.line(f"{run.name}: finished; best epoch {result['best_epoch']}; {run.folder.path}")
     for remark in remarks(read_predictions(run.folder.path / "predictions" / DEVELOPMENT_PREDICTIONS)):
-        run.screen.warn(f"{run.name}: development, epoch {result['best_epoch']}: {remark}")
+        run.console.warn(f"{run.name}: development, epoch {result['best_epoch']}: {remark}")
     return result
 
 
@@ -157,7 +157,7 @@ def assemble(run: Run) -> Assembly:
         raise UpstreamError(
             f"{config.name}: {config.upstream_model} cannot be used ({reason}); fetch it again, or name another"
         ) from error
-    description = ModelDescription(
+    description = ModelConfig(
         model_type=config.model_type,
         classes=data.classes,
         attributes=data.attributes,
@@ -175,15 +175,15 @@ def assemble(run: Run) -> Assembly:
     return Assembly(model.to(run.device), description, loaded)
 
 
-def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
+def build_trainer(run: Run, assembly: Assembly, recorder: RunWriter) -> Trainer:
     """Put the parts of a training together."""
     config, data, model = run.config, run.data, assembly.model
     batches = training_batches(run)
     train_feed, development_feed = build_feeds(run, model.upstream, assembly.description)
-    records_upstream = run.records_steps and model.upstream.record_steps(run.device)
+    records_upstream = run.captures_steps and model.upstream.capture_steps(run.device)
     most_frames = _most_frames(run, model.upstream)
     if records_upstream or most_frames is not None:
-        run.screen.line("steps are recorded as CUDA graphs; the first ones wait for kernels to be compiled")
+        run.console.line("steps are recorded as CUDA graphs; the first ones wait for kernels to be compiled")
     optimiser = build_optimiser(model, config)
     scheduler = build_scheduler(optimiser, config, batches.steps_per_epoch * config.epoch)
     if most_frames is not None:
@@ -211,12 +211,12 @@ def build_trainer(run: Run, assembly: Assembly, recorder: Recorder) -> Trainer:
             data.development["seconds"].to_numpy(np.float64), run.eval_batch_seconds
         ),
         name_development=names_in(data.development),
-        judge=recorder.judge,
+        compute_metrics=recorder.compute_metrics,
         stopping=HybridEarlyStopping(config.window, config.min_epochs, config.loss_stop_ratio, config.patience or 0),
-        record=lambda record: run.processes.from_main(partial(recorder.record, record)),
-        save=lambda moment: run.processes.from_main(partial(recorder.save, moment)),
+        record=lambda record: run.processes.on_main(partial(recorder.record, record)),
+        save=lambda moment: run.processes.on_main(partial(recorder.save, moment)),
         interruption=run.interruption,
-        screen=run.screen,
+        console=run.console,
         processes=run.processes,
     )
     return Trainer(parts, run.device, config.log_every, save_seconds=60 * config.checkpoint_minutes)
@@ -230,7 +230,7 @@ def _most_frames(run: Run, upstream: Upstream) -> int | None:
     config = run.config
     has_kernels = run.device.type == "cuda" and runs_triton(run.device)
     is_single = run.processes.ranks * config.accumulation_steps == 1
-    if not (run.records_steps and has_kernels and is_single and upstream.is_frozen):
+    if not (run.captures_steps and has_kernels and is_single and upstream.is_frozen):
         return None
     batches = training_batches(run)
     longest = np.sort(batches.seconds)[-batches.most_rows :] * SAMPLE_RATE_HZ
@@ -279,30 +279,30 @@ def _introduce(run: Run, assembly: Assembly) -> None:
     trained = sum(p.numel() for p in assembly.model.parameters() if p.requires_grad)
     in_all = sum(p.numel() for p in assembly.model.parameters())
     kind = "SYNTHETIC " if config.corpus in run.data.synthetic_corpora else ""
-    run.screen.line(f"{run.name}: {config.task} on {kind}{config.corpus}", style="bold")
-    show = run.screen.warn if assembly.upstream.has_random_weights else run.screen.line
+    run.console.line(f"{run.name}: {config.task} on {kind}{config.corpus}", style="bold")
+    show = run.console.warn if assembly.upstream.has_random_weights else run.console.line
     show(f"upstream: {assembly.upstream.description}")
-    run.screen.line(
+    run.console.line(
         f"{trained:,} of {in_all:,} parameters are trained (freeze = {config.freeze}); normalisation: "
         f"{assembly.description.normalisation.kind}; precision: {run.precision.reason}"
     )
     if config.freeze != "upstream":
-        run.screen.line(f"regularisation: {config.regularisation}")
-    show_left_out(config, run.data, run.screen)
-    show_faint_mixes(run.data, run.screen)
+        run.console.line(f"regularisation: {config.regularisation}")
+    show_left_out(config, run.data, run.console)
+    show_faint_mixes(run.data, run.console)
     if run.data.genders:
         unknown = int(train["gender"].isna().sum())
-        run.screen.line(
+        run.console.line(
             f"gender head: weight {config.gender_loss_weight:g}; {unknown:,} training utterances of unknown gender"
         )
-    run.screen.line(
+    run.console.line(
         f"{len(train):,} training utterances ({train['seconds'].sum() / 3600:.2f} h) in "
         f"{counted(training_batches(run).steps_per_epoch, 'step')} an epoch, {counted(config.epoch, 'epoch')} at most; "
         f"{len(development):,} development utterances ({development['seconds'].sum() / 3600:.2f} h); "
         f"{counted(run.workers, 'decoding process', 'decoding processes')}"
     )
     if run.processes.ranks > 1:
-        run.screen.line(
+        run.console.line(
             f"{run.processes.ranks} processes train together: an optimiser step takes {config.batch_size} x "
             f"{config.accumulation_steps} x {run.processes.ranks} = "
             f"{config.batch_size * config.accumulation_steps * run.processes.ranks} utterances"

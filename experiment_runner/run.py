@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from experiment_runner.data.experiment_data import ExperimentData
-from experiment_runner.distributed.process_group import ALONE, Processes
-from experiment_runner.runtime.console import Screen
+from experiment_runner.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.interruption import Interruption
 from experiment_runner.runtime.precision import Precision, choose_precision
 from experiment_runner.runtime.workers import choose_workers
-from experiment_runner.storage.environment import run_setting
+from experiment_runner.storage.environment import run_environment
 from experiment_runner.storage.run_folder import RunFolder
 from experiment_runner.tracking.tracker import Tracking
 from utils.config.schema import ExperimentConfig
@@ -26,9 +26,9 @@ class Run:
     data: ExperimentData
     folder: RunFolder
     device: torch.device
-    screen: Screen
+    console: Console
     tracking: Tracking
-    processes: Processes = ALONE
+    processes: ProcessGroup = SINGLE_PROCESS
     interruption: Interruption = field(default_factory=Interruption)
 
     @property
@@ -47,15 +47,15 @@ class Run:
         return choose_precision(self.config.amp, self.device)
 
     @property
-    def records_steps(self) -> bool:
+    def captures_steps(self) -> bool:
         """Whether steps may be recorded: what a recording is filled up to depends on the batches before it."""
         return self.config.compile == "auto" and not self.config.deterministic
 
     @property
-    def setting(self) -> dict[str, object]:
+    def environment(self) -> dict[str, object]:
         """What is decided beyond the configuration and decides results with it."""
         is_gpu = self.device.type == "cuda"
-        return run_setting(self.config, self.data, self.precision.reason, is_gpu, self.processes.ranks)
+        return run_environment(self.config, self.data, self.precision.reason, is_gpu, self.processes.ranks)
 
     @property
     def workers(self) -> int:

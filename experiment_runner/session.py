@@ -19,7 +19,7 @@ from experiment_runner.data.preparation import (
     show_left_out,
     synthetic_note,
 )
-from experiment_runner.distributed.process_group import ALONE, Processes, ProcessesError
+from experiment_runner.distributed.process_group import SINGLE_PROCESS, ProcessesError, ProcessGroup
 from experiment_runner.evaluate import run_evaluate
 from experiment_runner.experiment import run_train
 from experiment_runner.loading.batch_loader import NoAnswerError
@@ -28,7 +28,7 @@ from experiment_runner.reporting.report import REPORT, write_report
 from experiment_runner.reporting.tables import Outcome, show_evaluation, show_training
 from experiment_runner.results.row_counts import count_labelled, show_labelled
 from experiment_runner.run import Run
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.device import repeatable
 from experiment_runner.runtime.interruption import Interrupted, Interruption
 from experiment_runner.runtime.out_of_memory import FullMemoryError
@@ -75,7 +75,7 @@ class Session:
         experiments: The list, with its data.
         output: The output folder of the command.
         device: Where models are.
-        screen: Where everything is shown.
+        console: Where everything is shown.
         processes: That work on it together.
         interruption: The signals that ask for the end.
     """
@@ -85,16 +85,16 @@ class Session:
         experiments: Sequence[PreparedExperiment],
         output: Path,
         device: torch.device,
-        screen: Screen,
-        processes: Processes = ALONE,
+        console: Console,
+        processes: ProcessGroup = SINGLE_PROCESS,
         interruption: Interruption | None = None,
     ) -> None:
         self._experiments = experiments
         asked = interruption or Interruption()
-        self._screen = screen
-        self._tracking = Tracking(screen)
+        self._screen = console
+        self._tracking = Tracking(console)
         self._runs = [
-            Run(e.config, e.data, RunFolder(output, e.config, seed), device, screen, self._tracking, processes, asked)
+            Run(e.config, e.data, RunFolder(output, e.config, seed), device, console, self._tracking, processes, asked)
             for e in experiments
             for seed in e.config.seeds
         ]
@@ -109,14 +109,14 @@ class Session:
         """Train every run that is not finished, or all of them where `retrain` asks for it."""
         if not retrain:
             self._tell_other_programs()
-        outcomes = [_survive(run, partial(train_run, retrain=retrain)) for run in self._runs]
+        outcomes = [_contain_failure(run, partial(train_run, retrain=retrain)) for run in self._runs]
         show_training(outcomes, self._screen, synthetic_note(self._experiments))
         return outcomes
 
     def evaluate(self) -> list[Outcome]:
         """Evaluate every trained run on the test splits."""
         self._tell_other_programs()
-        outcomes = [_survive(run, evaluate_run) for run in self._runs]
+        outcomes = [_contain_failure(run, evaluate_run) for run in self._runs]
         show_evaluation(outcomes, self._screen, synthetic_note(self._experiments))
         return outcomes
 
@@ -130,16 +130,16 @@ class Session:
 
 def train_run(run: Run, retrain: bool) -> Outcome:
     """Train a run that is not finished, or any where `retrain` asks for it."""
-    before = run.processes.from_main(partial(_finished_before, run, retrain))
+    before = run.processes.on_main(partial(_finished_before, run, retrain))
     if before is not None:
-        run.processes.from_main(partial(publish, run))
+        run.processes.on_main(partial(publish, run))
         return Outcome(run.config.name, run.seed, before, "finished before", _development_rows(run))
-    check = partial(check_training_recordings, run.config, run.data, run.screen, run.processes.ranks)
-    run = run.with_data(run.processes.from_main(check))
-    checkpoint = run.processes.from_main(partial(_find_unfinished, run, retrain))
+    check = partial(check_training_recordings, run.config, run.data, run.console, run.processes.ranks)
+    run = run.with_data(run.processes.on_main(check))
+    checkpoint = run.processes.on_main(partial(_find_unfinished, run, retrain))
     found = run_train(run, checkpoint)
-    run.processes.from_main(partial(_report, run))
-    run.processes.from_main(partial(publish, run))
+    run.processes.on_main(partial(_report, run))
+    run.processes.on_main(partial(publish, run))
     return Outcome(run.config.name, run.seed, found, "trained", _development_rows(run))
 
 
@@ -153,7 +153,7 @@ def _finished_before(run: Run, retrain: bool) -> dict[str, Any] | None:
     if not decision.is_finished:
         return None
     if decision.is_recovered and run.folder.recover(run.data):
-        run.screen.line(f"{run.name}: an interrupted --retrain is dropped, the finished run is back")
+        run.console.line(f"{run.name}: an interrupted --retrain is dropped, the finished run is back")
     run.folder.clear()
     if not (run.folder.path / REPORT).is_file():
         _report(run)
@@ -163,42 +163,42 @@ def _finished_before(run: Run, retrain: bool) -> dict[str, Any] | None:
 def _find_unfinished(run: Run, retrain: bool) -> Path | None:
     """Return where an interrupted training goes on."""
     try:
-        decision = decide_unfinished(run.folder, run.data, run.setting, retrain, run.screen)
+        decision = decide_unfinished(run.folder, run.data, run.environment, retrain, run.console)
     except (RunError, CheckpointError):
-        show_left_out(run.config, run.data, run.screen)  # it may be what has changed
+        show_left_out(run.config, run.data, run.console)  # it may be what has changed
         raise
     if decision.warning:
-        run.screen.warn(f"{run.name}: {decision.warning}")
+        run.console.warn(f"{run.name}: {decision.warning}")
     return decision.checkpoint
 
 
 def evaluate_run(run: Run) -> Outcome:
     """Evaluate a trained run on the test splits."""
     found = run_evaluate(run)
-    run.processes.from_main(partial(_report, run))
-    run.processes.from_main(partial(run.tracking.follow, run.config, run.folder.path))
-    run.processes.from_main(partial(publish, run))
+    run.processes.on_main(partial(_report, run))
+    run.processes.on_main(partial(run.tracking.follow, run.config, run.folder.path))
+    run.processes.on_main(partial(publish, run))
     return Outcome(run.config.name, run.seed, found, "evaluated")
 
 
 def _report(run: Run) -> None:
     """Draw the pictures and write the report, which no finished run may fail for."""
     try:
-        run.screen.line(f"{run.name}: report: {write_report(run.folder.path)}")
+        run.console.line(f"{run.name}: report: {write_report(run.folder.path)}")
     except Exception as error:  # noqa: BLE001 - whatever keeps a picture from being drawn, the run is done
         again = python_command("experiment_runner.reporting.report", [run.folder.path])
-        run.screen.warn(f"{run.name}: no report ({type(error).__name__}: {error}); to write it later: {again}")
+        run.console.warn(f"{run.name}: no report ({type(error).__name__}: {error}); to write it later: {again}")
 
 
-def _survive(run: Run, action: Callable[[Run], Outcome]) -> Outcome:
+def _contain_failure(run: Run, action: Callable[[Run], Outcome]) -> Outcome:
     try:
         run.interruption.check()
-        run.processes.from_main(run.folder.refuse_links)
-        with run.interruption.prevailing(), repeatable(run.config.deterministic, run.device):
+        run.processes.on_main(run.folder.refuse_links)
+        with run.interruption.interrupt_wins(), repeatable(run.config.deterministic, run.device):
             return action(run)
     except Interrupted as interrupted:
         if isinstance(interrupted.__context__, EXPECTED_FAILURES):
-            run.screen.warn(f"{run.name}: {interrupted}, and before that: {interrupted.__context__}")
+            run.console.warn(f"{run.name}: {interrupted}, and before that: {interrupted.__context__}")
         raise
     except Exception as error:  # noqa: BLE001 - whatever breaks one run must not take the others with it
         run.processes.end(error, FAILED, partial(_tell_failure, run, error))
@@ -213,10 +213,10 @@ def _tell_failure(run: Run, error: Exception, remark: str) -> None:
     sentences = error.problems if isinstance(error, DataError) else [_explain(error, run.folder.path)]
     problems = [sentence.removeprefix(f"{run.config.name}: ") for sentence in sentences]
     has_log = run.folder.path.is_dir() and not isinstance(error, LinkError)  # the log may be such a link
-    with run.screen.log_to(run.folder.path / LOG) if has_log else nullcontext():
+    with run.console.log_to(run.folder.path / LOG) if has_log else nullcontext():
         for problem in problems[:-1]:
-            run.screen.error(f"{run.name}: {problem}")
-        run.screen.error(f"{run.name}: {problems[-1]}{remark}")
+            run.console.error(f"{run.name}: {problem}")
+        run.console.error(f"{run.name}: {problems[-1]}{remark}")
 
 
 def _explain(error: Exception, folder: Path) -> str:

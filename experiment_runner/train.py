@@ -13,22 +13,22 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from experiment_runner.distributed.process_group import Processes
-from experiment_runner.loading.batch_loader import Feed
-from experiment_runner.runtime.console import EpochProgress, Screen
+from experiment_runner.distributed.process_group import ProcessGroup
+from experiment_runner.loading.batch_loader import BatchLoader
+from experiment_runner.runtime.console import Console, EpochProgress
 from experiment_runner.runtime.interruption import Interrupted, Interruption
 from experiment_runner.runtime.out_of_memory import NameRows, explained
 from experiment_runner.storage.checkpoints import AFRESH, CheckpointError, TrainingState
 from experiment_runner.training.early_stopping import Decision, HybridEarlyStopping
 from experiment_runner.training.inference import infer
-from experiment_runner.training.snapshot import DevelopmentFigures, EpochRecord, Moment
+from experiment_runner.training.snapshot import DevelopmentFigures, EpochRecord, TrainingSnapshot
 from experiment_runner.training.training_steps import TrainingSteps
 from net.loss_modules import AUXILIARY_TERMS, Targets
 from net.ser import Outputs
 from utils.dataset.collation import Batch
 from utils.dataset.normalisation import Normalisation
 from utils.dataset.sampling import EVALUATION, RandomBatches, Rows
-from utils.metrics import Figures
+from utils.metrics import Metrics
 
 SMALLER_STEPS = (
     "set max_batch_seconds (the optimiser steps stay the same), lower max_seconds, or set gradient_checkpointing = true"
@@ -55,25 +55,25 @@ class TrainerParts:
         record: Called with every epoch's record.
         save: Called with each moment from which training is to go on after an interruption.
         interruption: Checked between steps, and between batches of an evaluation.
-        screen: Where progress is shown.
+        console: Where progress is shown.
         processes: That train together; batches are this process's share.
     """
 
     steps: TrainingSteps
     train_batches: RandomBatches
-    train_feed: Feed
+    train_feed: BatchLoader
     name_training: NameRows
     normalisation: Normalisation
-    development_feed: Feed
+    development_feed: BatchLoader
     development_batches: list[Rows]
     name_development: NameRows
-    judge: Callable[[Outputs], tuple[pd.DataFrame, Figures]]
+    compute_metrics: Callable[[Outputs], tuple[pd.DataFrame, Metrics]]
     stopping: HybridEarlyStopping
     record: Callable[[EpochRecord], None]
-    save: Callable[[Moment], None]
+    save: Callable[[TrainingSnapshot], None]
     interruption: Interruption
-    screen: Screen
-    processes: Processes
+    console: Console
+    processes: ProcessGroup
 
 
 class Trainer:
@@ -96,7 +96,7 @@ class Trainer:
         self.steps = parts.steps
         self.model = parts.steps.parts.model
         self.device = device
-        self.look_every = 1 if device.type == "cpu" else log_every  # on the CPU a look waits for nothing
+        self.log_every_steps = 1 if device.type == "cpu" else log_every  # on the CPU a look waits for nothing
         self.save_seconds = save_seconds
         self.epoch, self.taken = 1, 0
         self._stop: str | None = None
@@ -118,8 +118,8 @@ class Trainer:
         """
         try:
             if self._stop is None and self.epoch <= epochs:
-                self.parts.screen.line(self.parts.stopping.rule)
-                self._rehearse()
+                self.parts.console.line(self.parts.stopping.rule)
+                self._warm_up()
             while self._stop is None and self.epoch <= epochs:
                 decision = self._fit_epoch()
                 if decision.stop:
@@ -133,7 +133,7 @@ class Trainer:
 
     def _say_why_it_ends(self, decision: Decision, epochs: int) -> None:
         advice = self.parts.stopping.advice(decision.epoch, epochs)
-        self.parts.screen.line(
+        self.parts.console.line(
             f"early stopping ends training at epoch {decision.epoch} of at most {epochs}: {decision.ending}"
             + (f"; {advice} (change it and train again with --retrain)" if advice else "")
         )
@@ -142,9 +142,9 @@ class Trainer:
         """Save what an interrupted training goes on from; where that fails, it goes on from the checkpoint before."""
         try:
             self._save()
-            self.parts.screen.line(f"{interrupted}: all is saved, {self.place}")
+            self.parts.console.line(f"{interrupted}: all is saved, {self.place}")
         except Exception as error:  # noqa: BLE001 - the program ends as the signal asked for in any case
-            self.parts.screen.warn(f"{interrupted}: {UNSAVED}: {error}")
+            self.parts.console.warn(f"{interrupted}: {UNSAVED}: {error}")
 
     @property
     def place(self) -> str:
@@ -168,7 +168,7 @@ class Trainer:
         """
         try:
             self.model.load_state_dict(dict(weights))
-            self.steps.go_on_from(state.tensors, state.document)
+            self.steps.load_state(state.tensors, state.document)
             self.epoch, self.taken = state.document["epoch"], state.document["taken"]
             for record in records:
                 self.parts.stopping.update(float(record["development_loss"]), float(record["development_score"]))
@@ -190,7 +190,7 @@ class Trainer:
         train_seconds = time.perf_counter() - started
         development = self.evaluate()
         decide = partial(self.parts.stopping.update, development.loss, development.score)
-        decision = self.parts.processes.from_main(decide)  # processes may differ in rounding, not in this
+        decision = self.parts.processes.on_main(decide)  # processes may differ in rounding, not in this
         record = EpochRecord(
             self.epoch,
             self.steps.count,
@@ -223,19 +223,19 @@ class Trainer:
         if not taken:
             self.steps.losses.restart()
         sizes = self.parts.train_batches.step_sizes(epoch)
-        with self.parts.screen.epoch_progress(epoch, sum(sizes)) as progress:
+        with self.parts.console.epoch_progress(epoch, sum(sizes)) as progress:
             progress.advance(sum(sizes[:taken]))
             for step in steps[taken:]:
-                with self.parts.processes.agreement():
+                with self.parts.processes.raise_together():
                     window = [next(batches).to(self.device).augmented(self.parts.normalisation) for _ in step]
                 with explained(self.parts.name_training, [row for rows in step for row in rows], SMALLER_STEPS):
                     self.steps.take(window)
                 progress.advance(sizes[self.taken])
                 self.taken += 1
-                if self.taken % self.look_every == 0 or self.taken == len(steps):
-                    self._look(progress)
+                if self.taken % self.log_every_steps == 0 or self.taken == len(steps):
+                    self._log_progress(progress)
         means = self.steps.losses.means()
-        with self.parts.processes.agreement():
+        with self.parts.processes.raise_together():
             if not math.isfinite(means["loss"]):
                 raise FloatingPointError(
                     f'no step of epoch {epoch} had a loss that is finite; lower learning_rate, or set amp = "off"'
@@ -247,11 +247,11 @@ class Trainer:
         outputs, targets = self._infer_development(self.parts.development_batches)
         with torch.inference_mode():
             terms = {name: float(term) for name, term in self.steps.parts.loss(outputs, targets).items()}
-        predictions, figures = self.parts.judge(outputs)
+        predictions, figures = self.parts.compute_metrics(outputs)
         loss = sum(term for name, term in terms.items() if name not in AUXILIARY_TERMS)
         return DevelopmentFigures(loss, terms, selection_score(figures), figures, predictions)
 
-    def _rehearse(self) -> None:
+    def _warm_up(self) -> None:
         """Run the longest batches before the first epoch: full memory or a broken evaluation show in seconds.
 
         Nothing is learnt: the training batch's gradients are dropped.
@@ -259,18 +259,18 @@ class Trainer:
         self._infer_development(self.parts.development_batches[:1])
         self.model.train()
         rows = self.parts.train_batches.longest(1)
-        with self.parts.processes.agreement():
+        with self.parts.processes.raise_together():
             (batch,) = self.parts.train_feed.serve([rows], 1)
             batch = batch.to(self.device).augmented(self.parts.normalisation)
-        with self.parts.processes.agreement(), explained(self.parts.name_training, list(rows), SMALLER_STEPS):
+        with self.parts.processes.raise_together(), explained(self.parts.name_training, list(rows), SMALLER_STEPS):
             self.steps.rehearse(batch)
 
     def _infer_development(self, batches: list[Rows]) -> tuple[Outputs, Targets]:
-        share = self._watched(self.parts.development_feed, self.parts.processes.deal(batches), EVALUATION)
+        share = self._watched(self.parts.development_feed, self.parts.processes.shard(batches), EVALUATION)
         precision, processes = self.steps.parts.precision, self.parts.processes
         return infer(self.model, share, self.device, precision, self.parts.name_development, processes)
 
-    def _watched(self, feed: Feed, batches: list[Rows], epoch: int) -> Iterator[Batch]:
+    def _watched(self, feed: BatchLoader, batches: list[Rows], epoch: int) -> Iterator[Batch]:
         """Serve batches until the program is asked to end."""
         for batch in feed.serve(batches, epoch):
             self.parts.interruption.check()
@@ -282,14 +282,14 @@ class Trainer:
 
     def _is_saving_due(self) -> bool:
         """Ask the main process, whose clock counts."""
-        return self.parts.processes.from_main(lambda: time.monotonic() - self._saved_at >= self.save_seconds)
+        return self.parts.processes.on_main(lambda: time.monotonic() - self._saved_at >= self.save_seconds)
 
     def _save(self, best: EpochRecord | None = None, is_over: bool = False) -> None:
         """Save all that training goes on from, unless nothing has changed; the optimiser not once training is over."""
         if self._position == self._saved:
             return
         tensors, document = self.steps.state(with_optimiser=not is_over)
-        moment = Moment(
+        moment = TrainingSnapshot(
             epoch=self.epoch if self.taken else self.epoch - 1,
             step=self.steps.count,
             is_evaluated=self.taken < self.parts.train_batches.steps_per_epoch,
@@ -300,10 +300,10 @@ class Trainer:
         self.parts.save(moment)
         self._saved, self._saved_at = self._position, time.monotonic()
 
-    def _look(self, progress: EpochProgress) -> None:
+    def _log_progress(self, progress: EpochProgress) -> None:
         """Wait for the device, show the loss, and end a run that goes nowhere."""
         progress.show_loss(self.steps.losses.means()["loss"])
-        with self.parts.processes.agreement():
+        with self.parts.processes.raise_together():
             refused = self.steps.refused.too_many()
             if refused:
                 rows = [row for step in refused for row in self.parts.train_batches.rows_of(step)]
@@ -315,7 +315,7 @@ class Trainer:
             self._save()
 
 
-def selection_score(figures: Figures) -> float:
+def selection_score(figures: Metrics) -> float:
     """Return what selects the model: macro-F1, mean CCC, or the mean of both in multitask."""
     scores = [float(figures[name]) for name in ("macro_f1", "mean_ccc") if name in figures]
     return sum(scores) / len(scores)

@@ -22,7 +22,7 @@ from experiment_runner.models.loaded_model import LoadedModel
 from experiment_runner.prediction.predictor import predict
 from experiment_runner.publishing.publish import gather
 from experiment_runner.results.prediction_table import read_predictions
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.interruption import stopped_as_by_keyboard
 from experiment_runner.storage.checkpoints import CheckpointError
 from experiment_runner.storage.run_folder import RunError
@@ -170,14 +170,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
         print_unforeseen(error)
         return FAILED
-    screen = Screen()
+    console = Console()
     rows = [(check.name, check.found, "" if check.is_well else "WRONG") for check in checks]
-    screen.table(options.repo_id, ("what", "found", ""), rows, numeric=range(0), prose=range(2))
+    console.table(options.repo_id, ("what", "found", ""), rows, numeric=range(0), prose=range(2))
     wrong = [check.name for check in checks if not check.is_well]
     if wrong:
-        screen.error(f"{options.repo_id} is not what {options.run} is: {', '.join(wrong)}; upload it again")
+        console.error(f"{options.repo_id} is not what {options.run} is: {', '.join(wrong)}; upload it again")
         return FAILED
-    screen.line(f"{options.repo_id} is what {options.run} is")
+    console.line(f"{options.repo_id} is what {options.run} is")
     return ALL_WELL
 
 

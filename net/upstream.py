@@ -87,15 +87,15 @@ class Upstream(nn.Module):
             module.eval()
         return self
 
-    def record_steps(self, device: torch.device) -> bool:
-        """Record what training steps ask of a GPU, where that can be; `PackedWavLM.record_steps` says what it needs.
+    def capture_steps(self, device: torch.device) -> bool:
+        """Record what training steps ask of a GPU, where that can be; `PackedWavLM.capture_steps` says what it needs.
 
         Returns:
             Whether it can be: of a WavLM that is trained.
         """
         if device.type != "cuda" or self.packed is None or self.is_frozen:
             return False
-        self.packed.record_steps()
+        self.packed.capture_steps()
         return True
 
     def frame_counts(self, samples: Sequence[int]) -> tuple[int, ...]:

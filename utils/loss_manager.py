@@ -34,10 +34,10 @@ class LossManager:
         self._sums.zero_()
 
     def sums(self) -> tuple[tuple[str, ...], Tensor]:
-        """Return the names of the terms, and what `go_on_from` takes: their sums and the number of finite steps."""
+        """Return the names of the terms, and what `load_state` takes: their sums and the number of finite steps."""
         return self._names, self._sums
 
-    def go_on_from(self, names: Sequence[str], sums: Tensor) -> None:
+    def load_state(self, names: Sequence[str], sums: Tensor) -> None:
         """Continue where another one was."""
         self._names, self._sums = tuple(names), sums
 

@@ -14,10 +14,10 @@ import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 Numbers = npt.NDArray[np.float64]
-Figures = dict[str, Any]
+Metrics = dict[str, Any]
 
 
-def categorical_figures(truth: Sequence[str], prediction: Sequence[str], classes: Sequence[str]) -> Figures:
+def categorical_figures(truth: Sequence[str], prediction: Sequence[str], classes: Sequence[str]) -> Metrics:
     """Return macro and weighted F1, accuracy, UAR, per-class figures and the confusion matrix.
 
     Args:
@@ -61,7 +61,7 @@ def categorical_figures(truth: Sequence[str], prediction: Sequence[str], classes
     }
 
 
-def over_present_classes(figures: Figures) -> Figures:
+def over_present_classes(figures: Metrics) -> Metrics:
     """Return categorical figures whose means over classes are over those that occur in the truth.
 
     For a group of a split's utterances, such as one gender: which classes occur in it is an accident of the group, and
@@ -93,7 +93,7 @@ def split_head_mid_tail(counts: Mapping[str, int]) -> dict[str, list[str]]:
     return groups
 
 
-def group_figures(per_class: Mapping[str, Mapping[str, float]], groups: Mapping[str, Sequence[str]]) -> Figures:
+def group_figures(per_class: Mapping[str, Mapping[str, float]], groups: Mapping[str, Sequence[str]]) -> Metrics:
     """Return mean F1 and recall over the classes of each group; a group without classes has None.
 
     Args:
@@ -103,7 +103,7 @@ def group_figures(per_class: Mapping[str, Mapping[str, float]], groups: Mapping[
     Returns:
         By group: `classes`, `macro_f1`, `recall`.
     """
-    figures: Figures = {}
+    figures: Metrics = {}
     for group, members in groups.items():
         present = [name for name in members if name in per_class]
         figures[group] = {
@@ -190,7 +190,7 @@ def pearson(truth: Numbers, prediction: Numbers) -> float:
     return float(centred_truth @ centred_prediction / spread)
 
 
-def dimensional_figures(truth: Mapping[str, Numbers], prediction: Mapping[str, Numbers]) -> Figures:
+def dimensional_figures(truth: Mapping[str, Numbers], prediction: Mapping[str, Numbers]) -> Metrics:
     """Return CCC, Pearson's r and RMSE of each attribute over the utterances whose attribute is known.
 
     Args:
@@ -202,7 +202,7 @@ def dimensional_figures(truth: Mapping[str, Numbers], prediction: Mapping[str, N
         `rmse_<attribute>`, `mean_ccc` over the attributes whose CCC is defined, NaN where none is, and
         `mean_ccc_attributes`, which names them.
     """
-    figures: Figures = {}
+    figures: Metrics = {}
     for name, values in truth.items():
         known = ~np.isnan(values)
         figures[f"labelled_{name}"] = int(known.sum())

@@ -21,7 +21,7 @@ from experiment_runner.data.leak_checks import (
 )
 from experiment_runner.data.step_rows import with_checked_steps, with_steps_of_usable
 from experiment_runner.distributed.process_counts import ONE_PROCESS, ProcessCounts
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from utils.config.loading import Plan
 from utils.config.schema import ExperimentConfig
 from utils.data.labels.corpus import Corpus
@@ -152,7 +152,7 @@ def _collect(
 
 
 def check_training_recordings(
-    config: ExperimentConfig, data: ExperimentData, screen: Screen, ranks: int = 1
+    config: ExperimentConfig, data: ExperimentData, console: Console, ranks: int = 1
 ) -> ExperimentData:
     """Return the data with durations, without training recordings that cannot be used; test recordings stay closed.
 
@@ -162,32 +162,32 @@ def check_training_recordings(
         DataError: Where more of them cannot be used than may be left out, development holds samples of training, or the
             steps of what is left cannot serve a loss.
     """
-    measured = _measure(config, data, screen)
+    measured = _measure(config, data, console)
     check_selection(config, measured)
-    return _check_steps_of_usable(config, measured, screen, ranks)
+    return _check_steps_of_usable(config, measured, console, ranks)
 
 
 def _check_steps_of_usable(
-    config: ExperimentConfig, data: ExperimentData, screen: Screen, ranks: int
+    config: ExperimentConfig, data: ExperimentData, console: Console, ranks: int
 ) -> ExperimentData:
     """Return measured data, and warn of what its steps lack for want of recordings that are left out."""
     checked, warnings = with_steps_of_usable(config, data, ranks)
     for warning in warnings:
-        screen.warn(warning)
+        console.warn(warning)
     return checked
 
 
-def _measure(config: ExperimentConfig, data: ExperimentData, screen: Screen) -> ExperimentData:
+def _measure(config: ExperimentConfig, data: ExperimentData, console: Console) -> ExperimentData:
     """Return the data with `seconds` and `content`, without training recordings that cannot be used.
 
     Raises:
         DataError: With the problems of both splits and of augmentation.
     """
     problems: list[str] = []
-    with screen.count(len(data.train) + len(data.development), "recordings checked") as advance:
+    with console.count(len(data.train) + len(data.development), "recordings checked") as advance:
         training = _collect(problems, "", leave_out_unusable, data.train, advance)
         development = _collect(problems, "", require_all, data.development, advance)
-    _collect(problems, "", _check_noise, config, screen)
+    _collect(problems, "", _check_noise, config, console)
     if training is None or development is None or problems:
         raise DataError(*problems)
     try:
@@ -197,31 +197,31 @@ def _measure(config: ExperimentConfig, data: ExperimentData, screen: Screen) -> 
         raise DataError(f"{error}; the recordings that cannot be used: {named}" if named else str(error)) from error
 
 
-def _check_noise(config: ExperimentConfig, screen: Screen) -> None:
+def _check_noise(config: ExperimentConfig, console: Console) -> None:
     files = sum(map(len, find_augmentation(config).values()))
-    with screen.count(files, "recordings of augmentation checked") as advance:
+    with console.count(files, "recordings of augmentation checked") as advance:
         check_augmentation(config, advance, is_deep=True)
 
 
-def show_faint_mixes(data: ExperimentData, screen: Screen) -> None:
+def show_faint_mixes(data: ExperimentData, console: Console) -> None:
     """Warn of recordings of training and development whose channels partly cancel."""
     for sentence in warn_of_faint_mixes([data.train, data.development]):
-        screen.warn(sentence)
+        console.warn(sentence)
 
 
-def show_left_out(config: ExperimentConfig, data: ExperimentData, screen: Screen) -> None:
+def show_left_out(config: ExperimentConfig, data: ExperimentData, console: Console) -> None:
     """Warn of training recordings that cannot be used."""
     left_out = data.left_out_recordings
     if left_out.empty:
         return
     named = list_problems(zip(left_out["file"], left_out["reason"], strict=True))
-    screen.warn(
+    console.warn(
         f"{config.name}: {len(left_out):,} of {len(data.train) + len(left_out):,} training recordings cannot be used "
         f"and are left out (at most {MOST_LEFT_OUT:.0%} may be): {named}"
     )
 
 
-def show_plan(experiments: Sequence[PreparedExperiment], screen: Screen) -> None:
+def show_plan(experiments: Sequence[PreparedExperiment], console: Console) -> None:
     """Print what will be run, what is left out, and what deserves a warning."""
     rows: list[tuple[str, ...]] = []
     notes: list[str] = []
@@ -258,11 +258,11 @@ def show_plan(experiments: Sequence[PreparedExperiment], screen: Screen) -> None
     if unkept:
         warnings.append(unkept)
     columns = ("experiment", "model", "task", "upstream", "loss", "corpus", "train / development", "test", "seeds")
-    screen.table("Plan", columns, rows, numeric=range(0), notes=[synthetic_note(experiments)], lists=range(7, 9))
+    console.table("Plan", columns, rows, numeric=range(0), notes=[synthetic_note(experiments)], lists=range(7, 9))
     for note in dict.fromkeys(notes):
-        screen.line(note)
+        console.line(note)
     for warning in dict.fromkeys(warnings):
-        screen.warn(warning)
+        console.warn(warning)
 
 
 def _font_warnings(experiments: Sequence[PreparedExperiment]) -> list[str]:
@@ -306,13 +306,13 @@ def _settings(config: ExperimentConfig) -> str:
 
 
 def check_recordings(
-    experiments: Iterable[PreparedExperiment], screen: Screen, counts: ProcessCounts = ONE_PROCESS
+    experiments: Iterable[PreparedExperiment], console: Console, counts: ProcessCounts = ONE_PROCESS
 ) -> CheckedRecordings:
     """Decode every recording of every split, unless that was done before, and print what is there.
 
     Args:
         experiments: The list.
-        screen: Where it is printed.
+        console: Where it is printed.
         counts: Of the processes that would train together.
     """
     problems: list[str] = []
@@ -321,28 +321,28 @@ def check_recordings(
     faint: list[str] = []
     for experiment in experiments:
         name, tests = experiment.config.corpus, experiment.data.tests
-        data = _collect(problems, "", _measure, experiment.config, experiment.data, screen)
+        data = _collect(problems, "", _measure, experiment.config, experiment.data, console)
         splits = [(name, "train", data.train), (name, "development", data.development)] if data is not None else []
         if data is not None:
             checked[experiment.config.name] = data
-            show_left_out(experiment.config, data, screen)
+            show_left_out(experiment.config, data, console)
             _collect(problems, "", check_selection, experiment.config, data, experiment.leaking.get(DEVELOPMENT))
             ranks = counts.of(experiment.config)
-            _collect(problems, "", _check_steps_of_usable, experiment.config, data, screen, ranks)
+            _collect(problems, "", _check_steps_of_usable, experiment.config, data, console, ranks)
         trained = None if data is None else join_trained(data.train, data.development)
-        tables = _check_tests(problems, experiment.config, tests, trained, screen, experiment.leaking)
+        tables = _check_tests(problems, experiment.config, tests, trained, console, experiment.leaking)
         splits += [(test.corpus, test.split, t) for test, t in zip(tests, tables, strict=True) if t is not None]
         rows |= {(corpus, split): _durations(corpus, split, table) for corpus, split, table in splits}
         faint += warn_of_faint_mixes([table for _, _, table in splits])
     columns = ("corpus", "split", "utterances", "hours", "shortest, s", "mean, s", "longest, s")
     if rows:
-        screen.table("Recordings", columns, list(rows.values()), numeric=range(2, 7), keys=2)
+        console.table("Recordings", columns, list(rows.values()), numeric=range(2, 7), keys=2)
     for sentence in dict.fromkeys(faint):
-        screen.warn(sentence)
+        console.warn(sentence)
     return CheckedRecordings(checked, problems)
 
 
-def check_test_recordings(config: ExperimentConfig, data: ExperimentData, screen: Screen) -> list[pd.DataFrame]:
+def check_test_recordings(config: ExperimentConfig, data: ExperimentData, console: Console) -> list[pd.DataFrame]:
     """Return the table of every test split with `seconds`; none holds what was trained or selected on.
 
     What training decoded is known. Where it is not, as without the cache, training recordings are decoded again; those
@@ -352,20 +352,20 @@ def check_test_recordings(config: ExperimentConfig, data: ExperimentData, screen
         DataError: With every split that cannot be used.
     """
     splits = (data.train, data.development)
-    with screen.count(sum(map(len, splits)), "recordings of train and development compared") as advance:
+    with console.count(sum(map(len, splits)), "recordings of train and development compared") as advance:
         (train, unread), (development, further) = (recall_content(table, advance) for table in splits)
     if unread + further:
-        screen.warn(
+        console.warn(
             f"{config.name}: {unread + further:,} of {sum(map(len, splits)):,} recordings of train and development "
             "cannot be read, so that nobody knows whether a test split holds their samples under other names"
         )
     problems: list[str] = []
-    tables = _check_tests(problems, config, data.tests, join_trained(train, development), screen)
+    tables = _check_tests(problems, config, data.tests, join_trained(train, development), console)
     if problems:
         raise DataError(*problems)
     usable = [table for table in tables if table is not None]
     for sentence in warn_of_faint_mixes(usable):
-        screen.warn(sentence)
+        console.warn(sentence)
     return usable
 
 
@@ -374,7 +374,7 @@ def _check_tests(
     config: ExperimentConfig,
     tests: Sequence[EvaluationSplit],
     trained: pd.DataFrame | None,
-    screen: Screen,
+    console: Console,
     leaking: Mapping[str, pd.Index] = MappingProxyType({}),
 ) -> list[pd.DataFrame | None]:
     """Return the table of every test split with `seconds`, or None where it cannot be used; keep why.
@@ -382,7 +382,7 @@ def _check_tests(
     Their samples are compared with those of `trained`, where these are known, but for rows that are known to leak.
     """
     tables = []
-    with screen.count(sum(len(test.table) for test in tests), "test recordings checked") as advance:
+    with console.count(sum(len(test.table) for test in tests), "test recordings checked") as advance:
         for test in tests:
             table = _collect(problems, "", require_all, test.table, advance)
             if table is not None and trained is not None:

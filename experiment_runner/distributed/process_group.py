@@ -21,7 +21,7 @@ class ProcessesError(Exception):
     """The processes cannot work together; the text names the remedy."""
 
 
-class Processes:
+class ProcessGroup:
     """One process by itself: there is nobody to ask, and every operation returns what it was given.
 
     Attributes:
@@ -34,7 +34,7 @@ class Processes:
     rank, ranks = 0, 1
     local_rank, local_ranks = 0, 1
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> ProcessGroup:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -49,28 +49,28 @@ class Processes:
         """Return the number, in the whole effective batch, of a micro-batch of this process."""
         return part * self.ranks + self.rank
 
-    def deal(self, batches: list[Dealt]) -> list[Dealt]:
+    def shard(self, batches: list[Dealt]) -> list[Dealt]:
         """Return this process's share of evaluation batches; where none is left for it, the first, a second time."""
         return batches[self.rank :: self.ranks] or batches[:1]
 
     @contextmanager
-    def agreement(self) -> Iterator[None]:
+    def raise_together(self) -> Iterator[None]:
         """Raise, in every process, what the context raised in any; no process may wait for another inside it."""
         yield
 
-    def from_main(self, action: Callable[[], Found]) -> Found:
+    def on_main(self, action: Callable[[], Found]) -> Found:
         """Do something in the main process alone; every process gets what it returned or raised."""
         return action()
 
     @contextmanager
-    def from_main_while(self, enter: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
+    def on_main_while(self, enter: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
         """Hold something in the main process alone; every process gets what entering it raised."""
         with ExitStack() as held:
 
             def enter_here() -> None:
                 held.enter_context(enter())
 
-            self.from_main(enter_here)
+            self.on_main(enter_here)
             yield
 
     def check_alike(self, describe: Callable[[], Mapping[str, object]]) -> None:
@@ -104,7 +104,7 @@ class Processes:
         """Tell, in one process, why something failed; does not return where the processes have lost step.
 
         Args:
-            error: What happened; what `agreement` raised leaves the processes in step.
+            error: What happened; what `raise_together` raised leaves the processes in step.
             status: Exit status that belongs to it.
             tell: Tells it, with a remark to append.
 
@@ -119,4 +119,4 @@ class Processes:
         return status
 
 
-ALONE = Processes()
+SINGLE_PROCESS = ProcessGroup()

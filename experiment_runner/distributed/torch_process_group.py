@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from experiment_runner.distributed.process_group import Found, Processes, ProcessesError
+from experiment_runner.distributed.process_group import Found, ProcessesError, ProcessGroup
 
 LONGEST_WAIT = timedelta(hours=1)
 """For processes that are busy with something else; those that ended are noticed at once."""
@@ -34,7 +34,7 @@ FAILURES = "failures"
 """Key of the store under which processes that lost step count themselves."""
 
 
-class ProcessGroup(Processes):
+class TorchProcessGroup(ProcessGroup):
     """The processes that one `torchrun`, or one on each machine, has started; made once, in each of them.
 
     Raises:
@@ -63,7 +63,7 @@ class ProcessGroup(Processes):
             dist.destroy_process_group()
 
     @contextmanager
-    def agreement(self) -> Iterator[None]:
+    def raise_together(self) -> Iterator[None]:
         """Raise, in every process, what the context raised in any; no process may wait for another inside it."""
         failure: Exception | None = None
         try:
@@ -86,10 +86,10 @@ class ProcessGroup(Processes):
         self._agreed, self._remark = error, f" (in process {rank} on {host})" if rank else ""
         return error
 
-    def from_main(self, action: Callable[[], Found]) -> Found:
+    def on_main(self, action: Callable[[], Found]) -> Found:
         """Do something in the main process alone; every process gets what it returned or raised."""
         found: list[Found | None] = [None]
-        with self.agreement():
+        with self.raise_together():
             if self.is_main:
                 found = [action()]
         with _joint_work():
@@ -103,11 +103,11 @@ class ProcessGroup(Processes):
             ProcessesError: Names the things that differ.
         """
         own: Mapping[str, object] = {}
-        with self.agreement():
+        with self.raise_together():
             own = describe()
         reports = self._gather_objects((socket.gethostname(), own))
         first = reports[0][1]
-        with self.agreement():
+        with self.raise_together():
             for rank, (host, things) in enumerate(reports):
                 differing = [name for name in first if things[name] != first[name]]
                 if differing:

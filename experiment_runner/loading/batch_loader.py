@@ -28,7 +28,7 @@ class NoAnswerError(Exception):
 
 
 @dataclass(frozen=True)
-class Feed:
+class BatchLoader:
     """Batches of a split: which ones, and the loader that decodes them.
 
     Attributes:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from dataset_module.ser_dataset import SERDataset
 from experiment_runner.data.experiment_data import count_votes
-from experiment_runner.loading.batch_loader import Feed, make_loader
-from experiment_runner.loading.feature_cache import KeptPart, keep_frozen_part
-from experiment_runner.models.model_config import ModelDescription
+from experiment_runner.loading.batch_loader import BatchLoader, make_loader
+from experiment_runner.loading.feature_cache import CachedFeatures, cache_features
+from experiment_runner.models.model_config import ModelConfig
 from experiment_runner.run import Run
 from net.inputs import FrozenFrames, Waveforms
 from net.packing.frames import starts_of
@@ -57,7 +57,7 @@ class DiskFrames:
         is_pinned: Whether they are read into page-locked memory.
     """
 
-    def __init__(self, kept: KeptPart, places: pd.DataFrame, is_pinned: bool) -> None:
+    def __init__(self, kept: CachedFeatures, places: pd.DataFrame, is_pinned: bool) -> None:
         self.places = places
         self.row_bytes, self.width, self.dtype = kept.store.row_bytes, kept.width, kept.dtype
         self._store = kept.store
@@ -119,7 +119,7 @@ class DeviceFrames:
 
 
 @dataclass(frozen=True)
-class KeptFeed(Feed):
+class CachedLoader(BatchLoader):
     """A feed that reads what is kept of the frozen part, and decodes only the other utterances.
 
     Attributes:
@@ -184,28 +184,28 @@ def ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
             pool.shutdown(cancel_futures=True)
 
 
-def build_feeds(run: Run, upstream: Upstream, description: ModelDescription) -> tuple[Feed, Feed]:
+def build_feeds(run: Run, upstream: Upstream, description: ModelConfig) -> tuple[BatchLoader, BatchLoader]:
     """Return the feeds of training and development.
 
     Raises:
         DataError: Where a recording cannot be used.
     """
     datasets = [_dataset(run, description, is_training) for is_training in (True, False)]
-    kept = keep_frozen_part(run, upstream, description)
+    kept = cache_features(run, upstream, description)
     sources = [None, None] if kept is None else _sources(run, kept)
     feeds = []
     for split, (dataset, source) in enumerate(zip(datasets, sources, strict=True)):
         items = BatchItems()
         loader, check = make_loader(dataset, items, run.workers, run.device), run.interruption.check
-        feed = Feed(items, loader, check)
+        feed = BatchLoader(items, loader, check)
         if kept is not None and source is not None:
             samples, frames = (kept.places[split][name].to_numpy() for name in ("samples", "frames"))
-            feed = KeptFeed(items, loader, check, dataset, source, samples, frames, run.device.type == "cuda")
+            feed = CachedLoader(items, loader, check, dataset, source, samples, frames, run.device.type == "cuda")
         feeds.append(feed)
     return feeds[0], feeds[1]
 
 
-def _dataset(run: Run, description: ModelDescription, is_training: bool) -> SERDataset:
+def _dataset(run: Run, description: ModelConfig, is_training: bool) -> SERDataset:
     table = run.data.train if is_training else run.data.development
     labels = description.labels
     if run.data.learns_votes:
@@ -215,12 +215,12 @@ def _dataset(run: Run, description: ModelDescription, is_training: bool) -> SERD
     return SERDataset(table, labels, description.normalisation, run.config.max_seconds, run.seed, augmenter)
 
 
-def _sources(run: Run, kept: KeptPart) -> list[Source]:
+def _sources(run: Run, kept: CachedFeatures) -> list[Source]:
     """Return the sources of training and development: the GPU's memory where there is room, else the disk."""
     is_cuda = run.device.type == "cuda"
     disk = [DiskFrames(kept, places, is_cuda) for places in kept.places]
     size = sum(int(places["frames"].clip(lower=0).sum()) for places in kept.places) * kept.store.row_bytes
     if not is_cuda or size > torch.cuda.mem_get_info(run.device)[0] // SHARE_OF_FREE_GPU_MEMORY:
         return list(disk)
-    run.screen.line("frozen part: all of it lies in the GPU's memory")
+    run.console.line("frozen part: all of it lies in the GPU's memory")
     return [DeviceFrames(source, run.device) for source in disk]

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from dataset_module.ser_dataset import SERDataset
 from experiment_runner.loading.batch_loader import begin_pass, decoded, make_loader
-from experiment_runner.models.model_config import ModelDescription
+from experiment_runner.models.model_config import ModelConfig
 from experiment_runner.run import Run
 from experiment_runner.runtime.interruption import Interrupted
 from experiment_runner.runtime.program_version import package_version
@@ -34,7 +34,7 @@ from net.upstream import Upstream
 from utils.data.recordings.file_identity import Identities, identify
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.collation import Batch
-from utils.dataset.feature_store import FrameStore, StoreError, kept_bytes, make_room, open_store, store_folder
+from utils.dataset.feature_store import FeatureStore, StoreError, kept_bytes, make_room, open_store, store_folder
 from utils.dataset.normalisation import Normalisation
 from utils.dataset.sampling import EVALUATION, BatchItems, evaluation_batches
 from utils.io.syntax_hash import PROGRAM, hash_sources, sources_of
@@ -62,7 +62,7 @@ MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True)
-class KeptPart:
+class CachedFeatures:
     """Kept frames of a run's utterances.
 
     Attributes:
@@ -73,13 +73,13 @@ class KeptPart:
         dtype: Of these.
     """
 
-    store: FrameStore
+    store: FeatureStore
     places: tuple[pd.DataFrame, pd.DataFrame]
     width: int
     dtype: torch.dtype
 
 
-def keep_frozen_part(run: Run, upstream: Upstream, description: ModelDescription) -> KeptPart | None:
+def cache_features(run: Run, upstream: Upstream, description: ModelConfig) -> CachedFeatures | None:
     """Find the frames of the frozen part, compute those that are missing, and say so; None where they are not kept.
 
     Raises:
@@ -92,7 +92,7 @@ def keep_frozen_part(run: Run, upstream: Upstream, description: ModelDescription
     except StoreError as error:
         reason = f"it cannot be kept: {error}"
     if run.config.freeze != "none" or run.config.cache_gib != "auto":
-        run.screen.line(f"frozen part: computed in every epoch, because {reason}")
+        run.console.line(f"frozen part: computed in every epoch, because {reason}")
     return None
 
 
@@ -103,17 +103,17 @@ class NotKeptError(Exception):
 class _Keeper:
     """Finds, computes and keeps the frames of one run's frozen part."""
 
-    def __init__(self, run: Run, upstream: Upstream, description: ModelDescription) -> None:
+    def __init__(self, run: Run, upstream: Upstream, description: ModelConfig) -> None:
         _check_it_is_wanted(run, upstream)
         self.run, self.upstream, self.description = run, upstream, description
-        self.screen = run.screen
+        self.console = run.console
         self.dtype = frozen_dtype(run, upstream)
         self.row_bytes = upstream.frozen_width * self.dtype.itemsize
         train = run.data.train
         self.is_whole = (train["seconds"] <= run.config.max_seconds).to_numpy()  # others are cropped in every epoch
         self.wanted = pd.concat([train[self.is_whole], run.data.development]).reset_index(drop=True)
 
-    def keep(self) -> KeptPart:
+    def keep(self) -> CachedFeatures:
         """Return kept frames, computed where they are missing."""
         if self.run.config.cache_gib == "auto":
             _check_it_pays(self.run.device, self._bytes_of(self.wanted))
@@ -121,7 +121,7 @@ class _Keeper:
         recordings = identify(self.wanted["path"])
 
         def wait() -> None:
-            self.screen.line("frozen part: another process is computing it; this one waits for it")
+            self.console.line("frozen part: another process is computing it; this one waits for it")
 
         with open_store(key, self.row_bytes, wait) as store:
             self._drop_damaged(store, recordings)
@@ -135,9 +135,9 @@ class _Keeper:
         in_train = pd.DataFrame(-1, index=range(len(self.is_whole)), columns=places.columns)
         in_train[self.is_whole] = places[:training].to_numpy()
         kept = (in_train, places[training:].reset_index(drop=True))
-        return KeptPart(store, kept, self.upstream.frozen_width, self.dtype)
+        return CachedFeatures(store, kept, self.upstream.frozen_width, self.dtype)
 
-    def _missing(self, store: FrameStore, recordings: Identities) -> npt.NDArray[np.bool_]:
+    def _missing(self, store: FeatureStore, recordings: Identities) -> npt.NDArray[np.bool_]:
         return (store.find(recordings)["first"] < 0).to_numpy()
 
     def _bytes_of(self, table: pd.DataFrame) -> int:
@@ -145,17 +145,17 @@ class _Keeper:
         samples = np.rint(table["seconds"].to_numpy(np.float64) * SAMPLE_RATE_HZ).astype(int)
         return sum(self.upstream.frame_counts(samples.tolist())) * self.row_bytes if len(samples) else 0
 
-    def _drop_damaged(self, store: FrameStore, recordings: Identities) -> None:
+    def _drop_damaged(self, store: FeatureStore, recordings: Identities) -> None:
         """Read everything that is wanted and kept, which also brings it into memory, and throw away what is damaged."""
         found = int((~self._missing(store, recordings)).sum())
-        with self.screen.count(found, "kept outputs of the frozen part checked") as advance:
+        with self.console.count(found, "kept outputs of the frozen part checked") as advance:
             is_sound = store.check(recordings, advance)
         if not is_sound:
             store.renew()
         if store.was_damaged or not is_sound:
-            self.screen.warn(f"frozen part: {store.path} is damaged; it is computed again")
+            self.console.warn(f"frozen part: {store.path} is damaged; it is computed again")
 
-    def _make_room(self, store: FrameStore, key: str, recordings: Identities) -> None:
+    def _make_room(self, store: FeatureStore, key: str, recordings: Identities) -> None:
         """Make room for what is missing by removing what was used least recently.
 
         Raises:
@@ -166,11 +166,11 @@ class _Keeper:
         alone = self._bytes_of(self.wanted)
         if size > limit >= alone:
             store.renew()
-            self.screen.line(f"frozen part: what is kept of other corpora is removed to make room ({why})")
+            self.console.line(f"frozen part: what is kept of other corpora is removed to make room ({why})")
             size = alone
         removed = make_room(size, limit, key)
         for name, freed in removed or ():
-            self.screen.line(
+            self.console.line(
                 f"frozen part: {name} ({_size(freed)}), unused for longest, is removed to make room ({why})"
             )
         if removed is None:
@@ -184,7 +184,7 @@ class _Keeper:
         free = shutil.disk_usage(store_folder()).free + kept_bytes()
         return free // 2, "half of the disk space that is free for it"
 
-    def _fill(self, store: FrameStore, recordings: Identities, is_missing: npt.NDArray[np.bool_]) -> None:
+    def _fill(self, store: FeatureStore, recordings: Identities, is_missing: npt.NDArray[np.bool_]) -> None:
         """Compute the frames of missing recordings and keep them; where the disk fails, nothing is left on it.
 
         Batches are those of all recordings that are wanted, so that a filling which goes on after an interruption
@@ -196,7 +196,7 @@ class _Keeper:
         was_training = self.upstream.training
         self.upstream.eval()
         precision, device = self.run.precision, self.run.device
-        count = self.screen.count(int(is_missing.sum()), "utterances through the frozen part")
+        count = self.console.count(int(is_missing.sum()), "utterances through the frozen part")
         try:
             with torch.inference_mode(), precision.autocast(device), count as advance:
                 for batch in self._batches(is_missing):
@@ -233,11 +233,11 @@ class _Keeper:
         loader = make_loader(dataset, BatchItems(batches, EVALUATION), run.workers, run.device)
         return decoded(begin_pass(loader))
 
-    def _say_kept(self, store: FrameStore, places: pd.DataFrame, computed: int) -> None:
+    def _say_kept(self, store: FeatureStore, places: pd.DataFrame, computed: int) -> None:
         what = "the convolutions' output" if self.upstream.frozen_stage == "cnn" else "the upstream's output"
         width = f"{self.upstream.frozen_width:,} x {str(self.dtype).removeprefix('torch.')} a frame"
         size = _size(int(places["frames"].sum()) * self.row_bytes)
-        self.screen.line(
+        self.console.line(
             f"frozen part: {what} is kept for {self.is_whole.sum():,} of {len(self.is_whole):,} training and all "
             f"development utterances, {size} ({width}) in {store.path}: {computed:,} computed now, "
             f"{len(places) - computed:,} found there"

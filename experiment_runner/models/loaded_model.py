@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from typing_extensions import Self
 
-from experiment_runner.models.model_config import ModelDescription, without_place
+from experiment_runner.models.model_config import ModelConfig, without_place
 from experiment_runner.storage.checkpoints import AFRESH, CheckpointError, CheckpointStore, read_checkpoint, write_model
 from experiment_runner.storage.run_folder import EXPERIMENT
 from net.ser_model_wrapper import SERModelWrapper
@@ -37,7 +37,7 @@ class LoadedModel:
     """
 
     network: SERModelWrapper
-    description: ModelDescription
+    description: ModelConfig
     folder: Path
 
     @property
@@ -89,7 +89,7 @@ class LoadedModel:
             text = f"{str(error).removesuffix(AFRESH)}; remove {kept} and fetch it again"
             raise CheckpointError(text) from error
         try:
-            description = ModelDescription.from_json(document)
+            description = ModelConfig.from_json(document)
             network = description.rebuild()
             network.load_state_dict(weights, strict=True)
         except Exception as error:  # noqa: BLE001 - a config can be wrong in any way

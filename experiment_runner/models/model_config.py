@@ -20,7 +20,7 @@ UPSTREAM_SETTINGS = ("hidden_dropout", "attention_dropout", "activation_dropout"
 
 
 @dataclass(frozen=True)
-class ModelDescription:
+class ModelConfig:
     """A trained model without its weights.
 
     Attributes:
@@ -64,7 +64,7 @@ class ModelDescription:
         return {"format_version": FORMAT_VERSION, **asdict(self)}
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> ModelDescription:
+    def from_json(cls, document: dict[str, Any]) -> ModelConfig:
         """Rebuild a description.
 
         Raises:

@@ -18,7 +18,7 @@ from experiment_runner.models.loaded_model import LoadedModel
 from utils.data.recordings.excerpts import LONGEST_SECONDS
 from utils.data.recordings.survey import SHORTEST_SECONDS
 from utils.data.wav import SAMPLE_RATE_HZ
-from utils.io.files import whole
+from utils.io.files import atomic_file
 
 if TYPE_CHECKING:
     from net.standalone_model import SpeechEmotionModel
@@ -61,7 +61,7 @@ def export_onnx(model: LoadedModel, path: Path) -> float:
     if size > MOST_BYTES:
         raise ExportError(f"the model has {size / 2**30:.1f} GiB of weights, more than one ONNX file takes")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
+    with atomic_file(path) as partial:
         _write(plain, model, partial)
         difference = _largest_difference(plain, partial)
         if not difference <= TOLERANCE:

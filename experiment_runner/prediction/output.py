@@ -12,9 +12,9 @@ import pandas as pd
 
 from experiment_runner.models.loaded_model import LoadedModel
 from experiment_runner.results.prediction_columns import END, MODEL_WARNING, START, as_clock, attributes_of, classes_of
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from utils.data.recordings.file_names import list_problems
-from utils.io.files import write_whole
+from utils.io.files import atomic_write
 from utils.word_forms import counted
 
 STANDARD_OUTPUT = "-"
@@ -25,52 +25,52 @@ MOST_ROWS = 40
 """That are shown on the screen."""
 
 
-def keep(table: pd.DataFrame, output: str | None, screen: Screen, cautions: Sequence[str] = ()) -> None:
+def keep(table: pd.DataFrame, output: str | None, console: Console, cautions: Sequence[str] = ()) -> None:
     """Write predictions where the command line says, else show them.
 
     Args:
         table: The predictions.
         output: Of the command line.
-        screen: Where they are shown.
+        console: Where they are shown.
         cautions: What must be known of the model; written into every row, since files are read without the screen.
     """
     if cautions:
         table = table.assign(**{MODEL_WARNING: " ".join(cautions)})
     if output is None:
-        show(table, screen)
+        show(table, console)
     elif output == STANDARD_OUTPUT:
         sys.stdout.write(table.to_csv(index=False))
     else:
         path = Path(output)
         is_csv = path.suffix == ".csv"
         lines = "" if is_csv else table.to_json(orient="records", lines=True, double_precision=15)
-        write_whole(path, table.to_csv(index=False) if is_csv else lines or "")
-        screen.line(f"{path}: {counted(len(table), 'row')} of {counted(table['file'].nunique(), 'recording')}")
+        atomic_write(path, table.to_csv(index=False) if is_csv else lines or "")
+        console.line(f"{path}: {counted(len(table), 'row')} of {counted(table['file'].nunique(), 'recording')}")
 
 
-def tell_problems(problems: Mapping[str, str], asked: int, output: str | None, screen: Screen) -> None:
+def tell_problems(problems: Mapping[str, str], asked: int, output: str | None, console: Console) -> None:
     """Say which recordings were not predicted, and why: all on the screen, or the first ones and all in a file.
 
     Args:
         problems: By path.
         asked: Recordings that were asked for.
         output: Of the command line; the file lies beside it.
-        screen: Where they are told.
+        console: Where they are told.
     """
     number = f"{len(problems):,} of {asked:,} recordings were not predicted"
     if output is None or output == STANDARD_OUTPUT:
         if problems:
-            screen.error(f"{number}: {list_problems(problems.items(), len(problems))}")
+            console.error(f"{number}: {list_problems(problems.items(), len(problems))}")
         return
     path = Path(output).with_suffix(PROBLEMS)
     path.unlink(missing_ok=True)
     if problems:
         table = pd.DataFrame({"file": list(problems), "problem": list(problems.values())})
-        write_whole(path, table.to_csv(index=False).encode(errors="backslashreplace"))
-        screen.error(f"{number}: {list_problems(problems.items())} ({path} names all)")
+        atomic_write(path, table.to_csv(index=False).encode(errors="backslashreplace"))
+        console.error(f"{number}: {list_problems(problems.items())} ({path} names all)")
 
 
-def show(table: pd.DataFrame, screen: Screen) -> None:
+def show(table: pd.DataFrame, console: Console) -> None:
     """Show what is predicted of each recording or segment, as people read it."""
     if table.empty:
         return
@@ -89,10 +89,10 @@ def show(table: pd.DataFrame, screen: Screen) -> None:
     more = len(table) - len(shown)
     notes = [f"{counted(more, 'more row')}; --output FILE.csv writes all of them"] if more else []
     keys = 3 if START in shown else 1
-    screen.table("", list(cells), zip(*cells.values(), strict=True), range(1, len(cells)), notes, keys=keys)
+    console.table("", list(cells), zip(*cells.values(), strict=True), range(1, len(cells)), notes, keys=keys)
 
 
-def draw(table: pd.DataFrame, model: LoadedModel, folder: Path, screen: Screen) -> None:
+def draw(table: pd.DataFrame, model: LoadedModel, folder: Path, console: Console) -> None:
     """Draw the course of each recording."""
     from experiment_runner.reporting.course_figure import course_picture
     from experiment_runner.reporting.figure_style import save_picture
@@ -107,7 +107,7 @@ def draw(table: pd.DataFrame, model: LoadedModel, folder: Path, screen: Screen) 
         short = Path(str(name)).name
         title = short if of_one_name[short] == 1 else str(name)
         save_picture(course_picture(course, model.description.attribute_scale, title), folder / f"{free}.png")
-    screen.line(f"{folder}: {counted(len(taken), 'picture')}")
+    console.line(f"{folder}: {counted(len(taken), 'picture')}")
     note = font_note([*map(str, of_one_name), *classes_of(table)])
     if note:
-        screen.warn(note)
+        console.warn(note)

@@ -19,7 +19,7 @@ from experiment_runner.publishing.model_card_snippet import complete_snippet
 from experiment_runner.reporting.pages import render_markdown
 from experiment_runner.reporting.report import CAPTIONS, PICTURES, cautions
 from experiment_runner.results.row_counts import IN_TEMPLATES, note_fewer
-from experiment_runner.results.split_metrics import FIGURES
+from experiment_runner.results.split_metrics import METRICS
 from experiment_runner.storage.run_folder import RunError
 from experiment_runner.storage.stored_experiment import known_corpus
 from experiment_runner.storage.stored_run import OWN_SPLIT, StoredRun, read_run
@@ -27,12 +27,12 @@ from utils.commands import evaluation_command
 from utils.hub.git_source import is_git_url
 from utils.io.files import MOST_JSON_BYTES, read_text
 from utils.io.secrets import Redaction
-from utils.metrics import Figures
+from utils.metrics import Metrics
 
 TEMPLATE = "publishing/model_card.md.jinja"
 LIBRARY = "200ai"
 TASK = "audio-classification"
-METRICS = {
+HUB_METRICS = {
     "macro_f1": ("f1", {"average": "macro"}),
     "uar": ("recall", {"average": "macro"}),
     "accuracy": ("accuracy", None),
@@ -67,7 +67,7 @@ class Evaluated:
     """
 
     label: str
-    figures: Figures
+    figures: Metrics
     pictures: tuple[tuple[Path, str], ...]
 
 
@@ -122,7 +122,7 @@ def _read_split(run: StoredRun, label: str) -> Evaluated:
     return Evaluated(label, figures, pictures)
 
 
-def _of_predictions(run: StoredRun, label: str, figures: Figures) -> Figures:
+def _of_predictions(run: StoredRun, label: str, figures: Metrics) -> Metrics:
     """Return the figures of a split as its predictions give them today, as in the report beside it.
 
     They are those that were written, but for what an earlier release counted otherwise, such as figures by gender.
@@ -150,8 +150,8 @@ def _metadata(run: StoredRun, tests: list[Evaluated], repo_id: str, license_id: 
 def _results(run: StoredRun, test: Evaluated) -> Iterator[EvalResult]:
     corpus, release = run.config.corpus, run.resolved.get("corpus_release")
     is_synthetic = corpus in run.resolved.get("synthetic_corpora", ())
-    titles = dict(FIGURES)
-    for key, (metric, arguments) in METRICS.items():
+    titles = dict(METRICS)
+    for key, (metric, arguments) in HUB_METRICS.items():
         value = test.figures.get(key)
         if value is not None:
             yield EvalResult(
@@ -193,6 +193,6 @@ def _render(
         fewer=note_fewer((split.label, split.figures) for split in splits),
         **IN_TEMPLATES,
         foreign=[test.label for test in tests if not OWN_SPLIT.fullmatch(test.label)],
-        figures=[(key, name) for key, name in FIGURES if any(key in split.figures for split in splits)],
+        figures=[(key, name) for key, name in METRICS if any(key in split.figures for split in splits)],
         group_of={name: group for group, members in run.groups.items() for name in members},
     )

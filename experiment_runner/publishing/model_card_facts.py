@@ -9,7 +9,7 @@ from experiment_runner.storage.stored_run import OWN_SPLIT, StoredRun
 from utils.config.regularisation import Regularisation
 from utils.config.schema import ExperimentConfig
 from utils.hub.upstreams import UPSTREAMS
-from utils.metrics import Figures
+from utils.metrics import Metrics
 
 
 def outputs(run: StoredRun) -> list[tuple[str, list[str], str]]:
@@ -35,7 +35,7 @@ def describe_upstream(run: StoredRun) -> dict[str, Any]:
     }
 
 
-def data_rows(run: StoredRun, figures: Mapping[str, Figures]) -> list[tuple[str, list[int | None]]]:
+def data_rows(run: StoredRun, figures: Mapping[str, Metrics]) -> list[tuple[str, list[int | None]]]:
     """Return, for each split of the training corpus, its utterances, those with a class, speakers, and rows left out.
 
     None where the run does not tell.

@@ -19,7 +19,7 @@ from utils.commands import python_command
 from utils.hub.model_files import CARD, CONFIG, MANIFEST, MODEL_FILES
 from utils.hub.repositories import HubError, find_token_problem
 from utils.hub.upload import Uploaded, upload
-from utils.io.files import MOST_JSON_BYTES, fingerprint, read_text, write_json, write_whole
+from utils.io.files import MOST_JSON_BYTES, atomic_write, fingerprint, read_text, write_json
 from utils.io.secrets import read_token
 
 PUBLISHED = "published.json"
@@ -83,7 +83,7 @@ def gather(run_folder: Path, folder: Path, repo_id: str, license_id: str | None 
             raise RunError(f"{path} is a link, which is not uploaded; remove it")
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(path, folder / name)
-    write_whole(folder / CARD, card.text)
+    atomic_write(folder / CARD, card.text)
 
 
 def publish(run: Run) -> None:
@@ -97,19 +97,19 @@ def publish(run: Run) -> None:
     try:
         before = _published(folder)
         if before.get("state") == _state(folder, repo_id, license_id):
-            run.screen.line(f"{run.name}: was uploaded as it is: {before['url']}, revision {before['revision']}")
+            run.console.line(f"{run.name}: was uploaded as it is: {before['url']}, revision {before['revision']}")
             return
         token = read_token("HUGGINGFACE_TOKEN")
         problem = find_token_problem(token)
         if problem is not None:
             raise HubError(problem)
-        run.screen.line(f"{run.name}: uploading to {repo_id}")
+        run.console.line(f"{run.name}: uploading to {repo_id}")
         done = upload_run(folder, repo_id, token, license_id=license_id)
-        run.screen.line(f"{run.name}: uploaded: {done}")
+        run.console.line(f"{run.name}: uploaded: {done}")
     except Exception as error:  # noqa: BLE001 - whatever keeps it from being uploaded, the run is done
         stated = ["--license", license_id] if license_id else []
         later = python_command("utils.hf_uploader", [folder, repo_id, *stated])
-        run.screen.warn(f"{run.name}: not uploaded ({' '.join(str(error).split())}); to do it later: {later}")
+        run.console.warn(f"{run.name}: not uploaded ({' '.join(str(error).split())}); to do it later: {later}")
 
 
 def _state(folder: Path, repo_id: str, license_id: str | None) -> str:

@@ -39,7 +39,7 @@ from utils.data.audit.findings import ERROR, NOTE, WARNING
 from utils.data.audit.recording_findings import ODD_DURATION
 from utils.data.labels.columns import ATTRIBUTES, GENDERS
 from utils.data.labels.vote_shares import voted_classes
-from utils.io.files import write_whole
+from utils.io.files import atomic_write
 from utils.metrics import Numbers
 
 TEMPLATE = "reporting/audit.html.jinja"
@@ -120,7 +120,7 @@ def write_audit_page(found: Audit, target: Path) -> Path:
         class_splits=list(counts.columns),
         pictures=[_embedded(found, name, figure) for name, figure in pictures_of(found)],
     )
-    write_whole(target, page)
+    atomic_write(target, page)
     return target
 
 

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import math
 
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.fonts import font_note
 from utils.data.audit.audit import Audit, count_classes, count_findings, summarise_splits
 from utils.data.labels.vote_shares import has_votes
 from utils.text import printable
 
 
-def show_audit(found: Audit, screen: Screen) -> None:
+def show_audit(found: Audit, console: Console) -> None:
     """Print an audit."""
     for note in found.corpus.notes:
-        screen.line(note)
+        console.line(note)
     for warning in found.corpus.warnings:
-        screen.warn(warning)
+        console.warn(warning)
     note = font_note([found.corpus.name, *found.corpus.classes])
     if note:
-        screen.warn(note)
-    _show_splits(found, screen)
+        console.warn(note)
+    _show_splits(found, console)
     counts = count_classes(found.corpus)
     rows = [(printable(str(name)), *(f"{count:,}" for count in row)) for name, *row in counts.itertuples()]
-    screen.table("Classes", ("", *map(str, counts.columns)), rows, numeric=range(1, len(counts.columns) + 1))
+    console.table("Classes", ("", *map(str, counts.columns)), rows, numeric=range(1, len(counts.columns) + 1))
     findings = [
         (
             kind["severity"],
@@ -36,10 +36,10 @@ def show_audit(found: Audit, screen: Screen) -> None:
     ]
     if findings:
         columns = ("", "kind", "count", "meaning; remedy", "the first")
-        screen.table("Findings", columns, findings, numeric=range(2, 3), keys=2, prose=range(3, 5))
+        console.table("Findings", columns, findings, numeric=range(2, 3), keys=2, prose=range(3, 5))
 
 
-def _show_splits(found: Audit, screen: Screen) -> None:
+def _show_splits(found: Audit, console: Console) -> None:
     forms = {"utterances": ",.0f", "hours": ",.2f", "shortest": ".2f", "median": ".2f", "longest": ".2f"}
     forms |= {"speakers": ",.0f", "female": ",.0f", "male": ",.0f", "raters": ".1f", "agreement": ".3f"}
     rows = [
@@ -54,7 +54,7 @@ def _show_splits(found: Audit, screen: Screen) -> None:
     rated = has_votes(found.corpus.table)
     agreement = "agreement: Krippendorff's alpha of the primary votes, 1 where all raters agree" if rated else ""
     columns, notes = ("split", *names), (synthetic, agreement)
-    screen.table(f"Corpus {found.corpus.name}", columns, rows, numeric=range(1, len(columns)), notes=notes)
+    console.table(f"Corpus {found.corpus.name}", columns, rows, numeric=range(1, len(columns)), notes=notes)
 
 
 def _known(value: float, form: str) -> str:

@@ -20,7 +20,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 
 from experiment_runner.runtime.fonts import drawable, families
-from utils.io.files import whole
+from utils.io.files import atomic_file
 
 COLUMN_INCHES, PAGE_INCHES = 3.35, 7.0
 POINTS_PER_INCH = 72.0
@@ -129,7 +129,7 @@ def _title_lines(text: str, room: float) -> list[str]:
 def save_picture(figure: Figure, path: Path) -> None:
     """Write a figure as PNG or PDF that appears whole or not at all, the same bytes each time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path, is_flushed=False) as partial:
+    with atomic_file(path, is_flushed=False) as partial:
         _write(figure, partial, path.suffix[1:])
 
 

@@ -36,13 +36,13 @@ from experiment_runner.reporting.report_contents import (
 )
 from experiment_runner.results.prediction_columns import attributes_of, classes_of
 from experiment_runner.results.row_counts import IN_TEMPLATES, note_fewer
-from experiment_runner.results.split_metrics import FIGURES
+from experiment_runner.results.split_metrics import METRICS
 from experiment_runner.runtime.fonts import font_note
 from experiment_runner.storage.run_folder import SKIPPED, RunError
 from experiment_runner.storage.stored_experiment import has_random_upstream, synthetic_corpora
 from experiment_runner.storage.stored_run import SplitReport, StoredRun, read_run
 from utils.errors import ConfigurationError, DataError
-from utils.io.files import write_whole
+from utils.io.files import atomic_write
 from utils.word_forms import counted
 
 REPORT = "report.html"
@@ -134,7 +134,7 @@ def write_report(
     """
     drawn = draw_pictures(folder) if pictures is None else pictures
     page = _render(read_run(folder), drawn, recordings or {})
-    write_whole(folder / REPORT, page)
+    atomic_write(folder / REPORT, page)
     return folder / REPORT
 
 
@@ -152,7 +152,7 @@ def _render(run: StoredRun, pictures: Sequence[Path], recordings: Mapping[str, M
         changed=changed_keys(run.experiment, run.resolved.get("published", {})),
         plays=bool(recordings),
         most=MOST_MISTAKES,
-        figures=[(key, title) for key, title in FIGURES if any(key in split.figures for split in run.splits)],
+        figures=[(key, title) for key, title in METRICS if any(key in split.figures for split in run.splits)],
         detailed=[split for split in judged if "per_class" in split.figures],
         gendered=[split for split in run.splits if split.figures.get("by_gender")],
         fewer=note_fewer((split.label, split.figures) for split in run.splits),

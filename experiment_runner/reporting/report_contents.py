@@ -16,7 +16,7 @@ from experiment_runner.results.prediction_columns import attributes_of, classes_
 from experiment_runner.results.row_counts import LABELLED, show_attributes, show_labelled
 from utils.commands import evaluation_command, python_command
 from utils.config.schema import with_defaults
-from utils.metrics import Figures
+from utils.metrics import Metrics
 
 MOST_MISTAKES = 20
 ABSENT = "(none)"
@@ -58,7 +58,7 @@ class Mistake:
     audio: str = ""
 
 
-def findings_of(predictions: pd.DataFrame, figures: Figures) -> list[Finding]:
+def findings_of(predictions: pd.DataFrame, figures: Metrics) -> list[Finding]:
     """Return what stands at the top of a report about one split: classes, then attributes."""
     found = []
     labelled = predictions[predictions["label"].notna()] if "label" in predictions else predictions[:0]

@@ -16,10 +16,10 @@ from experiment_runner.results.row_counts import (
     show_labelled,
     show_present,
 )
-from experiment_runner.results.split_metrics import FIGURES
-from experiment_runner.runtime.console import Screen
+from experiment_runner.results.split_metrics import METRICS
+from experiment_runner.runtime.console import Console
 
-DEVELOPMENT_FIGURES = (("macro_f1", "dev macro-F1"), ("mean_ccc", "dev mean CCC"))
+DEVELOPMENT_METRICS = (("macro_f1", "dev macro-F1"), ("mean_ccc", "dev mean CCC"))
 STOPS = {"sma_f1": "score", "loss": "loss", "epochs": "last epoch"}
 """What ended training: words for what `result.json` calls it."""
 Titles = Sequence[tuple[str, str]]
@@ -50,12 +50,12 @@ class Outcome:
         return self.status == "failed"
 
 
-def show_training(outcomes: Sequence[Outcome], screen: Screen, note: str) -> None:
+def show_training(outcomes: Sequence[Outcome], console: Console, note: str) -> None:
     """Print one row a run, and the mean and deviation over seeds."""
     developments = [outcome.found.get("development", {}) for outcome in outcomes]
     used = [
         (f"development_{key}", title)
-        for key, title in DEVELOPMENT_FIGURES
+        for key, title in DEVELOPMENT_METRICS
         if any(f"development_{key}" in figures for figures in developments)
     ]
     rows = []
@@ -70,13 +70,13 @@ def show_training(outcomes: Sequence[Outcome], screen: Screen, note: str) -> Non
         done = [outcome.found["development"] for outcome in group if not outcome.failed]
         rows += [[name, _mean_of(len(done), len(group)), "", *_means(done, used), "", "", ""]] * (len(done) > 1)
     columns = ["experiment", "seed", "dev n", *(title for _, title in used), "best epoch", "stopped by", "status"]
-    screen.table("Training", columns, rows, numeric=range(2, 4 + len(used)), notes=[note], keys=2)
+    console.table("Training", columns, rows, numeric=range(2, 4 + len(used)), notes=[note], keys=2)
 
 
-def show_evaluation(outcomes: Sequence[Outcome], screen: Screen, note: str) -> None:
+def show_evaluation(outcomes: Sequence[Outcome], console: Console, note: str) -> None:
     """Print one row a run and test split, and the mean and deviation over seeds; then the same by gender."""
     every = [figures for outcome in outcomes for figures in outcome.found.values()]
-    used = [(key, title) for key, title in FIGURES if any(key in figures for figures in every)]
+    used = [(key, title) for key, title in METRICS if any(key in figures for figures in every)]
     rows = []
     for name, group in _by_experiment(outcomes).items():
         for split in _splits(group):
@@ -91,8 +91,8 @@ def show_evaluation(outcomes: Sequence[Outcome], screen: Screen, note: str) -> N
     columns = ["experiment", "split", "seed", "n", *(title for _, title in used)]
     if rows:
         notes = [note, _fewer_classes(outcomes)]
-        screen.table("Test", columns, rows, numeric=range(3, 4 + len(used)), notes=notes, keys=3)
-    _show_genders(outcomes, [(key, title) for key, title in used if key != "gender_accuracy"], screen, note)
+        console.table("Test", columns, rows, numeric=range(3, 4 + len(used)), notes=notes, keys=3)
+    _show_genders(outcomes, [(key, title) for key, title in used if key != "gender_accuracy"], console, note)
 
 
 def _fewer_classes(outcomes: Sequence[Outcome]) -> str:
@@ -104,7 +104,7 @@ def _mark(split: str, evaluated: Sequence[Outcome]) -> str:
     return max((mark_fewer(split, outcome.found[split]) for outcome in evaluated), key=len)
 
 
-def _show_genders(outcomes: Sequence[Outcome], used: Titles, screen: Screen, note: str) -> None:
+def _show_genders(outcomes: Sequence[Outcome], used: Titles, console: Console, note: str) -> None:
     """Print one row an experiment, test split and gender: the mean over seeds."""
     rows: list[list[str]] = []
     lacking: list[str] = []
@@ -125,7 +125,7 @@ def _show_genders(outcomes: Sequence[Outcome], used: Titles, screen: Screen, not
             range(3, 5 + len(used)),
             [note, _fewer_classes(outcomes), *lacking],
         )
-        screen.table(title, columns, rows, numeric=numeric, notes=notes, keys=3)
+        console.table(title, columns, rows, numeric=numeric, notes=notes, keys=3)
 
 
 def _means(found: Sequence[Mapping[str, Any]], used: Titles) -> list[str]:

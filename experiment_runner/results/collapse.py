@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from experiment_runner.results.prediction_columns import attributes_of, classes_of
-from utils.metrics import Figures, Numbers, concordance, is_constant
+from utils.metrics import Metrics, Numbers, concordance, is_constant
 
 HARDLY = 0.05
 """Predictions hardly vary whose deviation is this share of the truth's: their CCC is at most twice the share."""
 
 
-def chance(predictions: pd.DataFrame) -> Figures:
+def chance(predictions: pd.DataFrame) -> Metrics:
     """Return what always predicting the most frequent class gives: `class`, `macro_f1`, `uar` and `accuracy`.
 
     Where the class has a share p of the utterances, its F1 is 2p / (1 + p) and its recall 1; of all others both are 0.

@@ -12,7 +12,7 @@ from dataset_module.ser_dataset import Labels
 from experiment_runner.results.predictions import predicted_attributes, predicted_emotion, predicted_gender
 from net.ser import Outputs
 from utils.data.labels.vote_shares import VoteSettings, has_votes, vote_shares
-from utils.io.files import write_whole
+from utils.io.files import atomic_write
 
 
 def tabulate_predictions(
@@ -60,4 +60,4 @@ def read_predictions(path: Path) -> pd.DataFrame:
 def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
     """Write predictions, whole or not at all, so that reading them back gives the same numbers."""
     path.parent.mkdir(exist_ok=True)
-    write_whole(path, predictions.to_csv(index=False))
+    atomic_write(path, predictions.to_csv(index=False))

@@ -10,7 +10,7 @@ import pandas as pd
 from experiment_runner.results.collapse import chance, remarks
 from utils.config.schema import ExperimentConfig
 from utils.metrics import (
-    Figures,
+    Metrics,
     categorical_figures,
     dimensional_figures,
     group_figures,
@@ -19,7 +19,7 @@ from utils.metrics import (
     split_head_mid_tail,
 )
 
-FIGURES = (
+METRICS = (
     ("macro_f1", "macro-F1"),
     ("uar", "UAR"),
     ("accuracy", "accuracy"),
@@ -34,7 +34,7 @@ FIGURES = (
 """The figures of a split that tables show, with their titles."""
 
 
-def figures_from_predictions(predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> Figures:
+def figures_from_predictions(predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> Metrics:
     """Compute every figure of a split from its predictions.
 
     Args:
@@ -60,9 +60,9 @@ def figures_from_predictions(predictions: pd.DataFrame, groups: Mapping[str, Seq
     return figures
 
 
-def _emotion_figures(predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]], is_part: bool = False) -> Figures:
+def _emotion_figures(predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]], is_part: bool = False) -> Metrics:
     """Return the figures of a split, or of a part of it, whose means are over the classes that occur there."""
-    figures: Figures = {"utterances": len(predictions)}
+    figures: Metrics = {"utterances": len(predictions)}
     classes = [name.removeprefix("prob_") for name in predictions.columns if name.startswith("prob_")]
     if classes:
         labelled = predictions[predictions["label"].notna()]

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -30,7 +30,7 @@ COMMAND = re.compile(r"(?<!\w)(?:PYTHONPATH=\S+ )?(?:\S*/)?(?:python[\d.]*|pip|t
 SECONDS_BETWEEN_LINES = 60.0
 
 
-class _Console(Console):
+class _GivingUp(RichConsole):
     """Gives an output up that cannot be written to any more; the program goes on."""
 
     def _check_buffer(self) -> None:
@@ -81,7 +81,7 @@ class EpochProgress:
         self._loss = f"loss {loss:.4f}"
 
 
-class Screen:
+class Console:
     """Prints to the terminal, and to a run's log while one is attached.
 
     Args:
@@ -95,7 +95,7 @@ class Screen:
         asked = width_of_environment()
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends nothing
-        self.console = _Console(
+        self.rich = _GivingUp(
             stderr=to_stderr,
             highlight=False,
             soft_wrap=True,
@@ -120,7 +120,7 @@ class Screen:
     def line(self, text: str, style: str = "") -> None:
         """Print one line, without any token."""
         text = printable(self._redact(text))
-        self.console.print(escape(self._readable(text)), style=style or None)
+        self.rich.print(escape(self._readable(text)), style=style or None)
         if self._log is not None:
             now = datetime.now().astimezone().isoformat(timespec="seconds")
             try:
@@ -136,14 +136,14 @@ class Screen:
 
     def error(self, text: str) -> None:
         """Print what went wrong."""
-        was_quiet, self.console.quiet = self.console.quiet, False
+        was_quiet, self.rich.quiet = self.rich.quiet, False
         self.line(f"ERROR: {text}", style="bold red")
-        self.console.quiet = was_quiet
+        self.rich.quiet = was_quiet
 
     @contextmanager
     def epoch_progress(self, epoch: int, utterances: int) -> Iterator[EpochProgress]:
         """Show loss, utterances a second and time left while an epoch runs."""
-        if not self.console.is_terminal:
+        if not self.rich.is_terminal:
             yield EpochProgress(epoch, utterances, None, self.line)
             return
         columns = [
@@ -153,16 +153,16 @@ class Screen:
             TextColumn("{task.fields[loss]}  {task.fields[rate]}"),
             TimeRemainingColumn(),
         ]
-        with Progress(*columns, console=self.console, transient=True) as bar:
+        with Progress(*columns, console=self.rich, transient=True) as bar:
             yield EpochProgress(epoch, utterances, bar, self.line)
 
     @contextmanager
     def count(self, total: int, things: str) -> Iterator[Callable[[int], None]]:
         """Show how many things are done: a bar on a terminal, else a plain line a minute."""
         done, said = 0, time.monotonic()
-        is_terminal = self.console.is_terminal
+        is_terminal = self.rich.is_terminal
         columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-        with Progress(*columns, console=self.console, transient=True, disable=not is_terminal) as bar:
+        with Progress(*columns, console=self.rich, transient=True, disable=not is_terminal) as bar:
             task = bar.add_task(things, total=total)
 
             def advance(number: int) -> None:
@@ -177,7 +177,7 @@ class Screen:
 
     def _readable(self, text: str) -> str:
         """Break a line between words where there is a width to keep; a terminal would break it inside them."""
-        return "\n".join(at_words(text, self.console.width)) if self._breaks_lines else text
+        return "\n".join(at_words(text, self.rich.width)) if self._breaks_lines else text
 
     def table(
         self,
@@ -205,16 +205,16 @@ class Screen:
         """
         cells = [[printable(self._redact(cell)) for cell in row] for row in rows]
         described = describe_columns(columns, numeric, prose, lists)
-        self._print(title, choose_layout(described, cells, self.console.width, keys), notes)
+        self._print(title, choose_layout(described, cells, self.rich.width, keys), notes)
 
     def _print(self, title: str, layout: Layout, notes: Iterable[str]) -> None:
         if title:
-            self.console.print(Text(printable(self._redact(title)), style="bold"))
+            self.rich.print(Text(printable(self._redact(title)), style="bold"))
         for part in layout.parts:
-            self.console.print(part)
+            self.rich.print(part)
         for note in filter(None, notes):
-            for line in at_words(printable(self._redact(note)), self.console.width):
-                self.console.print(Text(line, style="bold yellow"))
+            for line in at_words(printable(self._redact(note)), self.rich.width):
+                self.rich.print(Text(line, style="bold yellow"))
 
 
 def width_of_environment() -> int | None:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import torch
 
-from experiment_runner.distributed.process_group import Processes
-from experiment_runner.runtime.console import Screen
+from experiment_runner.distributed.process_group import ProcessGroup
+from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.device_facts import CPU, DeviceFacts, explain_missing_gpu
 from utils.commands import RUN_OPTIONS, torchrun_command
 
@@ -22,7 +22,7 @@ class DeviceError(Exception):
     """The device asked for is not there; the text names the remedy."""
 
 
-def choose_device(name: str, screen: Screen, processes: Processes) -> torch.device:
+def choose_device(name: str, console: Console, processes: ProcessGroup) -> torch.device:
     """Resolve `--device`; each of several processes on a machine has a GPU of its own.
 
     Raises:
@@ -31,7 +31,7 @@ def choose_device(name: str, screen: Screen, processes: Processes) -> torch.devi
     has_cuda = torch.cuda.is_available()
     if name == "auto":
         found = torch.cuda.get_device_name() if has_cuda else "the CPU"
-        screen.line(f"device: {found}, because {'it is there' if has_cuda else 'no CUDA GPU is there'}")
+        console.line(f"device: {found}, because {'it is there' if has_cuda else 'no CUDA GPU is there'}")
         name = "cuda" if has_cuda else "cpu"
     if name == "cuda" and not has_cuda:
         raise DeviceError(explain_missing_gpu())
@@ -49,7 +49,7 @@ def describe_device(device: torch.device) -> DeviceFacts:
     return DeviceFacts(torch.cuda.get_device_name(device), has_bf16)
 
 
-def _own_gpu(processes: Processes) -> torch.device:
+def _own_gpu(processes: ProcessGroup) -> torch.device:
     there = torch.cuda.device_count()
     if processes.local_ranks > there:
         raise DeviceError(

@@ -57,7 +57,7 @@ class Interruption:
             raise KeyboardInterrupt(self._noted)
 
     @contextmanager
-    def prevailing(self) -> Iterator[None]:
+    def interrupt_wins(self) -> Iterator[None]:
         """Take whatever fails after a signal for what the signal did.
 
         The exception that it raises can be lost, as in a weak reference's callback, or break what it comes into, as an

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from utils.hub.model_files import CONFIG, MANIFEST, MODEL_FILES, WEIGHTS
-from utils.io.files import MOST_JSON_BYTES, fingerprint, read_text, write_json, write_whole
+from utils.io.files import MOST_JSON_BYTES, atomic_write, fingerprint, read_text, write_json
 
 if TYPE_CHECKING:  # what only looks at checkpoints, as --check does, needs no torch
     from torch import Tensor
@@ -175,7 +175,7 @@ class CheckpointStore:
             raise CheckpointError(problems[0])
         return None, problems
 
-    def go_on_from(self, path: Path, keep: int) -> None:
+    def resume_from(self, path: Path, keep: int) -> None:
         """Set the links as they were when a checkpoint was saved, and remove what does not belong to it."""
         best = read_state_document(path)["best"]
         for other in self._folders():
@@ -366,7 +366,7 @@ def _write(
     for file, document in documents.items():
         write_json(folder / file, document)
     for file, text in texts.items():
-        write_whole(folder / file, text)
+        atomic_write(folder / file, text)
     names = sorted((name, *documents, *texts))
     write_json(folder / MANIFEST, {file: fingerprint(folder / file) for file in names})
     _flush(folder)

@@ -11,7 +11,7 @@ from utils.data.recordings.augmentation_files import identify_augmentation
 from utils.dataset.sampling import count_steps
 
 
-def run_setting(
+def run_environment(
     config: ExperimentConfig, data: ExperimentData, precision: str | None, is_gpu: bool, ranks: int
 ) -> dict[str, object]:
     """Return what an interrupted training must find as it was, to go on.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiment_runner.data.experiment_data import ExperimentData
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from experiment_runner.storage.checkpoints import NAME, CheckpointError
 from experiment_runner.storage.run_folder import RunError, RunFolder
 
@@ -62,16 +62,16 @@ def decide_finished(folder: RunFolder, data: ExperimentData, retrain: bool) -> D
 
 
 def decide_unfinished(
-    folder: RunFolder, data: ExperimentData, setting: Mapping[str, object], retrain: bool, screen: Screen
+    folder: RunFolder, data: ExperimentData, environment: Mapping[str, object], retrain: bool, console: Console
 ) -> Decision:
     """Find out where a run's training goes on or begins; a retraining goes on with its own alone, if it can.
 
     Args:
         folder: The run's.
         data: Its data, of which the recordings are checked.
-        setting: See `RunFolder.find_unfinished`.
+        environment: See `RunFolder.find_unfinished`.
         retrain: Whether a finished run is trained again.
-        screen: Where damaged checkpoints are told.
+        console: Where damaged checkpoints are told.
 
     Raises:
         RunError: Where it was begun with other result-deciding keys, on other data or in another setting, or its folder
@@ -82,7 +82,7 @@ def decide_unfinished(
     if retrain and not folder.is_being_replaced:
         return Decision()
     try:
-        return Decision(folder.find_unfinished(data, setting, screen))
+        return Decision(folder.find_unfinished(data, environment, console))
     except (RunError, CheckpointError) as error:
         if not retrain:
             raise

@@ -14,13 +14,13 @@ import pandas as pd
 import tomli_w
 
 from experiment_runner.data.experiment_data import ExperimentData
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from experiment_runner.storage.checkpoints import AFRESH, LINKS, NAME, CheckpointStore
 from utils.config.regularisation import PUBLISHED, REGULARISATION
 from utils.config.schema import ExperimentConfig, identity_of, with_defaults
 from utils.config.wording import describe_value
 from utils.dataset.sampling import count_steps_before_joining
-from utils.io.files import MOST_JSON_BYTES, PARTIAL, read_text, read_toml, write_json, write_whole
+from utils.io.files import MOST_JSON_BYTES, PARTIAL, atomic_write, read_text, read_toml, write_json
 from utils.io.folder_lock import find_obstacle
 from utils.io.secrets import Redaction
 
@@ -120,13 +120,13 @@ class RunFolder:
             raise RunError(f"{path} lacks {', '.join(missing)}{AFRESH}")
         return document
 
-    def check_unchanged(self, data: ExperimentData, setting: Mapping[str, object] | None = None) -> None:
+    def check_unchanged(self, data: ExperimentData, environment: Mapping[str, object] | None = None) -> None:
         """Refuse a run that was trained with other result-deciding keys, on other data or in another setting.
 
         Raises:
             RunError: Shows every difference.
         """
-        changed = self._changes(self.path, data, setting or {})
+        changed = self._changes(self.path, data, environment or {})
         if changed:
             raise RunError(
                 f"what {self.path} was trained with has changed since: {'; '.join(changed)}; give the experiment "
@@ -138,13 +138,13 @@ class RunFolder:
         """Whether a finished run is kept aside until this one has finished."""
         return not self.is_finished and (self._replaced / RESULT).is_file()
 
-    def find_unfinished(self, data: ExperimentData, setting: Mapping[str, object], screen: Screen) -> Path | None:
+    def find_unfinished(self, data: ExperimentData, environment: Mapping[str, object], console: Console) -> Path | None:
         """Return the checkpoint that an interrupted training goes on from; None where nothing was saved yet.
 
         Args:
             data: Of the run.
-            setting: What was decided beyond the configuration and must be as it was; of texts the part before a colon.
-            screen: Where damaged checkpoints are told.
+            environment: What was decided beyond the configuration and must be as it was; of texts the part before a colon.
+            console: Where damaged checkpoints are told.
 
         Raises:
             RunError: Where it was begun with other keys that decide results, on other data or in another setting; shows
@@ -155,9 +155,9 @@ class RunFolder:
             return None
         found, problems = self.checkpoints.newest()
         if found is not None:
-            self.check_unchanged(data, setting)
+            self.check_unchanged(data, environment)
         for problem in problems:
-            screen.warn(f"{problem.removesuffix(AFRESH)}; an older checkpoint is used")
+            console.warn(f"{problem.removesuffix(AFRESH)}; an older checkpoint is used")
         return found
 
     def can_recover(self, data: ExperimentData) -> bool:
@@ -178,7 +178,7 @@ class RunFolder:
         return True
 
     def _changes(
-        self, folder: Path, data: ExperimentData, setting: Mapping[str, object] = MappingProxyType({})
+        self, folder: Path, data: ExperimentData, environment: Mapping[str, object] = MappingProxyType({})
     ) -> list[str]:
         try:
             document = read_toml(folder / EXPERIMENT)
@@ -192,14 +192,14 @@ class RunFolder:
             for key in sorted({*now, *before})
             if now.get(key) != before.get(key) and not _is_unread(now, key)
         ]
-        for key, value in setting.items():
+        for key, value in environment.items():
             then, today = (str(text).partition(":")[0] for text in (resolved.get(key, value), value))
             if then != today and key != STEPS_PER_EPOCH:
                 changed.append(f"{key} {then} -> {today}")
         if fingerprint != data.fingerprint():
             changed.append("training or development data (files, splits, speakers, labels or scale)")
-        if not changed and STEPS_PER_EPOCH in setting:
-            changed += self._changed_steps(resolved, data, setting[STEPS_PER_EPOCH])
+        if not changed and STEPS_PER_EPOCH in environment:
+            changed += self._changed_steps(resolved, data, environment[STEPS_PER_EPOCH])
         return changed
 
     def _changed_steps(self, resolved: Mapping[str, Any], data: ExperimentData, today: object) -> list[str]:
@@ -231,15 +231,15 @@ class RunFolder:
         self.path.mkdir(parents=True)
         experiment = self.config.model_dump(mode="json", exclude_none=True)
         document = {"experiment": experiment, "resolved": {"seed": self.seed, **resolved}}
-        write_whole(self.path / EXPERIMENT, Redaction()(tomli_w.dumps(document)))
+        atomic_write(self.path / EXPERIMENT, Redaction()(tomli_w.dumps(document)))
         if len(left_out):
-            write_whole(self.path / SKIPPED, left_out.to_csv(index=False))
+            atomic_write(self.path / SKIPPED, left_out.to_csv(index=False))
 
-    def go_on_from(self, checkpoint: Path, records: Sequence[dict[str, Any]]) -> None:
+    def resume_from(self, checkpoint: Path, records: Sequence[dict[str, Any]]) -> None:
         """Set checkpoints and `metrics.jsonl` back to when a checkpoint was saved."""
         self._remove_leftovers()
-        self.checkpoints.go_on_from(checkpoint, self.config.keep_checkpoints)
-        write_whole(self.path / METRICS, "".join(map(_as_line, records)))
+        self.checkpoints.resume_from(checkpoint, self.config.keep_checkpoints)
+        atomic_write(self.path / METRICS, "".join(map(_as_line, records)))
 
     def _remove_leftovers(self) -> None:
         """Remove what a process that died while it wrote a file has left; the tracker's process may be writing."""

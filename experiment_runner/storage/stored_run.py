@@ -20,7 +20,7 @@ from experiment_runner.results.split_metrics import class_groups, figures_from_p
 from experiment_runner.storage.run_folder import METRICS, RESULT
 from experiment_runner.storage.stored_experiment import read_experiment
 from utils.config.schema import ExperimentConfig
-from utils.metrics import Figures, Numbers
+from utils.metrics import Metrics, Numbers
 
 OWN_SPLIT = re.compile(r"development|test\d*")
 
@@ -38,7 +38,7 @@ class SplitReport:
 
     label: str
     predictions: pd.DataFrame
-    figures: Figures
+    figures: Metrics
     date: str
 
     @property

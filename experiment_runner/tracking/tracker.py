@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from experiment_runner.tracking.wandb_copy import change_state, read_state
 from utils.commands import ROOT, python_command
 from utils.config.schema import ExperimentConfig
@@ -50,11 +50,11 @@ class Tracking:
     """The copies of one session.
 
     Args:
-        screen: Where the first failure is told; of the others, what was not copied.
+        console: Where the first failure is told; of the others, what was not copied.
     """
 
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
+    def __init__(self, console: Console) -> None:
+        self._screen = console
         self._copies: list[_Copy] = []
         self._has_told = False
 

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from utils.io.files import MOST_JSON_BYTES, open_in_place, read_text, read_toml, write_whole
+from utils.io.files import MOST_JSON_BYTES, atomic_write, open_in_place, read_text, read_toml
 from utils.io.secrets import Redaction, print_error, read_token
 
 STATE = "tracking.json"
@@ -60,7 +60,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def change_state(folder: Path, **changes: object) -> None:
     """Change what is known of a run's copy; the file appears whole or not at all."""
-    write_whole(folder / STATE, json.dumps({**read_state(folder), **changes}, indent=2) + "\n")
+    atomic_write(folder / STATE, json.dumps({**read_state(folder), **changes}, indent=2) + "\n")
 
 
 @contextmanager

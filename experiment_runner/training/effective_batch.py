@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from experiment_runner.distributed.process_group import Processes
+from experiment_runner.distributed.process_group import ProcessGroup
 from net.loss_modules import Loss, Targets, Terms
 from net.ser import Outputs
 
 
-def total_weights(loss: Loss, targets: Sequence[Targets], processes: Processes) -> Terms | None:
+def total_weights(loss: Loss, targets: Sequence[Targets], processes: ProcessGroup) -> Terms | None:
     """Return what a separable loss of an effective batch is divided by; None where one micro-batch is all of it.
 
     Args:
@@ -30,7 +30,7 @@ def total_weights(loss: Loss, targets: Sequence[Targets], processes: Processes) 
 
 
 def differentiate(
-    loss: Loss, outputs: Outputs, targets: Targets, processes: Processes, scaler: GradScaler
+    loss: Loss, outputs: Outputs, targets: Targets, processes: ProcessGroup, scaler: GradScaler
 ) -> tuple[Terms, list[Tensor]]:
     """Compute any loss of all processes' utterances, and its gradient with respect to this process's outputs.
 
@@ -47,7 +47,7 @@ def differentiate(
     return {name: term.detach() for name, term in terms.items()}, [gradient[own] for gradient in gradients]
 
 
-def gather(outputs: Outputs, targets: Targets, processes: Processes) -> tuple[Outputs, Targets, slice]:
+def gather(outputs: Outputs, targets: Targets, processes: ProcessGroup) -> tuple[Outputs, Targets, slice]:
     """Join outputs, without embeddings, and targets of all processes; the slice is where this one's own are."""
     outputs = outputs.without_embedding()
     heads = outputs.tensors()

@@ -54,7 +54,7 @@ class Recording:
     terms: Tensor
 
 
-class RecordedSteps:
+class GraphedStep:
     """Takes optimiser steps, by a recording from the second batch of a kind on.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from experiment_runner.distributed.process_group import ALONE, Processes
+from experiment_runner.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from experiment_runner.runtime.out_of_memory import NameRows, explained
 from experiment_runner.runtime.precision import Precision
 from experiment_runner.training.effective_batch import gather
@@ -23,13 +23,13 @@ def infer(
     device: torch.device,
     precision: Precision,
     name_rows: NameRows,
-    processes: Processes = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[Outputs, Targets]:
     """Run the model over batches in evaluation mode.
 
     Args:
         model: The model.
-        batches: This process's share, as `Processes.deal` gives it.
+        batches: This process's share, as `TorchProcessGroup.shard` gives it.
         device: Where the model is.
         precision: Of the forward passes.
         name_rows: Names utterances by their rows.
@@ -45,7 +45,7 @@ def infer(
     was_training = model.training
     model.eval()
     outputs, targets, rows = [], [], []
-    with torch.inference_mode(), precision.autocast(device), processes.agreement():
+    with torch.inference_mode(), precision.autocast(device), processes.raise_together():
         for batch in batches:
             on_device = batch.to(device)
             with explained(name_rows, batch.rows.tolist(), "lower eval_batch_seconds"):

@@ -9,7 +9,7 @@ MOST_IN_A_ROW = 10
 """So many end the experiment."""
 
 
-class RefusedSteps:
+class NonfiniteSteps:
     """Counts refused steps without waiting for the device.
 
     Args:
@@ -40,7 +40,7 @@ class RefusedSteps:
         reached = torch.where(in_row > most, steps, reached)
         self.counts.copy_(torch.stack([total + is_refused, in_row, torch.maximum(most, in_row), steps, reached]))
 
-    def go_on_from(self, counts: Tensor) -> None:
+    def load_state(self, counts: Tensor) -> None:
         """Continue where another one was."""
         self.counts.copy_(counts)
 

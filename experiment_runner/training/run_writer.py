@@ -11,17 +11,17 @@ from typing import Any
 
 import pandas as pd
 
-from experiment_runner.models.model_config import ModelDescription
+from experiment_runner.models.model_config import ModelConfig
 from experiment_runner.results.prediction_table import tabulate_predictions
 from experiment_runner.results.split_metrics import class_groups, figures_from_predictions
 from experiment_runner.run import Run
 from experiment_runner.storage.checkpoints import AFRESH, Checkpoint, CheckpointError, TrainingState
 from experiment_runner.training.provenance import describe_provenance
-from experiment_runner.training.snapshot import EpochRecord, Moment
+from experiment_runner.training.snapshot import EpochRecord, TrainingSnapshot
 from net.ser import Outputs
 from utils.hub.model_files import CONFIG, METRICS, PROVENANCE
-from utils.io.files import write_whole
-from utils.metrics import Figures
+from utils.io.files import atomic_write
+from utils.metrics import Metrics
 from utils.word_forms import counted
 
 DEVELOPMENT_PREDICTIONS = "development.csv"
@@ -29,7 +29,7 @@ NEEDED = {"epoch", "improved", "stop", "smoothed_score", "development_loss", "de
 """Of an epoch's record, for going on from it."""
 
 
-class Recorder:
+class RunWriter:
     """Writes into a run's folder what its trainer reports.
 
     Args:
@@ -45,7 +45,7 @@ class Recorder:
     def __init__(
         self,
         run: Run,
-        description: ModelDescription,
+        description: ModelConfig,
         records: Sequence[dict[str, Any]] = (),
         seconds: float = 0.0,
     ) -> None:
@@ -56,7 +56,7 @@ class Recorder:
         self.groups = class_groups(run.config, description.classes, description.class_counts)
         self.provenance = describe_provenance(run)
 
-    def judge(self, outputs: Outputs) -> tuple[pd.DataFrame, Figures]:
+    def compute_metrics(self, outputs: Outputs) -> tuple[pd.DataFrame, Metrics]:
         """Return development predictions and their figures."""
         predictions = tabulate_predictions(self.run.data.development, outputs, self.description.labels)
         return predictions, figures_from_predictions(predictions, self.groups)
@@ -66,7 +66,7 @@ class Recorder:
         """That training has taken so far."""
         return time.monotonic() - self._began
 
-    def save(self, moment: Moment) -> None:
+    def save(self, moment: TrainingSnapshot) -> None:
         """Save where training can be gone on from; with the best model, the predictions that made it the best."""
         documents: dict[str, object] = {CONFIG: self.description.to_json(), PROVENANCE: self.provenance}
         texts = {}
@@ -94,11 +94,11 @@ class Recorder:
         refused = record.refused_steps - (self.records[-1]["refused_steps"] if self.records else 0)
         self.records.append(flatten(record))
         self.run.folder.append_metrics(self.records[-1])
-        self.run.screen.line(epoch_line(record, self.run.config.epoch))
+        self.run.console.line(epoch_line(record, self.run.config.epoch))
         self.run.tracking.look()
         if refused:
             steps_had = counted(refused, "step of this epoch had", "steps of this epoch had")
-            self.run.screen.warn(
+            self.run.console.warn(
                 f"{steps_had} gradients that are not finite and {'was' if refused == 1 else 'were'} skipped"
             )
 
@@ -133,7 +133,7 @@ def show_predictions(checkpoint: Path, folder: Path) -> None:
     """Put the development predictions of the best checkpoint where a run's predictions lie."""
     target = folder / "predictions" / DEVELOPMENT_PREDICTIONS
     target.parent.mkdir(exist_ok=True)
-    write_whole(target, (checkpoint / DEVELOPMENT_PREDICTIONS).read_bytes())
+    atomic_write(target, (checkpoint / DEVELOPMENT_PREDICTIONS).read_bytes())
 
 
 def flatten(record: EpochRecord) -> dict[str, Any]:

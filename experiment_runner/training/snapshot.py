@@ -10,7 +10,7 @@ from torch import Tensor
 
 from experiment_runner.storage.checkpoints import TrainingState
 from experiment_runner.training.early_stopping import Decision
-from utils.metrics import Figures
+from utils.metrics import Metrics
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DevelopmentFigures:
     loss: float
     terms: dict[str, float]
     score: float
-    figures: Figures
+    figures: Metrics
     predictions: pd.DataFrame
 
 
@@ -63,7 +63,7 @@ class EpochRecord:
 
 
 @dataclass(frozen=True)
-class Moment:
+class TrainingSnapshot:
     """Where a training can be gone on from.
 
     Attributes:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from experiment_runner.distributed.process_group import Processes
+from experiment_runner.distributed.process_group import ProcessGroup
 from experiment_runner.runtime.precision import Precision
 from experiment_runner.training.effective_batch import differentiate, total_weights
-from experiment_runner.training.graphed_step import RecordedSteps
-from experiment_runner.training.nonfinite_steps import RefusedSteps
+from experiment_runner.training.graphed_step import GraphedStep
+from experiment_runner.training.nonfinite_steps import NonfiniteSteps
 from experiment_runner.training.optimisation import clip_gradients, current_rate, go_to_step
 from experiment_runner.training.training_state import optimiser_tensors, restore_optimiser
 from net.loss_modules import Loss, Targets, Terms
@@ -38,7 +38,7 @@ class StepParts:
         device: Where the model is.
         seed: Of dropout and masks, with a step's number.
         max_grad_norm: Gradients are scaled down to this norm.
-        most_frames: Of a batch, where steps behind a frozen upstream are recorded, see `RecordedSteps`: the optimiser
+        most_frames: Of a batch, where steps behind a frozen upstream are recorded, see `GraphedStep`: the optimiser
             must be recordable then. None where they are not.
         processes: That take each step together.
     """
@@ -52,7 +52,7 @@ class StepParts:
     seed: int
     max_grad_norm: float
     most_frames: int | None
-    processes: Processes
+    processes: ProcessGroup
 
 
 class TrainingSteps:
@@ -69,11 +69,11 @@ class TrainingSteps:
         self.parts = parts
         self.count = 0
         self.losses = LossManager()
-        self.refused = RefusedSteps(parts.device)
+        self.refused = NonfiniteSteps(parts.device)
         self.trained = [p for group in parts.optimiser.param_groups for p in group["params"]]
         self._scaler = GradScaler(parts.device.type, enabled=parts.precision.needs_scaler)
         most_frames = parts.most_frames
-        self._recorded = None if most_frames is None else RecordedSteps(self._take_seeded, most_frames)
+        self._recorded = None if most_frames is None else GraphedStep(self._take_seeded, most_frames)
 
     @property
     def learning_rate(self) -> float:
@@ -96,13 +96,13 @@ class TrainingSteps:
         self.parts.optimiser.zero_grad(set_to_none=True)
 
     def state(self, with_optimiser: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what `go_on_from` takes, as tensors and JSON."""
+        """Return what `load_state` takes, as tensors and JSON."""
         terms, sums = self.losses.sums()
         optimiser = optimiser_tensors(self.parts.model, self.parts.optimiser) if with_optimiser else {}
         tensors = {**optimiser, "refused": self.refused.counts, "terms": sums}
         return tensors, {"step": self.count, "scaler": self._scaler.state_dict(), "terms": list(terms)}
 
-    def go_on_from(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+    def load_state(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
         """Continue where others were.
 
         Raises:
@@ -112,8 +112,8 @@ class TrainingSteps:
         self.count = document["step"]
         go_to_step(self.parts.scheduler, self.count)
         self._scaler.load_state_dict(document["scaler"])
-        self.refused.go_on_from(tensors["refused"])
-        self.losses.go_on_from(document["terms"], tensors["terms"].to(self.parts.device))
+        self.refused.load_state(tensors["refused"])
+        self.losses.load_state(document["terms"], tensors["terms"].to(self.parts.device))
 
     def _take(self, window: list[Batch]) -> Terms:
         """Differentiate and step the optimiser."""

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from experiment_runner.models.loaded_model import LoadedModel
-from experiment_runner.models.model_config import ModelDescription
+from experiment_runner.models.model_config import ModelConfig
 from experiment_runner.models.model_origin import origin_of
 from experiment_runner.reporting.pages import render_page
 from experiment_runner.runtime.precision import Precision
@@ -94,7 +94,7 @@ def build_page(model: LoadedModel, name: str, precision: Precision, uploads: Upl
     return page
 
 
-def abilities(description: ModelDescription) -> list[str]:
+def abilities(description: ModelConfig) -> list[str]:
     """Say what a model does, a part of a sentence for each of its heads."""
     parts = {
         "tells apart": description.classes,

@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from experiment_runner.models.loaded_model import LoadedModel
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.precision import Precision
 from experiment_runner.webapp.guard import Guard
 from experiment_runner.webapp.page import STYLE, build_page, theme
@@ -31,7 +31,7 @@ ENDING_SECONDS = 1
 """That open connections, and then a prediction under way, are waited for at the end."""
 
 
-def serve(model: LoadedModel, name: str, precision: Precision, place: Place, screen: Screen) -> None:
+def serve(model: LoadedModel, name: str, precision: Precision, place: Place, console: Console) -> None:
     """Show the page until Ctrl-C, SIGTERM or SIGHUP.
 
     Args:
@@ -39,7 +39,7 @@ def serve(model: LoadedModel, name: str, precision: Precision, place: Place, scr
         name: By which it was asked for.
         precision: Of the forward passes.
         place: Where to listen, and to keep what is sent.
-        screen: Where to say so.
+        console: Where to say so.
     """
     page = build_page(model, name, precision, Uploads(place.folder))
     server = uvicorn.Server(
@@ -55,7 +55,7 @@ def serve(model: LoadedModel, name: str, precision: Precision, place: Place, scr
         )
     )
     before = signal.signal(signal.SIGHUP, server.handle_exit)  # a closed terminal ends it as Ctrl-C does
-    _tell(place.door.getsockname()[1], screen)
+    _tell(place.door.getsockname()[1], console)
     try:
         with suppress(KeyboardInterrupt):  # uvicorn ends, and then raises the signal again
             server.run([place.door])
@@ -88,11 +88,11 @@ def _make_app(page: gr.Blocks, folder: Path) -> Guard:
     return Guard(app, folder)
 
 
-def _tell(port: int, screen: Screen) -> None:
-    screen.line(f"http://{HOST}:{port} shows the page to this machine alone; Ctrl-C ends it")
+def _tell(port: int, console: Console) -> None:
+    console.line(f"http://{HOST}:{port} shows the page to this machine alone; Ctrl-C ends it")
     if "SSH_CONNECTION" in os.environ:
         place = f"{getpass.getuser()}@{socket.gethostname()}"
-        screen.line(f"from your own machine: ssh -N -L {port}:{HOST}:{port} {place}, and the same address there")
+        console.line(f"from your own machine: ssh -N -L {port}:{HOST}:{port} {place}, and the same address there")
 
 
 def leave_predictions(threads: Collection[threading.Thread]) -> None:

@@ -2,8 +2,8 @@
 
 Launching the kernels of a transformer one by one takes the host longer than running them takes the GPU. A recording is
 launched by one call. It reads and writes fixed places in memory, which all recordings share: a forward and its backward
-must follow each other, with no other forward of the same `StepGraphs` between them. Gradients of parameters go straight
-to their `.grad`: only `backward()` finds them, not `torch.autograd.grad`.
+must follow each other, with no other forward of the same `ForwardBackwardGraphs` between them. Gradients of parameters
+go straight to their `.grad`: only `backward()` finds them, not `torch.autograd.grad`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from torch.autograd.function import once_differentiable
 
 from net.cuda_graphs.capture import captured
 from net.packing.buckets import Bucket
-from net.packing.device_tables import Plan, room_for, unflatten
+from net.packing.device_tables import BatchLayout, room_for, unflatten
 
 MOST_RECORDINGS = 64
 SPARE = 8
 """One part in so many is allocated beside what the largest batch needs, for larger ones to come."""
-AnyPlan = TypeVar("AnyPlan", bound=Plan)
-Run = Callable[[Tensor, AnyPlan, torch.dtype, Tensor | None, frozenset[int]], Tensor]
+AnyLayout = TypeVar("AnyLayout", bound=BatchLayout)
+Run = Callable[[Tensor, AnyLayout, torch.dtype, Tensor | None, frozenset[int]], Tensor]
 """Takes hidden frames (N, D) float32, a plan on their device, the products' dtype, seeds, and the parts to be skipped;
 returns (N, D) float32. While it `is_recording`, it is told to skip none, and has to make out of the seeds which are."""
 
@@ -75,7 +75,7 @@ class _Recording:
     reached: list[bool]
 
 
-class StepGraphs(Generic[AnyPlan]):
+class ForwardBackwardGraphs(Generic[AnyLayout]):
     """Runs a function, by a recording from the second batch of a bucket on.
 
     Args:
@@ -88,7 +88,7 @@ class StepGraphs(Generic[AnyPlan]):
 
     def __init__(
         self,
-        run: Run[AnyPlan],
+        run: Run[AnyLayout],
         places: Sequence[Place],
         make_gradients: Callable[[], Mapping[Tensor, Tensor]] = dict,
     ) -> None:
@@ -104,7 +104,7 @@ class StepGraphs(Generic[AnyPlan]):
     def __call__(
         self,
         hidden: Tensor,
-        plan: AnyPlan,
+        plan: AnyLayout,
         bucket: Bucket,
         dtype: torch.dtype,
         seeds: Tensor | None,
@@ -163,7 +163,7 @@ class StepGraphs(Generic[AnyPlan]):
             rows = kind.bucket.frames + kind.bucket.frames // SPARE
             self._frames = torch.zeros((4, rows, hidden.shape[1]), device=hidden.device).unbind(0)
 
-    def _record(self, kind: _Kind, hidden: Tensor, plan: AnyPlan, seeds: Tensor | None) -> _Recording:
+    def _record(self, kind: _Kind, hidden: Tensor, plan: AnyLayout, seeds: Tensor | None) -> _Recording:
         self._make_room(kind, hidden, seeds)
         taken, given, given_gradient, taken_gradient = (part[: kind.bucket.frames] for part in self._frames)
         leaf = taken.detach().requires_grad_(kind.wants_input_gradient)
@@ -232,10 +232,10 @@ class _Replay(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401 - torch's own
         hidden: Tensor,
         anchor: nn.Parameter,
-        graphs: StepGraphs[AnyPlan],
+        graphs: ForwardBackwardGraphs[AnyLayout],
         recording: _Recording,
         frames: int,
-        plan: AnyPlan,
+        plan: AnyLayout,
         seeds: Tensor | None,
         skipped: frozenset[int],
     ) -> Tensor:

@@ -35,7 +35,7 @@ def _room(table: Tensor) -> int:
     return -(-table.numel() // ALIGNMENT) * ALIGNMENT
 
 
-class Plan(Protocol):
+class BatchLayout(Protocol):
     """What is known of a batch's lengths, and the tables of it that the device reads."""
 
     def tables(self) -> list[Tensor]:
@@ -45,10 +45,10 @@ class Plan(Protocol):
         """Return the plan with its tables in another place."""
 
 
-AnyPlan = TypeVar("AnyPlan", bound=Plan)
+AnyLayout = TypeVar("AnyLayout", bound=BatchLayout)
 
 
-def placed(plan: AnyPlan, device: torch.device | str) -> AnyPlan:
+def placed(plan: AnyLayout, device: torch.device | str) -> AnyLayout:
     """Return a plan with its tables, which lie on the host, on a device: by one copy and without waiting for it."""
     tables = plan.tables()
     is_pinned = torch.device(device).type == "cuda"

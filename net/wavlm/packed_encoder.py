@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from net.cuda_graphs.forward_backward import Place, StepGraphs
+from net.cuda_graphs.forward_backward import ForwardBackwardGraphs, Place
 from net.kernels.triton_support import is_exact_gelu
 from net.packing.attention import AttentionPlan
 from net.packing.batch_layout import PackPlan, TransformerPlan
@@ -73,11 +73,11 @@ class PackedWavLM:
         self.is_stable = bool(self.config.do_stable_layer_norm)
         self.heads = int(self.config.num_attention_heads)
         self._one_hot = torch.empty(0, 1)  # of the buckets of all distances, as far as was asked for
-        self._graphs: StepGraphs[TransformerPlan] | None = None
+        self._graphs: ForwardBackwardGraphs[TransformerPlan] | None = None
         self._gradients: list[LayerGradients | None] = []
         self._widest: Bucket | None = None
 
-    def record_steps(self) -> None:
+    def capture_steps(self) -> None:
         """From now on record what training steps ask of a GPU, and replay it.
 
         A forward with gradients must be followed by its backward before the next one. Dropout's rates and the
@@ -92,7 +92,7 @@ class PackedWavLM:
         ]
         if self.layer_weights is not None:
             places.append(Place(self, "layer_weights"))
-        self._graphs = StepGraphs(self._transform, places, self._make_gradients)
+        self._graphs = ForwardBackwardGraphs(self._transform, places, self._make_gradients)
 
     def plan(self, counts: Sequence[int], device: torch.device, dtype: torch.dtype) -> PackPlan:
         """Plan a batch of utterances of so many samples, for products of a dtype."""

@@ -26,7 +26,7 @@ from experiment_runner.experiment import training_batches
 from experiment_runner.loading import batch_loader
 from experiment_runner.reporting.tables import Outcome
 from experiment_runner.run import Run
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.interruption import Interrupted, Interruption
 from experiment_runner.storage.checkpoints import CheckpointError, CheckpointStore
 from experiment_runner.training.training_steps import TrainingSteps
@@ -57,7 +57,7 @@ class AtCheck(Interruption):
 
 def train(run: Run, action: Callable[[], object], retrain: bool = False) -> Outcome:
     disturbed = replace(run, interruption=AtCheck(9, action))
-    return session._survive(disturbed, lambda run: session.train_run(run, retrain))
+    return session._contain_failure(disturbed, lambda run: session.train_run(run, retrain))
 
 
 def replace_by_full_disk(path: Path) -> None:
@@ -151,7 +151,9 @@ def test_a_worker_that_is_slow_to_begin_anew_is_waited_for(podcast: SyntheticPod
     run = make_run(podcast, tmp_path, {**KEYS, "num_workers": 1})
     dataset = SERDataset(run.data.train, Labels(run.data.classes, (), (1, 7)), Normalisation("none"), 1.0, 1)
     items = BatchItems()
-    feed = batch_loader.Feed(items, batch_loader.make_loader(dataset, items, 1, torch.device("cpu")), lambda: None)
+    feed = batch_loader.BatchLoader(
+        items, batch_loader.make_loader(dataset, items, 1, torch.device("cpu")), lambda: None
+    )
     rows = [np.array([0, 1]), np.array([2])]
     assert len(list(feed.serve(rows, 1))) == 2
     passes = feed.loader._iterator
@@ -187,7 +189,7 @@ def test_a_signal_is_obeyed_while_the_disk_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = make_run(podcast, tmp_path, {**KEYS, "num_workers": 1, "max_seconds": 50, **keys})
-    data = check_training_recordings(run.config, run.data, run.screen)
+    data = check_training_recordings(run.config, run.data, run.console)
     os.mkfifo(tmp_path / "never")
     table = data.train.astype({"path": object})
     table.loc[5, ["path", "seconds"]] = str(tmp_path / "never"), 99.0  # it is cropped, so that it is never kept
@@ -195,7 +197,7 @@ def test_a_signal_is_obeyed_while_the_disk_does_not_answer(
     monkeypatch.setattr(session, "check_training_recordings", lambda config, data, *_: data)
     started = time.monotonic()
     with pytest.raises(Interrupted):
-        session._survive(waiting, lambda run: session.train_run(run, retrain=False))
+        session._contain_failure(waiting, lambda run: session.train_run(run, retrain=False))
     assert 3.0 < time.monotonic() - started < 30.0
     assert "SIGTERM: all is saved, " in told(capsys)
 
@@ -213,7 +215,9 @@ def test_a_signal_after_which_nothing_can_be_saved_says_so(
 
     monkeypatch.setattr(CheckpointStore, "save", refuse)
     with pytest.raises(Interrupted):
-        session._survive(replace(run, interruption=AtCheck(4, interrupt)), lambda run: session.train_run(run, False))
+        session._contain_failure(
+            replace(run, interruption=AtCheck(4, interrupt)), lambda run: session.train_run(run, False)
+        )
     assert "WARNING: SIGTERM: what came after the last checkpoint is not saved: the disk is full" in told(capsys)
 
 
@@ -273,7 +277,7 @@ def test_an_output_that_is_gone_ends_no_run(output: str, podcast: SyntheticPodca
         assert "finished" in (run / "train.log").read_text()
 
 
-@pytest.mark.parametrize("shows_bar", [Screen.epoch_progress, Screen.count])
+@pytest.mark.parametrize("shows_bar", [Console.epoch_progress, Console.count])
 @pytest.mark.parametrize("is_forced", [True, False])
 def test_a_terminal_that_is_gone_ends_no_bar(
     is_forced: bool, shows_bar: Callable[..., AbstractContextManager[object]], monkeypatch: pytest.MonkeyPatch
@@ -285,15 +289,15 @@ def test_a_terminal_that_is_gone_ends_no_bar(
     reading, writing = os.openpty()
     with open(writing, "w") as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
-        screen = Screen()
-        first, second = (1, 10) if shows_bar is Screen.epoch_progress else (10, "things")
-        with shows_bar(screen, first, second):
+        console = Console()
+        first, second = (1, 10) if shows_bar is Console.epoch_progress else (10, "things")
+        with shows_bar(console, first, second):
             os.close(reading)
             time.sleep(0.3)  # its thread draws it in between
-        screen.line("goes on")
-        assert screen.console.quiet
+        console.line("goes on")
+        assert console.rich.quiet
 
 
 def test_names_do_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    Screen().warn("\x1b[2J\x1b]0;title\x07.wav holds no byte")
+    Console().warn("\x1b[2J\x1b]0;title\x07.wav holds no byte")
     assert capsys.readouterr().out == "WARNING: \\x1b[2J\\x1b]0;title\\x07.wav holds no byte\n"

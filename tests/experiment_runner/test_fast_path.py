@@ -11,11 +11,11 @@ from experiment_runner.data.experiment_data import resolve_data
 from experiment_runner.data.preparation import check_training_recordings
 from experiment_runner.experiment import assemble, build_trainer
 from experiment_runner.run import Run
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from experiment_runner.storage.run_folder import RunFolder
 from experiment_runner.tracking.tracker import Tracking
 from experiment_runner.train import Trainer
-from experiment_runner.training.run_writer import Recorder
+from experiment_runner.training.run_writer import RunWriter
 from net.inputs import Inputs, Waveforms
 from net.packing.frames import Frames
 from net.upstream import Upstream
@@ -39,11 +39,11 @@ def make_trainer(emodb_folder: Path, folder: Path, upstream_model: str) -> Train
     config = resolve_regularisation(ExperimentConfig.model_validate({**KEYS, "upstream_model": upstream_model})).config
     speakers = {"development": ["13", "14"], "test1": ["15", "16"]}
     corpus = load_corpus("EMO-DB", CorpusConfig(FORMAT="emodb", PATH_TO_AUDIO=emodb_folder, split_speakers=speakers))
-    screen = Screen()
-    data = check_training_recordings(config, resolve_data(config, {"EMO-DB": corpus}), screen)
-    run = Run(config, data, RunFolder(folder, config, 1), torch.device("cpu"), screen, Tracking(screen))
+    console = Console()
+    data = check_training_recordings(config, resolve_data(config, {"EMO-DB": corpus}), console)
+    run = Run(config, data, RunFolder(folder, config, 1), torch.device("cpu"), console, Tracking(console))
     assembly = assemble(run)
-    return build_trainer(run, assembly, Recorder(run, assembly.description))
+    return build_trainer(run, assembly, RunWriter(run, assembly.description))
 
 
 def losses_of(trainer: Trainer) -> list[float]:

@@ -74,7 +74,7 @@ def caches_in(folder: Path) -> Iterator[None]:
 
 
 def find_unfinished(run: Run) -> Path | None:
-    return run.folder.find_unfinished(run.data, run.setting, run.screen)
+    return run.folder.find_unfinished(run.data, run.environment, run.console)
 
 
 def train_interrupted(run: Run, checks: int) -> int:
@@ -199,9 +199,9 @@ def test_another_configuration_does_not_go_on(interrupted: Run, podcast: Synthet
 
 
 def test_another_number_of_processes_does_not_go_on(interrupted: Run) -> None:
-    two = {**interrupted.setting, "processes": 2}
+    two = {**interrupted.environment, "processes": 2}
     with pytest.raises(RunError, match=r"has changed since: processes 1 -> 2; give the experiment another name"):
-        interrupted.folder.find_unfinished(interrupted.data, two, interrupted.screen)
+        interrupted.folder.find_unfinished(interrupted.data, two, interrupted.console)
 
 
 @pytest.mark.parametrize(("left_out", "keys"), [(1, {}), (1, {"batch_size": 1, "accumulation_steps": 2}), (3, {})])
@@ -230,20 +230,20 @@ def shortened(podcast: SyntheticPodcast, folder: Path, left_out: int, keys: dict
 def forget_steps(podcast: SyntheticPodcast, folder: Path, left_out: int, keys: dict[str, Any]) -> tuple[int, int]:
     """Begin a run as an earlier release did, which kept no number of steps; return its number and today's."""
     run = shortened(podcast, folder, left_out, keys)
-    run.folder.start({**run.setting, "data_sha256": run.data.fingerprint()}, run.data.left_out_recordings)
-    run.folder.check_unchanged(run.data, run.setting)
+    run.folder.start({**run.environment, "data_sha256": run.data.fingerprint()}, run.data.left_out_recordings)
+    run.folder.check_unchanged(run.data, run.environment)
     file = run.folder.path / "experiment.toml"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(line for line in lines if not line.startswith("steps_per_epoch")))
     effective = run.config.batch_size * run.config.accumulation_steps
     now = training_batches(run).steps_per_epoch
-    assert run.setting["steps_per_epoch"] == now
+    assert run.environment["steps_per_epoch"] == now
     return -(-len(run.data.train) // effective), now
 
 
 def forgotten(podcast: SyntheticPodcast, folder: Path, left_out: int, keys: dict[str, Any]) -> None:
     run = shortened(podcast, folder, left_out, keys)
-    run.folder.check_unchanged(run.data, run.setting)
+    run.folder.check_unchanged(run.data, run.environment)
 
 
 def test_a_later_format_names_the_remedy(interrupted: Run) -> None:

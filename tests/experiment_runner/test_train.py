@@ -14,10 +14,10 @@ import torch
 
 from experiment_runner.data.experiment_data import resolve_data
 from experiment_runner.data.preparation import check_training_recordings
-from experiment_runner.distributed.process_group import ALONE, Processes
+from experiment_runner.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from experiment_runner.experiment import assemble, build_trainer
 from experiment_runner.run import Run
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.precision import choose_precision
 from experiment_runner.storage.checkpoints import CheckpointStore, read_checkpoint
 from experiment_runner.storage.run_folder import RunFolder
@@ -25,7 +25,7 @@ from experiment_runner.tracking.tracker import Tracking
 from experiment_runner.train import Trainer
 from experiment_runner.training.inference import infer
 from experiment_runner.training.optimisation import build_optimiser, clip_gradients, learning_rate_factor
-from experiment_runner.training.run_writer import Recorder
+from experiment_runner.training.run_writer import RunWriter
 from net.inputs import Waveforms
 from net.loss_modules import Targets
 from net.ser import Outputs
@@ -36,7 +36,7 @@ from utils.data.loader import load_corpus
 from utils.dataset.collation import Batch
 from utils.errors import DataError
 from utils.hub.published_config import resolve_regularisation
-from utils.metrics import Figures
+from utils.metrics import Metrics
 
 CPU = torch.device("cpu")
 KEYS = {
@@ -54,14 +54,14 @@ def make_run(
     folder: Path,
     keys: Mapping[str, object],
     device: torch.device = CPU,
-    processes: Processes = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
     seed: int = 1,
 ) -> Run:
     config = resolve_regularisation(ExperimentConfig.model_validate({**KEYS, **keys})).config
     corpus = load_corpus("P", CorpusConfig(PATH_TO_LABEL=podcast.labels, PATH_TO_AUDIO=podcast.audio))
-    screen = Screen(is_silent=not processes.is_main)
-    data = check_training_recordings(config, resolve_data(config, {"P": corpus}), screen)
-    return Run(config, data, RunFolder(folder, config, seed), device, screen, Tracking(screen), processes)
+    console = Console(is_silent=not processes.is_main)
+    data = check_training_recordings(config, resolve_data(config, {"P": corpus}), console)
+    return Run(config, data, RunFolder(folder, config, seed), device, console, Tracking(console), processes)
 
 
 def make_trainer(
@@ -69,12 +69,12 @@ def make_trainer(
     folder: Path,
     keys: Mapping[str, object],
     device: torch.device = CPU,
-    processes: Processes = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
     seed: int = 1,
 ) -> Trainer:
     run = make_run(podcast, folder, keys, device, processes, seed)
     assembly = assemble(run)
-    return build_trainer(run, assembly, Recorder(run, assembly.description))
+    return build_trainer(run, assembly, RunWriter(run, assembly.description))
 
 
 def weights_of(trainer: Trainer) -> torch.Tensor:
@@ -242,11 +242,11 @@ def test_the_saved_model_is_the_one_with_the_best_score(
     trainer = make_trainer(podcast, tmp_path, keys)
     scores, after_epoch = iter([0.3, 0.6, 0.5, 0.4]), []
 
-    def judge(outputs: Outputs) -> tuple[pd.DataFrame, Figures]:
+    def compute_metrics(outputs: Outputs) -> tuple[pd.DataFrame, Metrics]:
         after_epoch.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
         return pd.DataFrame({"file": []}), {"macro_f1": next(scores)}
 
-    trainer.parts = replace(trainer.parts, judge=judge)
+    trainer.parts = replace(trainer.parts, compute_metrics=compute_metrics)
     (tmp_path / "test" / "seed-1").mkdir(parents=True)
     assert trainer.fit(5) == "sma_f1"
     told = capsys.readouterr().out.splitlines()

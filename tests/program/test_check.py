@@ -19,7 +19,7 @@ from experiment_runner.data.preparation import prepare
 from experiment_runner.reporting.tables import Outcome
 from experiment_runner.runtime.program_version import program_version
 from experiment_runner.storage.checkpoints import Checkpoint, TrainingState
-from experiment_runner.storage.environment import run_setting
+from experiment_runner.storage.environment import run_environment
 from experiment_runner.storage.run_folder import RunFolder
 from tests.conftest import ROOT
 from tests.program.test_main import write_files
@@ -59,7 +59,7 @@ class Desk:
         folder = RunFolder(self.output, self.experiment.config, seed)
         data = self.experiment.data
         precision = "fp32: mixed precision is off on the CPU"
-        setting = run_setting(self.experiment.config, data, precision, is_gpu=False, ranks=processes)
+        setting = run_environment(self.experiment.config, data, precision, is_gpu=False, ranks=processes)
         document = {**setting, "data_sha256": data.fingerprint(), "program": program_version(), **resolved}
         folder.start(document, data.left_out_recordings)
         return folder

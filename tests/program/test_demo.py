@@ -21,9 +21,9 @@ def demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     """Where the demo was run, and what it showed: by CI, which names both, or now."""
     monkeypatch.delenv("WANDB_TOKEN", raising=False)
     if "DEMO_SCREEN" in os.environ:
-        screen = Path(os.environ["DEMO_SCREEN"])
-        monkeypatch.chdir(screen.parent)
-        return screen.parent, screen.read_text()
+        console = Path(os.environ["DEMO_SCREEN"])
+        monkeypatch.chdir(console.parent)
+        return console.parent, console.read_text()
     monkeypatch.chdir(tmp_path)
     assert program.main(["--demo"]) == 0
     return tmp_path, capsys.readouterr().out

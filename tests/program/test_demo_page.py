@@ -82,7 +82,7 @@ def page(window: Browser, run: Path, tmp_path_factory: pytest.TempPathFactory) -
     with served(run, tmp_path_factory.mktemp("page")) as shown:
         yield shown
         window.driver.get("about:blank")
-        assert shown.end(signal.SIGTERM) == 0, shown.screen.read_text()
+        assert shown.end(signal.SIGTERM) == 0, shown.console.read_text()
 
 
 @pytest.fixture
@@ -300,7 +300,7 @@ def test_the_end_deletes_what_was_sent(window: Browser, run: Path, emodb_folder:
     assert not page.recordings
     assert not list(page.temporary.glob("200ai-page-*"))
     assert not (page.temporary / "gradio").exists(), "where gradio keeps files that nobody told it where to keep"
-    assert page.screen.read_text().splitlines() == [
+    assert page.console.read_text().splitlines() == [
         f"{page.address} shows the page to this machine alone; Ctrl-C ends it",
         "ended; what was sent to the page is deleted",
     ]

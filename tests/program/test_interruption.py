@@ -57,9 +57,9 @@ def test_what_fails_after_a_signal_is_an_interruption(interruption: Interruption
         except KeyboardInterrupt:
             raise AttributeError("half a module") from None
 
-    with pytest.raises(AttributeError), interruption.prevailing():
+    with pytest.raises(AttributeError), interruption.interrupt_wins():
         raise AttributeError("by itself")
-    with pytest.raises(Interrupted, match="SIGTERM"), interruption.prevailing():
+    with pytest.raises(Interrupted, match="SIGTERM"), interruption.interrupt_wins():
         break_an_import()
 
 

@@ -147,9 +147,9 @@ def test_one_failing_experiment_leaves_the_others_alone(
 ) -> None:
     failing = '[[experiments]]\nname = "diverges"\nconfig_update = { learning_rate = 1e30, max_grad_norm = 1e30 }\n'
     assert program.main(write_files(tmp_path, podcast, failing + ONE)) == 1
-    screen = capsys.readouterr().out
-    assert "diverges seed 42" in screen
-    assert "finite" in screen
+    console = capsys.readouterr().out
+    assert "diverges seed 42" in console
+    assert "finite" in console
     assert (tmp_path / "runs" / "one" / "seed-2" / "result.json").is_file()
     assert not (tmp_path / "runs" / "diverges" / "seed-42" / "result.json").exists()
 

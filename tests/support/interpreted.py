@@ -46,15 +46,15 @@ def _serve() -> None:
         importlib.import_module(name)
     _accept_one_element_arrays()
     for line in sys.stdin:
-        with tempfile.TemporaryFile("w+") as screen:
+        with tempfile.TemporaryFile("w+") as console:
             child = os.fork()
             if child == 0:
-                os.dup2(screen.fileno(), 1)
-                os.dup2(screen.fileno(), 2)
+                os.dup2(console.fileno(), 1)
+                os.dup2(console.fileno(), 2)
                 os._exit(_status_of(*json.loads(line)))
             _, status = os.waitpid(child, 0)
-            screen.seek(0)
-            print(json.dumps([status, screen.read()]), flush=True)
+            console.seek(0)
+            print(json.dumps([status, console.read()]), flush=True)
 
 
 def _status_of(module: str, function: str, *arguments: str) -> int:

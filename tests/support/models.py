@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import HubertConfig, Wav2Vec2Config, WavLMConfig
 
-from experiment_runner.models.model_config import ModelDescription
+from experiment_runner.models.model_config import ModelConfig
 from experiment_runner.publishing.ser_model import SERModel
 from utils.dataset.normalisation import Normalisation
 from utils.hub.upstreams import UPSTREAMS
@@ -33,7 +33,7 @@ def make_model(
     genders: tuple[str, ...] = ("female", "male"),
 ) -> SERModel:
     torch.manual_seed(0)
-    description = ModelDescription(
+    description = ModelConfig(
         model_type="UpstreamGender",
         classes=("neutral", "happy", "angry"),
         attributes=("arousal", "valence"),

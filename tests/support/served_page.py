@@ -46,14 +46,14 @@ class ServedPage:
         process: Its server.
         address: Of the page.
         temporary: The only folder for temporary files that the server knows.
-        screen: What it has printed.
+        console: What it has printed.
         network: A line for everything it asked the network for; missing where there was nothing.
     """
 
     process: subprocess.Popen[bytes]
     address: str
     temporary: Path
-    screen: Path
+    console: Path
     network: Path
 
     @property
@@ -69,7 +69,7 @@ class ServedPage:
 @contextmanager
 def served(model: Path, folder: Path) -> Iterator[ServedPage]:
     """Show the page of a model until the context ends."""
-    temporary, screen, network = folder / "temporary", folder / "screen.txt", folder / "network.txt"
+    temporary, console, network = folder / "temporary", folder / "screen.txt", folder / "network.txt"
     temporary.mkdir(parents=True)
     (folder / "site").mkdir()
     (folder / "site" / "sitecustomize.py").write_text(WATCH.format(path=str(network)))
@@ -78,11 +78,11 @@ def served(model: Path, folder: Path) -> Iterator[ServedPage]:
         port = free.getsockname()[1]
     arguments = ["--model", str(model), "--serve", "--port", str(port), "--device", "cpu"]
     environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(folder / "site")}
-    with screen.open("wb") as output:
+    with console.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "predict.py", *arguments], cwd=ROOT, env=environment, stdout=output, stderr=output
         )
-    page = ServedPage(process, f"http://127.0.0.1:{port}", temporary, screen, network)
+    page = ServedPage(process, f"http://127.0.0.1:{port}", temporary, console, network)
     try:
         _await(page)
         yield page
@@ -94,8 +94,8 @@ def served(model: Path, folder: Path) -> Iterator[ServedPage]:
 
 def _await(page: ServedPage) -> None:
     until = time.monotonic() + SECONDS
-    while page.address not in page.screen.read_text():
-        assert page.process.poll() is None, page.screen.read_text()
-        assert time.monotonic() < until, page.screen.read_text()
+    while page.address not in page.console.read_text():
+        assert page.process.poll() is None, page.console.read_text()
+        assert time.monotonic() < until, page.console.read_text()
         time.sleep(0.05)
     assert httpx.get(page.address, trust_env=False).status_code == httpx.codes.OK

@@ -29,7 +29,7 @@ import pandas as pd
 from utils.data.recordings.file_identity import Identities
 from utils.errors import DataError
 from utils.io.cache_folder import UNUSABLE, cache_folder
-from utils.io.files import whole
+from utils.io.files import atomic_file
 
 COLUMNS = ("first", "samples", "frames", "checksum")
 """The first row of a recording, its samples at 16 kHz, its rows, and a CRC-32 of them that begins with the samples."""
@@ -66,7 +66,7 @@ def store_folder() -> Path:
 
 
 @contextmanager
-def open_store(key: str, row_bytes: int, on_wait: Callable[[], None]) -> Iterator[FrameStore]:
+def open_store(key: str, row_bytes: int, on_wait: Callable[[], None]) -> Iterator[FeatureStore]:
     """Open the frames of a key; while the context lasts, no other process opens or fills them.
 
     The store stays readable afterwards.
@@ -89,12 +89,12 @@ def open_store(key: str, row_bytes: int, on_wait: Callable[[], None]) -> Iterato
                 fcntl.flock(lock, fcntl.LOCK_EX)
             os.utime(lock.fileno())  # the least recently used is removed first
         try:
-            yield FrameStore(place, row_bytes)
+            yield FeatureStore(place, row_bytes)
         finally:
             fcntl.flock(lock, fcntl.LOCK_UN)  # worker processes hold the same open file
 
 
-class FrameStore:
+class FeatureStore:
     """The frames of one key.
 
     Args:
@@ -197,7 +197,7 @@ class FrameStore:
         index = pd.concat([self._index, fresh.astype(np.int64)])
         with _disk(self.path):
             os.fsync(self._descriptor)
-            with whole(self._index_path) as partial:
+            with atomic_file(self._index_path) as partial:
                 index.reset_index().to_parquet(partial, index=False)
         self._index, self._pending, self._committed_at = index, [], time.monotonic()
 

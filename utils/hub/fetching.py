@@ -29,7 +29,7 @@ from utils.hub.upstreams import (
     read_source,
     split_revision,
 )
-from utils.io.files import fingerprint, write_whole
+from utils.io.files import atomic_write, fingerprint
 from utils.io.folder_lock import locked
 from utils.io.secrets import read_token
 from utils.text import did_you_mean
@@ -123,7 +123,7 @@ def _replace(name: str, asked: str | None, target: Path) -> str:
     shutil.rmtree(partial / ".cache", ignore_errors=True)
     files = {path.name: fingerprint(path) for path in sorted(partial.iterdir())}
     source = {"id": hub_id(name), "revision": commit, **({"asked": asked} if asked else {}), "files": files}
-    write_whole(partial / SOURCE, json.dumps(source))
+    atomic_write(partial / SOURCE, json.dumps(source))
     replaced = target.with_name(target.name + REPLACED)
     shutil.rmtree(replaced, ignore_errors=True)
     if target.is_dir():

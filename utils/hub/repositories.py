@@ -42,7 +42,7 @@ class HubError(Exception):
 
 
 @contextmanager
-def told(what: str, otherwise: str = "") -> Iterator[None]:
+def hub_errors(what: str, otherwise: str = "") -> Iterator[None]:
     """Say in a sentence why something could not be done.
 
     Args:
@@ -150,7 +150,9 @@ def fetch(
     """
     from huggingface_hub import hf_hub_download
 
-    with told(f'"{repo_id}" cannot be downloaded', ", or copy its folder in models/ from a machine that has a network"):
+    with hub_errors(
+        f'"{repo_id}" cannot be downloaded', ", or copy its folder in models/ from a machine that has a network"
+    ):
         api = patient_api(token)
         found = api.model_info(repo_id, revision=revision, timeout=LONGEST_ANSWER, files_metadata=True)
         assert found.sha is not None
@@ -176,7 +178,7 @@ def find_commit(repo_id: str, revision: str | None, token: str | None) -> str:
     Raises:
         HubError: Where the hub does not say.
     """
-    with told(f'"{repo_id}" cannot be looked up'):
+    with hub_errors(f'"{repo_id}" cannot be looked up'):
         return str(patient_api(token).model_info(repo_id, revision=revision, timeout=LONGEST_ANSWER).sha)
 
 
@@ -251,7 +253,7 @@ def fetch_cached(
 
     _quieten()
     where: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
-    with told(f'"{repo_id}" is in no folder, and cannot be had from the hub'):
+    with hub_errors(f'"{repo_id}" is in no folder, and cannot be had from the hub'):
         try:
             hf_hub_download(repo_id, MANIFEST, local_files_only=local_files_only, **where)
         except RemoteEntryNotFoundError as error:

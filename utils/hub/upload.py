@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.hub.model_files import CARD, METRICS, PROVENANCE
-from utils.hub.repositories import LONGEST_ANSWER, HubError, find_token_problem, patient_api, told
+from utils.hub.repositories import LONGEST_ANSWER, HubError, find_token_problem, hub_errors, patient_api
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -72,7 +72,7 @@ def upload(
 
 
 def _upload_once(folder: Path, repo_id: str, token: str | None, is_public: bool, message: str) -> Uploaded:
-    with told(f'"{repo_id}" cannot be uploaded'):
+    with hub_errors(f'"{repo_id}" cannot be uploaded'):
         api = patient_api(token)
         if not is_public and _is_private(api, repo_id) is False:
             raise HubError(

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from utils.commands import script_command
 from utils.hub.git_source import PREFIX, GitError, folder_name, is_git_url
-from utils.io.files import MOST_JSON_BYTES, fingerprint, read_text, whole
+from utils.io.files import MOST_JSON_BYTES, atomic_file, fingerprint, read_text
 from utils.text import did_you_mean
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -316,7 +316,7 @@ def convert_to_safetensors(folder: Path) -> bool:
             shutil.copyfile(folder / "config.json", written / "config.json")
             load_encoder(written, {})
             shutil.copymode(weights, written / SAFETENSORS)
-            with whole(folder / SAFETENSORS) as partial:
+            with atomic_file(folder / SAFETENSORS) as partial:
                 (written / SAFETENSORS).rename(partial)
     except (OSError, SafetensorError) as error:
         raise UpstreamError(f"{weights} cannot be written as {SAFETENSORS}: {error}") from error

@@ -110,7 +110,7 @@ def fingerprint(path: Path) -> dict[str, object]:
 
 
 @contextmanager
-def whole(path: Path, is_flushed: bool = True) -> Iterator[Path]:
+def atomic_file(path: Path, is_flushed: bool = True) -> Iterator[Path]:
     """Yield a place beside `path` to write to, which takes its name once everything is on the disk.
 
     Where writing fails, what stood at `path` stays and nothing is left beside it.
@@ -131,15 +131,15 @@ def whole(path: Path, is_flushed: bool = True) -> Iterator[Path]:
         raise
 
 
-def write_whole(path: Path, content: str | bytes, is_flushed: bool = True) -> None:
+def atomic_write(path: Path, content: str | bytes, is_flushed: bool = True) -> None:
     """Write text, in UTF-8 and as it stands, or bytes."""
-    with whole(path, is_flushed) as partial:
+    with atomic_file(path, is_flushed) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, document: object) -> None:
     """Write a JSON file that appears whole or not at all; numbers that are not finite become null."""
-    write_whole(path, json.dumps(_without_nan(document), indent=2, allow_nan=False) + "\n")
+    atomic_write(path, json.dumps(_without_nan(document), indent=2, allow_nan=False) + "\n")
 
 
 def _without_nan(value: object) -> object:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiment_runner.data.preparation import show_plan
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from tests.support.label_tables import Rows, base_rows, changed, prepare_corpus, relabelled
 from utils import ConfigurationError
 
@@ -107,7 +107,7 @@ def test_speakers_whom_nobody_can_check_are_counted(tmp_path: Path) -> None:
 
 def test_the_plan_shows_a_warning_once_and_each_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{key: cell for key, cell in row.items() if key != "speaker"} for row in relabelled("emotion", ["N/A"])]
-    show_plan(prepare_corpus(tmp_path, many(rows), "", 'classes = ["Angry", "happy"]'), Screen())
+    show_plan(prepare_corpus(tmp_path, many(rows), "", 'classes = ["Angry", "happy"]'), Console())
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.count("WARNING: MINE: no row names its speaker (train 24, development 16, test1 8)") == 1
     assert printed.count('MINE: emotion: "N/A" 2 read as missing') == 1

@@ -14,7 +14,7 @@ from torch import nn
 from experiment_runner.distributed import torch_process_group
 from experiment_runner.distributed.join import join_processes
 from experiment_runner.distributed.process_group import ProcessesError
-from experiment_runner.distributed.torch_process_group import ProcessGroup
+from experiment_runner.distributed.torch_process_group import TorchProcessGroup
 from utils.errors import ConfigurationError
 
 
@@ -25,7 +25,7 @@ class OwnError(Exception):
         super().__init__(one + other)
 
 
-def exchange(group: ProcessGroup) -> None:
+def exchange(group: TorchProcessGroup) -> None:
     rows = torch.arange(2 + 3 * group.rank)
     tensors = [rows, rows.unsqueeze(1) * torch.ones(1, 3) / 7, rows % 2 == 0, torch.empty(len(rows), 0)]
     joined, own = group.gather(tensors)
@@ -34,12 +34,12 @@ def exchange(group: ProcessGroup) -> None:
     assert joined[2].tolist() == [value % 2 == 0 for value in joined[0].tolist()]
     assert joined[3].shape == (7, 0)
     assert torch.equal(joined[0][own], rows)
-    assert group.deal([10, 11, 12]) == ([10, 12], [11])[group.rank]
-    assert group.deal([10]) == [10]
+    assert group.shard([10, 11, 12]) == ([10, 12], [11])[group.rank]
+    assert group.shard([10]) == [10]
     assert group.number(3) == 6 + group.rank
 
 
-def sum_up(group: ProcessGroup) -> None:
+def sum_up(group: TorchProcessGroup) -> None:
     torch_process_group.BUCKET_ELEMENTS = 5  # so that there are several, one of them a tensor that is larger
     shapes = [(2,), (), (3, 4), (2, 2), (1,)]
     tensors = [torch.full(shape, 10.0**place * (1 + group.rank)) for place, shape in enumerate(shapes)]
@@ -57,7 +57,7 @@ def sum_up(group: ProcessGroup) -> None:
     assert gradients == [[2.0, 2.0], [1.0, 1.0], None]
 
 
-def agree(group: ProcessGroup) -> None:
+def agree(group: TorchProcessGroup) -> None:
     for error in (ConfigurationError(["one", "two"]), OwnError("a", "b"), FloatingPointError("of both")):
         fails_here = group.rank == 1 or isinstance(error, FloatingPointError)
         raised = raise_together(group, error if fails_here else None)
@@ -68,16 +68,16 @@ def agree(group: ProcessGroup) -> None:
         assert fails_here or "raise error" in str(raised.__cause__)
         place = "" if isinstance(error, FloatingPointError) else " (in process 1 on "
         assert [text[: len(place)] for text in told] == ([place] if group.is_main else [])
-    assert group.from_main(lambda: ["main", group.rank]) == ["main", 0]
+    assert group.on_main(lambda: ["main", group.rank]) == ["main", 0]
     group.check_alike(lambda: {"data": 1, "weights": 2})
     with pytest.raises(ProcessesError, match="process 1 on .* differs from process 0 in: weights;"):
         group.check_alike(lambda: {"data": 1, "weights": group.rank})
 
 
-def raise_together(group: ProcessGroup, error: Exception | None) -> Exception:
+def raise_together(group: TorchProcessGroup, error: Exception | None) -> Exception:
     """Return what two agreements, one in the other, raise where some process has an error."""
     try:
-        with group.agreement(), group.agreement():
+        with group.raise_together(), group.raise_together():
             if error is not None:
                 raise error
     except Exception as raised:  # noqa: BLE001 - what is raised is looked at
@@ -85,7 +85,7 @@ def raise_together(group: ProcessGroup, error: Exception | None) -> Exception:
     raise AssertionError("nothing was raised")
 
 
-def lose_step(group: ProcessGroup) -> None:
+def lose_step(group: TorchProcessGroup) -> None:
     """One process fails while the other waits for it."""
     try:
         if group.rank == 1:
@@ -95,7 +95,7 @@ def lose_step(group: ProcessGroup) -> None:
         group.end(error, 7, partial(print, error, sep=""))
 
 
-def vanish(group: ProcessGroup) -> None:
+def vanish(group: TorchProcessGroup) -> None:
     """One process is killed while the other waits for it."""
     if group.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -107,7 +107,7 @@ def vanish(group: ProcessGroup) -> None:
 
 if __name__ == "__main__":
     with join_processes() as processes:
-        assert isinstance(processes, ProcessGroup)
+        assert isinstance(processes, TorchProcessGroup)
         operations = (exchange, sum_up, agree, lose_step, vanish)
         for operation in operations:
             if operation.__name__ in sys.argv[1:]:

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 
 from experiment_runner.distributed.join import join_processes
-from experiment_runner.distributed.process_group import Processes
-from experiment_runner.runtime.console import Screen
+from experiment_runner.distributed.process_group import ProcessGroup
+from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.device import choose_device
 from experiment_runner.train import Trainer
 from tests.experiment_runner.test_train import make_trainer, weights_of
@@ -20,7 +20,7 @@ from tests.support.synthetic_podcast import SyntheticPodcast
 
 
 def train(
-    podcast: SyntheticPodcast, folder: Path, keys: dict[str, Any], processes: Processes, device: torch.device
+    podcast: SyntheticPodcast, folder: Path, keys: dict[str, Any], processes: ProcessGroup, device: torch.device
 ) -> dict[str, Any]:
     """Return what an epoch and a development pass find."""
     trainer = make_trainer(podcast, folder, keys, device, processes)
@@ -48,7 +48,7 @@ if __name__ == "__main__":
     cases = json.loads(Path(sys.argv[1]).read_text())
     folder = Path(sys.argv[1]).parent
     with join_processes() as processes:
-        device = choose_device(sys.argv[2], Screen(is_silent=True), processes)
+        device = choose_device(sys.argv[2], Console(is_silent=True), processes)
         for name, case in cases.items():
             podcast = SyntheticPodcast(Path(case["labels"]), Path(case["audio"]), pd.DataFrame())
             found = train(podcast, folder, case["keys"], processes, device)

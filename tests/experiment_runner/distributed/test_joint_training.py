@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from experiment_runner.distributed.process_group import ALONE
+from experiment_runner.distributed.process_group import SINGLE_PROCESS
 from tests.experiment_runner.distributed.joint_training import train
 from tests.experiment_runner.test_train import CPU
 from tests.support.several_processes import start_together
@@ -66,7 +66,7 @@ def test_two_processes_find_what_one_finds(
     assert first["terms"] == second["terms"]
     assert first["loss"] == second["loss"]
     keys, instead = CASES[case]
-    alone = train(podcast, tmp_path, {**keys, **instead}, ALONE, CPU)
+    alone = train(podcast, tmp_path, {**keys, **instead}, SINGLE_PROCESS, CPU)
     assert alone["steps"] == first["steps"] > 1
     assert alone["refused"] == first["refused"]
     assert distance(alone, first, "first gradient") <= 1e-5
@@ -86,7 +86,7 @@ def test_two_gpus_find_what_one_finds(cuda: torch.device, podcast: SyntheticPodc
     for case, (keys, instead) in CASES.items():
         first, second = (torch.load(tmp_path / f"{case}-{rank}.pt", weights_only=False) for rank in (0, 1))
         assert torch.equal(first["weights"], second["weights"])
-        alone = train(podcast, tmp_path, {**keys, **instead, "amp": "off"}, ALONE, cuda)
+        alone = train(podcast, tmp_path, {**keys, **instead, "amp": "off"}, SINGLE_PROCESS, cuda)
         assert alone["steps"] == first["steps"]
         assert distance(alone, first, "first gradient") <= 1e-4
         assert first["loss"] == pytest.approx(alone["loss"], abs=1e-3)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from experiment_runner.distributed.join import join_processes
-from experiment_runner.distributed.process_group import ALONE
+from experiment_runner.distributed.process_group import SINGLE_PROCESS
 from experiment_runner.runtime.workers import choose_workers
 from tests.support.several_processes import start_together
 
@@ -37,9 +37,9 @@ def test_a_process_that_was_killed_is_missed_at_once() -> None:
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "8")  # as some clusters set it for other programs
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    assert join_processes() is ALONE
-    assert ALONE.deal([1, 2, 3]) == [1, 2, 3]
-    assert ALONE.number(5) == 5
+    assert join_processes() is SINGLE_PROCESS
+    assert SINGLE_PROCESS.shard([1, 2, 3]) == [1, 2, 3]
+    assert SINGLE_PROCESS.number(5) == 5
 
 
 def test_processes_of_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:

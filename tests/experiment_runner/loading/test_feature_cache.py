@@ -18,7 +18,7 @@ import torch
 from transformers import HubertConfig, HubertModel
 
 from experiment_runner.loading import cached_loader, feature_cache
-from experiment_runner.loading.cached_loader import DeviceFrames, DiskFrames, KeptFeed, ahead
+from experiment_runner.loading.cached_loader import CachedLoader, DeviceFrames, DiskFrames, ahead
 from net.inputs import FrozenFrames
 from tests.conftest import ROOT
 from tests.experiment_runner.test_train import CPU, make_trainer, weights_of
@@ -317,7 +317,7 @@ def test_frames_held_on_a_device_are_those_of_the_disk(
 ) -> None:
     monkeypatch.setattr(cached_loader, "MOST_BYTES_AT_ONCE", 20_000)
     feed = make_trainer(podcast, tmp_path, {**FAST, "max_seconds": 0.6}).parts.train_feed
-    assert isinstance(feed, KeptFeed)
+    assert isinstance(feed, CachedLoader)
     assert isinstance(feed.source, DiskFrames)
     held = DeviceFrames(feed.source, CPU)
     kept = np.flatnonzero(feed.samples >= 0)

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from experiment_runner.models.model_config import ModelDescription
+from experiment_runner.models.model_config import ModelConfig
 from utils.dataset.normalisation import Normalisation
 from utils.hub.upstreams import UPSTREAMS
 
-PLAIN = ModelDescription(
+PLAIN = ModelConfig(
     model_type="UpstreamFinetune",
     classes=("angry", "sad"),
     attributes=("arousal",),
@@ -22,7 +22,7 @@ PLAIN = ModelDescription(
 
 
 def test_a_description_is_rebuilt_with_its_heads() -> None:
-    described = ModelDescription.from_json(replace(PLAIN, genders=("female", "male")).to_json())
+    described = ModelConfig.from_json(replace(PLAIN, genders=("female", "male")).to_json())
     assert described == replace(PLAIN, genders=("female", "male"))
     model = described.rebuild()
     assert model.gender_head is not None
@@ -32,11 +32,11 @@ def test_a_description_is_rebuilt_with_its_heads() -> None:
 def test_a_checkpoint_written_before_gender_heads_existed_is_read() -> None:
     document = PLAIN.to_json()
     del document["genders"]
-    described = ModelDescription.from_json(document)
+    described = ModelConfig.from_json(document)
     assert described == PLAIN
     assert described.rebuild().gender_head is None
 
 
 def test_another_format_is_refused() -> None:
     with pytest.raises(ValueError, match="format_version is 99"):
-        ModelDescription.from_json({**PLAIN.to_json(), "format_version": 99})
+        ModelConfig.from_json({**PLAIN.to_json(), "format_version": 99})

@@ -8,7 +8,7 @@ import pytest
 import experiment_runner.results.row_counts
 from experiment_runner.reporting.tables import Outcome, show_evaluation, show_training
 from experiment_runner.results.row_counts import count_labelled, show_attributes, show_labelled
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from tests.support.tiny_corpus import tiny_rows
 
 
@@ -38,7 +38,7 @@ def test_a_mean_says_over_how_many_it_is(capsys: pytest.CaptureFixture[str]) -> 
     whole, part, none = figures(0.4, ["arousal", "valence", "dominance"]), figures(0.2, ["valence", "dominance"]), {}
     none = figures(float("nan"), [])
     found = [Outcome("x", seed, {"test1": split}, "evaluated") for seed, split in enumerate((whole, part, none))]
-    show_evaluation([*found, Outcome("x", 3, {}, "failed")], Screen(), "")
+    show_evaluation([*found, Outcome("x", 3, {}, "failed")], Console(), "")
     shown = capsys.readouterr().out
     assert "0.200 (2 of 3)" in shown, "two of three attributes"
     assert "0.300 ± 0.141 (2 of 3)" in shown, "two of three seeds"
@@ -49,7 +49,7 @@ def test_a_mean_says_over_how_many_it_is(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_mean_over_finite_figures_of_all_seeds_says_no_more(capsys: pytest.CaptureFixture[str]) -> None:
     result = {"epochs": 1, "best_epoch": 1, "stop": "epochs", "development": {"development_mean_ccc": 0.5}}
-    show_training([Outcome("x", seed, result, "trained", "17") for seed in (1, 2)], Screen(), "")
+    show_training([Outcome("x", seed, result, "trained", "17") for seed in (1, 2)], Console(), "")
     shown = capsys.readouterr().out
     assert "mean of 2 " in shown
     assert "0.500 ± 0.000 " in shown

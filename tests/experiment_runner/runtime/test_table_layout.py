@@ -17,9 +17,9 @@ from experiment_runner.data.preparation import PreparedExperiment, check_recordi
 from experiment_runner.prediction.output import show
 from experiment_runner.reporting.audit_tables import show_audit
 from experiment_runner.reporting.tables import Outcome, show_evaluation, show_training
-from experiment_runner.results.split_metrics import FIGURES
-from experiment_runner.runtime import console as screen
-from experiment_runner.runtime.console import PLAIN_WIDTH, Screen, at_words
+from experiment_runner.results.split_metrics import METRICS
+from experiment_runner.runtime import console as console
+from experiment_runner.runtime.console import PLAIN_WIDTH, Console, at_words
 from experiment_runner.runtime.table_layout import Column, Layout, choose_layout, wrapped
 from process_labels_for_categorical import show as show_labels
 from utils.config.schema import ExperimentConfig
@@ -37,7 +37,7 @@ SEEDS = (42, 43, 44)
 
 
 def figures(draw: random.Random) -> dict[str, float]:
-    return {key: draw.random() for key, _ in FIGURES} | {"utterances": 30_647, "labelled": 30_647}
+    return {key: draw.random() for key, _ in METRICS} | {"utterances": 30_647, "labelled": 30_647}
 
 
 def outcomes() -> list[Outcome]:
@@ -101,23 +101,23 @@ def predicted() -> pd.DataFrame:
     return table.assign(**{f"pred_{name}": 4.25 for name in ATTRIBUTES}, gender_prediction="female")
 
 
-def show_models(screen: Screen) -> None:
+def show_models(console: Console) -> None:
     folder = Path("no such folder")
-    download_model.show_models(folder, folder, screen)
+    download_model.show_models(folder, folder, console)
 
 
-def labels(screen: Screen) -> None:
-    show_labels(utterances().rename(columns={"file": "FileName"}), set(), screen)
+def labels(console: Console) -> None:
+    show_labels(utterances().rename(columns={"file": "FileName"}), set(), console)
 
 
-TABLES: dict[str, Callable[[Screen], object]] = {
-    "Test": lambda screen: show_evaluation(outcomes(), screen, "a note"),
-    "Training": lambda screen: show_training(trained(), screen, "a note"),
-    "Plan": lambda screen: show_plan(experiments(), screen),
-    "Recordings": lambda screen: check_recordings(experiments(), screen),
-    "audit": lambda screen: show_audit(audited(), screen),
+TABLES: dict[str, Callable[[Console], object]] = {
+    "Test": lambda console: show_evaluation(outcomes(), console, "a note"),
+    "Training": lambda console: show_training(trained(), console, "a note"),
+    "Plan": lambda console: show_plan(experiments(), console),
+    "Recordings": lambda console: check_recordings(experiments(), console),
+    "audit": lambda console: show_audit(audited(), console),
     "models": show_models,
-    "predictions": lambda screen: show(predicted(), screen),
+    "predictions": lambda console: show(predicted(), console),
     "labels": labels,
 }
 
@@ -134,10 +134,10 @@ def test_names_and_figures_stand_whole_at_every_width(
         return choose_layout(columns, rows, width, keys)
 
     monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setattr(screen, "choose_layout", watched)
+    monkeypatch.setattr(console, "choose_layout", watched)
     monkeypatch.setattr(preparation, "check_training_recordings", lambda config, data, *_: data)
     monkeypatch.setattr(preparation, "require_all", lambda table, advance: table)
-    TABLES[kind](Screen())
+    TABLES[kind](Console())
     shown = capsys.readouterr().out
     assert tables
     assert max(map(cell_len, shown.splitlines())) <= width
@@ -155,7 +155,7 @@ def test_names_and_figures_stand_whole_at_every_width(
 def test_what_ended_a_training_is_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     done = trained()[0]
     outcomes = [replace(done, found={**done.found, "stop": stop}) for stop in ("sma_f1", "loss", "epochs")]
-    show_training(outcomes, Screen(), "")
+    show_training(outcomes, Console(), "")
     shown = capsys.readouterr().out
     assert all(f"│ {word} " in shown for word in ("score", "loss", "last epoch"))
     assert "sma_f1" not in shown
@@ -200,7 +200,7 @@ def test_columns_are_shared_evenly_between_tables() -> None:
 def test_the_width_is_that_of_the_environment_or_one_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
     for columns, expected in (("", PLAIN_WIDTH), ("93", 93), ("0", PLAIN_WIDTH), ("wide", PLAIN_WIDTH)):
         monkeypatch.setenv("COLUMNS", columns)
-        assert Screen().console.width == expected
+        assert Console().rich.width == expected
 
 
 def test_a_terminal_breaks_lines_between_words_and_never_inside_a_command() -> None:
@@ -218,10 +218,10 @@ def test_lines_are_whole_where_there_is_no_width_to_keep(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = " ".join(["word"] * 60)
-    Screen().line(text)
+    Console().line(text)
     assert capsys.readouterr().out.splitlines() == [text]
     monkeypatch.setenv("COLUMNS", "80")
-    Screen().line(text)
+    Console().line(text)
     lines = capsys.readouterr().out.splitlines()
     assert " ".join(lines) == text
     assert max(map(len, lines)) <= 80

@@ -81,7 +81,7 @@ def test_going_back_drops_what_came_later_and_sets_the_links(tmp_path: Path) -> 
     (tmp_path / "epoch-4-step-4.tmp").mkdir()
     (tmp_path / "epoch-0-step-0.removed").mkdir()
     (tmp_path / "epoch-1-step-1" / "state.removed").mkdir()
-    store.go_on_from(tmp_path / "epoch-2-step-2", keep=3)
+    store.resume_from(tmp_path / "epoch-2-step-2", keep=3)
     assert names(store) == ["epoch-1-step-1", "epoch-2-step-2", "best -> epoch-1-step-1", "last -> epoch-2-step-2"]
     assert not (tmp_path / "epoch-1-step-1" / "state.removed").exists()
 

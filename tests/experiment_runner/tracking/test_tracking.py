@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from experiment_runner.runtime.console import Screen
+from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.interruption import EXIT_STATUS
 from experiment_runner.tracking.tracker import Tracking
 from experiment_runner.tracking.wandb_copy import change_state, read_state
@@ -247,7 +247,7 @@ def test_a_copy_that_cannot_be_started_costs_a_sentence(
 ) -> None:
     """No interpreter stands where the copying process is started with."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "missing" / "python"))
-    tracking = Tracking(Screen())
+    tracking = Tracking(Console())
     tracking.follow(ExperimentConfig.model_validate({"name": "one", "corpus": "P"}), tmp_path)
     tracking.close()
     told = capsys.readouterr().out.splitlines()
@@ -275,7 +275,7 @@ def test_a_tracking_file_that_makes_no_sense_ends_nothing(
     monkeypatch.setattr(sys, "executable", "/bin/false")
     path = tmp_path / "tracking.json"
     path.write_bytes(NONSENSE[content])
-    tracking = Tracking(Screen())
+    tracking = Tracking(Console())
     tracking.follow(ExperimentConfig.model_validate({"name": "one", "corpus": "P"}), tmp_path)
     path.write_bytes(NONSENSE[content])
     tracking.look()

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from experiment_runner.train import Trainer
 from experiment_runner.training import graphed_step
-from experiment_runner.training.graphed_step import Kind, RecordedSteps, Recording
+from experiment_runner.training.graphed_step import GraphedStep, Kind, Recording
 from net.inputs import FrozenFrames
 from net.loss_modules import Terms
 from tests.experiment_runner.loading.test_feature_cache import save_encoder
@@ -31,7 +31,7 @@ CASES: dict[str, dict[str, object]] = {
 }
 
 
-class Launched(RecordedSteps):
+class Launched(GraphedStep):
     """Fills batches up likewise, and records nothing."""
 
     def __call__(self, batch: Batch) -> Terms:
@@ -45,7 +45,7 @@ class Launched(RecordedSteps):
         return self._take(replace(batch, inputs=replace(batch.inputs, values=filled)))
 
 
-class Repeated(RecordedSteps):
+class Repeated(GraphedStep):
     """Takes the step again where a recording would be replayed, on any device."""
 
     def _record(self, kind: Kind, batch: Batch) -> Recording:
@@ -122,7 +122,7 @@ def test_steps_that_begin_behind_the_upstream_are_those_that_begin_with_it(
 ) -> None:
     """All kept, some cropped, none kept; no step has room, so that none is recorded."""
     behind, plain = (build({**TASKS["multitask"], **keys}, CPU) for _ in range(2))
-    behind.steps._recorded = RecordedSteps(behind.steps._take_seeded, most_frames=0)
+    behind.steps._recorded = GraphedStep(behind.steps._take_seeded, most_frames=0)
     for epoch in (1, 2):
         assert behind.train_epoch(epoch) == plain.train_epoch(epoch)
     assert torch.equal(weights_of(behind), weights_of(plain))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from net.cuda_graphs.forward_backward import Place, StepGraphs, _Recording
+from net.cuda_graphs.forward_backward import ForwardBackwardGraphs, Place, _Recording
 from net.packing.buckets import Bucket
 from net.wavlm.packed_encoder import PackedWavLM
 from tests.net.test_upstream import make_waveforms
@@ -58,7 +58,7 @@ def train(
     encoder.feature_extractor.requires_grad_(False)
     weights = torch.nn.Parameter(torch.linspace(-1, 1, len(encoder.encoder.layers) + 1, device="cuda"))
     packed = PackedWavLM(encoder, None if layerdrop else weights, is_checkpointed)
-    packed.record_steps()
+    packed.capture_steps()
     if not is_recorded:
         assert packed._graphs is not None
         packed._graphs._seen = _Nothing()  # every batch is filled, and none is known
@@ -143,7 +143,7 @@ class _Backward:
 def test_parameters_of_skipped_parts_get_no_gradient_and_keep_the_one_they_have() -> None:
     owner = torch.nn.ParameterDict({name: torch.nn.Parameter(torch.zeros(2)) for name in ("all", "one", "two", "far")})
     places = [Place(owner, name, part) for name, part in (("all", None), ("one", 1), ("two", 2), ("far", 2))]
-    graphs: StepGraphs[Any] = StepGraphs(lambda hidden, *_: hidden, places)
+    graphs: ForwardBackwardGraphs[Any] = ForwardBackwardGraphs(lambda hidden, *_: hidden, places)
     graphs._gradients = [torch.zeros(2) for _ in places]
 
     def differentiate(value: float, *skipped: int) -> list[list[float] | None]:
@@ -161,7 +161,7 @@ def test_parameters_of_skipped_parts_get_no_gradient_and_keep_the_one_they_have(
 def test_a_backward_that_comes_too_late_is_refused(cuda: torch.device) -> None:
     encoder = make_encoder("base", layerdrop=0.0).train().cuda()
     packed = PackedWavLM(encoder)
-    packed.record_steps()
+    packed.capture_steps()
     waveforms = [waveform.cuda() for waveform in make_waveforms(LONG)]
     encode(encoder, waveforms, torch.bfloat16, packed)
     first, _ = (encode(encoder, waveforms, torch.bfloat16, packed) for _ in range(2))
@@ -174,7 +174,7 @@ def test_frozen_layers_and_new_freezing_are_recorded_as_they_are(cuda: torch.dev
     encoder = make_encoder("base", layerdrop=0.0).train().cuda()
     encoder.feature_extractor.requires_grad_(False)
     packed = PackedWavLM(encoder)
-    packed.record_steps()
+    packed.capture_steps()
     waveforms = [waveform.cuda() for waveform in make_waveforms(LONG)]
     for frozen in (False, True, True, True, False, False):
         encoder.encoder.layers[0].requires_grad_(not frozen)

@@ -178,7 +178,7 @@ def check_layerdrop(name: str, rate: str) -> None:
     encoder = make_encoder(name, **rates, layerdrop=0.5, num_hidden_layers=4).train()
     waveforms = make_waveforms((0.06, 0.1))
     packed = PackedWavLM(encoder)
-    packed.record_steps()
+    packed.capture_steps()
     assert packed._graphs is not None
     packed._make_gradients()
     plan = packed.plan([len(waveform) for waveform in waveforms], torch.device("cpu"), torch.float32)
@@ -234,7 +234,7 @@ def check_filled_bucket(name: str) -> None:
     weights = torch.nn.Parameter(torch.linspace(-1, 1, len(encoder.encoder.layers) + 1))
     packed = PackedWavLM(encoder, weights)
     expected = encode(encoder, waveforms, torch.float32, packed)
-    packed.record_steps()
+    packed.capture_steps()
     packed._is_recorded = lambda device, dtype: True  # type: ignore[method-assign] # else for GPUs alone
     plan = packed.plan([len(waveform) for waveform in waveforms], torch.device("cpu"), torch.float32)
     assert plan.bucket is not None

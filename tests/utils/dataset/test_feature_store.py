@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from utils.data.recordings.file_identity import identify
-from utils.dataset.feature_store import FrameStore, StoreError, kept_bytes, make_room, open_store, store_folder
+from utils.dataset.feature_store import FeatureStore, StoreError, kept_bytes, make_room, open_store, store_folder
 
 ROW_BYTES = 6
 KEY = "key"
@@ -25,13 +25,13 @@ def rows_of(recording: int) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(recording).integers(0, 256, (recording + 1, ROW_BYTES), dtype=np.uint8)
 
 
-def add(store: FrameStore, recordings: list[int]) -> None:
+def add(store: FeatureStore, recordings: list[int]) -> None:
     rows = [rows_of(recording) for recording in recordings]
     lengths = [len(part) for part in rows]
     store.append(np.array(recordings), [320 * length for length in lengths], lengths, np.concatenate(rows))
 
 
-def opened(key: str = KEY, recordings: tuple[int, ...] = ()) -> FrameStore:
+def opened(key: str = KEY, recordings: tuple[int, ...] = ()) -> FeatureStore:
     with open_store(key, ROW_BYTES, pytest.fail) as store:
         if recordings:
             add(store, list(recordings))
@@ -39,7 +39,7 @@ def opened(key: str = KEY, recordings: tuple[int, ...] = ()) -> FrameStore:
     return store
 
 
-def assert_holds(store: FrameStore, recordings: list[int]) -> None:
+def assert_holds(store: FeatureStore, recordings: list[int]) -> None:
     places = store.find(np.array(recordings))
     assert places["samples"].tolist() == [320 * (recording + 1) for recording in recordings]
     for recording, first, frames in zip(recordings, places["first"], places["frames"], strict=True):

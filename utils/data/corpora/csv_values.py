@@ -22,7 +22,7 @@ from utils.data.labels.label_words import (
 )
 from utils.data.labels.spellings import is_nothing, nothing_notes
 from utils.errors import DataError
-from utils.io.files import write_whole
+from utils.io.files import atomic_write
 
 DECIMAL_COMMA = r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"
 NOTHING = ("split", "gender", *ATTRIBUTES)
@@ -144,7 +144,7 @@ def _write_all(name: str, cells: list[CellProblem]) -> str:
     path = LISTED_BELOW / name / LISTED
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, pd.DataFrame(cells, columns=CellProblem._fields).to_csv(index=False))
+        atomic_write(path, pd.DataFrame(cells, columns=CellProblem._fields).to_csv(index=False))
     except OSError as error:
         return f"all would be listed in {path}, which cannot be written: {error.strerror}"
     return f"all are listed in {path}"

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from utils.io.cache_folder import UNUSABLE, cache_folder
-from utils.io.files import whole
+from utils.io.files import atomic_file
 from utils.io.syntax_hash import hash_sources
 
 READERS = Path(__file__).resolve().parents[1]
@@ -71,7 +71,7 @@ def keep_table(corpus: str, key: str, kept: Kept) -> None:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         older = list(folder.glob(f"{corpus}-{'?' * len(key)}.parquet"))
-        with whole(folder / f"{corpus}-{key}.parquet", is_flushed=False) as partial:
+        with atomic_file(folder / f"{corpus}-{key}.parquet", is_flushed=False) as partial:
             pq.write_table(table, partial)
         for path in older:
             if path.name != f"{corpus}-{key}.parquet":

@@ -31,7 +31,7 @@ from utils.data.recordings.audio_source import name_part, sound_of
 from utils.data.recordings.survey import examine, excuse
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.errors import DataError
-from utils.io.files import MOST_LABEL_BYTES, bounded, whole, write_whole
+from utils.io.files import MOST_LABEL_BYTES, atomic_file, atomic_write, bounded
 
 VERSION = 2
 INDEX = "index.parquet"
@@ -138,7 +138,7 @@ def pack_shard(target: Path, number: int, sources: Sequence[Source]) -> PackedSh
     """Write one shard and the note that it is complete."""
     name = f"shard-{number:06d}.tar"
     members, problems = [], []
-    with whole(target / name) as partial, tarfile.open(partial, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with atomic_file(target / name) as partial, tarfile.open(partial, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for position, source in enumerate(sources):
             encoded = _encoded(source)
             if isinstance(encoded, Unpacked):
@@ -152,7 +152,7 @@ def pack_shard(target: Path, number: int, sources: Sequence[Source]) -> PackedSh
     packed = PackedShard(tuple(members), tuple(problems))
     note = target / f"shard-{number:06d}.json"
     document = {"state": _state(sources), "members": [asdict(m) for m in members], "problems": problems}
-    write_whole(note, json.dumps(document).encode())
+    atomic_write(note, json.dumps(document).encode())
     return packed
 
 
@@ -306,7 +306,7 @@ def _finish(target: Path, shards: Sequence[PackedShard], missing: Sequence[Unpac
     """Write the index, whose presence says that packing is complete, and the list of what is not in it."""
     members = [asdict(member) for shard in shards for member in shard.members]
     problems = [*missing, *(problem for shard in shards for problem in shard.problems)]
-    write_whole(target / PROBLEMS, pd.DataFrame(problems, columns=list(Unpacked._fields)).to_csv(index=False))
+    atomic_write(target / PROBLEMS, pd.DataFrame(problems, columns=list(Unpacked._fields)).to_csv(index=False))
     kept = {f"shard-{number:06d}" for number in range(len(shards))}
     for path in target.glob("shard-*"):
         if path.stem not in kept:
@@ -315,5 +315,5 @@ def _finish(target: Path, shards: Sequence[PackedShard], missing: Sequence[Unpac
     schema = PLACES.append(pa.field("seconds", pa.float64())).with_metadata({b"shards": json.dumps(sizes).encode()})
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(members, schema=schema), buffer)
-    write_whole(target / INDEX, buffer.getvalue())
+    atomic_write(target / INDEX, buffer.getvalue())
     return problems

@@ -17,7 +17,7 @@ import soundfile
 from utils.data.labels.columns import TEXT
 from utils.data.recordings.signal_checks import Problem, Sound
 from utils.io.cache_folder import UNUSABLE, cache_folder
-from utils.io.files import whole
+from utils.io.files import atomic_file
 from utils.io.syntax_hash import hash_sources
 
 
@@ -66,7 +66,7 @@ def keep(corpus: str, kept: pd.DataFrame, table: pd.DataFrame, is_lasting: pd.Se
     try:
         target = _place(corpus)
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with whole(target, is_flushed=False) as place:
+        with atomic_file(target, is_flushed=False) as place:
             pq.write_table(together.replace_schema_metadata({b"version": _version()}), place)
     except UNUSABLE:
         return

@@ -25,7 +25,7 @@ from utils.data.podcast import COLUMNS
 from utils.data.synthetic.voices import MEANS, VERSION, Prosody, Samples, draw_prosody, draw_speaker, speak
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.errors import DataError
-from utils.io.files import write_whole
+from utils.io.files import atomic_write
 
 OWNER_LINE = "SYNTHETIC DEMO CORPUS: NOTHING IN THIS FOLDER WAS SPOKEN BY ANYONE."
 LAYOUT = 2
@@ -146,12 +146,12 @@ def write_demo_corpus(root: Path, size: DemoSize = DEFAULT, say: Callable[[str],
     _begin(root, clips)
     seconds, labels, ratings = _write_clips(root / "Audios", clips)
     for name, columns, rows in (("consensus", COLUMNS, labels), ("detailed", RATING_COLUMNS, ratings)):
-        write_whole(
+        atomic_write(
             root / "Labels" / f"labels_{name}.csv", pd.DataFrame(rows, columns=list(columns)).to_csv(index=False)
         )
-    write_whole(root / "Partitions.txt", "".join(f"{clip.split}; {clip.file}\n" for clip in clips))
-    write_whole(config, CONFIG)
-    write_whole(marker, state)
+    atomic_write(root / "Partitions.txt", "".join(f"{clip.split}; {clip.file}\n" for clip in clips))
+    atomic_write(config, CONFIG)
+    atomic_write(marker, state)
     say(f"{seconds / 60:.1f} minutes of synthetic audio in {time.perf_counter() - began:.1f} s")
     return config
 
@@ -166,7 +166,7 @@ def _refuse_foreign(root: Path) -> None:
 def _begin(root: Path, clips: list[Clip]) -> None:
     """Sign the folder, then remove what an earlier corpus left; other people's files in it stay."""
     root.mkdir(parents=True, exist_ok=True)
-    write_whole(root / "README.txt", README)
+    atomic_write(root / "README.txt", README)
     for folder in ("Audios", "Labels"):
         (root / folder).mkdir(exist_ok=True)
     (root / MARKER).unlink(missing_ok=True)
@@ -186,7 +186,7 @@ def _write_clips(folder: Path, clips: list[Clip]) -> tuple[float, list[Row], lis
         prosody = draw_prosody(clip.code, generator)
         heard = rate(prosody, generator)
         samples = speak(prosody, draw_speaker(clip.speaker), generator)
-        write_whole(folder / clip.file, as_wav(samples), is_flushed=False)
+        atomic_write(folder / clip.file, as_wav(samples), is_flushed=False)
         count += len(samples)
         if clip.split != "Test3":
             means = (round(float(mean), 4) for mean in heard.mean(axis=1))
