@@ -143,7 +143,7 @@ class RunFolder:
 
         Args:
             data: Of the run.
-            environment: What was decided beyond the configuration and must be as it was; of texts the part before a colon.
+            environment: Decided beyond the configuration, and must be as it was; of texts the part before a colon.
             console: Where damaged checkpoints are told.
 
         Raises:
