@@ -49,6 +49,7 @@ SHAPES_NO_FRAME = (
     "utils.commands",
     "utils.config.wording",
     "utils.errors",
+    "utils.text",
     "utils.dataset.augmentation",
     "utils.data.labels.vote_shares",
     "utils.io.files",

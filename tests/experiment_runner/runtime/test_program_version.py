@@ -136,7 +136,14 @@ def test_what_shapes_a_number_is_hashed_and_what_shows_it_is_not() -> None:
     ]
     showing += [
         f"utils/data/{name}.py"
-        for name in ("near_names", "column_names", "few_rows", "speaker_names", "scale_use", "leaks")
+        for name in (
+            "labels/near_names",
+            "corpora/column_names",
+            "labels/few_rows",
+            "labels/speaker_names",
+            "labels/scale_use",
+            "recordings/leaks",
+        )
     ]
     assert all((PROGRAM / name).is_file() for name in showing)
     assert not set(showing) & names
