@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 from functools import cache
 from pathlib import Path
@@ -165,6 +166,13 @@ def sizes(root: Path) -> dict[str, int]:
 def test_every_room_has_a_floor() -> None:
     rooms = {room for floor in FLOORS for room in floor}
     assert {module: room_of(module) for module in modules(ROOT) if room_of(module) not in rooms} == {}
+
+
+def test_the_map_names_every_room_from_the_ground_up() -> None:
+    rows = re.findall(
+        r"^\| (`[\w.`, ]+) \|", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert [tuple(re.findall(r"[\w.]+", row)) for row in rows] == list(FLOORS)
 
 
 def test_no_import_leads_up() -> None:
