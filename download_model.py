@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
+from experiment_runner.runtime.command import run_command
 from experiment_runner.runtime.console import Console
 from utils import ConfigurationError, load_plan, print_error, print_unforeseen
+from utils.errors import ALL_WELL, FAILED, UserError
 from utils.hub.fetching import Fetched, KnownModel, fetch_model, known_models
-from utils.hub.git_source import GitError
-from utils.hub.repositories import HubError
-from utils.hub.upstreams import UPSTREAMS, UpstreamError
-from utils.io.folder_lock import FolderInUseError
+from utils.hub.upstreams import UPSTREAMS
 
-ALL_WELL, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 CORPORA, EXPERIMENTS = Path("config.toml"), Path("experiments_config.toml")
 
 
@@ -44,21 +43,18 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 where every model lies in models/, 1 where one could not be had, 2 for a wrong configuration."""
     options = parse_arguments(arguments)
-    console = Console()
-    try:
-        if options.list:
-            return show_models(options.config, options.experiments, console)
-        names = options.names or needed_upstreams(options.config, options.experiments)
-        if not names:
-            console.line("every upstream of the experiment list is built in or a local folder; nothing to fetch")
-            return ALL_WELL
-        failed = [name for name in names if not fetched(name, options.revision, console)]
-    except (ConfigurationError, UpstreamError) as error:
-        print_error(error)
-        return WRONG_INPUT
-    except KeyboardInterrupt:
-        print_error("interrupted; the same command goes on where this one ended")
-        return INTERRUPTED
+    return run_command(partial(carry_out, options, Console()), "interrupted; the same command fetches what is missing")
+
+
+def carry_out(options: argparse.Namespace, console: Console) -> int:
+    """Do what the command line asks for."""
+    if options.list:
+        return show_models(options.config, options.experiments, console)
+    names = options.names or needed_upstreams(options.config, options.experiments)
+    if not names:
+        console.line("every upstream of the experiment list is built in or a local folder; nothing to fetch")
+        return ALL_WELL
+    failed = [name for name in names if not fetched(name, options.revision, console)]
     return FAILED if failed else ALL_WELL
 
 
@@ -66,11 +62,11 @@ def fetched(name: str, revision: str | None, console: Console) -> bool:
     """Fetch a model, and say where it is or why it is not there."""
     try:
         console.line(f"{name}: {describe(fetch_model(name, revision=revision))}")
-    except (HubError, GitError, UpstreamError, FolderInUseError, OSError) as error:
-        print_error(f"{name}: {error}")
-        return False
     except ConfigurationError:
         raise
+    except (UserError, OSError) as error:
+        print_error(f"{name}: {error}")
+        return False
     except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
         print_unforeseen(error)
         return False

@@ -5,28 +5,28 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from experiment_runner.distributed.process_group import SINGLE_PROCESS
 from experiment_runner.models.model_origin import origin_of
-from experiment_runner.models.onnx_export import ExportError, export_onnx
+from experiment_runner.models.onnx_export import export_onnx
 from experiment_runner.prediction.inputs import find_recordings
 from experiment_runner.prediction.output import FORMATS, STANDARD_OUTPUT, draw, keep, tell_problems
 from experiment_runner.prediction.predictor import Predictions, look_at, predict, warn_of_silence
 from experiment_runner.prediction.trained_length import warn_of_lengths
 from experiment_runner.publishing.ser_model import SERModel
+from experiment_runner.runtime.command import run_command
 from experiment_runner.runtime.console import Console
-from experiment_runner.runtime.device import DeviceError, choose_device
-from experiment_runner.runtime.interruption import stopped_as_by_keyboard
+from experiment_runner.runtime.device import choose_device
 from experiment_runner.runtime.precision import Precision, choose_precision
-from experiment_runner.storage.checkpoints import CheckpointError
-from experiment_runner.webapp.workspace import DemoError, demo_place
-from utils import ConfigurationError, print_error, print_unforeseen, read_token
+from experiment_runner.webapp.workspace import demo_place
+from utils import read_token
 from utils.data.recordings.excerpts import Windows
 from utils.data.recordings.faint_mixes import describe_faint_mixes
-from utils.errors import DataError
+from utils.errors import ALL_WELL, FAILED, INTERRUPTED, WRONG_INPUT, DataError
 from utils.hub.repositories import HubError
 from utils.io.output_folder import try_folder
 
@@ -36,7 +36,6 @@ RECORDINGS = (
     "what is predicted; of a folder every recording below it that libsndfile reads, behind links as well: a file that "
     "several paths lead to is predicted under each of them"
 )
-ALL_WELL, INCOMPLETE, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 LAST_PORT = 65_535
 
 
@@ -91,30 +90,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Return 0 where everything was predicted or the page was ended, 1 where something was not, 2 for wrong input."""
     options = parse_arguments(arguments)
     console = Console(to_stderr=options.output == STANDARD_OUTPUT)
-    try:
-        with stopped_as_by_keyboard():
-            device = choose_device(options.device, console, SINGLE_PROCESS)
-            windows, precision = windows_of(options), precision_of(options, device)
-            for folder in written_folders(options):
-                try_folder(folder)
-            if options.serve:
-                return show_page(options, device, precision, console)
-            model = load(options, device)
-            if options.export:
-                return export(model, options.export, console)
-            return predict_all(model, options, windows, precision, console)
-    except (ConfigurationError, CheckpointError, HubError, DeviceError, DataError) as error:
-        print_error(error)
-        return WRONG_INPUT
-    except (DemoError, ExportError, OSError) as error:
-        print_error(error)
-        return INCOMPLETE
-    except KeyboardInterrupt:
-        print_error("interrupted")
-        return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
-        print_unforeseen(error)
-        return INCOMPLETE
+    return run_command(partial(carry_out, options, console), statuses={HubError: WRONG_INPUT})
+
+
+def carry_out(options: argparse.Namespace, console: Console) -> int:
+    """Do what the command line asks for."""
+    device = choose_device(options.device, console, SINGLE_PROCESS)
+    windows, precision = windows_of(options), precision_of(options, device)
+    for folder in written_folders(options):
+        try_folder(folder)
+    if options.serve:
+        return show_page(options, device, precision, console)
+    model = load(options, device)
+    if options.export:
+        return export(model, options.export, console)
+    return predict_all(model, options, windows, precision, console)
 
 
 def written_folders(options: argparse.Namespace) -> list[Path]:
@@ -205,7 +195,7 @@ def predict_all(
     if is_interrupted:
         console.error(f"interrupted; {table['file'].nunique():,} of {len(usable.seconds):,} recordings were begun")
         return INTERRUPTED
-    return INCOMPLETE if predictions.problems or named.unusable else ALL_WELL
+    return FAILED if predictions.problems or named.unusable else ALL_WELL
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ import pandas as pd
 
 from experiment_runner.reporting.audit_page import write_audit_page
 from experiment_runner.reporting.audit_tables import show_audit
+from experiment_runner.runtime.command import run_command
 from experiment_runner.runtime.console import Console
-from experiment_runner.runtime.interruption import stopped_as_by_keyboard
-from utils import ConfigurationError, print_error, print_unforeseen
+from utils import ConfigurationError
 from utils.commands import repeating
 from utils.config.loading import load_corpora
 from utils.config.schema import CorpusConfig
@@ -24,12 +25,11 @@ from utils.data.labels.columns import ATTRIBUTES, VOTES
 from utils.data.loader import load_corpus, read_corpus
 from utils.data.packing.shards import INDEX, PROBLEMS, SHARD_BYTES, Source, Unpacked, pack
 from utils.data.recordings.survey import excuse
-from utils.errors import DataError
+from utils.errors import ALL_WELL, FAILED, DataError
 from utils.io.files import atomic_write
 from utils.io.output_folder import try_folder
 from utils.word_forms import counted
 
-ALL_WELL, INCOMPLETE, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 DOCUMENTED = ("corpus", "file", "split", "speaker", "gender", "emotion", *ATTRIBUTES)
 
 
@@ -57,29 +57,22 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 where all is well, 1 where some recording or label is not, 2 for a wrong configuration or labels."""
     options = parse_arguments(arguments)
-    try:
-        with stopped_as_by_keyboard(), repeating({"--config": options.config}):
-            corpora = load_corpora(options.config)
-            if options.corpus not in corpora:
-                known = ", ".join(corpora)
-                raise ConfigurationError([f"{options.config}: no corpus is called {options.corpus}; known: {known}"])
-            command = audit_corpus if options.command == "audit" else pack_corpus
-            return command(options, corpora[options.corpus])
-    except ConfigurationError as error:
-        print_error(error)
-        return WRONG_INPUT
-    except DataError as error:
-        print_error("\n".join(error.problems))
-        return WRONG_INPUT
-    except OSError as error:
-        print_error(f"{error}; what is done stays, the same command goes on once that is repaired")
-        return INCOMPLETE
-    except KeyboardInterrupt:
-        print_error("interrupted; the same command goes on with what is missing")
-        return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
-        print_unforeseen(error)
-        return INCOMPLETE
+    with repeating({"--config": options.config}):
+        return run_command(
+            partial(carry_out, options),
+            "interrupted; the same command goes on with what is missing",
+            "; what is done stays, the same command goes on once that is repaired",
+        )
+
+
+def carry_out(options: argparse.Namespace) -> int:
+    """Do what the command line asks for."""
+    corpora = load_corpora(options.config)
+    if options.corpus not in corpora:
+        known = ", ".join(corpora)
+        raise ConfigurationError([f"{options.config}: no corpus is called {options.corpus}; known: {known}"])
+    command = audit_corpus if options.command == "audit" else pack_corpus
+    return command(options, corpora[options.corpus])
 
 
 def audit_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
@@ -98,7 +91,7 @@ def audit_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
     console.line(found.scope)
     say = console.error if found.errors else console.line
     say(found.verdict)
-    return INCOMPLETE if found.errors else ALL_WELL
+    return FAILED if found.errors else ALL_WELL
 
 
 def pack_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
@@ -122,7 +115,7 @@ def pack_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
         listed = config.PATH_TO_DATASET / PROBLEMS
         are = counted(len(problems), "recording is", "recordings are")
         console.error(f"{are} not packed, see {listed}; repair them and pack again")
-    return INCOMPLETE if problems else ALL_WELL
+    return FAILED if problems else ALL_WELL
 
 
 def _loose(config: CorpusConfig) -> CorpusConfig:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
+from experiment_runner.runtime.command import run_command
 from experiment_runner.runtime.console import Console
-from utils import ConfigurationError, print_error
+from utils import ConfigurationError
 from utils.commands import script_command
 from utils.config.loading import load_corpora
 from utils.data.corpora.podcast_files import Release, find_release
 from utils.data.corpora.podcast_ratings import read_ratings
 from utils.data.podcast import CLASSES, one_hot_labels, read_labels, soft_labels
-from utils.errors import DataError
+from utils.errors import ALL_WELL, DataError
 from utils.io.files import atomic_write
 
 NAME = "processed_labels.csv"
 CORPORA, FORMAT = Path("config.toml"), "msp-podcast"
 OTHER, NO_AGREEMENT = "other (O)", "no agreement (X)"
-ALL_WELL, WRONG_INPUT = 0, 2
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -44,18 +45,18 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 where the labels are written, 2 where they cannot be."""
     options = parse_arguments(arguments)
-    console = Console()
+    return run_command(partial(carry_out, options, Console()))
+
+
+def carry_out(options: argparse.Namespace, console: Console) -> int:
+    """Write the labels, and say how many of which class are left out."""
     classes = (*CLASSES, "other") if options.keep_other else CLASSES
-    try:
-        place = options.labels or find_labels(options)
-        release = find_release("LABELS", place, place)
-        console.line(release.describe())
-        labels, _ = read_labels("LABELS", release)
-        table = process(release, labels, classes, options.soft)
-        write(table, options.output)
-    except (ConfigurationError, DataError) as error:
-        print_error("\n".join(error.problems))
-        return WRONG_INPUT
+    place = options.labels or find_labels(options)
+    release = find_release("LABELS", place, place)
+    console.line(release.describe())
+    labels, _ = read_labels("LABELS", release)
+    table = process(release, labels, classes, options.soft)
+    write(table, options.output)
     show(labels, set(table["FileName"]), console)
     console.line(f"{options.output}: {len(table):,} of {len(labels):,} recordings")
     if not options.soft:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,23 +23,20 @@ from experiment_runner.models.loaded_model import LoadedModel
 from experiment_runner.prediction.predictor import predict
 from experiment_runner.publishing.publish import gather
 from experiment_runner.results.prediction_table import read_predictions
+from experiment_runner.runtime.command import run_command
 from experiment_runner.runtime.console import Console
-from experiment_runner.runtime.interruption import stopped_as_by_keyboard
-from experiment_runner.storage.checkpoints import CheckpointError
-from experiment_runner.storage.run_folder import RunError
 from experiment_runner.storage.stored_run import read_run
-from utils import ConfigurationError, print_error, print_unforeseen, read_token
+from utils import ConfigurationError, read_token
 from utils.config.loading import load_corpora
 from utils.data.loader import load_corpus
-from utils.errors import DataError
-from utils.hub.repositories import HubError, fetch
+from utils.errors import ALL_WELL, FAILED, DataError
+from utils.hub.repositories import fetch
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-5
 GPU_TOLERANCES = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}
 """Of predictions that a GPU made in training, by precision: its rounding is not the upload's fault."""
 MOST_RECORDINGS = 32
-ALL_WELL, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 @dataclass(frozen=True)
@@ -155,21 +153,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("repo_id", metavar="USER/NAME", help="where it was uploaded to")
     parser.add_argument("--config", type=Path, default=Path("config.toml"), metavar="FILE", help="corpora")
     options = parser.parse_args(arguments)
-    try:
-        with stopped_as_by_keyboard():
-            checks = validate(options.run, options.repo_id, options.config, read_token("HUGGINGFACE_TOKEN"))
-    except (ConfigurationError, RunError, CheckpointError, DataError) as error:
-        print_error(error)
-        return WRONG_INPUT
-    except (HubError, OSError) as error:
-        print_error(error)
-        return FAILED
-    except KeyboardInterrupt:
-        print_error("interrupted; nothing was changed")
-        return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
-        print_unforeseen(error)
-        return FAILED
+    return run_command(partial(carry_out, options), "interrupted; nothing was changed")
+
+
+def carry_out(options: argparse.Namespace) -> int:
+    """Compare what was uploaded with the run, and show it."""
+    checks = validate(options.run, options.repo_id, options.config, read_token("HUGGINGFACE_TOKEN"))
     console = Console()
     rows = [(check.name, check.found, "" if check.is_well else "WRONG") for check in checks]
     console.table(options.repo_id, ("what", "found", ""), rows, numeric=range(0), prose=range(2))

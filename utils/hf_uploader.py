@@ -9,17 +9,18 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils import ConfigurationError, print_error, print_unforeseen, read_token
+from experiment_runner.runtime.command import run_command
+from utils import read_token
 from utils.config.types import LICENSE_PATTERN, PATTERN_RULES
+from utils.errors import ALL_WELL
 from utils.hub.repositories import HubError, find_token_problem
 
 if TYPE_CHECKING:
     pass
-
-ALL_WELL, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def license_id(text: str) -> str:
@@ -39,35 +40,22 @@ def main(arguments: list[str] | None = None) -> int:
         "--license", type=license_id, metavar="ID", help="of the weights, as the hub names it, such as cc-by-nc-4.0"
     )
     options = parser.parse_args(arguments)
-    try:
-        token = read_token("HUGGINGFACE_TOKEN")
-    except ConfigurationError as error:
-        print_error(error)
-        return WRONG_INPUT
+    return run_command(
+        partial(carry_out, options),
+        "interrupted; the same command uploads the rest",
+        "; the run is as it was, and the same command uploads it later",
+    )
+
+
+def carry_out(options: argparse.Namespace) -> int:
+    """Upload a run's model, and say where it is."""
+    token = read_token("HUGGINGFACE_TOKEN")
     problem = find_token_problem(token)
     if problem is not None:
-        print_error(f"{problem}; the run is as it was, and the same command uploads it then")
-        return FAILED
+        raise HubError(problem)
     from experiment_runner.publishing.publish import upload_run
-    from experiment_runner.runtime.interruption import stopped_as_by_keyboard
-    from experiment_runner.storage.checkpoints import CheckpointError
-    from experiment_runner.storage.run_folder import RunError
 
-    try:
-        with stopped_as_by_keyboard():
-            print(upload_run(options.run, options.repo_id, token, options.public, options.license))
-    except (ConfigurationError, RunError, CheckpointError) as error:
-        print_error(error)
-        return WRONG_INPUT
-    except (HubError, OSError) as error:
-        print_error(f"{error}; the run is as it was, and the same command uploads it later")
-        return FAILED
-    except KeyboardInterrupt:
-        print_error("interrupted; the same command uploads the rest")
-        return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
-        print_unforeseen(error)
-        return FAILED
+    print(upload_run(options.run, options.repo_id, token, options.public, options.license))
     return ALL_WELL
 
 

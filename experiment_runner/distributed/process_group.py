@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from utils.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -17,7 +19,7 @@ Found = TypeVar("Found")
 Dealt = TypeVar("Dealt")
 
 
-class ProcessesError(Exception):
+class ProcessesError(UserError):
     """The processes cannot work together; the text names the remedy."""
 
 

@@ -15,7 +15,7 @@ from dataset_module.ser_dataset import SERDataset
 from experiment_runner.runtime.interruption import outlive_signals
 from utils.dataset.collation import Batch, Utterance, collate
 from utils.dataset.sampling import BatchItems, Item, Rows
-from utils.errors import DataError
+from utils.errors import DataError, UserError
 
 LONGEST_WAIT = 1800.0
 """Seconds that a batch is waited for: a disk of the network may be gone for a while, but not for ever."""
@@ -23,7 +23,7 @@ SECONDS_BETWEEN_LOOKS = 1.0
 """While a batch is waited for."""
 
 
-class NoAnswerError(Exception):
+class NoAnswerError(UserError):
     """No batch was decoded for a long time; the text names the remedy."""
 
 

@@ -18,6 +18,7 @@ from experiment_runner.models.loaded_model import LoadedModel
 from utils.data.recordings.excerpts import LONGEST_SECONDS
 from utils.data.recordings.survey import SHORTEST_SECONDS
 from utils.data.wav import SAMPLE_RATE_HZ
+from utils.errors import UserError
 from utils.io.files import atomic_file
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ MOST_BYTES = 1536 << 20
 EXTRAS = "install them with `pip install -r requirements-extras.txt`"
 
 
-class ExportError(Exception):
+class ExportError(UserError):
     """A model cannot be exported; the text names the remedy."""
 
 

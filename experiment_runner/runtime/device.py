@@ -14,12 +14,15 @@ from experiment_runner.distributed.process_group import ProcessGroup
 from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.device_facts import CPU, DeviceFacts, explain_missing_gpu
 from utils.commands import RUN_OPTIONS, torchrun_command
+from utils.errors import WRONG_INPUT, UserError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
-class DeviceError(Exception):
+class DeviceError(UserError):
     """The device asked for is not there; the text names the remedy."""
+
+    exit_status = WRONG_INPUT
 
 
 def choose_device(name: str, console: Console, processes: ProcessGroup) -> torch.device:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pandas as pd
 import torch
 
+from utils.errors import UserError
 from utils.word_forms import counted, some
 
 MOST_NAMES = 20
@@ -15,7 +16,7 @@ NameRows = Callable[[Sequence[int]], str]
 """From rows of a split to the names of their utterances, as a text; of many the first twenty."""
 
 
-class FullMemoryError(Exception):
+class FullMemoryError(UserError):
     """A batch does not fit into the memory of the GPU; the text names its utterances and the remedy."""
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from utils.errors import WRONG_INPUT, UserError
 from utils.hub.model_files import CONFIG, MANIFEST, MODEL_FILES, WEIGHTS
 from utils.io.files import MOST_JSON_BYTES, atomic_write, fingerprint, read_text, write_json
 
@@ -44,8 +45,10 @@ SPARE_BYTES = 16 << 20
 """Must stay free beside what a save needs."""
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """A checkpoint is missing, damaged or cannot be written; the text names it and the remedy."""
+
+    exit_status = WRONG_INPUT
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from utils.config.regularisation import PUBLISHED, REGULARISATION
 from utils.config.schema import ExperimentConfig, identity_of, with_defaults
 from utils.config.wording import describe_value
 from utils.dataset.sampling import count_steps_before_joining
+from utils.errors import WRONG_INPUT, UserError
 from utils.io.files import MOST_JSON_BYTES, PARTIAL, atomic_write, read_text, read_toml, write_json
 from utils.io.folder_lock import find_obstacle
 from utils.io.secrets import Redaction
@@ -34,8 +35,10 @@ STEPS_PER_EPOCH = "steps_per_epoch"
 """A setting: optimiser steps of an epoch. Runs begun before it was kept joined no last step of a single utterance."""
 
 
-class RunError(Exception):
+class RunError(UserError):
     """A run cannot go on as asked; the text names the remedy."""
+
+    exit_status = WRONG_INPUT
 
 
 class LinkError(RunError):

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from utils.errors import UserError
 from utils.io.files import MOST_JSON_BYTES, atomic_write, open_in_place, read_text, read_toml
 from utils.io.secrets import Redaction, print_error, read_token
 
@@ -40,7 +41,7 @@ SECTIONS = ("train_", "development_")
 """Prefixes of `metrics.jsonl` that become sections of the page."""
 
 
-class CopyError(Exception):
+class CopyError(UserError):
     """A run cannot be copied; the text says why."""
 
 

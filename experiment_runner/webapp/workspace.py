@@ -11,12 +11,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+from utils.errors import UserError
+
 HOST = "127.0.0.1"
 PORTS = range(7860, 7960)
 """Of which the first free one is taken where none is asked for; gradio's own."""
 
 
-class DemoError(Exception):
+class DemoError(UserError):
     """The page cannot be shown; the text names the remedy."""
 
 

@@ -283,7 +283,7 @@ def test_without_a_token_an_upload_ends_before_it_begins(
     assert hf_uploader.main(["nowhere", "user/model"]) == 1
     told = capsys.readouterr().err
     assert told.startswith(sentence)
-    assert told.endswith("; the run is as it was, and the same command uploads it then\n")
+    assert told.endswith("; the run is as it was, and the same command uploads it later\n")
     assert len(told.splitlines()) == 1
     assert not token or token not in told
     with pytest.raises(HubError, match=sentence.split(":")[0]):

@@ -25,6 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, run
 
+from utils.errors import UserError
 from utils.io.files import fingerprint
 from utils.io.secrets import SHORTEST_TOKEN, Redaction
 from utils.text import printable
@@ -62,7 +63,7 @@ REASONS = {
 """By what is said, what a person is told before it; the first is about tokens."""
 
 
-class GitError(Exception):
+class GitError(UserError):
     """A repository does not give what it should; the text names the remedy."""
 
 

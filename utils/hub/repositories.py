@@ -12,6 +12,7 @@ from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from utils.errors import UserError
 from utils.hub.model_files import MANIFEST, MODEL_FILES
 from utils.io.secrets import SHORTEST_TOKEN, read_token
 
@@ -28,7 +29,7 @@ BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 """What a token can be made of: RFC 6750, "The OAuth 2.0 Authorization Framework: Bearer Token Usage", section 2.1."""
 
 
-class HubError(Exception):
+class HubError(UserError):
     """The hub does not give or take what it should.
 
     Args:

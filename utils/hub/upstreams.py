@@ -15,6 +15,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from utils.commands import script_command
+from utils.errors import WRONG_INPUT, UserError
 from utils.hub.git_source import PREFIX, GitError, folder_name, is_git_url
 from utils.io.files import MOST_JSON_BYTES, atomic_file, fingerprint, read_text
 from utils.text import did_you_mean
@@ -42,8 +43,10 @@ PRETRAINING_PARTS = ("quantizer.", "project_q.", "project_hid.", "lm_head.", "fi
 """Parts of published checkpoints that served pre-training and that no encoder has."""
 
 
-class UpstreamError(Exception):
+class UpstreamError(UserError):
     """An upstream cannot be had or does not fit; the text names the remedy."""
+
+    exit_status = WRONG_INPUT
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from utils.errors import UserError
 from utils.io.files import open_in_place
 
 LOCK = ".lock"
 
 
-class FolderInUseError(Exception):
+class FolderInUseError(UserError):
     """Another process works in the folder, or nothing can be written there; the text says which."""
 
 
