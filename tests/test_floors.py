@@ -226,3 +226,13 @@ def test_a_planted_circle_is_named(text: str, planted: Path) -> None:
     pooling = planted / "net" / "pooling.py"
     pooling.write_text(pooling.read_text() + text.format("from net import frame_tools"))
     assert module_circles(planted) == [["net.frame_tools", "net.pooling"]]
+
+
+def test_no_test_takes_from_another_file_of_tests() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").rpartition(".")[2].startswith("test_")
+    ]
+    assert found == [], "what tests share lies in tests/support/"

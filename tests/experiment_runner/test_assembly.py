@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from experiment_runner.experiment import assemble
-from tests.experiment_runner.test_train import make_run
 from tests.support.synthetic_podcast import SyntheticPodcast
+from tests.support.trainings import make_run
 
 
 def test_the_attention_vector_begins_as_asked_and_nothing_else_differs(

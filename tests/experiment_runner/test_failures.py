@@ -32,10 +32,9 @@ from experiment_runner.storage.checkpoints import CheckpointError, CheckpointSto
 from experiment_runner.training.training_steps import TrainingSteps
 from net.ser_model_wrapper import SERModelWrapper
 from tests.conftest import ROOT
-from tests.experiment_runner.test_train import make_run
-from tests.experiment_runner.tracking.test_tracking import ONE
-from tests.program.test_main import write_files
+from tests.support.experiment_files import ONE, write_files
 from tests.support.synthetic_podcast import SyntheticPodcast
+from tests.support.trainings import make_run
 from utils.dataset.normalisation import Normalisation
 from utils.dataset.sampling import BatchItems
 

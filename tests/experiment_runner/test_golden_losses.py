@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiment_runner.test_train import make_trainer
 from tests.support.synthetic_podcast import SyntheticPodcast
+from tests.support.trainings import make_trainer
 
 GOLDEN = {
     "wavlm-tiny-random": [3.10464, 2.86803, 2.57712],

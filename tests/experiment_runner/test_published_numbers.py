@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 import main as program
 from experiment_runner.storage.stored_experiment import read_experiment
-from tests.program.test_main import BASE, write_files
+from tests.support.experiment_files import BASE, write_files
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.config.regularisation import FORMER_REGULARISATION, REGULARISATION
 from utils.hub.upstreams import load_upstream

@@ -19,10 +19,10 @@ from experiment_runner.runtime.device import repeatable
 from experiment_runner.runtime.interruption import Interrupted, Interruption
 from experiment_runner.storage.checkpoints import CheckpointError, read_state
 from experiment_runner.storage.run_folder import RunError
-from tests.experiment_runner.test_train import make_run
-from tests.net.test_upstream import SMALL
+from tests.support.encoders import SMALL
 from tests.support.kill_harness import found_by
 from tests.support.synthetic_podcast import SyntheticPodcast
+from tests.support.trainings import make_run
 from utils.hub.model_files import MANIFEST
 from utils.io.files import fingerprint, write_json
 

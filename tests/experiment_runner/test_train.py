@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,87 +11,26 @@ import pandas as pd
 import pytest
 import torch
 
-from experiment_runner.data.experiment_data import resolve_data
-from experiment_runner.data.preparation import check_training_recordings
-from experiment_runner.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from experiment_runner.experiment import assemble, build_trainer
-from experiment_runner.run import Run
-from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.precision import choose_precision
 from experiment_runner.storage.checkpoints import CheckpointStore, read_checkpoint
-from experiment_runner.storage.run_folder import RunFolder
-from experiment_runner.tracking.tracker import Tracking
-from experiment_runner.train import Trainer
 from experiment_runner.training.inference import infer
 from experiment_runner.training.optimisation import build_optimiser, clip_gradients, learning_rate_factor
-from experiment_runner.training.run_writer import RunWriter
 from net.inputs import Waveforms
 from net.loss_modules import Targets
 from net.ser import Outputs
 from tests.support.synthetic_podcast import SyntheticPodcast
+from tests.support.trainings import CPU, KEYS, TASKS, make_trainer, weights_of
 from tests.support.waiting import watch_waiting
-from utils.config.schema import CorpusConfig, ExperimentConfig
-from utils.data.loader import load_corpus
+from utils.config.schema import ExperimentConfig
 from utils.dataset.collation import Batch
 from utils.errors import DataError
-from utils.hub.published_config import resolve_regularisation
 from utils.metrics import Metrics
-
-CPU = torch.device("cpu")
-KEYS = {
-    "name": "test",
-    "corpus": "P",
-    "upstream_model": "wavlm-tiny-random",
-    "freeze": "none",
-    "learning_rate": 1e-3,
-    "num_workers": 0,
-}
-
-
-def make_run(
-    podcast: SyntheticPodcast,
-    folder: Path,
-    keys: Mapping[str, object],
-    device: torch.device = CPU,
-    processes: ProcessGroup = SINGLE_PROCESS,
-    seed: int = 1,
-) -> Run:
-    config = resolve_regularisation(ExperimentConfig.model_validate({**KEYS, **keys})).config
-    corpus = load_corpus("P", CorpusConfig(PATH_TO_LABEL=podcast.labels, PATH_TO_AUDIO=podcast.audio))
-    console = Console(is_silent=not processes.is_main)
-    data = check_training_recordings(config, resolve_data(config, {"P": corpus}), console)
-    return Run(config, data, RunFolder(folder, config, seed), device, console, Tracking(console), processes)
-
-
-def make_trainer(
-    podcast: SyntheticPodcast,
-    folder: Path,
-    keys: Mapping[str, object],
-    device: torch.device = CPU,
-    processes: ProcessGroup = SINGLE_PROCESS,
-    seed: int = 1,
-) -> Trainer:
-    run = make_run(podcast, folder, keys, device, processes, seed)
-    assembly = assemble(run)
-    return build_trainer(run, assembly, RunWriter(run, assembly.description))
-
-
-def weights_of(trainer: Trainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten().cpu() for p in trainer.model.parameters()])
 
 
 def spoilt(batch: Batch) -> Batch:
     assert isinstance(batch.inputs, Waveforms)
     batch.inputs.samples[5] = float("nan")
     return batch
-
-
-TASKS = {
-    "categorical": {"loss_type": "WeightedCrossEntropy"},
-    "dimensional": {"task": "dimensional", "loss_type": "CCCLoss"},
-    "multitask": {"task": "multitask", "loss_type": "BalancedSoftmax"},
-    "mean squared error": {"task": "dimensional", "loss_type": "MSELoss"},
-}
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -13,7 +13,7 @@ from transformers import HubertConfig, Wav2Vec2Config, Wav2Vec2FeatureExtractor,
 from transformers.models.wavlm.modeling_wavlm import _compute_mask_indices
 
 from net.spec_augment import draw_spans
-from tests.net.test_upstream import FAMILIES, make_waveforms
+from tests.support.encoders import FAMILIES, make_waveforms
 from tests.support.tensor_errors import relative_error
 from utils.dataset.normalisation import Normalisation
 

@@ -9,29 +9,9 @@ import torch
 
 from net.loss_modules import ClassPriors, Loss, LossSettings, Targets, get_loss_module
 from net.ser import Outputs
+from tests.support.loss_batches import ATTRIBUTES, make_batch
 
 COUNTS = torch.tensor([50, 10, 30, 5])
-ATTRIBUTES = ("arousal", "valence", "dominance")
-
-
-def make_batch(size: int = 12, seed: int = 0) -> tuple[Outputs, Targets]:
-    generator = torch.Generator().manual_seed(seed)
-    outputs = Outputs(
-        torch.zeros(size, 2),
-        emotion=torch.randn(size, 4, generator=generator),
-        attributes=torch.rand(size, 3, generator=generator),
-    )
-    targets = Targets(
-        torch.randint(0, 4, (size,), generator=generator),
-        torch.rand(size, generator=generator) > 0.2,
-        torch.rand(size, 3, generator=generator),
-        torch.rand(size, 3, generator=generator) > 0.2,
-        torch.randint(0, 2, (size,), generator=generator),
-        torch.rand(size, generator=generator) > 0.2,
-        torch.rand(size, 4, generator=generator).softmax(-1),
-        torch.rand(size, generator=generator) > 0.2,
-    )
-    return replace(outputs, gender=torch.randn(size, 2, generator=generator)), targets
 
 
 def build(loss_type: str, task: str = "categorical", gamma: float = 2.0, gender: float | None = None) -> Loss:

@@ -5,17 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
+from transformers import WavLMConfig, WavLMModel
 
 from net.inputs import Waveforms
 from net.ser_model_wrapper import HeadShape, SERModelWrapper
 from net.spec_augment import SpecAugment, draw_spans
 from net.upstream import Upstream
+from tests.support.encoders import FAMILIES, make_waveforms, tiny, write_published_bin
 from tests.support.tensor_errors import relative_error
 from utils.hub.upstreams import (
-    UPSTREAMS,
     UpstreamError,
-    build_encoder,
     convert_to_safetensors,
     find_upstream,
     load_encoder,
@@ -23,39 +22,11 @@ from utils.hub.upstreams import (
 )
 
 OFF = SpecAugment(0.0, 1, 0.0, 1)
-SMALL: dict[str, Any] = {
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 128,
-    "conv_dim": [32] * 7,
-}
 MIXED_SECONDS = (0.1, 12.0, 1.0, 2.5, 0.4, 7.31, 3.0, 5.55)
-
-
-def make_waveforms(seconds: tuple[float, ...]) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(int(16_000 * s), generator=generator) for s in seconds]
 
 
 def together(waveforms: list[torch.Tensor]) -> Waveforms:
     return Waveforms(torch.cat(waveforms), tuple(len(w) for w in waveforms))
-
-
-def tiny(name: str, **settings: float) -> Any:  # noqa: ANN401
-    torch.manual_seed(0)
-    return build_encoder({**UPSTREAMS["built_in"][name]["config"], **settings})
-
-
-FAMILIES = {
-    "wavlm, layer norm": lambda: tiny("wavlm-tiny-random"),
-    "wavlm, group norm": lambda: tiny("wavlm-tiny-group-random"),
-    "hubert, group norm": lambda: HubertModel(HubertConfig(**SMALL)),
-    "wav2vec2, group norm": lambda: Wav2Vec2Model(Wav2Vec2Config(**SMALL)),
-    "wav2vec2, layer norm": lambda: Wav2Vec2Model(
-        Wav2Vec2Config(**SMALL, feat_extract_norm="layer", do_stable_layer_norm=True)
-    ),
-}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -305,17 +276,6 @@ def test_published_shapes_load_key_by_key_from_safetensors_and_bin(shape: str, t
             assert torch.equal(encoder(waveform[None]).last_hidden_state[0], expected)
             frames = Upstream(encoder, OFF, False, "cnn").eval()(together([waveform]))
         assert relative_error(frames.values, expected) <= 2e-6
-
-
-def write_published_bin(model: WavLMModel, folder: Path) -> None:
-    """Write weights as microsoft/wavlm-* publishes them: a pickle, with the weight norm's old names."""
-    folder.mkdir()
-    model.config.save_pretrained(folder)
-    weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    conv = "encoder.pos_conv_embed.conv."
-    weights[conv + "weight_g"] = weights.pop(conv + "parametrizations.weight.original0")
-    weights[conv + "weight_v"] = weights.pop(conv + "parametrizations.weight.original1")
-    torch.save(weights, folder / "pytorch_model.bin")
 
 
 @pytest.mark.parametrize("change", ["missing", "unexpected", "mismatched"])

@@ -22,7 +22,7 @@ from experiment_runner.storage.checkpoints import Checkpoint, TrainingState
 from experiment_runner.storage.environment import run_environment
 from experiment_runner.storage.run_folder import RunFolder
 from tests.conftest import ROOT
-from tests.program.test_main import write_files
+from tests.support.experiment_files import write_files
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils import load_plan
 from utils.errors import DataError

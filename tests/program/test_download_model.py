@@ -16,7 +16,7 @@ import torch
 from transformers import WavLMConfig, WavLMModel
 
 from tests.conftest import ROOT
-from tests.net.test_upstream import SMALL, write_published_bin
+from tests.support.encoders import SMALL, write_published_bin
 from tests.support.faulty_server import FAULTS, serve_fault
 from tests.support.hub_server import Hub, serve_hub
 from utils.hub.upstreams import UpstreamError, find_damage, load_upstream, read_source

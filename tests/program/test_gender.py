@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 import main as program
 from experiment_runner.publishing.model_card import make_card
-from tests.program.test_main import write_files
+from tests.support.experiment_files import write_files
 from tests.support.synthetic_podcast import SyntheticPodcast
 from tests.support.tiny_corpus import tiny_rows, write_tiny_corpus
 from tests.support.voices import voice

@@ -26,7 +26,8 @@ from experiment_runner.runtime.interruption import Interrupted, Interruption
 from experiment_runner.storage.checkpoints import CheckpointError, read_checkpoint, read_state
 from experiment_runner.tracking import wandb_copy
 from tests.conftest import ROOT
-from tests.program.test_main import BASE, write_files
+from tests.support.checkpoints import resign
+from tests.support.experiment_files import BASE, write_files
 from tests.support.kill_harness import pack
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.config.schema import CorpusConfig
@@ -36,7 +37,7 @@ from utils.data.recordings.survey import survey
 from utils.errors import DataError
 from utils.hub.model_files import MANIFEST
 from utils.hub.upstreams import UpstreamError, load_encoder, load_upstream
-from utils.io.files import MOST_TOML_BYTES, fingerprint, write_json
+from utils.io.files import MOST_TOML_BYTES, write_json
 
 CPU = torch.device("cpu")
 PRODUCT = [ROOT / name for name in ("net", "dataset_module", "utils", "experiment_runner")]
@@ -70,12 +71,6 @@ def mark(tmp_path: Path) -> Path:
         torch.load(tmp_path / "payload", weights_only=False) if content[:2] == b"PK" else pickle.loads(content)
         mark.unlink()
     return mark
-
-
-def resign(folder: Path) -> None:
-    """Let a manifest tell what is there, as a stranger would."""
-    files = [path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST]
-    write_json(folder / MANIFEST, {path.name: fingerprint(path) for path in files})
 
 
 ONE = '[[experiments]]\nname = "one"\nconfig_update = { epoch = 1, min_epochs = 1, checkpoint_minutes = 0 }\n'

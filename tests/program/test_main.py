@@ -16,29 +16,9 @@ from sklearn.metrics import f1_score
 import main as program
 from experiment_runner.results.split_metrics import figures_from_predictions
 from tests.conftest import ROOT
+from tests.support.experiment_files import BASE, write_files
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.hub.upstreams import load_upstream
-
-BASE = """
-[base_config]
-corpus = "P"
-upstream_model = "wavlm-tiny-random"
-freeze = "none"
-epoch = 2
-min_epochs = 2
-batch_size = 8
-learning_rate = 1e-3
-head_dropout = 0.1
-tracking = "none"
-"""
-
-
-def write_files(folder: Path, podcast: SyntheticPodcast, experiments: str, base: str = BASE) -> list[str]:
-    corpora, listed = folder / "config.toml", folder / "experiments.toml"
-    corpora.write_text(f"[P]\nPATH_TO_LABEL = '{podcast.labels}'\nPATH_TO_AUDIO = '{podcast.audio}'\n")
-    listed.write_text(base + experiments)
-    return ["--config", str(corpora), "--experiments", str(listed), "--output", str(folder / "runs"), "--device", "cpu"]
-
 
 TASKS = """
 [[experiments]]

@@ -12,7 +12,7 @@ import pytest
 
 from experiment_runner.publishing.ser_model import SERModel
 from tests.conftest import ROOT
-from tests.program.test_main import write_files
+from tests.support.experiment_files import write_files
 from tests.support.hub_server import serve_hub
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.hub.upstreams import load_upstream

@@ -21,7 +21,7 @@ import soundfile
 import main as program
 import prepare_data
 from tests.conftest import ROOT
-from tests.program.test_main import BASE
+from tests.support.experiment_files import BASE
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.config.schema import CorpusConfig
 from utils.data.loader import load_corpus

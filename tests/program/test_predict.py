@@ -32,7 +32,7 @@ from net.ser import Outputs
 from net.ser_model_wrapper import SERModelWrapper
 from predict import SERModel, Windows, predict
 from tests.conftest import ROOT
-from tests.program.test_main import write_files
+from tests.support.experiment_files import write_files
 from tests.support.models import CONFIGS, make_model
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.errors import DataError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -14,11 +13,10 @@ import soundfile
 import soxr
 
 import predict as predict_program
-from tests.support.models import make_model
+from tests.support.recordings import RATE_HZ, save
 from tests.support.voices import voice
 
 SPEECH = voice(1.0)
-RATE_HZ = 16_000
 RANDOM = "RANDOM weights: the upstream has the shape of wavlm-tiny-random, which nobody has pre-trained."
 SYNTHETIC = "SYNTHETIC data: nobody spoke DEMO. What it says of speech means nothing."
 EXACT: dict[str, dict[str, str]] = {
@@ -62,15 +60,6 @@ PROBLEMS = {
     "broken.wav": "cannot be decoded",
 }
 """What is said of files that cannot be predicted."""
-
-
-def save(folder: Path, synthetic: tuple[str, ...] = (), upstream: str = "wavlm, layer norm") -> Path:
-    """Write a checkpoint by itself, as a repository of the hub holds it."""
-    model = make_model(upstream)
-    model.save_pretrained(folder)
-    provenance = {"synthetic_corpora": list(synthetic), "max_seconds": 2.0}
-    (folder / "provenance.json").write_text(json.dumps(provenance))
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import soundfile
 
 import main as program
 from tests.conftest import ROOT
-from tests.program.test_main import write_files
+from tests.support.experiment_files import write_files
 from tests.support.kill_harness import found_by
 from tests.support.synthetic_podcast import SAMPLE_RATE_HZ, SyntheticPodcast, write_podcast
 from tests.support.tiny_corpus import tiny_rows, write_tiny_corpus

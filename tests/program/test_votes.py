@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import entropy  # type: ignore[import-untyped]
 
 import main as program
-from tests.program.test_main import BASE, write_files
+from tests.support.experiment_files import BASE, write_files
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.data.synthetic.demo_corpus import DemoSize, write_demo_corpus
 

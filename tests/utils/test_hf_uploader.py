@@ -21,16 +21,14 @@ import main as program
 from experiment_runner.publishing.publish import gather
 from experiment_runner.storage.run_folder import RunError
 from tests.conftest import ROOT
-from tests.program.test_hostile_files import resign
-from tests.program.test_main import write_files
+from tests.support.checkpoints import resign
+from tests.support.experiment_files import write_files
 from tests.support.hub_server import Hub, serve_hub
 from tests.support.synthetic_podcast import SyntheticPodcast
+from tests.support.uploads import PREDICT, TOKEN, UPLOADED, VALIDATE, call, environment_of
 from utils import hf_uploader
 from utils.hub.repositories import HubError, find_token_problem
 from utils.hub.upload import upload
-
-TOKEN = "hf_a_token_that_writes"
-UPLOADED = {"config.json", "model.safetensors", "manifest.json", "metrics.json", "provenance.json", "README.md"}
 
 
 @pytest.fixture(scope="module")
@@ -52,26 +50,7 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def environment_of(hub: Hub, folder: Path, token: str = TOKEN) -> dict[str, str]:
-    return {
-        **os.environ,
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HOME": str(folder / "hub"),
-        "HUGGINGFACE_TOKEN": token,
-        "PYTHONPATH": str(ROOT),
-    }
-
-
-def call(hub: Hub, folder: Path, *arguments: object, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
-    environment = environment_of(hub, folder, token)
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
-
-
 UPLOAD = ("-m", "utils.hf_uploader")
-VALIDATE = ("-m", "experiment_runner.validate_hf_upload")
-PREDICT = (ROOT / "predict.py", "--device", "cpu", "--model", "user/model", "--output", "out.csv")
 
 
 @pytest.mark.slow

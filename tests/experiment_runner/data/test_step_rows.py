@@ -16,7 +16,7 @@ from experiment_runner.data.experiment_data import resolve_data
 from experiment_runner.data.step_rows import NEED_TWO_ROWS, with_checked_steps, with_steps_of_usable
 from net.loss_modules import ClassPriors, LossSettings, Targets, get_loss_module
 from net.ser import Outputs
-from tests.net.test_losses import ATTRIBUTES, make_batch
+from tests.support.loss_batches import ATTRIBUTES, make_batch
 from tests.support.tiny_corpus import tiny_rows, write_tiny_corpus
 from utils.config.schema import CorpusConfig, ExperimentConfig
 from utils.config.types import ATTRIBUTE_LOSSES, CATEGORICAL_LOSSES

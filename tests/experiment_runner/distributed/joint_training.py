@@ -15,8 +15,8 @@ from experiment_runner.distributed.process_group import ProcessGroup
 from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.device import choose_device
 from experiment_runner.train import Trainer
-from tests.experiment_runner.test_train import make_trainer, weights_of
 from tests.support.synthetic_podcast import SyntheticPodcast
+from tests.support.trainings import make_trainer, weights_of
 
 
 def train(

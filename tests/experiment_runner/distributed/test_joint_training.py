@@ -13,9 +13,9 @@ import torch
 
 from experiment_runner.distributed.process_group import SINGLE_PROCESS
 from tests.experiment_runner.distributed.joint_training import train
-from tests.experiment_runner.test_train import CPU
 from tests.support.several_processes import start_together
 from tests.support.synthetic_podcast import SyntheticPodcast
+from tests.support.trainings import CPU
 
 SCRIPT = Path(__file__).with_name("joint_training.py")
 NO_DRAWS = {

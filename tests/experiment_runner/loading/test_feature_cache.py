@@ -21,10 +21,9 @@ from experiment_runner.loading import cached_loader, feature_cache
 from experiment_runner.loading.cached_loader import CachedLoader, DeviceFrames, DiskFrames, ahead
 from net.inputs import FrozenFrames
 from tests.conftest import ROOT
-from tests.experiment_runner.test_train import CPU, make_trainer, weights_of
-from tests.net.test_upstream import SMALL
+from tests.support.encoders import SMALL, save_encoder
 from tests.support.synthetic_podcast import SyntheticPodcast, write_podcast
-from utils.hub.upstreams import load_upstream
+from tests.support.trainings import CPU, make_trainer, weights_of
 
 FAST = {"batch_size": 8, "task": "multitask", "freeze": "upstream", "max_seconds": 30.0}
 TRAINING, DEVELOPMENT = 28, 28
@@ -51,13 +50,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def upstream(tmp_path: Path) -> str:
     """A folder with weights that do not depend on the seed of a run."""
     return save_encoder("wavlm-tiny-random", tmp_path / "upstream", 0)
-
-
-def save_encoder(name: str, folder: Path, seed: int) -> str:
-    torch.manual_seed(seed)
-    load_upstream(name, {}).encoder.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text('{"do_normalize": true}')
-    return str(folder)
 
 
 def train(

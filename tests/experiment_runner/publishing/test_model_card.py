@@ -20,7 +20,7 @@ from experiment_runner.publishing.model_card_snippet import complete_snippet
 from experiment_runner.reporting.pages import in_markdown
 from experiment_runner.results.row_counts import show_labelled
 from experiment_runner.storage.run_folder import RunError
-from tests.program.test_main import write_files
+from tests.support.experiment_files import write_files
 from tests.support.synthetic_podcast import SyntheticPodcast
 
 REPO = "somebody/speech-emotion"

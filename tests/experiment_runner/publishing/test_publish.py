@@ -18,7 +18,7 @@ from experiment_runner.storage.checkpoints import CheckpointError
 from tests.conftest import ROOT
 from tests.support.faulty_server import serve_fault
 from tests.support.hub_server import Hub, serve_hub
-from tests.utils.test_hf_uploader import PREDICT, TOKEN, UPLOADED, VALIDATE, call
+from tests.support.uploads import PREDICT, TOKEN, UPLOADED, VALIDATE, call
 from utils import ConfigurationError
 from utils.config.loading import load_plan
 

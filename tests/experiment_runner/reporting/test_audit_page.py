@@ -23,7 +23,7 @@ from experiment_runner.reporting.audit_figures import (
     widening_bins,
 )
 from experiment_runner.reporting.audit_page import CAPTIONS, SHOWN_FINDINGS, pictures_of, write_audit_page
-from tests.experiment_runner.reporting.test_report import check_texts, legend_of, with_gid
+from tests.support.figures import check_texts, legend_of, with_gid
 from utils.config.loading import load_corpora
 from utils.config.schema import CorpusConfig
 from utils.data.audit.audit import FINDINGS, Audit, audit, count_classes, count_findings, summarise_splits

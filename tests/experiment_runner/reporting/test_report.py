@@ -2,27 +2,20 @@ from __future__ import annotations
 
 import html
 import json
-import math
 import re
 import shutil
 from dataclasses import asdict
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.text import Text
 
 import main as program
-from dataset_module.ser_dataset import Labels
 from experiment_runner.reporting import report
 from experiment_runner.reporting.figures import (
     attribute_scatter_picture,
@@ -30,41 +23,18 @@ from experiment_runner.reporting.figures import (
     confusion_matrix_picture,
     training_curves_picture,
 )
-from experiment_runner.results.prediction_table import tabulate_predictions
 from experiment_runner.results.row_counts import show_labelled
 from experiment_runner.training.early_stopping import HybridEarlyStopping
-from net.ser import Outputs
-from tests.program.test_main import write_files
+from tests.support.experiment_files import write_files
+from tests.support.figures import check_texts, legend_of, with_gid
+from tests.support.predictions import ATTRIBUTES, FOUR, predict
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.metrics import split_head_mid_tail
 
-FOUR = ("angry", "sad", "happy", "neutral")
 LONG = (
     "disappointment", "embarrassment", "frustrated_anger", "overwhelming surprise", "fear", "contemptuousness",
     "<b>bold</b>", "R&D", "$x^2$ boredom", "neutral",
 )  # fmt: skip
-ATTRIBUTES = ("arousal", "valence", "dominance")
-
-
-def predict(classes: tuple[str, ...], utterances: int, seed: int = 0) -> pd.DataFrame:
-    """Predictions, right half of the time, through the function that writes those of a run."""
-    generator = np.random.default_rng(seed)
-    truth = generator.choice(
-        len(classes), utterances, p=np.arange(1, len(classes) + 1) / math.comb(len(classes) + 1, 2)
-    )
-    table = pd.DataFrame({"file": [f"{n}.wav" for n in range(utterances)]})
-    table["emotion"] = np.array(classes, dtype=object)[truth]
-    table.loc[0, "emotion"] = np.nan
-    table["gender"] = "female"
-    for name in ATTRIBUTES:
-        table[name] = 1 + 6 * generator.random(utterances)
-    table.loc[1, "valence"] = np.nan
-    logits = torch.from_numpy(generator.normal(size=(utterances, len(classes))))
-    logits[torch.arange(utterances // 2), truth[: utterances // 2]] += 5
-    attributes = torch.from_numpy((table[list(ATTRIBUTES)].fillna(4).to_numpy() - 1) / 6)
-    attributes = 0.7 * attributes + 0.2 * torch.from_numpy(generator.random(attributes.shape))
-    outputs = Outputs(torch.zeros(utterances, 0), emotion=logits, attributes=attributes)
-    return tabulate_predictions(table, outputs, Labels(classes, ATTRIBUTES, (1.0, 7.0)))
 
 
 def train(scores: list[float], losses: list[float], most: int = 99) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -88,45 +58,6 @@ ENDINGS = [
     ("loss", RISING, [1.0, 0.8, 0.7, 0.74, 0.6, 0.5], 4, 4, "stopped at epoch 4: development loss > 1.05 × smallest"),
     ("epochs", RISING, FALLING, 6, 6, "all 6 epochs used"),
 ]
-
-
-def with_gid(figure: Figure, gid: str) -> list[Any]:
-    return figure.findobj(lambda artist: artist.get_gid() == gid)
-
-
-def legend_of(figure: Figure) -> list[str]:
-    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-
-
-def check_texts(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is drawn at print resolution lies inside the figure, is large enough, and covers no other text."""
-    drawn: list[Text] = []
-    original = Text.draw
-
-    def draw(self: Text, renderer: Any) -> None:  # noqa: ANN401
-        original(self, renderer)
-        if self.get_visible() and self.get_text().strip():
-            drawn.append(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Text, "draw", draw)
-        figure.set_dpi(300)
-        canvas: Any = FigureCanvasAgg(figure)
-        canvas.draw()
-    boxes = [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in drawn]
-    assert len(boxes) > 10
-    assert not any(text.get_parse_math() for text in drawn), "a name is no formula"
-    assert min(float(text.get_fontsize()) for text in drawn) >= 6.5
-    width, height = figure.get_size_inches() * 300
-    for text, box in boxes:
-        assert box.x0 >= 0, text
-        assert box.y0 >= 0, text
-        assert box.x1 <= width, text
-        assert box.y1 <= height, text
-    for (first, one), (second, other) in combinations(boxes, 2):
-        across = min(one.x1, other.x1) - max(one.x0, other.x0)
-        down = min(one.y1, other.y1) - max(one.y0, other.y0)
-        assert across <= 0.5 or down <= 0.5, f"{first!r} and {second!r} overlap"
 
 
 @pytest.mark.parametrize("classes", [FOUR, LONG])

@@ -25,7 +25,7 @@ from experiment_runner.reporting.report_contents import (
 )
 from experiment_runner.results.split_metrics import figures_from_predictions
 from experiment_runner.storage.stored_run import read_run
-from tests.experiment_runner.reporting.test_report import ATTRIBUTES, FOUR, predict
+from tests.support.predictions import ATTRIBUTES, FOUR, predict
 from tests.support.voices import voice
 from utils.config.regularisation import FORMER_REGULARISATION
 from utils.config.schema import ExperimentConfig

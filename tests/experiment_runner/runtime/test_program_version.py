@@ -12,7 +12,7 @@ import tomli_w
 from experiment_runner.loading.feature_cache import frame_sources
 from experiment_runner.runtime import program_version
 from experiment_runner.runtime.program_version import describe_other_programs, find_program_changes, number_sources
-from tests.utils.io.test_syntax_hash import copy_program
+from tests.support.program_copy import copy_program
 from utils.io.syntax_hash import PROGRAM, hash_sources
 
 TODAY = {"code": "0123", "torch": "2.11.0", "numpy": "2.4.6"}

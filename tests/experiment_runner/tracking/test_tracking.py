@@ -20,7 +20,7 @@ from experiment_runner.runtime.interruption import EXIT_STATUS
 from experiment_runner.tracking.tracker import Tracking
 from experiment_runner.tracking.wandb_copy import change_state, read_state
 from tests.conftest import ROOT
-from tests.program.test_main import BASE, write_files
+from tests.support.experiment_files import BASE, ONE, write_files
 from tests.support.faulty_server import FAULTS, serve_fault
 from tests.support.synthetic_podcast import SyntheticPodcast
 from tests.support.wandb_files import read_offline_run
@@ -31,7 +31,6 @@ TOKENS = {
     "WANDB_TOKEN": "c0ffee42" * 5,
     "GIT_AUTH_TOKEN": "ghp_" + "secret77" * 4,
 }
-ONE = '[[experiments]]\nname = "one"\nconfig_update = { tags = ["pilot"], seeds = [1, 2] }\n'
 TRACKED = BASE.replace('tracking = "none"', 'tracking = "wandb"')
 RUNS = ("seed-1", "seed-2")
 

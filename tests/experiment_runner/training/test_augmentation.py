@@ -14,9 +14,9 @@ import torch
 import main as program
 from experiment_runner.train import Trainer
 from net.inputs import Waveforms
-from tests.experiment_runner.test_train import make_trainer, weights_of
-from tests.program.test_main import write_files
+from tests.support.experiment_files import write_files
 from tests.support.synthetic_podcast import SyntheticPodcast
+from tests.support.trainings import make_trainer, weights_of
 from utils.dataset.collation import Batch
 from utils.dataset.normalisation import Normalisation
 from utils.dataset.sampling import EVALUATION

@@ -15,9 +15,9 @@ from experiment_runner.training import graphed_step
 from experiment_runner.training.graphed_step import GraphedStep, Kind, Recording
 from net.inputs import FrozenFrames
 from net.loss_modules import Terms
-from tests.experiment_runner.loading.test_feature_cache import save_encoder
-from tests.experiment_runner.test_train import CPU, TASKS, make_trainer, weights_of
+from tests.support.encoders import save_encoder
 from tests.support.synthetic_podcast import SyntheticPodcast
+from tests.support.trainings import CPU, TASKS, make_trainer, weights_of
 from tests.support.waiting import watch_waiting
 from utils.dataset.collation import Batch, LabelTable
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from net.cuda_graphs.forward_backward import ForwardBackwardGraphs, Place, _Recording
 from net.packing.buckets import Bucket
 from net.wavlm.packed_encoder import PackedWavLM
-from tests.net.test_upstream import make_waveforms
-from tests.net.wavlm.test_packed_encoder import NAMES, encode, make_encoder
+from tests.support.encoders import NAMES, encode, make_encoder, make_waveforms
 
 
 @pytest.mark.parametrize("lengths", [(1,), (5, 1), (400,) * 32, tuple(range(130, 560, 13)), (3000, 2, 2)])

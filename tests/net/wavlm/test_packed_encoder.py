@@ -12,26 +12,11 @@ from transformers import WavLMConfig, WavLMModel
 
 from benchmarks.synthetic import SHAPES
 from net.wavlm.packed_encoder import SEEDS, PackedWavLM, mix_layers
-from tests.net.test_upstream import make_waveforms, tiny
+from tests.support.encoders import NAMES, encode, make_encoder, make_waveforms
 from tests.support.interpreted import run_interpreted
 from tests.support.tensor_errors import relative_error
 
 OFF = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0)
-NAMES = {"stable": "wavlm-tiny-random", "base": "wavlm-tiny-group-random"}
-
-
-def make_encoder(name: str, **settings: float) -> Any:  # noqa: ANN401
-    encoder = tiny(NAMES[name], **settings)
-    with torch.no_grad():
-        for parameter in encoder.parameters():  # biases and gates begin at zero or one, where errors would hide
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return encoder
-
-
-def encode(encoder: Any, waveforms: list[Tensor], dtype: torch.dtype, packed: PackedWavLM | None = None) -> Tensor:  # noqa: ANN401
-    packed = packed or PackedWavLM(encoder)
-    plan = packed.plan([len(waveform) for waveform in waveforms], waveforms[0].device, dtype)
-    return packed.encode(packed.features(torch.cat(waveforms), plan, dtype), plan, dtype, None)
 
 
 def gradients_of(encoder: Any, values: Tensor) -> dict[str, Tensor]:  # noqa: ANN401

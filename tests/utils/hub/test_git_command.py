@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.faulty_server import serve_fault
+from tests.support.git_models import FILES, SECRET, WANTED, address, choose, contents, refusal, write_settings
 from tests.support.git_server import Files, GitServer, Large, serve_git
-from tests.utils.hub.test_git_source import FILES, SECRET, WANTED, address, choose, contents, refusal
 from utils.hub.git_source import fetch_git
 
 WRONG = "glpat-" + "wrong" * 5
@@ -45,10 +45,6 @@ def write_program(path: Path, text: str) -> Path:
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
     return path
-
-
-def write_settings(text: str) -> None:
-    (Path(os.environ["HOME"]) / ".gitconfig").write_text(text)
 
 
 def test_a_private_repository_is_fetched_with_the_token_alone(git_server: GitServer, tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.git_models import CONFIG, WANTED, address, choose, contents, refusal, write_settings
 from tests.support.git_server import Files, GitServer, Large
-from tests.utils.hub.test_git_command import write_settings
-from tests.utils.hub.test_git_source import CONFIG, WANTED, address, choose, contents, refusal
 from utils.hub.git_source import fetch_git
 
 LARGE, OTHER = Large(os.urandom(400_000)), Large(os.urandom(1_000))

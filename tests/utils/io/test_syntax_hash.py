@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from utils.io.syntax_hash import PACKAGES, PROGRAM, hash_sources, sources_of, syntax_hash
+from utils.io.syntax_hash import hash_sources, sources_of, syntax_hash
 
 SOURCE = """
 LIMIT = 3
@@ -104,9 +103,3 @@ def test_imports_are_followed_wherever_they_stand(tmp_path: Path) -> None:
 def test_a_file_that_is_moved_changes_the_hash(tmp_path: Path) -> None:
     program = write_program(tmp_path, {"net/a.py": "X = 1", "net/b.py": "X = 1"})
     assert hash_sources([program / "net/a.py"], program) != hash_sources([program / "net/b.py"], program)
-
-
-def copy_program(folder: Path) -> Path:
-    for name in PACKAGES:
-        shutil.copytree(PROGRAM / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return folder

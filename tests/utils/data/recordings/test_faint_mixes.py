@@ -12,7 +12,7 @@ import soundfile
 
 import main as program
 import predict as predict_program
-from tests.program.test_predict_folder import RATE_HZ, save
+from tests.support.recordings import RATE_HZ, save
 from tests.support.tiny_corpus import tiny_rows, write_tiny_corpus
 from tests.support.voices import voice
 from utils.data.recordings.faint_mixes import warn_of_faint_mixes

@@ -1,0 +1,38 @@
+"""The uploader as a program."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.support.hub_server import Hub
+
+pass
+
+import os
+
+TOKEN = "hf_a_token_that_writes"
+UPLOADED = {"config.json", "model.safetensors", "manifest.json", "metrics.json", "provenance.json", "README.md"}
+
+
+def call(hub: Hub, folder: Path, *arguments: object, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
+    environment = environment_of(hub, folder, token)
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+VALIDATE = ("-m", "experiment_runner.validate_hf_upload")
+PREDICT = (ROOT / "predict.py", "--device", "cpu", "--model", "user/model", "--output", "out.csv")
+
+
+def environment_of(hub: Hub, folder: Path, token: str = TOKEN) -> dict[str, str]:
+    return {
+        **os.environ,
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(folder / "hub"),
+        "HUGGINGFACE_TOKEN": token,
+        "PYTHONPATH": str(ROOT),
+    }
