@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
 from tests.support.hub_server import Hub
-
-pass
-
-import os
 
 TOKEN = "hf_a_token_that_writes"
 UPLOADED = {"config.json", "model.safetensors", "manifest.json", "metrics.json", "provenance.json", "README.md"}
