@@ -41,7 +41,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 where every model lies in models/, 1 where one could not be had, 2 for a wrong configuration."""
+    """Return 0 if every model is in models/, 1 if one could not be fetched, 2 for a wrong configuration."""
     options = parse_arguments(arguments)
     return run_command(partial(carry_out, options, Console()), "interrupted; the same command fetches what is missing")
 
@@ -59,7 +59,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
 
 
 def fetched(name: str, revision: str | None, console: Console) -> bool:
-    """Fetch a model, and say where it is or why it is not there."""
+    """Fetch a model, and print where it is or why it could not be fetched."""
     try:
         console.line(f"{name}: {describe(fetch_model(name, revision=revision))}")
     except ConfigurationError:
@@ -81,14 +81,14 @@ def describe(model: Fetched) -> str:
 
 
 def needed_upstreams(corpora_file: Path, experiments_file: Path) -> list[str]:
-    """Return the upstreams of the experiment list that have to be fetched, each once."""
+    """Return the upstreams of the experiment list that must be fetched, without duplicates."""
     plan = load_plan(corpora_file, experiments_file)
     names = dict.fromkeys(experiment.upstream_model for experiment in plan.experiments)
     return [name for name in names if name not in UPSTREAMS["built_in"] and not Path(name).is_dir()]
 
 
 def show_models(corpora_file: Path, experiments_file: Path, console: Console) -> int:
-    """List what has a short name, what the experiment list needs, where there is one, and what lies in models/."""
+    """List the models with short names, those that the experiment list (if any) needs, and those in models/."""
     needed = needed_upstreams(corpora_file, experiments_file) if experiments_file.exists() else []
     rows = [describe_row(model, needed) for model in known_models(needed)]
     notes = [
@@ -102,7 +102,7 @@ def show_models(corpora_file: Path, experiments_file: Path, console: Console) ->
 
 
 def describe_row(model: KnownModel, needed: list[str]) -> tuple[str, ...]:
-    """Return the cells of a model."""
+    """Return the table cells of a model."""
     size = "" if model.size is None else f"{model.size / 1e6:,.0f}"
     is_there = "" if model.size is None else "yes" if model.is_readable else "damaged: fetch it again"
     return model.name, model.source, "yes" if model.name in needed else "", is_there, model.revision[:12], size

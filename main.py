@@ -49,7 +49,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 where all is well, 1 where a run failed, 2 where the configuration is wrong, 75 where it goes on."""
+    """Return 0 on success, 1 if a run failed, 2 if the configuration is wrong, 75 if training can be resumed."""
     options = parse_arguments(arguments)
     output = None if options.output == OUTPUT else options.output
     given = {"--config": options.config, "--experiments": options.experiments, "--only": options.only}
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def guarded(options: argparse.Namespace, processes: ProcessGroup, interruption: Interruption) -> int:
-    """Do what the command line asks for; say in a sentence what keeps it from being done."""
+    """Do what the command line asks for; report what prevents it in one sentence."""
     try:
         with interruption.interrupt_wins():
             status = carry_out(options, processes, interruption)
@@ -85,7 +85,7 @@ def guarded(options: argparse.Namespace, processes: ProcessGroup, interruption: 
 def carry_out(options: argparse.Namespace, processes: ProcessGroup, interruption: Interruption) -> int:
     """Do what the command line asks for."""
     with processes.raise_together():
-        read_token("WANDB_TOKEN")  # an .env that cannot be read is told before anything else
+        read_token("WANDB_TOKEN")  # an unreadable .env is reported before anything else
         if processes.ranks > 1 and options.demo:
             raise ConfigurationError(["--demo takes one process; start it with python, not torchrun"])
     if options.demo:
@@ -107,10 +107,10 @@ def carry_out(options: argparse.Namespace, processes: ProcessGroup, interruption
 
 
 def read_plan(options: argparse.Namespace) -> Plan:
-    """Read both files; where they are wrong, what is known of the device without torch stands before that.
+    """Read both files; if they are wrong, a problem of the device that can be found without torch is listed first.
 
     Raises:
-        ConfigurationError: With all problems.
+        ConfigurationError: Names all problems.
     """
     try:
         return load_plan(options.config or CORPORA, options.experiments or EXPERIMENTS, options.only)
@@ -123,7 +123,7 @@ def read_plan(options: argparse.Namespace) -> Plan:
 
 
 def check(options: argparse.Namespace, started: int) -> int:
-    """Validate everything that can be validated without a model, and say what so many processes make of each run."""
+    """Validate everything that needs no model, and describe each run with the `started` number of processes."""
     plan = read_plan(options)
     from experiment_runner.check import check_plan
     from experiment_runner.runtime.console import Console
@@ -138,7 +138,7 @@ def check(options: argparse.Namespace, started: int) -> int:
 
 
 def demo(options: argparse.Namespace, interruption: Interruption) -> int:
-    """Make a synthetic corpus, train on it, evaluate, and say where the results are."""
+    """Make a synthetic corpus, train on it, evaluate, and print where the results are."""
     from experiment_runner.demo import EXPERIMENTS, make_corpus, show_results
 
     device, console = open_device(options, SINGLE_PROCESS)
@@ -149,10 +149,10 @@ def demo(options: argparse.Namespace, interruption: Interruption) -> int:
 
 
 def check_setup_alone(plan: Plan, options: argparse.Namespace, processes: ProcessGroup) -> None:
-    """Say what files and labels tell where there is no device to run on; no recording is decoded.
+    """Check files and labels where there is no device to run on; no recording is decoded.
 
     Raises:
-        ConfigurationError: With all that is wrong with them.
+        ConfigurationError: Names everything that is wrong with them.
     """
     from experiment_runner.distributed.process_counts import ProcessCounts
     from experiment_runner.setup_checks import check_setup
@@ -161,7 +161,7 @@ def check_setup_alone(plan: Plan, options: argparse.Namespace, processes: Proces
 
 
 def open_device(options: argparse.Namespace, processes: ProcessGroup) -> tuple[torch.device, Console]:
-    """Choose the device before any data is read, so that nobody waits for labels to hear that there is no GPU."""
+    """Choose the device before any data is read, so that a missing GPU is reported without waiting for the labels."""
     from experiment_runner.runtime.console import Console
     from experiment_runner.runtime.device import DeviceError, choose_device
 
@@ -185,7 +185,7 @@ def run(
     processes: ProcessGroup,
     interruption: Interruption,
 ) -> list[Outcome]:
-    """Train every experiment of the plan, or evaluate it, or, for the demo, both."""
+    """Train or evaluate every experiment of the plan, or both for the demo."""
     from experiment_runner.data.preparation import show_plan
     from experiment_runner.distributed.process_counts import ProcessCounts
     from experiment_runner.runtime.device import describe_device

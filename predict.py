@@ -80,14 +80,14 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def port_number(text: str) -> int:
-    """Read a port."""
+    """Parse a port number."""
     if not text.isdecimal() or not 1 <= int(text) <= LAST_PORT:
         raise argparse.ArgumentTypeError(f"{text} is no port; give one from 1 to {LAST_PORT}")
     return int(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 where everything was predicted or the page was ended, 1 where something was not, 2 for wrong input."""
+    """Return 0 if everything was predicted or the page was closed, 1 if something failed, 2 for wrong input."""
     options = parse_arguments(arguments)
     console = Console(to_stderr=options.output == STANDARD_OUTPUT)
     return run_command(partial(carry_out, options, console), statuses={HubError: WRONG_INPUT})
@@ -108,7 +108,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
 
 
 def written_folders(options: argparse.Namespace) -> list[Path]:
-    """Return the folders that something is to be written into."""
+    """Return the folders that will be written to."""
     files = [options.export, options.output if options.output != STANDARD_OUTPUT else None]
     folders = [Path(file).parent for file in files if file is not None]
     return folders + ([options.plots] if options.plots is not None else [])
@@ -124,7 +124,7 @@ def precision_of(options: argparse.Namespace, device: torch.device) -> Precision
     """Return the precision that the command line asks for.
 
     Raises:
-        DataError: Where the device does not have it.
+        DataError: If the device does not support it.
     """
     try:
         return choose_precision(options.amp, device)
@@ -145,7 +145,7 @@ def load(options: argparse.Namespace, device: torch.device) -> SERModel:
 
 
 def show_page(options: argparse.Namespace, device: torch.device, precision: Precision, console: Console) -> int:
-    """Show a page until it is ended, then delete what was sent to it."""
+    """Serve the page until it is stopped, then delete the recordings sent to it."""
     threads = threading.enumerate()
     with demo_place(options.port) as place:
         from experiment_runner.webapp.server import leave_predictions, serve
@@ -159,7 +159,7 @@ def show_page(options: argparse.Namespace, device: torch.device, precision: Prec
 def predict_all(
     model: SERModel, options: argparse.Namespace, windows: Windows | None, precision: Precision, console: Console
 ) -> int:
-    """Predict what the command line names, show or write it, and draw it."""
+    """Predict the recordings that the command line names; show or write the predictions, and plot them."""
     named = find_recordings(options.recordings)
     if not named.recordings:
         raise DataError("; ".join(named.unusable))

@@ -55,7 +55,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 where all is well, 1 where some recording or label is not, 2 for a wrong configuration or labels."""
+    """Return 0 on success, 1 if a recording or label has problems, 2 for a wrong configuration or unreadable labels."""
     options = parse_arguments(arguments)
     with repeating({"--config": options.config}):
         return run_command(
@@ -76,7 +76,7 @@ def carry_out(options: argparse.Namespace) -> int:
 
 
 def audit_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
-    """Audit one corpus, and write what was found."""
+    """Audit one corpus, and write the findings."""
     folder, console = try_folder(options.output / options.corpus), Console()
     corpus = read_corpus(options.corpus, _loose(config))
     if config.PATH_TO_DATASET is not None and (config.PATH_TO_DATASET / INDEX).is_file():
@@ -119,12 +119,12 @@ def pack_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
 
 
 def _loose(config: CorpusConfig) -> CorpusConfig:
-    """Return a corpus's section without its shards."""
+    """Return a corpus's section without its folder of shards."""
     return config.model_copy(update={"PATH_TO_DATASET": None})
 
 
 def find_sources(table: pd.DataFrame) -> tuple[list[Source], list[Unpacked]]:
-    """Return the recordings that are there with what is known of them, and those that cannot be reached."""
+    """Return the recordings to pack, with their state on disk and their labels, and those that cannot be reached."""
     columns = [name for name in table.columns if name in DOCUMENTED or name.startswith(VOTES)]
     sources, missing = [], []
     for row in table[[*columns, "path"]].to_dict(orient="records"):

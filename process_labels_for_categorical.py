@@ -43,13 +43,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 where the labels are written, 2 where they cannot be."""
+    """Return 0 if the labels are written, 2 if they cannot be."""
     options = parse_arguments(arguments)
     return run_command(partial(carry_out, options, Console()))
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
-    """Write the labels, and say how many of which class are left out."""
+    """Write the labels, and print how many of each class are left out."""
     classes = (*CLASSES, "other") if options.keep_other else CLASSES
     place = options.labels or find_labels(options)
     release = find_release("LABELS", place, place)
@@ -83,7 +83,7 @@ def find_labels(options: argparse.Namespace) -> Path:
 
 
 def _repeated(options: argparse.Namespace, labels: Path) -> str:
-    """Return the same command with labels."""
+    """Return the same command with another label file."""
     switches = [name for name in ("soft", "keep_other") if getattr(options, name)]
     output = [] if options.output == Path(NAME) else ["--output", options.output]
     arguments = [labels, *output, *(f"--{name.replace('_', '-')}" for name in switches)]
@@ -94,7 +94,7 @@ def process(release: Release, labels: pd.DataFrame, classes: tuple[str, ...], is
     """Return the table to write.
 
     Raises:
-        DataError: Where soft labels are asked of a release without ratings.
+        DataError: If soft labels are requested for a release without ratings.
     """
     if not is_soft:
         return one_hot_labels(labels, classes)
@@ -104,10 +104,10 @@ def process(release: Release, labels: pd.DataFrame, classes: tuple[str, ...], is
 
 
 def write(table: pd.DataFrame, output: Path) -> None:
-    """Write the table so that it appears whole or not at all.
+    """Write the table atomically.
 
     Raises:
-        DataError: Where there is something already, or it cannot be written.
+        DataError: If the output already exists or cannot be written.
     """
     if output.exists():
         raise DataError(f"{output} is there already; remove it, or give another --output")

@@ -20,14 +20,14 @@ from utils.seeding import utterance_generator
 
 @dataclass(frozen=True)
 class Labels:
-    """Which columns of the utterance table are targets, and how.
+    """The columns of the utterance table that are targets, and their encoding.
 
     Attributes:
         classes: Emotion classes in output order; empty where none are trained.
         attributes: Attribute columns in output order; empty where none are trained.
         attribute_scale: Lowest and highest value in the table, mapped to 0 and 1.
         genders: Genders in output order; empty where none are trained.
-        votes: How raters' votes are counted, where classes are learnt from them.
+        votes: Settings for counting raters' votes, where classes are learnt from votes.
     """
 
     classes: tuple[str, ...]
@@ -40,15 +40,15 @@ class Labels:
 class SERDataset(Dataset[Utterance]):
     """Utterances of a split, decoded on request.
 
-    Columns are kept as arrays, not as Python objects a row, so that worker processes share their memory.
+    Columns are kept as arrays, not as one Python object per row, so that worker processes share their memory.
 
     Args:
         table: Utterance table of the split.
-        labels: What is trained.
-        normalisation: Applied to every waveform that is not augmented; it comes after augmentation, on the device.
-        max_seconds: Longer training utterances are cropped to this at a place drawn for (seed, epoch, utterance).
+        labels: Targets of the training.
+        normalisation: Applied here to waveforms that are not augmented; augmented ones are normalised on the device.
+        max_seconds: Maximum duration of training utterances; the crop is drawn for (seed, epoch, utterance).
         seed: The run's seed.
-        augmenter: Draws what is done to training utterances, after they are cropped; None where nothing is.
+        augmenter: Draws the augmentation of training utterances after cropping; None for no augmentation.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class SERDataset(Dataset[Utterance]):
         """Decode one utterance.
 
         Args:
-            item: (epoch, row); the epoch `EVALUATION` reads the whole recording.
+            item: (epoch, row); with the epoch `EVALUATION` the whole recording is read.
 
         Raises:
             DataError: Where the recording cannot be used.
@@ -100,6 +100,6 @@ class SERDataset(Dataset[Utterance]):
 
 
 def _indices(column: pd.Series, names: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    """Return the position of each name, (rows,), -1 where it is missing or none of them."""
+    """Return the index of each cell in `names`, (rows,), -1 where it is missing or not among them."""
     position = {name: index for index, name in enumerate(names)}
     return np.asarray(column.map(position).fillna(-1), dtype=np.int64)

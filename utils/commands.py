@@ -1,6 +1,6 @@
-"""Commands that are printed to be typed: they run as they stand, in the folder they were printed in.
+"""Printed commands that can be pasted into a shell unchanged, in the folder where they were printed.
 
-They repeat what the command that runs was given, such as another `--config`, where they need it.
+Where needed, they repeat options of the running command, such as `--config`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN_OPTIONS = ("--config", "--experiments", "--only", "--device", "--output")
-"""Those of `main.py` that say what is run, and where."""
+"""Options of `main.py` that say what is run, and where."""
 Words = Iterable[Path | str]
 Given = Mapping[str, tuple[Path | str, ...]]
 NOTHING_GIVEN: Given = {}
@@ -25,10 +25,10 @@ _given: ContextVar[Given] = ContextVar("given", default=NOTHING_GIVEN)
 
 @contextmanager
 def repeating(options: Mapping[str, Path | str | Iterable[str] | None]) -> Iterator[None]:
-    """Remember the options that the running command was given, for commands that are printed inside the context.
+    """Remember the options of the running command, for commands that are printed inside the context.
 
     Args:
-        options: Their values by name; None where the option was left out.
+        options: Option values by name; None where the option was left out.
     """
     values = {name: value for name, value in options.items() if value is not None}
     words = {
@@ -45,7 +45,7 @@ def python_command(module: str, arguments: Words, repeat: Iterable[str] = ()) ->
     """Return `python -m module arguments`, with this interpreter, for a shell in the current folder.
 
     Args:
-        module: One that can be run.
+        module: Module that can be run with `-m`.
         arguments: See `script_command`.
         repeat: See `script_command`.
     """
@@ -62,7 +62,7 @@ def script_command(script: str, arguments: Words = (), repeat: Iterable[str] = (
     Args:
         script: One of the program's commands, such as `main.py`.
         arguments: Its arguments; an option among them is not repeated.
-        repeat: Options of the running command that it needs, too.
+        repeat: Options of the running command that the printed one needs too.
     """
     return _joined([_executable("python", Path(sys.executable)), ROOT / script, *arguments, *_again(arguments, repeat)])
 
@@ -75,7 +75,7 @@ def torchrun_command(processes: int, script: str, arguments: Words = (), repeat:
 
 
 def evaluation_command(run_folder: Path) -> str:
-    """Return the command that evaluates a run, in whatever output folder it lies."""
+    """Return the command that evaluates a run, whichever output folder the run is in."""
     output = run_folder.parent.parent
     is_default = "--output" in _given.get() or output.resolve() == Path("runs").resolve()
     arguments: list[Path | str] = ["--test"] if is_default else ["--test", "--output", output]
@@ -83,14 +83,14 @@ def evaluation_command(run_folder: Path) -> str:
 
 
 def _again(arguments: Words, repeat: Iterable[str]) -> list[Path | str]:
-    """Return the options that the running command was given and the printed one needs."""
+    """Return those options of the running command that the printed one needs."""
     present = set(map(str, arguments))
     given = {name: values for name, values in _given.get().items() if name in set(repeat) - present}
     return [word for name, values in given.items() for word in (name, *values)]
 
 
 def _executable(name: str, path: Path) -> Path | str:
-    """Return a program by its name where a shell finds it by that, else by its path."""
+    """Return a program's name if a shell finds the program by it, else its path."""
     by_name = shutil.which(name)
     is_same = by_name is not None and os.path.realpath(by_name) == os.path.realpath(path)
     return name if is_same and by_name is not None and Path(by_name).parent == path.parent else path
@@ -101,6 +101,6 @@ def _joined(words: Words) -> str:
 
 
 def _shown(word: Path | str) -> str:
-    """Return a path relative to the current folder where it lies below it."""
+    """Return a path relative to the current folder if it lies below that folder."""
     here = Path.cwd()
     return str(word.relative_to(here)) if isinstance(word, Path) and word.is_relative_to(here) else str(word)

@@ -1,4 +1,4 @@
-"""What goes wrong, in sentences that name the remedy."""
+"""Errors whose messages name the remedy."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import ClassVar
 from utils.text import printable
 
 ALL_WELL, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses of commands; a training that was interrupted and goes on has its own, see `runtime/interruption.py`."""
+"""Exit statuses of commands; a training that can be resumed has its own, see `runtime/interruption.py`."""
 
 
 class UserError(Exception):
-    """Something that was foreseen: its text says what is wrong and names the remedy, and no traceback is shown.
+    """An expected failure: its message says what is wrong and names the remedy, and no traceback is shown.
 
     Attributes:
-        exit_status: Of a command that it ends: 2 for wrong input, 1 for what may work later or elsewhere.
+        exit_status: exit status of a command that it ends: 2 for wrong input, 1 for what may work later or elsewhere.
     """
 
     exit_status: ClassVar[int] = FAILED
 
 
 class DataError(UserError):
-    """A corpus cannot be used as it is; each problem is a sentence that names the file, the row and the remedy.
+    """A corpus that cannot be used as it is; each problem is a sentence naming the file, the row and the remedy.
 
     Attributes:
-        problems: The sentences; at least one.
+        problems: One or more sentences.
     """
 
     exit_status = WRONG_INPUT
@@ -53,7 +53,7 @@ class Problem:
 
 
 class ConfigurationError(UserError):
-    """The configuration cannot be run; its text names every problem, one a line."""
+    """A configuration that cannot be run; the message names every problem, one per line."""
 
     exit_status = WRONG_INPUT
 
@@ -62,5 +62,5 @@ class ConfigurationError(UserError):
         super().__init__("\n".join(self.problems))
 
     def __reduce__(self) -> tuple[type[ConfigurationError], tuple[list[str]]]:
-        """Travel between processes by the problems, not by the text made of them."""
+        """Pickle the list of problems, not the message made from it."""
         return type(self), (self.problems,)

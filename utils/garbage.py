@@ -1,4 +1,4 @@
-"""Python's collector of circular garbage."""
+"""Control of Python's cyclic garbage collector."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Collect no circular garbage while the context lasts, where that would take seconds or destroy something."""
+    """Switch garbage collection off in the context, where a collection would take seconds or destroy something."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

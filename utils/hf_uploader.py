@@ -1,7 +1,7 @@
 """Upload a run's best model to the Hugging Face hub: `python -m utils.hf_uploader RUN_FOLDER USER/NAME`.
 
-What is uploaded: the checkpoint, the model card with its pictures, and the figures of evaluated splits. Recordings,
-their names, labels and predictions are not.
+It uploads the checkpoint, the model card with its plots, and the metrics of evaluated splits; not the recordings,
+their names, labels or predictions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def license_id(text: str) -> str:
-    """Read a licence."""
+    """Parse a licence."""
     if not re.match(LICENSE_PATTERN, text):
         raise argparse.ArgumentTypeError(f'"{text}" is none; give {PATTERN_RULES[LICENSE_PATTERN]}')
     return text
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def carry_out(options: argparse.Namespace) -> int:
-    """Upload a run's model, and say where it is."""
+    """Upload a run's model and print its address."""
     token = read_token("HUGGINGFACE_TOKEN")
     problem = find_token_problem(token)
     if problem is not None:

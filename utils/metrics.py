@@ -1,4 +1,4 @@
-"""The figures that are reported, each over a whole split at once and over the full class list.
+"""The reported metrics, each computed over a whole split at once and over the full class list.
 
 A class that is absent from truth and prediction counts as 0 in every mean over classes (scikit-learn's
 `zero_division=0` over all labels): leaving it out would let the class list vary with the data.
@@ -62,10 +62,10 @@ def categorical_figures(truth: Sequence[str], prediction: Sequence[str], classes
 
 
 def over_present_classes(figures: Metrics) -> Metrics:
-    """Return categorical figures whose means over classes are over those that occur in the truth.
+    """Return categorical metrics averaged over only the classes that occur in the truth.
 
-    For a group of a split's utterances, such as one gender: which classes occur in it is an accident of the group, and
-    a class that it lacks would count as 0 however good the model is.
+    For a group of a split's utterances, such as one gender: which classes occur in the group is accidental, and a
+    missing class would count as 0 however good the model is.
 
     Args:
         figures: As `categorical_figures` returns them.
@@ -117,14 +117,14 @@ def group_figures(per_class: Mapping[str, Mapping[str, float]], groups: Mapping[
 def rater_divergence(shares: Numbers, probabilities: Numbers) -> float:
     """Return the mean Kullback-Leibler divergence of a model's probabilities from the raters' votes, in nats.
 
-    D = Σ v log(v / p) over the classes, with 0 log 0 = 0, the mean over the utterances whose votes are known. NaN where
-    none is.
+    D = Σ v log(v / p) over the classes, with 0 log 0 = 0, averaged over the utterances whose votes are known. NaN if
+    there are none.
 
     Source: S. Kullback and R. A. Leibler, "On Information and Sufficiency", Annals of Mathematical Statistics 22, 1951.
 
     Args:
-        shares: Of the votes, (utterances, classes), NaN where unknown.
-        probabilities: Of the model, (utterances, classes), each above 0.
+        shares: Shares of the votes, (utterances, classes), NaN where unknown.
+        probabilities: Probabilities of the model, (utterances, classes), each above 0.
 
     Examples:
         >>> round(rater_divergence(np.array([[0.5, 0.5], [np.nan, np.nan]]), np.array([[0.25, 0.75], [0.5, 0.5]])), 4)
@@ -139,16 +139,16 @@ def rater_divergence(shares: Numbers, probabilities: Numbers) -> float:
 
 
 def is_constant(values: Numbers) -> bool:
-    """Return whether values differ by no more than a few units in the last place, as one number computed twice may.
+    """Return whether values differ by at most a few units in the last place, like one number computed twice.
 
-    The range decides: the mean of equal numbers may differ from each of them by rounding, and so may their deviations
-    from it from 0.
+    The range decides, not the variance: by rounding, the mean of equal numbers may differ from each of them, and so
+    their deviations from 0.
     """
     return len(values) > 0 and bool(np.ptp(values) <= _rounding(values))
 
 
 def _rounding(*values: Numbers) -> float:
-    """Return how far numbers of this size may lie apart by rounding alone: four units in the last place."""
+    """Return how far numbers of this magnitude may differ by rounding alone: four units in the last place."""
     largest = max(float(np.abs(part).max()) for part in values)
     return max(4 * float(np.finfo(np.result_type(part, np.float16)).eps) * largest for part in values)
 
@@ -157,7 +157,7 @@ def concordance(truth: Numbers, prediction: Numbers) -> float:
     """Return the concordance correlation coefficient, with population moments.
 
     CCC = 2 cov(x, y) / (var(x) + var(y) + (mean(x) − mean(y))²). 0 where either is constant (see `is_constant`), since
-    its covariance with anything is. NaN for fewer than two values, and where truth and prediction are the same
+    its covariance with anything is 0. NaN for fewer than two values, and where truth and prediction are the same
     constant, for which it is not defined.
 
     Source: L. I-K. Lin, "A Concordance Correlation Coefficient to Evaluate Reproducibility", Biometrics 45(1), 1989.
@@ -194,8 +194,8 @@ def dimensional_figures(truth: Mapping[str, Numbers], prediction: Mapping[str, N
     """Return CCC, Pearson's r and RMSE of each attribute over the utterances whose attribute is known.
 
     Args:
-        truth: By attribute, (utterances,), NaN where missing.
-        prediction: By attribute, (utterances,), on the same scale.
+        truth: True values by attribute, (utterances,), NaN where missing.
+        prediction: Predicted values by attribute, (utterances,), on the same scale.
 
     Returns:
         `labelled_<attribute>` (utterances whose attribute is known), `ccc_<attribute>`, `pearson_<attribute>`,
@@ -217,12 +217,12 @@ def dimensional_figures(truth: Mapping[str, Numbers], prediction: Mapping[str, N
 
 
 def krippendorff_alpha(counts: npt.NDArray[Any]) -> float:
-    """Return Krippendorff's alpha of nominal labels: 1 where all raters agree, 0 where they do as chance would.
+    """Return Krippendorff's alpha of nominal labels: 1 for perfect agreement, 0 for agreement by chance.
 
     Source: K. Krippendorff, "Computing Krippendorff's Alpha-Reliability", University of Pennsylvania, 2011.
 
     Args:
-        counts: How many raters gave each unit each label, (units, labels); units of fewer than two do not count.
+        counts: Number of raters per unit and label, (units, labels); units with fewer than two raters do not count.
 
     Returns:
         NaN where no unit has two ratings, or all ratings are the same label.

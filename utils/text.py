@@ -16,5 +16,5 @@ def did_you_mean(name: str, known: list[str]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text as one line that does nothing to a terminal; what cannot be seen is shown as Python writes it."""
+    """Return a text as one line without effect on a terminal; invisible characters are written as Python escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

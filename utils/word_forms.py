@@ -1,4 +1,4 @@
-"""The forms in which one word can be written: case, Unicode form, and characters that nobody can see.
+"""The forms in which one word can be written: case, Unicode form, and invisible characters.
 
 A person reads `Angry`, `angry` with a zero-width space behind it, and `ａｎｇｒｙ` as one word; a program reads three.
 """
@@ -15,18 +15,18 @@ JOINERS = "\u200c\u200d"
 INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0") | {
     chr(code) for first, last in ((0xFE00, 0xFE0F), (0xE0100, 0xE01EF)) for code in range(first, last + 1)
 }
-"""Characters that show nothing although Unicode counts them as letters or marks; formatting characters come on top."""
+"""Invisible characters that Unicode counts as letters or marks; formatting characters are invisible too."""
 EMPTY_BRAILLE = "\u2800"
 LOOKALIKES = str.maketrans("аеорсухіјѕһԁԛԝοανρικυı", "aeopcyxijshdqwoavpikui")
 """Cyrillic, Greek and Turkish small letters, with the Latin ones that they look like."""
 MOST_SHOWN = 40
-"""Characters of a name that a sentence shows."""
+"""Maximum number of a name's characters shown in a sentence."""
 MOST = 5
-"""Names, pairs and the like that a sentence lists before it says how many more there are."""
+"""Maximum number of items listed in a sentence, before it says how many more there are."""
 
 
 def clean(text: str) -> str:
-    """Return a text in Unicode's composed form (NFC), without what cannot be seen, with single spaces between words."""
+    """Return a text in Unicode's composed form (NFC), without invisible characters, with single spaces."""
     if text.isascii() and text.isprintable():
         return " ".join(text.split())
     characters = [_seen(c, text[max(i - 1, 0) : i], text[i + 1 : i + 2]) for i, c in enumerate(text)]
@@ -34,9 +34,9 @@ def clean(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Return what all forms of one word have in common: compared, never shown.
+    """Return a key that is equal for all forms of one word, for comparison only, never shown.
 
-    Compatibility forms are alike too (NFKC): full-width letters, ligatures, half-width kana.
+    Compatibility forms are equal too (NFKC): full-width letters, ligatures, half-width kana.
     """
     plain = clean(text)
     if plain.isascii():
@@ -48,7 +48,7 @@ def fold(text: str) -> str:
 
 
 def skeleton(text: str) -> str:
-    """Return a folded text without accents, its letters replaced by the Latin ones that they look like."""
+    """Return a folded text without accents, with lookalike letters replaced by Latin ones."""
     folded = fold(text)
     if folded.isascii():
         return folded
@@ -58,7 +58,7 @@ def skeleton(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Return a text in quotes such that two forms of a word look different: what hides in it is escaped."""
+    """Return a text in quotes in which two forms of a word look different: hidden characters are escaped."""
     is_composed = unicodedata.is_normalized("NFC", text)
     is_mixed = any("a" <= c.lower() <= "z" for c in text)
     short = text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 1] + "…"
@@ -66,12 +66,12 @@ def shown(text: str) -> str:
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
-    """Return a number with what it counts.
+    """Return a number with its noun.
 
     Args:
-        number: How many there are.
-        one: What is said of one, such as `speaker is`.
-        many: What is said of any other number; `one` with an s where None.
+        number: The count.
+        one: Singular, such as `speaker is`.
+        many: Form for any other number; `one` with an s where None.
     """
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
@@ -84,7 +84,7 @@ def some(parts: Iterable[str], most: int = MOST, separator: str = ", ") -> str:
 
 
 def _seen(character: str, before: str, after: str) -> str:
-    """Return what a reader sees of a character: itself, a space, or nothing."""
+    """Return a character as a reader sees it: itself, a space, or nothing."""
     category = unicodedata.category(character)
     if category in ("Zs", "Zl", "Zp", "Cc") or character == EMPTY_BRAILLE:
         return " "

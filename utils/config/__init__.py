@@ -1,1 +1,1 @@
-"""What may stand in the TOML files, and reading them."""
+"""The keys of the TOML files, and how the files are read."""

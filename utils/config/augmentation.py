@@ -1,4 +1,4 @@
-"""The keys of waveform augmentation, which stand among those of an experiment; all are off by default."""
+"""An experiment's keys for waveform augmentation; all effects are off by default."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from utils.config.types import PathKey, Scale, Section, as_tuple
 Probability = Annotated[float, Field(ge=0, le=1)]
 Speeds = Annotated[tuple[Annotated[float, Field(ge=0.5, le=2)], ...], BeforeValidator(as_tuple), Field(min_length=1)]
 NOISE_SNR_DB = (5.0, 20.0)
-"""Where `augment_noise_snr_db` says nothing."""
+"""Default of `augment_noise_snr_db`."""
 
 
 class AugmentationKeys(Section):
-    """What is done to training utterances, each time drawn anew; see docs/augmentation.md."""
+    """Augmentation of training utterances, drawn anew each time; see docs/augmentation.md."""
 
     augment_speed: Speeds | None = None
-    """Speed perturbation: factors of speed, to 0.01, one of which is drawn for each utterance."""
+    """Speed perturbation: speed factors with at most two decimals, one of which is drawn for each utterance."""
     augment_reverb: PathKey | None = None
     """Folder of impulse responses. A relative path starts where the command runs."""
     augment_reverb_prob: Probability | None = None
     """Share of training utterances that are convolved with an impulse response; 0 turns it off."""
     augment_noise: Annotated[Literal["white", "pink"] | PathKey, Field(union_mode="left_to_right")] | None = None
-    """Noise that is made, or a folder of recordings. A relative path starts where the command runs."""
+    """Generated noise, or a folder of recordings. A relative path starts where the command runs."""
     augment_noise_prob: Probability | None = None
-    """Share of training utterances that noise is added to; 0 turns it off."""
+    """Share of training utterances to which noise is added; 0 turns it off."""
     augment_noise_snr_db: Scale | None = None
-    """Lowest and highest signal-to-noise ratio in dB, drawn evenly in between. Default: 5 to 20."""
+    """Lowest and highest signal-to-noise ratio in dB; the ratio is drawn uniformly between them. Default: 5 to 20."""
 
     @property
     def augments_waveforms(self) -> bool:
@@ -38,13 +38,13 @@ class AugmentationKeys(Section):
 
     @property
     def augmentation_folders(self) -> dict[str, Path]:
-        """The folders that augmentation takes recordings from, by key."""
+        """The folders from which augmentation takes recordings, by key."""
         used = {"augment_reverb": self.augment_reverb_prob, "augment_noise": self.augment_noise_prob}
         folders = {key: getattr(self, key) for key, probability in used.items() if probability}
         return {key: folder for key, folder in folders.items() if isinstance(folder, Path)}
 
     def describe_augmentation(self) -> str:
-        """Say what is done to training utterances; empty where nothing is."""
+        """Describe the augmentation of training utterances; empty where there is none."""
         parts = []
         if self.augment_speed:
             parts.append(f"speed {', '.join(f'{factor:g}' for factor in self.augment_speed)}")
@@ -57,7 +57,7 @@ class AugmentationKeys(Section):
 
 
 def augmentation_problems(keys: AugmentationKeys) -> list[tuple[str, str]]:
-    """Return what is wrong between the keys, as `(key, sentence)` pairs."""
+    """Return the contradictions between the keys, as `(key, sentence)` pairs."""
     problems = []
     fine = [factor for factor in keys.augment_speed or () if abs(100 * factor - round(100 * factor)) > 1e-9]
     if fine:

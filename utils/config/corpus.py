@@ -1,4 +1,4 @@
-"""What is wrong with the keys of a corpus that hold tables."""
+"""Validation of the corpus keys that hold tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from utils.text import did_you_mean
 
 
 def column_problems(layout: str, columns: dict[str, Any]) -> list[str]:
-    """Return what is wrong with `columns` of a corpus that is laid out in some way."""
+    """Return what is wrong with the key `columns` of a corpus in the given layout."""
     if columns and layout != "csv":
         return [f'FORMAT = "{layout}" knows its columns; remove the key']
     unquoted = [column for column, name in columns.items() if not isinstance(name, str)]

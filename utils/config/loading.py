@@ -21,13 +21,13 @@ from utils.text import did_you_mean
 NAME = re.compile(NAME_PATTERN)
 Table = dict[str, Any]
 Locate = Callable[[str], str]
-"""From a key to its path in the TOML file."""
+"""Maps a key to its path in the TOML file."""
 SectionType = TypeVar("SectionType", bound=Section)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a command was asked to do: validated, and not yet looked at on disk."""
+    """All the work of a command: its keys are validated, but the files on disk have not been looked at yet."""
 
     corpora: Mapping[str, CorpusConfig]
     experiments: tuple[ExperimentConfig, ...]
@@ -125,7 +125,7 @@ def _unknown_names(file: Path, tables: Table, only: list[str]) -> list[Problem]:
 
 
 def _refused_by_hub(repository: str) -> str | None:
-    """Return what the hub client has against a name."""
+    """Return why the hub client refuses a repository name."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -146,7 +146,7 @@ class _ExperimentList:
         self.problems = problems
 
     def parse(self) -> list[ExperimentConfig]:
-        """Return the experiments that are well; problems of the others are added to the list."""
+        """Return the valid experiments; the problems of the others are added to the list."""
         entries = self.tables.get("experiments")
         for name, table in self.tables.items():
             if name != "experiments":
@@ -181,7 +181,7 @@ class _ExperimentList:
                 first[name.casefold()] = index
 
     def _check_repositories(self, experiments: Sequence[ExperimentConfig | None]) -> None:
-        """Find runs that would be uploaded over each other, or to what the hub takes for no name."""
+        """Find runs that would overwrite each other on the hub, or whose repository name the hub refuses."""
         owners: dict[str, str] = {}
         for index, experiment in enumerate(experiments):
             if experiment is None or experiment.push_to_hub is None:
@@ -199,7 +199,7 @@ class _ExperimentList:
     def _parse_entry(self, index: int, table: Table) -> ExperimentConfig | None:
         path = f"experiments[{index}]"
         entry = _validate(ExperimentEntry, table, lambda key: f"{path}.{key}", self.file, self.problems)
-        if entry is None:  # go on with what can be judged, so that all problems are told at once
+        if entry is None:  # go on with the valid ones, so that all problems are reported at once
             update, base_name = table.get("config_update"), table.get("config", "base_config")
             update = update if isinstance(update, dict) else {}
             entry = ExperimentEntry(name="unnamed", config=str(base_name), config_update=update)
@@ -220,7 +220,7 @@ class _ExperimentList:
         return ExperimentConfig.model_validate({**merged, "name": entry.name, "model_type": entry.model_type})
 
     def _validate_training(self, table: Table, locate: Locate, is_base: bool = False) -> bool:
-        """Report the problems of one set of training keys; a base config is judged key by key, not as a whole."""
+        """Report the problems of one set of training keys; in a base config, keys are checked one by one only."""
         before = len(self.problems)
         _validate(TrainingConfig, table, locate, self.file, self.problems, keys_together=not is_base)
         corpora = [("corpus", table.get("corpus"))]
@@ -240,7 +240,7 @@ def _validate(
     problems: list[Problem],
     keys_together: bool = True,
 ) -> SectionType | None:
-    """Validate one table; on failure add one problem a key and return None."""
+    """Validate one table; on failure add one problem per key and return None."""
     try:
         return model.model_validate(table)
     except ValidationError as error:
@@ -253,7 +253,7 @@ def _validate(
 
 
 def _problems_between_keys(model: type[Section], table: Table) -> dict[str, str]:
-    """Judge together the keys that are well by themselves."""
+    """Check the keys that are valid by themselves against each other."""
     try:
         model.model_validate(table)
     except ValidationError as error:
@@ -264,7 +264,7 @@ def _problems_between_keys(model: type[Section], table: Table) -> dict[str, str]
 
 
 def _joined(sentences: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return by key all that is wrong with it."""
+    """Return all sentences about each key as one text, by key."""
     told: dict[str, str] = {}
     for key, sentence in sentences:
         told[key] = f"{told[key]}; {sentence}" if key in told else sentence

@@ -1,4 +1,4 @@
-"""The keys of an upstream's regularisation, whose defaults are what the upstream was published with."""
+"""The keys of an upstream's regularisation; the defaults are the values that the upstream was published with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 from utils.config.types import Section
 
 PUBLISHED: Literal["upstream"] = "upstream"
-"""Stands for what the upstream's own `config.json` says, see `utils.hub.published_config`."""
+"""Stands for the value in the upstream's own `config.json`, see `utils.hub.published_config`."""
 PublishedShare = Literal["upstream"] | Annotated[float, Field(ge=0, lt=1)]
 PublishedLength = Literal["upstream"] | Annotated[int, Field(ge=1)]
 
@@ -41,13 +41,13 @@ class Regularisation(NamedTuple):
 
 
 REGULARISATION = Regularisation._fields
-"""The keys below, in their order."""
+"""Names of the keys below, in the same order."""
 FORMER_REGULARISATION = Regularisation(0.1, 0.1, 0.0, 0.1, 0.0, 0.05, 10, 0.0, 10)
-"""The defaults for every upstream before they were what it publishes; those of the built-in shapes to this day."""
+"""Defaults of every upstream before the published values were used; still those of the built-in shapes."""
 
 
 class RegularisationKeys(Section):
-    """What keeps the upstream from learning its training recordings by heart; off in evaluation and where frozen."""
+    """Keeps the upstream from memorising its training recordings; off in evaluation and in frozen parts."""
 
     hidden_dropout: PublishedShare = PUBLISHED
     """Dropout of the upstream's residual branches."""
@@ -58,8 +58,8 @@ class RegularisationKeys(Section):
     feat_proj_dropout: PublishedShare = PUBLISHED
     """Dropout after the projection of the convolutional features."""
     layerdrop: PublishedShare = PUBLISHED
-    """Probability of skipping an upstream layer, all but the first, in a forward pass. With `layer_weighting`, with
-    `freeze = N` and where the upstream is frozen, what it publishes counts as 0, and a number is refused."""
+    """Probability that a forward pass skips an upstream layer; the first is never skipped. With `layer_weighting`,
+    `freeze = N` or a frozen upstream, the published value counts as 0, and a number is refused."""
     mask_time_prob: PublishedShare = PUBLISHED
     """SpecAugment: share of frames masked in training; 0 turns it off."""
     mask_time_length: PublishedLength = PUBLISHED
@@ -71,15 +71,15 @@ class RegularisationKeys(Section):
 
     @property
     def published_keys(self) -> tuple[str, ...]:
-        """The keys that are left to the upstream."""
+        """The keys that still stand for the upstream's published values."""
         return tuple(name for name in REGULARISATION if getattr(self, name) == PUBLISHED)
 
     @property
     def regularisation(self) -> Regularisation:
-        """The numbers.
+        """The keys as numbers.
 
         Raises:
-            ValueError: Where keys are still left to the upstream.
+            ValueError: Where a key still stands for the upstream's published value.
         """
         if self.published_keys:
             raise ValueError(f"{', '.join(self.published_keys)}: not yet read from the upstream's config.json")

@@ -1,7 +1,7 @@
-"""The keys of `config.toml` and of `experiments_config.toml`: types, defaults, ranges, and what each is for.
+"""The keys of `config.toml` and of `experiments_config.toml`: types, defaults, ranges and purposes.
 
 `docs/configuration.md` is generated from this file. Nothing heavier than pydantic is imported here, so that a mistake
-in a file is answered before torch or pandas are loaded.
+in a file is reported before torch or pandas are loaded.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from utils.word_forms import fold
 
 
 class CorpusConfig(Section):
-    """One corpus: a table of `config.toml`, named as experiments name the corpus."""
+    """One corpus: a table of `config.toml`, under the name that experiments use."""
 
     FORMAT: Literal["msp-podcast", "emodb", "ravdess", "crema-d", "csv"] = "msp-podcast"
     """How the corpus is laid out on disk."""
@@ -50,26 +50,27 @@ class CorpusConfig(Section):
     """Folder of the recordings. A relative path starts at the folder of this file."""
     PATH_TO_LABEL: PathKey | None = None
     """`msp-podcast`: the label folder or the consensus CSV. `crema-d`: the folder of votes and demographics. `csv`: the
-    table. The others read their file names."""
+    table. The other formats take their labels from the file names."""
     PATH_TO_DATASET: PathKey | None = None
-    """Folder of packed shards, which `python prepare_data.py pack` fills; loose recordings are read until it has."""
+    """Folder of packed shards, filled by `python prepare_data.py pack`; until then, loose recordings are read."""
     columns: dict[str, Any] = Field(default_factory=dict)
-    """`csv`: which column of the table is which, `{ emotion = "label", split = "Split", fold = "" }`; an empty text
-    ignores the column of that name. Columns that are called `file`, `split`, `speaker`, `gender`, `emotion`, `arousal`,
+    """`csv`: the table's name for each column, `{ emotion = "label", split = "Split", fold = "" }`; an empty text
+    ignores the column of that name. Columns already called `file`, `split`, `speaker`, `gender`, `emotion`, `arousal`,
     `valence` or `dominance`, in upper or lower case, need no entry."""
     split_speakers: dict[str, Any] | None = None
-    """For a corpus without splits of its own: speakers by split, `{ development = ["13"], test1 = ["15"] }`, the rest
-    train; or shares of the speakers with a seed, `{ development = 0.2, test1 = 0.2, seed = 0 }`, the default."""
+    """For a corpus without splits of its own: speakers by split, `{ development = ["13"], test1 = ["15"] }`, with all
+    others in training; or shares of the speakers with a seed, `{ development = 0.2, test1 = 0.2, seed = 0 }`, the
+    default."""
     allow_speaker_overlap: bool | Names = False
-    """Speakers that may stand both in training and in development or test, also where another section of the same
-    published corpus is the test corpus; `true` allows every one."""
+    """Speakers allowed both in training and in development or test, also where the test corpus is another section of
+    the same published corpus; `true` allows all of them."""
     attribute_scale: Scale | None = None
     """Lowest and highest value of arousal, valence and dominance; `configs/config_dim.json` holds the default."""
     synthetic: bool = False
-    """Whether the recordings are synthetic, as those of `--demo`; every screen and report then says so."""
+    """Whether the recordings are synthetic, like those of `--demo`; every console message and report then says so."""
 
     def key_problems(self) -> list[tuple[str, str]]:
-        """Return what is wrong between the keys of a corpus."""
+        """Return the contradictions between the keys of a corpus."""
         problems = []
         needs_labels = self.FORMAT in ("msp-podcast", "crema-d", "csv")
         if needs_labels and self.PATH_TO_LABEL is None:
@@ -96,44 +97,46 @@ class ClassGroups(Section):
 
 
 class TrainingConfig(RegularisationKeys, AugmentationKeys):
-    """The keys of a base config; any of them can stand in `config_update`."""
+    """The keys of a base config; any of them can be used in `config_update`."""
 
     corpus: str
     """The corpus to train on: a table of `config.toml`."""
     test_corpora: Names = ()
-    """Other corpora whose test splits `--test` evaluates too, over the classes shared. They may hold no recording, and
-    of another section of the same published corpus no speaker, that this experiment trains or selects on."""
+    """Other corpora whose test splits `--test` evaluates too, over the shared classes. They must not contain recordings
+    that this experiment trains or selects on; another section of the same published corpus must not contain its
+    speakers either."""
     task: Literal["categorical", "dimensional", "multitask"] = "categorical"
     """Emotion classes, emotional attributes (arousal, valence, dominance), or both."""
     classes: Names | None = None
-    """Emotion classes in output order; case and Unicode form do not count. A word for nothing that is listed (`none`,
-    `unknown`) is a class. Default: the reader's classes that any split labels, in canonical order."""
+    """Emotion classes in output order; case and Unicode form do not matter. A word such as `none` or `unknown`, usually
+    a missing value, is a class where it is listed. Default: the reader's classes that occur in any split, in canonical
+    order."""
     class_groups: ClassGroups | None = None
     """Head, mid and tail classes. Default: by share of the training split, head >= 1/C, tail < 1/(8 C)."""
     seeds: Seeds = (42,)
-    """One run each; the table shows mean and standard deviation over them."""
+    """Seeds, one run each; the table shows mean and standard deviation over them."""
 
     upstream_model: Annotated[str, BeforeValidator(expand_folder), Field(min_length=1)] = "wavlm-base-plus"
     """Speech encoder: short name, hub name, local folder, or a built-in shape with random weights."""
     layer_weighting: bool = False
-    """Pool a learned weighted sum of all layers in place of the last layer."""
+    """Pool a learned weighted sum of all layers instead of the last layer."""
     freeze: Literal["cnn", "upstream", "none"] | Count = "cnn"
-    """What stays as it was: the convolutions, the whole upstream, nothing, or all up to the first N layers."""
+    """Frozen part: the convolutions, the whole upstream, nothing, or everything up to the first N layers."""
     attention_init: Literal["uniform", "baseline"] = "uniform"
-    """How the attention vector of the pooling begins: within 1 / sqrt(hidden size), as PyTorch's linear layers do, or
-    drawn from N(0, 1), as in the challenge's baseline, some 50 times as large."""
+    """Initial attention vector of the pooling: within 1 / sqrt(hidden size), like PyTorch's linear layers, or drawn
+    from N(0, 1), as in the challenge's baseline, some 50 times as large."""
     head_dropout: Fraction = 0.5
     """Dropout of the emotion heads."""
 
     loss_type: AnyLoss = "WeightedCrossEntropy"
     """Training criterion; for `task = "dimensional"` that of the attributes."""
     label_source: Literal["consensus", "primary_votes", "primary_and_secondary_votes"] = "consensus"
-    """What the classes are learnt from: the consensus label, or the shares of the raters' votes, which
-    `SoftCrossEntropy` and `KLDivergence` take and rows without a consensus have as well."""
+    """Training target of the classes: the consensus label, or the shares of the raters' votes. Shares are used with
+    `SoftCrossEntropy` and `KLDivergence`, and rows without a consensus have them too."""
     secondary_weight: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """`primary_and_secondary_votes`: what a secondary label counts beside a primary one."""
+    """`primary_and_secondary_votes`: weight of a secondary label relative to a primary one."""
     min_raters: Count = 1
-    """Recordings with fewer raters have no shares of votes."""
+    """Recordings with fewer raters get no vote shares."""
     vote_smoothing: Fraction = 0.0
     """Share of the votes that is spread evenly over all classes in training."""
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
@@ -143,19 +146,20 @@ class TrainingConfig(RegularisationKeys, AugmentationKeys):
     attribute_loss_weight: Positive = 1.0
     """Weight of the attributes' criterion in `task = "multitask"`."""
     gender_loss_weight: Positive = 1.0
-    """Weight of the gender criterion in `model_type = "UpstreamGender"`; utterances of unknown gender have none."""
+    """Weight of the gender criterion in `model_type = "UpstreamGender"`; utterances of unknown gender do not count."""
 
     epoch: Count = 30
-    """Most epochs to train."""
+    """Maximum number of epochs."""
     batch_size: Count = 16
-    """Utterances a forward pass, in each of the processes that train together: an optimiser step takes
-    batch_size x accumulation_steps x processes; a last one that would be left alone joins the step before.
-    `WeightedCrossEntropy` and `CCCLoss` learn nothing from steps of one utterance, which are refused."""
+    """Utterances per forward pass and process: an optimiser step takes batch_size x accumulation_steps x processes. A
+    single utterance left over at the end joins the step before. `WeightedCrossEntropy` and `CCCLoss` learn nothing from
+    steps of one utterance and refuse them."""
     accumulation_steps: Count = 1
-    """Forward passes an optimiser step; 4 of 2 take the step of 1 of 8, but for what dropout and masks draw."""
+    """Forward passes per optimiser step; 4 passes of 2 utterances take the same step as 1 of 8, except for the random
+    draws of dropout and masks."""
     max_batch_seconds: Positive | None = None
-    """Most seconds of audio a forward pass: a batch that lasts longer is taken in several, for the same optimiser step.
-    Default: no bound."""
+    """Maximum seconds of audio per forward pass: a longer batch is split into several, for the same optimiser step.
+    Default: no limit."""
     learning_rate: Positive = 1e-5
     """Highest learning rate of the upstream."""
     head_learning_rate: Positive | None = None
@@ -163,76 +167,75 @@ class TrainingConfig(RegularisationKeys, AugmentationKeys):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """AdamW's decoupled decay of weight matrices; biases and norms are not decayed."""
     scheduler: Literal["constant", "cosine", "one_cycle"] = "constant"
-    """Course of the learning rate over all steps of all epochs."""
+    """Schedule of the learning rate over all steps of all epochs."""
     warmup_ratio: Fraction | None = None
     """Share of all steps in which the learning rate rises. Default: 0.3 for `one_cycle`, 0 for the others."""
     gradient_checkpointing: Annotated[bool, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = False
-    """Compute each layer again in the backward instead of keeping it: slower, with less memory."""
+    """Recompute each layer in the backward pass instead of keeping its activations: slower, with less memory."""
     max_grad_norm: Positive = 1.0
-    """The gradient is scaled down to this norm."""
+    """A gradient of larger norm is scaled down to this norm."""
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
-    """Mixed precision. `auto`: bf16 where the GPU has it, else fp16 with a scaler; off on the CPU."""
+    """Mixed precision. `auto`: bf16 where the GPU supports it, else fp16 with a scaler; off on the CPU."""
 
     window: Count = 5
-    """Early stopping: the score is the mean of so many last development scores."""
+    """Early stopping: the score is the mean over this many latest development scores."""
     min_epochs: Annotated[int, Field(ge=0)] = 0
     """Early stopping: never before this epoch."""
     loss_stop_ratio: Annotated[float, Field(ge=1)] = 1.05
-    """Early stopping: at once when the development loss exceeds its smallest value times this."""
+    """Early stopping: immediately when the development loss exceeds its smallest value times this."""
     patience: Annotated[int, Field(ge=0)] | None = None
-    """Deprecated. Early stopping: epochs without improvement that are forgiven."""
+    """Deprecated. Early stopping: number of epochs without improvement that are tolerated."""
 
     max_seconds: Annotated[float, Field(ge=0.025)] = 12.0
-    """Longer training utterances are cropped at random to this; evaluation never crops."""
+    """Longer training utterances are cropped to this length at a random position; evaluation never crops."""
     normalize: Literal["upstream", "corpus", "utterance", "none"] = "upstream"
     """Waveform normalisation: as the upstream was trained, by the training split's mean and deviation, by each
     utterance's own, or none."""
     eval_batch_seconds: Annotated[Literal["auto"] | Positive, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = (
         "auto"
     )
-    """Seconds of audio a forward pass in evaluation, utterances of similar length together. `auto`: 640 on a GPU, 128
-    on the CPU."""
+    """Seconds of audio per forward pass in evaluation, with utterances of similar length together. `auto`: 640 on a
+    GPU, 128 on the CPU."""
     compile: Annotated[Literal["auto", "off"], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = "auto"
-    """`auto`: on a GPU, what a training step of WavLM asks of it is recorded once for each size of batch and replayed
-    as a CUDA graph; batches are filled up by a 32nd at most, with zeros that no result sees. With a frozen upstream the
-    rest of a step is recorded whole, optimiser included, in one process with one micro-batch a step."""
+    """`auto`: on a GPU, WavLM's part of a training step is recorded as a CUDA graph once per batch size and replayed;
+    batches are padded by a 32nd at most, with zeros that affect no result. With a frozen upstream, one process and one
+    micro-batch per step, all the rest of the step is recorded, optimiser included."""
     deterministic: Annotated[bool, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = False
-    """On a GPU, take only operations that repeat bit for bit, and record none: slower, but the same experiment on the
-    same GPU, driver and packages finds the same, interrupted or not. On the CPU it does anyway."""
+    """On a GPU, use only operations that repeat bit for bit, and no CUDA graphs: slower, but the same experiment on the
+    same GPU, driver and packages gives the same results, interrupted or not. On the CPU it always does."""
     num_workers: Annotated[
         Literal["auto"] | Annotated[int, Field(ge=0)], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))
     ] = "auto"
-    """Processes that decode audio. `auto`: by the machine's cores on a GPU, none on the CPU."""
+    """Processes that decode audio. `auto`: depends on the machine's cores on a GPU, none on the CPU."""
     cache_gib: Annotated[
         Literal["auto"] | Annotated[float, Field(ge=0)], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))
     ] = "auto"
-    """What all kept outputs of frozen upstream parts may take on the disk together, in GiB; 0 keeps none. `auto`: half
-    of the space that is free without them, where reading them is faster than computing them."""
+    """Disk space for all kept outputs of frozen upstream parts together, in GiB; 0 keeps none. `auto`: half of the
+    space that would be free without them, where reading them is faster than computing them."""
     checkpoint_minutes: Annotated[float, Field(ge=0, json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = 15.0
-    """All that training goes on from after an interruption is saved with every best model, on a signal, and where a
-    look (`log_every`) comes so many minutes after the last saving."""
+    """Minutes between checkpoints, checked every `log_every` steps. A checkpoint, from which training can be resumed,
+    is also saved with every best model and on a signal."""
     keep_checkpoints: Annotated[Count, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = 1
-    """Newest checkpoints that are kept to go on from, beside the best model."""
+    """Number of newest checkpoints kept for resuming, in addition to the best model."""
     log_every: Annotated[Count, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = 50
-    """Steps between two looks at the loss and at the count of refused steps."""
+    """Steps between two readings of the loss and of the count of refused steps."""
     tracking: Annotated[Literal["wandb", "none"], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = "wandb"
-    """Where the run folder's figures are copied to: Weights & Biases (offline where there is no `WANDB_TOKEN`), or
-    nowhere."""
+    """Where the run folder's metrics are copied: to Weights & Biases (offline without `WANDB_TOKEN`) or nowhere."""
     wandb_project: Annotated[str, Field(pattern=PROJECT_PATTERN, json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = (
         "200AI"
     )
-    """Project of Weights & Biases."""
+    """Weights & Biases project."""
     push_to_hub: Annotated[
         str | None, Field(pattern=REPOSITORY_PATTERN, json_schema_extra=dict(NO_EFFECT_ON_RESULTS))
     ] = None
-    """Upload the best model with its card to this private repository of the hub, such as `user/{name}`, where `{name}`
-    is the experiment's, after training and again after `--test`; of several seeds each to a repository that ends in
-    `-seed-<n>`. Needs `HUGGINGFACE_TOKEN`. Default: upload nothing."""
+    """Private hub repository to which the best model is uploaded with its card, after training and again after
+    `--test`, such as `user/{name}`, where `{name}` is the experiment's name. With several seeds, each has a repository
+    ending in `-seed-<n>`. Needs `HUGGINGFACE_TOKEN`. Default: upload nothing."""
     license: Annotated[str | None, Field(pattern=LICENSE_PATTERN, json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = None
-    """Of the published weights, for the model card, as the hub names it, such as `cc-by-nc-4.0`. Default: none is
+    """Licence of the published weights for the model card, under its hub name, such as `cc-by-nc-4.0`. Default: none is
     stated."""
     tags: Annotated[Tags, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = ()
-    """Tags beside those that tracking sets itself: corpus, task, model type, loss and upstream."""
+    """Tags in addition to those that tracking always sets: corpus, task, model type, loss and upstream."""
 
     @property
     def why_no_layerdrop(self) -> str:
@@ -242,7 +245,7 @@ class TrainingConfig(RegularisationKeys, AugmentationKeys):
         return "frozen layers are never skipped" if self.freeze not in ("cnn", "none") else ""
 
     def key_problems(self) -> list[tuple[str, str]]:
-        """Return what is wrong between the keys of an experiment."""
+        """Return the contradictions between the keys of an experiment."""
         problems = _loss_problems(self) + _class_problems(self) + _repetition_problems(self)
         problems += augmentation_problems(self)
         if self.layerdrop not in (PUBLISHED, 0) and self.why_no_layerdrop:
@@ -304,14 +307,14 @@ class ExperimentEntry(Section):
     """One `[[experiments]]` table."""
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
-    """Names the run's folder: letters, digits, `.`, `_`, `+` and `-`."""
+    """Name of the run's folder: letters, digits, `.`, `_`, `+` and `-`."""
     model_type: ModelType = "UpstreamFinetune"
-    """`UpstreamFinetune`: the upstream with attentive statistics pooling and emotion heads. `UpstreamGender`: with a
-    gender head beside them, trained jointly."""
+    """`UpstreamFinetune`: the upstream with attentive statistics pooling and emotion heads. `UpstreamGender`: the same
+    with a jointly trained gender head."""
     config: str = "base_config"
     """The table of this file to start from."""
     config_update: dict[str, Any] = Field(default_factory=dict)
-    """Keys that differ from it."""
+    """Keys that differ from that table."""
 
 
 class ExperimentConfig(TrainingConfig):
@@ -339,7 +342,7 @@ class ExperimentConfig(TrainingConfig):
 
     @property
     def secondary_votes_weight(self) -> float:
-        """What a secondary label counts beside a primary one."""
+        """Weight of a secondary label relative to a primary one."""
         return self.secondary_weight if self.label_source == "primary_and_secondary_votes" else 0.0
 
     @property
@@ -348,35 +351,36 @@ class ExperimentConfig(TrainingConfig):
         return self.model_type == "UpstreamGender"
 
     def repository(self, seed: int) -> str | None:
-        """Return where on the hub the run of a seed is uploaded to, if it is; each has a repository of its own."""
+        """Return the hub repository for the run of a seed, None without uploads; each seed has its own."""
         if self.push_to_hub is None:
             return None
         name = self.push_to_hub.replace("{name}", self.name)
         return name if len(self.seeds) == 1 else f"{name}-seed-{seed}"
 
     def run_identity(self) -> dict[str, Any]:
-        """Return the keys that decide what one run finds."""
+        """Return the keys that determine the result of one run."""
         return identity_of(self.model_dump(mode="json", exclude_none=True))
 
 
 def identity_of(experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of an experiment that decide what one run finds.
+    """Return the keys of an experiment that determine the result of one run.
 
-    Neither seeds nor machine nor other corpora; nor the regularisation of a frozen upstream, which has none.
+    Seeds, machine settings and other corpora are left out, as is the regularisation of a frozen upstream, which has
+    no effect.
     """
     idle = {"seeds", "test_corpora", *(REGULARISATION if experiment.get("freeze") == "upstream" else ())}
     return {key: value for key, value in experiment.items() if key not in idle and affects_result(key)}
 
 
 def with_defaults(experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """Complete a stored experiment with what stood for keys that are younger than it."""
+    """Complete a stored experiment: keys added since then get the value that matches the behaviour of its time."""
     defaults = {name: field.default for name, field in ExperimentConfig.model_fields.items() if not field.is_required()}
     known = {name: value for name, value in defaults.items() if value is not None}
     return {**known, **FORMER_REGULARISATION._asdict(), **experiment}
 
 
 def affects_result(key: str) -> bool:
-    """Return whether an experiment key can change what a run finds."""
+    """Return whether an experiment key can change a run's result."""
     field = ExperimentConfig.model_fields.get(key)
     extra = field.json_schema_extra if field is not None else None
     return not (isinstance(extra, dict) and extra.get("affects_result") is False)

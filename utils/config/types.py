@@ -1,4 +1,4 @@
-"""What the keys of the TOML files are made of: their types, and the strict table that holds them."""
+"""Types of the keys in the TOML files, and the strict table that holds the keys."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ PATTERN_RULES = {
     LICENSE_PATTERN: "an identifier that https://huggingface.co/docs/hub/repositories-licenses lists, as cc-by-nc-4.0",
     PROJECT_PATTERN: "name or entity/name, of letters, digits, '.', '_' and '-'",
 }
-"""What a text of a pattern is, in words."""
+"""Each pattern described in words."""
 TABLE_COLUMNS = ("file", "split", "speaker", "gender", "emotion", "arousal", "valence", "dominance")
-"""Columns of the utterance table that a table of one's own can have."""
+"""Columns of the utterance table that a user's own table can have."""
 SPLIT_NAME = re.compile(r"train|development|test\d*")
 
 VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 ESCAPES = {"\t": "a tab", "\n": "a line break", "\r": "a line break", "\b": "a backspace", "\f": "a form feed"}
-"""What a path in double quotes holds by mistake where a folder's name begins with one of the letters t, n, r, b, f."""
+"""Control characters that end up in a path in double quotes where a folder's name begins with t, n, r, b or f."""
 REFUSED_PATH = "refused_path"
-"""The kind of error whose sentence says all about a path."""
+"""Error type whose message already says everything about a path."""
 NO_EFFECT_ON_RESULTS = {"affects_result": False}
 """Marks a key that may differ between training and evaluation of one run."""
 
@@ -45,12 +45,12 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def as_tuple(value: object) -> object:
-    """Accept TOML's list for a tuple."""
+    """Convert a TOML list into a tuple."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def _canonical_loss(value: object) -> object:
-    """Accept `BalancedSoftmaxLoss` for `BalancedSoftmax`, and `CCC` for `CCCLoss`."""
+    """Accept the aliases `BalancedSoftmaxLoss` for `BalancedSoftmax` and `CCC` for `CCCLoss`."""
     if isinstance(value, str):
         for name in CATEGORICAL_LOSSES + ATTRIBUTE_LOSSES:
             if value.removesuffix("Loss") == name.removesuffix("Loss"):
@@ -65,7 +65,7 @@ def _as_path(value: object) -> object:
 
 
 def expand_folder(value: object) -> object:
-    """Expand `~` and variables in a name that may be a folder's; names on a hub and addresses hold neither."""
+    """Expand `~` and variables in a name that may be a folder; hub names and addresses contain neither."""
     is_path = isinstance(value, str) and (value.startswith("~") or VARIABLE.search(value)) and "://" not in value
     return _expanded(str(value)) if is_path else value
 
@@ -120,14 +120,14 @@ AttributeLoss = Annotated[Literal["CCCLoss", "MSELoss"], BeforeValidator(_canoni
 
 
 class Section(BaseModel):
-    """A strict, frozen table of a TOML file whose keys know what they are for."""
+    """A strict, frozen table of a TOML file whose keys carry their descriptions."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
     def key_problems(self) -> list[tuple[str, str]]:
-        """Return what is wrong between keys, as `(key, sentence)` pairs."""
+        """Return the contradictions between keys, as `(key, sentence)` pairs."""
         return []
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What a key allows, in words: for error messages and for `docs/configuration.md`."""
+"""Allowed values of a key in words, for error messages and for `docs/configuration.md`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def describe_allowed(field: FieldInfo) -> str:
 
 
 def describe_value(value: object) -> str:
-    """Show a value as TOML writes it, with its kind where that is the mistake."""
+    """Show a value as TOML writes it, with its type where the type is the mistake."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
