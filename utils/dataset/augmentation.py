@@ -1,10 +1,10 @@
-"""What is drawn for the augmentation of a training utterance, and the recordings that it takes.
+"""Random draws for the augmentation of training utterances, and the recordings that augmentation uses.
 
-A draw depends on (seed, epoch, utterance, effect) alone: not on workers, batches, restarts, or on whether another
-effect is on. It is made where recordings are decoded, in the loader's processes: a noise recording is opened at the
-drawn place and only the part that is needed is decoded, so that a folder of any size takes no memory. Noise and impulse
-response then travel with the batch, and `net/augmentation.py` does the work on the device. White and pink noise are
-made here too, so that a draw is the same on every device.
+A draw depends only on (seed, epoch, utterance, effect): not on workers, batches, restarts, or other effects. It is made
+in the loader's processes, where recordings are decoded: only the part of a noise recording that is needed is decoded,
+at the drawn position, so that even a large folder takes no memory. Noise and impulse response then travel with the
+batch, and `net/augmentation.py` applies them on the device. White and pink noise are generated here too, so that a draw
+is the same on every device.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ SHORTEST = round(SHORTEST_SECONDS * SAMPLE_RATE_HZ)
 ONSET = 0.1
 """The direct sound begins where a response first comes within 20 dB of its peak, as in ISO 3382-1."""
 LONGEST_RESPONSE = Crop(max_seconds=4.0, position=0.0)
-"""What comes later in a recording of an impulse response is left out; few halls reverberate longer."""
+"""Recordings of impulse responses are cut after this; few halls reverberate longer."""
 LOWEST_PINK_HZ = 20.0
-"""Half the power of pink noise would otherwise lie where nothing is heard."""
+"""Without this limit, half the power of pink noise would be inaudible."""
 NOTHING: Waveform = np.empty(0, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class DrawnAugmentation:
-    """What is done to one utterance.
+    """Augmentation of one utterance.
 
     Attributes:
-        speed: Factor; 1 leaves it as it is.
-        response: Impulse response, (samples,), from the direct sound on, of unit energy; empty where there is none.
-        noise: (samples after the change of speed,), of unit power; empty where there is none.
-        snr_db: Signal-to-noise ratio; of no meaning where there is no noise.
+        speed: Speed factor; 1 for no change.
+        response: Impulse response of unit energy, (samples,), from the direct sound on; empty where there is none.
+        noise: Noise of unit power, (samples after the change of speed,); empty where there is none.
+        snr_db: Signal-to-noise ratio in dB; meaningless without noise.
     """
 
     speed: Fraction
@@ -56,12 +56,12 @@ class Augmenter:
 
     Attributes:
         seed: The run's seed.
-        speeds: Factors, one of which is drawn for each utterance.
+        speeds: Speed factors, one of which is drawn for each utterance.
         reverb_prob: Share of utterances that are convolved with an impulse response.
         responses: Recordings of impulse responses.
-        noise_prob: Share of utterances that noise is added to.
+        noise_prob: Share of utterances to which noise is added.
         noise: `white`, `pink`, or recordings.
-        snr_db: Lowest and highest signal-to-noise ratio, drawn evenly in between.
+        snr_db: Lowest and highest signal-to-noise ratio in dB; the ratio is drawn uniformly between them.
     """
 
     seed: int
@@ -73,7 +73,7 @@ class Augmenter:
     snr_db: tuple[float, float] = (0.0, 0.0)
 
     def draw(self, epoch: int, utterance: str, samples: int) -> DrawnAugmentation:
-        """Return what is done to an utterance of so many samples.
+        """Return the augmentation of an utterance of the given number of samples.
 
         Raises:
             DataError: Where a recording of noise or of an impulse response cannot be used.
@@ -84,7 +84,7 @@ class Augmenter:
         return DrawnAugmentation(speed, response, *self._draw_noise(epoch, utterance, samples))
 
     def _draw_speed(self, epoch: int, utterance: str, samples: int) -> Fraction:
-        """Return a factor; 1 where the utterance would become too short for a speech encoder."""
+        """Return a speed factor; 1 where the utterance would become too short for a speech encoder."""
         speed = self.speeds[effect_generator("speed", self.seed, epoch, utterance).integers(len(self.speeds))]
         return speed if samples_at_speed(samples, speed) >= SHORTEST else Fraction(1)
 
@@ -108,7 +108,7 @@ class Augmenter:
 
 
 def choose_augmenter(config: ExperimentConfig, seed: int) -> Augmenter | None:
-    """Return what augments an experiment's training utterances; None where nothing does.
+    """Return the augmenter of an experiment's training utterances; None without augmentation.
 
     Raises:
         DataError: Where a folder of noise or of impulse responses cannot be used.
@@ -129,10 +129,10 @@ def choose_augmenter(config: ExperimentConfig, seed: int) -> Augmenter | None:
 
 
 def make_noise(colour: str, samples: int, generator: np.random.Generator) -> Waveform:
-    """Return Gaussian noise, (samples,): `white`, or `pink`, whose power falls by 3 dB an octave from 20 Hz on."""
+    """Return Gaussian noise, (samples,): `white`, or `pink`, whose power falls by 3 dB per octave from 20 Hz up."""
     if colour == "white":
         return generator.standard_normal(samples, dtype=np.float32)
-    size = max(1 << (samples - 1).bit_length(), SAMPLE_RATE_HZ)  # a fast size, and a second at least, to hold 20 Hz
+    size = max(1 << (samples - 1).bit_length(), SAMPLE_RATE_HZ)  # fast to transform, and at least 1 s, to hold 20 Hz
     frequencies_hz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE_HZ)
     audible = frequencies_hz >= LOWEST_PINK_HZ
     gain = np.zeros(len(frequencies_hz), dtype=np.float32)
@@ -142,16 +142,16 @@ def make_noise(colour: str, samples: int, generator: np.random.Generator) -> Wav
 
 
 def read_noise(path: str, samples: int, position: float) -> Waveform:
-    """Return a part of a recording, (samples,), beginning at a share of what is left out; a shorter one is repeated."""
-    part = Crop((samples + 1) / SAMPLE_RATE_HZ, position)  # one more, for where another rate does not divide
+    """Return a part of a recording, (samples,), beginning at a share of the excess; shorter recordings are repeated."""
+    part = Crop((samples + 1) / SAMPLE_RATE_HZ, position)  # one more, since resampling may round down
     return np.resize(_read(path, part), samples)
 
 
 def read_response(path: str) -> Waveform:
-    """Return an impulse response from its direct sound on and of unit energy.
+    """Return an impulse response from its direct sound on, scaled to unit energy.
 
-    So it delays nothing, and an utterance keeps about its power.
-    Several channels are averaged, as a recording through the same microphones would be.
+    It thus causes no delay and roughly keeps an utterance's power. Several channels are averaged, as the channels of a
+    recording through the same microphones would be.
 
     Raises:
         DataError: Where it is silent.
@@ -172,6 +172,6 @@ def _read(path: str, part: Crop) -> Waveform:
 
 
 def _with_unit_power(noise: Waveform) -> Waveform:
-    """Return noise of unit power; none where it is silent, which no ratio can be reached with."""
+    """Return noise scaled to unit power; empty where it is silent, since silence cannot reach any ratio."""
     deviation = np.sqrt(np.square(noise, dtype=np.float64).mean())
     return (noise / deviation).astype(np.float32) if deviation > 0 else NOTHING

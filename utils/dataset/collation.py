@@ -1,4 +1,4 @@
-"""Utterances → a batch."""
+"""Collation of utterances into a batch."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Utterance:
     """One decoded utterance with its targets.
 
     Attributes:
-        row: Its position in the split's table.
-        samples: (samples,) float32, 16 kHz mono; normalised, but where augmentation is to come before it.
-        labels: Its row of a `LabelTable`.
-        attribute_count: See there.
-        augmentation: What is to be done to it; None where nothing is.
+        row: Position in the split's table.
+        samples: Waveform, (samples,) float32, 16 kHz mono; normalised, unless it is still to be augmented.
+        labels: The utterance's row of a `LabelTable`.
+        attribute_count: See `LabelTable`.
+        augmentation: Augmentation still to be applied; None where there is none.
     """
 
     row: int
@@ -40,13 +40,13 @@ class Utterance:
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Labels of a batch in one small table, which travels to the device at once.
+    """Labels of a batch in one small table, which is copied to the device in one transfer.
 
     Attributes:
         values: (batch, 2 + attributes + classes) float32: the indices of emotion and gender, -1 where missing;
-            attributes on [0, 1], NaN where missing; shares of the raters' votes, NaN where missing, no column where
-            they are not learnt.
-        attribute_count: How many of the columns are attributes.
+            attributes on [0, 1], NaN where missing; shares of the raters' votes, NaN where missing, without columns
+            where votes are not learnt.
+        attribute_count: Number of attribute columns.
     """
 
     values: Tensor
@@ -59,11 +59,11 @@ class LabelTable:
         attributes: npt.NDArray[np.float32],
         votes: npt.NDArray[np.float32],
     ) -> npt.NDArray[np.float32]:
-        """Return the values of a table, one row an utterance."""
+        """Return the values of a table, one row per utterance."""
         return np.column_stack([emotions, genders, attributes, votes]).astype(np.float32)
 
     def targets(self) -> Targets:
-        """Return what a criterion takes, on the table's device; what is missing is masked."""
+        """Return the targets of a criterion, on the table's device; missing labels are masked."""
         emotion, gender = self.values[:, 0], self.values[:, 1]
         attributes, votes = self.values[:, 2:].tensor_split([self.attribute_count], dim=1)
         has_votes = ~votes.isnan().any(dim=1) if votes.shape[1] else torch.zeros_like(emotion, dtype=torch.bool)
@@ -89,9 +89,9 @@ class LabelTable:
 
 @dataclass(frozen=True)
 class Batch:
-    """Utterances as the model takes them, their labels and the rows they come from.
+    """The model's input utterances, their labels and the rows they come from.
 
-    Where there is an `augmentation`, it is still to be done, and the waveforms are not normalised yet.
+    Where there is an `augmentation`, it has not been applied yet, nor are the waveforms normalised.
     """
 
     inputs: Inputs
@@ -101,7 +101,7 @@ class Batch:
 
     @cached_property
     def targets(self) -> Targets:
-        """What a criterion takes, where the batch is."""
+        """The targets of a criterion, on the batch's device."""
         return self.labels.targets()
 
     def to(self, device: torch.device) -> Batch:
@@ -115,10 +115,10 @@ class Batch:
         return Batch(self.inputs.pin_memory(), self.labels.pin_memory(), self.rows, augmentation)
 
     def augmented(self, normalisation: Normalisation) -> Batch:
-        """Return the batch augmented and then normalised, on its device; as it is where it has no augmentation.
+        """Return the batch augmented and then normalised, on its device; unchanged where it has no augmentation.
 
-        Normalisation comes last, so that the upstream sees what it was trained on: an augmented utterance has again
-        zero mean and unit variance where utterances are normalised each.
+        Normalisation comes last, so that the upstream gets the input it was trained on: with normalisation by
+        utterance, an augmented utterance again has zero mean and unit variance.
         """
         if self.augmentation is None:
             return self
@@ -138,7 +138,7 @@ def collate(utterances: Sequence[Utterance]) -> Batch:
 
 
 def _collate_augmentation(drawn: Sequence[DrawnAugmentation]) -> Augmentation:
-    """Join what is to be done to the utterances of a batch."""
+    """Join the augmentation of a batch's utterances."""
     return Augmentation(
         speeds=tuple(one.speed for one in drawn),
         responses=_end_to_end([one.response for one in drawn]),

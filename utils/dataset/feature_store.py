@@ -2,12 +2,12 @@
 
 Three files share a key below `~/.cache/200ai/frozen`:
 
-- `<key>.frames`: rows of one recording after the other. Rows are only ever appended; they are read by position, not
-  mapped, so that a file which somebody shortens is an error and not the end of the process.
-- `<key>.parquet`: where each recording's rows lie, with a checksum. It is replaced whole, and only once the rows that
-  it speaks of are on the disk. What a killed process wrote after that is cut off by the next one.
-- `<key>.lock`: held by the one process that may append. Readers hold a lock on the rows themselves, so that what is in
-  use is never removed. The kernel lets go of the locks of a process that dies.
+- `<key>.frames`: rows of one recording after another. Rows are only ever appended. They are read by position, not
+  memory-mapped, so that a file shortened by someone else is an error and does not kill the process.
+- `<key>.parquet`: the position of each recording's rows, with a checksum. This index is replaced atomically, and only
+  once its rows are on the disk. Rows that a killed process wrote after that are cut off by the next process.
+- `<key>.lock`: held by the only process that may append. Readers lock the file of rows itself, so that rows in use are
+  never removed. The kernel releases the locks of a process that dies.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from utils.io.cache_folder import UNUSABLE, cache_folder
 from utils.io.files import atomic_file
 
 COLUMNS = ("first", "samples", "frames", "checksum")
-"""The first row of a recording, its samples at 16 kHz, its rows, and a CRC-32 of them that begins with the samples."""
+"""A recording's first row, samples at 16 kHz, number of rows, and CRC-32 of the rows, started with the samples."""
 SECONDS_BETWEEN_COMMITS = 5.0
 THREADS = min(8, os.cpu_count() or 1)
 Rows = npt.NDArray[np.uint8]
@@ -40,7 +40,7 @@ Rows = npt.NDArray[np.uint8]
 
 
 class StoreError(DataError):
-    """Kept frames cannot be written or read; the text says why."""
+    """Kept frames that cannot be written or read; the message says why."""
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def store_folder() -> Path:
     """Return where frames are kept.
 
     Raises:
-        StoreError: Where there can be no such folder.
+        StoreError: Where the folder cannot be made.
     """
     try:
         folder = cache_folder("frozen")
@@ -67,14 +67,14 @@ def store_folder() -> Path:
 
 @contextmanager
 def open_store(key: str, row_bytes: int, on_wait: Callable[[], None]) -> Iterator[FeatureStore]:
-    """Open the frames of a key; while the context lasts, no other process opens or fills them.
+    """Open the frames of a key; within the context, no other process opens or fills them.
 
     The store stays readable afterwards.
 
     Args:
-        key: Stands for everything that the frames depend on beside the recording.
-        row_bytes: Of a frame.
-        on_wait: Called before another process is waited for.
+        key: Identifies everything that the frames depend on apart from the recording.
+        row_bytes: Bytes per frame.
+        on_wait: Called before waiting for another process.
 
     Raises:
         StoreError: Where the files cannot be opened.
@@ -98,11 +98,11 @@ class FeatureStore:
     """The frames of one key.
 
     Args:
-        place: Path of its files, without suffix.
-        row_bytes: Of a frame.
+        place: Path of the key's files, without suffix.
+        row_bytes: Bytes per frame.
 
     Attributes:
-        was_damaged: Whether kept frames were thrown away, since their files do not fit each other.
+        was_damaged: Whether kept frames were discarded because their files do not match.
 
     Raises:
         StoreError: Where the files cannot be opened.
@@ -117,18 +117,18 @@ class FeatureStore:
         self._committed_at = time.monotonic()
         index = _read_index(self._index_path)
         with _disk(self.path):
-            for leftover in place.parent.glob(f"{self._index_path.name}.*"):  # of a process killed in a commit
+            for leftover in place.parent.glob(f"{self._index_path.name}.*"):  # left by a process killed during a commit
                 leftover.unlink()
             self._open()
             self._index = _no_entries() if index is None else index
             if index is None or self._end * row_bytes > self.size:
-                self.was_damaged = self._index_path.exists()  # there is none where the first commit was not reached
+                self.was_damaged = self._index_path.exists()  # no index means that the first commit was never reached
                 self.renew()
             os.ftruncate(self._descriptor, self._end * row_bytes)
 
     @property
     def size(self) -> int:
-        """Bytes in the file of rows."""
+        """Size of the file of rows in bytes."""
         return os.fstat(self._descriptor).st_size
 
     def find(self, recordings: Identities) -> pd.DataFrame:
@@ -136,7 +136,7 @@ class FeatureStore:
         return self._index.reindex(recordings, fill_value=-1)[["first", "samples", "frames"]].reset_index(drop=True)
 
     def check(self, recordings: Identities, advance: Callable[[int], None]) -> bool:
-        """Read the kept ones of the recordings; return whether all are as they were written."""
+        """Read those recordings that are kept; return whether all match their checksums."""
         entries = self._index[self._index.index.isin(recordings)].sort_values("first")
 
         def is_whole(entry: tuple[int, int, int, int]) -> bool:
@@ -156,10 +156,10 @@ class FeatureStore:
         return True
 
     def renew(self) -> None:
-        """Throw everything away; who reads the old files goes on reading them.
+        """Discard everything; processes that have the old files open can still read them.
 
         Raises:
-            StoreError: Where files can be neither removed nor made.
+            StoreError: Where files cannot be removed or made.
         """
         with _disk(self.path):
             self._index_path.unlink(missing_ok=True)
@@ -169,10 +169,10 @@ class FeatureStore:
         self._index = _no_entries()
 
     def append(self, recordings: Identities, samples: Sequence[int], frames: Sequence[int], rows: Rows) -> None:
-        """Add the rows of several recordings, which are kept from the next commit on; there is one every few seconds.
+        """Add the rows of several recordings, which are kept from the next commit on; commits happen every few seconds.
 
         Raises:
-            StoreError: Where the disk is full, say.
+            StoreError: For example, where the disk is full.
         """
         first = self._end + sum(entry[3] for entry in self._pending)
         with _disk(self.path):
@@ -188,10 +188,10 @@ class FeatureStore:
             self.commit()
 
     def commit(self) -> None:
-        """Make what was appended last: first the rows, then the index that speaks of them.
+        """Make the appended rows permanent: first the rows, then the index that points to them.
 
         Raises:
-            StoreError: Where the disk is full, say.
+            StoreError: For example, where the disk is full.
         """
         fresh = pd.DataFrame(self._pending, columns=["recording", *COLUMNS]).set_index("recording")
         index = pd.concat([self._index, fresh.astype(np.int64)])
@@ -202,7 +202,7 @@ class FeatureStore:
         self._index, self._pending, self._committed_at = index, [], time.monotonic()
 
     def read(self, first: int, rows: Rows) -> None:
-        """Fill `rows` from row `first` on; several threads may read at a time.
+        """Fill `rows` from row `first` on; several threads may read at once.
 
         Raises:
             StoreError: Where the file cannot be read, or has been shortened.
@@ -217,7 +217,7 @@ class FeatureStore:
 
     @property
     def _end(self) -> int:
-        """The row behind the last committed one."""
+        """The row after the last committed one."""
         return int((self._index["first"] + self._index["frames"]).max()) if len(self._index) else 0
 
     def _open(self) -> None:
@@ -227,16 +227,16 @@ class FeatureStore:
 
 
 def make_room(wanted: int, limit: int, key: str) -> list[tuple[str, int]] | None:
-    """Remove the least recently used frames of other keys until all together stay within a limit.
+    """Remove the least recently used frames of other keys until all keys together stay within a limit.
 
     Args:
         wanted: Bytes that the frames of `key` will take.
-        limit: Bytes of all keys together.
-        key: Not removed.
+        limit: Maximum bytes of all keys together.
+        key: Key whose frames are never removed.
 
     Returns:
-        File and bytes of what was removed; None where the limit cannot be kept, since the others are in use. Nothing
-        is removed where the frames of `key` alone would exceed it.
+        Name and bytes of each removed file; None where the limit cannot be kept because the other keys are in use.
+        Nothing is removed where the frames of `key` alone would exceed the limit.
 
     Raises:
         StoreError: Where a file cannot be removed.
@@ -259,7 +259,7 @@ def kept_bytes() -> int:
     """Return the bytes of all kept frames.
 
     Raises:
-        StoreError: Where there can be no folder for them.
+        StoreError: Where their folder cannot be made.
     """
     folder = store_folder()
     with _disk(folder):
@@ -267,7 +267,7 @@ def kept_bytes() -> int:
 
 
 def _remove(path: Path) -> bool:
-    """Remove the frames of a key that no process uses; return whether that was so."""
+    """Remove the frames of a key unless a process uses them; return whether they were removed."""
     with open(path.with_suffix(".lock"), "a") as lock, open(path, "rb") as frames:
         if not (_try_lock(lock.fileno()) and _try_lock(frames.fileno())):
             return False
@@ -298,7 +298,7 @@ def _no_entries() -> pd.DataFrame:
 
 
 def _read_index(path: Path) -> pd.DataFrame | None:
-    """Return what is kept, by recording; None where no index can be read or what it says is impossible."""
+    """Return the index by recording; None where it cannot be read or its contents are impossible."""
     try:
         index = pd.read_parquet(path).set_index("recording")[list(COLUMNS)].astype(np.int64)
     except UNUSABLE:

@@ -13,7 +13,7 @@ from net.inputs import Waveforms
 from utils.data.wav import Waveform, read_waveform
 
 SMALLEST_VARIANCE = 1e-7
-"""Added to the variance, as transformers' `Wav2Vec2FeatureExtractor` adds it."""
+"""Added to the variance, as in transformers' `Wav2Vec2FeatureExtractor`."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Normalisation:
     """How a waveform is scaled before the upstream; kept in the checkpoint.
 
     Attributes:
-        kind: `utterance` (zero mean, unit variance each), `corpus` (by the constants below) or `none`.
+        kind: `utterance` (each to zero mean and unit variance), `corpus` (by the constants below) or `none`.
         mean: Mean of the training split's samples, for `corpus`.
-        deviation: Their standard deviation, for `corpus`.
+        deviation: Standard deviation of these samples, for `corpus`.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Normalisation:
         return normalised
 
     def of_batch(self, waveforms: Waveforms) -> Waveforms:
-        """Return the same for the waveforms of a batch, on their device; moments are float64 here too."""
+        """Return the normalised waveforms of a batch, on their device; moments are float64 here too."""
         if self.kind == "none":
             return waveforms
         if self.kind == "corpus":

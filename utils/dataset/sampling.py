@@ -1,4 +1,4 @@
-"""Which utterances form which batch: a pure function of (seed, epoch), known to every rank."""
+"""Sampling of batches: a pure function of (seed, epoch), so that every rank knows all batches."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from utils.seeding import order_generator
 Rows = npt.NDArray[np.int64]
 """Positions in a split's table."""
 EVALUATION = -1
-"""The epoch of what is not cropped or augmented."""
+"""Epoch number that stands for evaluation, without cropping or augmentation."""
 Item = tuple[int, int]
-"""(epoch, row): what a dataset is asked for, so that workers need no state."""
+"""Index of a dataset, (epoch, row), so that workers need no state."""
 
 
 def count_steps(utterances: int, effective_batch: int, ranks: int = 1) -> int:
-    """Return the optimiser steps of an epoch.
+    """Return the number of optimiser steps in an epoch.
 
     Args:
-        utterances: Utterances of the training split.
-        effective_batch: Utterances of a step, on all ranks together.
-        ranks: Processes; each takes an utterance or more of every step.
+        utterances: Number of utterances in the training split.
+        effective_batch: Utterances per step, on all ranks together.
+        ranks: Number of processes; each takes at least one utterance of every step.
     """
     steps = count_steps_before_joining(utterances, effective_batch, ranks)
-    # Steps differ by at most one in size, so one of a single utterance is the last of an epoch that is cut into twos:
-    # joined to the step before, it leaves none of which the class weights cancel and the covariance is 0. Whoever asks
-    # for steps of one utterance gets them; `experiment_runner.data.step_rows` refuses the losses that they cannot
-    # serve.
+    # Steps differ by at most one in size, so a single utterance remains only at the end of an epoch cut into twos.
+    # It joins the step before: in a step of one utterance the class weights cancel and the covariance is 0. Steps of
+    # one utterance can still be configured; `experiment_runner.data.step_rows` refuses the losses that cannot learn
+    # from them.
     return steps - (effective_batch > 1 and steps > 1 and utterances // steps == 1)
 
 
 def count_steps_before_joining(utterances: int, effective_batch: int, ranks: int = 1) -> int:
-    """Return the steps of an epoch whose last one may be of a single utterance, as runs of earlier releases took them.
+    """Return the number of steps where the last may be of a single utterance, as in runs of earlier releases.
 
     Args:
         utterances: See `count_steps`.
@@ -51,20 +51,20 @@ def count_steps_before_joining(utterances: int, effective_batch: int, ranks: int
 class RandomBatches:
     """Random batches of a training split.
 
-    An epoch is cut into ceil(utterances / effective batch) optimiser steps whose sizes differ by at most one, each step
-    into micro-batches likewise: no utterance is dropped, none is seen twice, and accumulating 4 of 2 takes the same
-    steps as batches of 8. A last step of a single utterance joins the one before, which then holds three. Every rank
-    has the same number of steps; where utterances do not divide among ranks, or a step was joined, a micro-batch may
-    hold one more than `batch_size`. A micro-batch longer than `max_seconds` is cut into several.
+    An epoch is cut into ceil(utterances / effective batch) optimiser steps whose sizes differ by at most one, and each
+    step is cut into micro-batches likewise: no utterance is dropped or seen twice, and accumulating 4 micro-batches of
+    2 takes the same steps as batches of 8. A last step of a single utterance joins the one before, which then holds
+    three. Every rank has the same number of steps; where utterances do not divide evenly among ranks, or a step was
+    joined, a micro-batch may hold one more than `batch_size`. A micro-batch longer than `max_seconds` is split.
 
     Attributes:
-        seconds: Of every utterance as it is trained on, (utterances,).
-        batch_size: Utterances of a micro-batch.
-        accumulation_steps: Micro-batches of a step and rank.
-        seed: The run's.
-        max_seconds: Of a micro-batch, unless a single utterance is longer.
-        rank: This process.
-        ranks: All processes.
+        seconds: Duration of every utterance as it is trained on, (utterances,).
+        batch_size: Utterances per micro-batch.
+        accumulation_steps: Micro-batches per step and rank.
+        seed: The run's seed.
+        max_seconds: Maximum duration of a micro-batch, unless a single utterance is longer.
+        rank: Rank of this process.
+        ranks: Number of processes.
 
     Raises:
         ValueError: Where there are fewer utterances than ranks.
@@ -84,30 +84,30 @@ class RandomBatches:
 
     @property
     def utterances(self) -> int:
-        """Utterances in an epoch."""
+        """Number of utterances in an epoch."""
         return len(self.seconds)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps in an epoch."""
+        """Number of optimiser steps in an epoch."""
         return count_steps(self.utterances, self._effective_batch, self.ranks)
 
     @property
     def most_rows(self) -> int:
-        """Most utterances of a micro-batch, before it is cut at `max_seconds`."""
+        """Maximum number of utterances in a micro-batch, before it is split at `max_seconds`."""
         largest = max(self.step_sizes(1))
         return -(-largest // self._count_micro_batches(largest))
 
     def step_sizes(self, epoch: int) -> list[int]:
-        """Return the utterances of every optimiser step of an epoch, on all ranks together."""
+        """Return the number of utterances in every optimiser step of an epoch, on all ranks together."""
         return [len(rows) for rows in self._steps_of_all(epoch)]
 
     def count_rows(self, counted: npt.NDArray[np.bool_], epoch: int) -> list[int]:
-        """Return how many of some utterances stand in every optimiser step of an epoch, on all ranks together.
+        """Return how many of the marked utterances are in every optimiser step of an epoch, on all ranks together.
 
         Args:
-            counted: Which utterances count, (utterances,).
-            epoch: Counted from 1.
+            counted: Mask of the utterances to count, (utterances,).
+            epoch: Epoch, counted from 1.
         """
         return [int(counted[rows].sum()) for rows in self._steps_of_all(epoch)]
 
@@ -141,14 +141,14 @@ class RandomBatches:
         return steps
 
     def _count_micro_batches(self, utterances: int) -> int:
-        """Return the micro-batches of a step of so many utterances, on all ranks together."""
+        """Return the number of micro-batches in a step of the given size, on all ranks together."""
         return min(self.accumulation_steps, utterances // self.ranks) * self.ranks
 
     def _micro_batches(self, step: Rows) -> list[Rows]:
-        """Return those of all ranks, which take them in turn.
+        """Return the micro-batches of all ranks, which take them in turn.
 
-        Utterances are dealt from the longest to the shortest, each to the micro-batch that lasts shortest so far, so
-        that all last about equally long: ranks wait for the slowest in every step, and memory is that of the longest.
+        Utterances are dealt from the longest to the shortest, each to the shortest micro-batch so far, so that all have
+        about the same duration: ranks wait for the slowest in every step, and the longest determines the memory.
         """
         count = self._count_micro_batches(len(step))
         if count == 1:
@@ -164,7 +164,7 @@ class RandomBatches:
         return [np.array(rows, dtype=np.int64) for rows in dealt]
 
     def _cut(self, rows: Rows) -> list[Rows]:
-        """Cut a micro-batch, in its order, where `max_seconds` are full."""
+        """Split a micro-batch, in order, where `max_seconds` is reached."""
         starts, total = [], 0.0
         for place, seconds in enumerate(self.seconds[rows]):
             total += seconds
@@ -175,12 +175,12 @@ class RandomBatches:
 
 
 def evaluation_batches(seconds: npt.NDArray[np.float64], batch_seconds: float) -> list[Rows]:
-    """Return batches of similar duration, the longest first, so that memory fails early.
+    """Return batches of utterances of similar duration, the longest first, so that a lack of memory shows early.
 
     Args:
-        seconds: Of every utterance, (utterances,).
-        batch_seconds: The most that a batch may last, all its utterances taken as long as its longest; an utterance
-            that is longer still is a batch by itself.
+        seconds: Duration of every utterance, (utterances,).
+        batch_seconds: Maximum duration of a batch, with every utterance counted as long as the longest; a longer
+            utterance is a batch by itself.
     """
     order = np.argsort(-seconds, kind="stable").astype(np.int64)
     batches = []
@@ -192,11 +192,11 @@ def evaluation_batches(seconds: npt.NDArray[np.float64], batch_seconds: float) -
 
 
 class BatchItems:
-    """A batch sampler for `torch.utils.data.DataLoader`, told before every pass which batches to serve.
+    """A batch sampler for `torch.utils.data.DataLoader`, given the batches to serve before every pass.
 
     Attributes:
         batches: Rows of each batch.
-        epoch: Their epoch, or `EVALUATION`.
+        epoch: Epoch of the batches, or `EVALUATION`.
     """
 
     def __init__(self, batches: Sequence[Rows] = (), epoch: int = EVALUATION) -> None:

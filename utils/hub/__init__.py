@@ -1,1 +1,1 @@
-"""Where models come from and go to: the hub, git, and `models/`."""
+"""Fetching and uploading of models: the hub, git, and `models/`."""

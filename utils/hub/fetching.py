@@ -1,4 +1,4 @@
-"""Fetching models into models/, from the hub or from git: upstreams as safetensors, trained models as they are."""
+"""Fetching models into models/ from the hub or git: upstreams as safetensors, trained models unchanged."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Fetched(NamedTuple):
     """A model that can be used.
 
     Attributes:
-        folder: Where it lies.
-        revision: Its commit; None of a folder that nothing was fetched into.
+        folder: The model's folder.
+        revision: The model's commit; None for a folder into which nothing was fetched.
         is_new: Whether anything was fetched or converted.
-        note: What else there is to say.
+        note: Further remark for the user.
     """
 
     folder: Path
@@ -55,20 +55,20 @@ class Fetched(NamedTuple):
 
 
 def fetch_model(name: str, models: Path = MODELS_FOLDER, revision: str | None = None) -> Fetched:
-    """Download an upstream or a trained model into `models/`; nothing is fetched where it lies there undamaged.
+    """Download an upstream or a trained model into `models/`, unless it is already there undamaged.
 
-    An upstream that has no safetensors gets one of its `pytorch_model.bin`; so does a local folder, where that stays.
+    An upstream without safetensors has its `pytorch_model.bin` converted; so does a local folder, in place.
 
     Args:
-        name: A short name, a hub id, `git+https://host/path` or a local folder; a revision may stand behind an `@`.
-        models: Where to.
-        revision: A branch, a tag or a commit; what is there of another one is replaced.
+        name: A short name, a hub id, `git+https://host/path` or a local folder; a revision may follow after an `@`.
+        models: Target folder.
+        revision: A branch, a tag or a commit; another revision that is already there is replaced.
 
     Raises:
-        HubError, GitError: Where it cannot be downloaded.
-        UpstreamError: Where an upstream does not load whole, or the name is none that can be fetched.
-        ConfigurationError: Where `.env` cannot be read.
-        FolderInUseError: Where another command fetches into `models/`, or nothing can be written there.
+        HubError, GitError: If it cannot be downloaded.
+        UpstreamError: If not all weights of an upstream load, or the name cannot be fetched.
+        ConfigurationError: If `.env` cannot be read.
+        FolderInUseError: If another command fetches into `models/`, or nothing can be written there.
     """
     if (Path(name) / CONFIG).is_file():
         return Fetched(Path(name), None, is_new=convert_to_safetensors(Path(name)))
@@ -94,9 +94,9 @@ def fetch_model(name: str, models: Path = MODELS_FOLDER, revision: str | None = 
 
 
 def _look_up(name: str, given: str | None, asked: str | None, source: Mapping[str, str]) -> tuple[bool, str]:
-    """Return whether a branch or tag is what lies in `models/`, and what to say of that.
+    """Return whether the model in `models/` is that of a branch or tag, and a remark on it.
 
-    The hub decides; of git, and where the hub cannot be asked, the name does, unless it is given anew.
+    The hub decides; with git, or if the hub cannot be reached, the name decides, unless it is given anew.
     """
     has_name = given is None and asked == source.get("asked")
     if is_git_url(name):
@@ -111,7 +111,7 @@ def _look_up(name: str, given: str | None, asked: str | None, source: Mapping[st
 
 
 def _replace(name: str, asked: str | None, target: Path) -> str:
-    """Fetch beside the target, and put it there once it is whole; return the commit."""
+    """Fetch into a folder beside the target, and move it there once it is complete; return the commit."""
     partial = target.with_name(target.name + PARTIAL)
     if is_git_url(name):
         commit = fetch_git(name, _choose, partial, read_token("GIT_AUTH_TOKEN"), asked)
@@ -135,7 +135,7 @@ def _replace(name: str, asked: str | None, target: Path) -> str:
 
 @contextmanager
 def _hinted(name: str) -> Iterator[None]:
-    """Name the short name that was meant, where a name that is none is not on the hub either."""
+    """Suggest a short name where an unknown name is not on the hub either."""
     try:
         yield
     except HubError as error:
@@ -145,10 +145,10 @@ def _hinted(name: str) -> Iterator[None]:
 
 
 def _choose(published: Sequence[str]) -> list[str]:
-    """Return the files of a model that are needed; a trained one is told by its manifest.
+    """Return the files of a model that are needed; a trained model is recognised by its manifest.
 
     Raises:
-        UpstreamError: Where it is no model of either kind.
+        UpstreamError: If it is neither an upstream nor a trained model.
     """
     if MANIFEST in published:
         return [name for name in MODEL_FILES if name in published]
@@ -164,7 +164,7 @@ def _choose(published: Sequence[str]) -> list[str]:
 
 
 def _finish_upstream(partial: Path) -> None:
-    """Rewrite weights of another kind as safetensors, and load them once."""
+    """Rewrite weights of another format as safetensors, and load them once as a check."""
     convert_to_safetensors(partial)
     (partial / PICKLE).unlink(missing_ok=True)
     for leftover in partial.glob(f"{CONVERSION}*"):
@@ -172,14 +172,14 @@ def _finish_upstream(partial: Path) -> None:
 
 
 class KnownModel(NamedTuple):
-    """A model by name, and what there is of it.
+    """A model by name, and its state in `models/`.
 
     Attributes:
-        name: As experiments name it.
-        source: Where it comes from: a hub id or an address; empty where that is not known.
-        revision: The commit that lies in `models/`; empty where none does, or it is not known.
-        size: In bytes on the disk; None where it is not there.
-        is_readable: Whether what says where it is from can be read.
+        name: Name used by experiments.
+        source: Hub id or address of its origin; empty where unknown.
+        revision: Commit in `models/`; empty where there is none or it is unknown.
+        size: Size on disk in bytes; None where it is not there.
+        is_readable: Whether the note of its origin can be read.
     """
 
     name: str
@@ -190,7 +190,7 @@ class KnownModel(NamedTuple):
 
 
 def known_models(needed: Sequence[str], models: Path = MODELS_FOLDER) -> list[KnownModel]:
-    """Return the models with short names, those that are needed, and what else lies in `models/`."""
+    """Return the models with short names, those that are needed, and all others in `models/`."""
     found = {models_folder(name, models): name for name in (*UPSTREAMS["short_names"], *needed)}
     for folder in sorted(models.glob(f"*/{CONFIG}")) if models.is_dir() else ():
         found.setdefault(folder.parent, "")

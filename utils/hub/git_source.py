@@ -1,15 +1,15 @@
-"""Models in git repositories: chosen files of one commit, over HTTPS, from Git LFS too.
+"""Models in git repositories: selected files of one commit over HTTPS, including Git LFS.
 
-git fetches the objects of one commit into a repository that has no working tree, no hooks and no templates, so that
-nothing of what was fetched runs, and the wanted files are written out of it. git names objects by their content and Git
-LFS by their SHA-256, and both refuse what does not fit its name. The user's own settings count (proxies, certificates,
+git fetches the objects of one commit into a repository without working tree, hooks or templates, so that no fetched
+code runs, and the wanted files are extracted from it. git names objects by their content and Git LFS by their SHA-256,
+and both reject content that does not match its name. The user's own settings apply (proxies, certificates, and
 credential helpers where there is no token).
 
-A token is in the environment of git alone: in no file, on no command line. git and Git LFS have it from a credential
-helper that serves one host (https://git-scm.com/docs/gitcredentials); the user's helpers are switched off beside it, so
-that none stores it. GitLab wants the user name `oauth2` beside some tokens
+A token is passed only in the environment of git, never in a file or on a command line. git and Git LFS get it from a
+credential helper that serves one host (https://git-scm.com/docs/gitcredentials); the user's helpers are switched off
+meanwhile, so that none stores it. GitLab requires the user name `oauth2` with some tokens
 (https://docs.gitlab.com/ee/api/oauth2.html#access-git-over-https-with-access-token); GitHub and the Hugging Face hub
-take any beside theirs.
+accept any user name.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OTHER_POINTER = b"version https://git-lfs.github.com/spec/"
 WORK_FOLDER = ".cache"
 HELPER = f"""!f() {{ if test "$1" = get; then printf 'username=oauth2\\npassword=%s\\n' "${TOKEN}"; fi; }}; f"""
 KEPT_VARIABLES = ("GIT_SSL_", "GIT_PROXY_", "GIT_HTTP_", "GIT_EXEC_PATH", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")
-"""How a server is reached; the others name repositories and programs."""
+"""Variables on how a server is reached are kept; git's others name repositories and programs."""
 ENVIRONMENT = {
     **{"GIT_ALLOW_PROTOCOL": "https", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "SSH_ASKPASS": "", "LC_ALL": "C"},
     **{"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": "30"},
@@ -60,15 +60,15 @@ REASONS = {
     "does not exist|no such object": "Git LFS has no such file there; who published it has to upload it",
     "expected oid": "a file of Git LFS was damaged on the way; the same command fetches it again",
 }
-"""By what is said, what a person is told before it; the first is about tokens."""
+"""User-facing reasons by patterns in git's output; the first pattern is about tokens."""
 
 
 class GitError(UserError):
-    """A repository does not give what it should; the text names the remedy."""
+    """A failure to fetch from a repository; the message names the remedy."""
 
 
 def is_git_url(name: str) -> bool:
-    """Return whether a model is named by the address of its git repository, also of one that is not fetched from."""
+    """Return whether a model's name is a git address, including addresses that cannot be fetched from."""
     return name.startswith("git+")
 
 
@@ -76,7 +76,7 @@ def folder_name(url: str) -> str:
     """Return the name of the folder for a repository: `git+https://host/user/model.git` is `host--user--model`.
 
     Raises:
-        GitError: Where it is no such address.
+        GitError: If it is not such an address.
     """
     host, path = _parse(url)
     return "--".join([host.replace(":", "-"), *path.removesuffix(".git").split("/")])
@@ -89,22 +89,22 @@ def fetch_git(
     token: str | None,
     revision: str | None = None,
 ) -> str:
-    """Fetch files from the top of a repository into a folder, which holds nothing else in the end.
+    """Fetch files from the top level of a repository into a folder, which contains nothing else afterwards.
 
-    Files of Git LFS that are there already are not fetched again.
+    Git LFS files that are already there are not fetched again.
 
     Args:
-        url: Such as `git+https://host/user/model.git`.
-        choose: From the names of what is published to those that are wanted; what is not published is passed over.
-        folder: Where to.
-        token: Of the host; where None, the user's own git settings count.
-        revision: A branch, a tag or a commit; the main branch where None.
+        url: Address, such as `git+https://host/user/model.git`.
+        choose: Maps the published names to the wanted ones; names that are not published are ignored.
+        folder: Target folder.
+        token: Token of the host; if None, the user's own git settings apply.
+        revision: A branch, a tag or a commit; the main branch if None.
 
     Returns:
-        The commit that all of them are of.
+        The commit of all the files.
 
     Raises:
-        GitError: Where that cannot be done.
+        GitError: If they cannot be fetched.
     """
     host, path = _parse(url)
     if revision is not None and REVISION.fullmatch(revision) is None:
@@ -130,7 +130,7 @@ def fetch_git(
 
 
 def _parse(url: str) -> tuple[str, str]:
-    """Return host and path of an address; what is refused is not repeated, since it can have a token in it."""
+    """Return host and path of an address; errors do not repeat the address, since it may contain a token."""
     if not url.startswith(PREFIX):
         raise GitError(f"git repositories are fetched over HTTPS alone; write {PREFIX}host/user/model.git")
     if "@" in re.split(r"[/?#]", url.removeprefix(PREFIX))[0]:
@@ -168,7 +168,7 @@ class _Repository:
     def write(
         self, revision: str | None, choose: Callable[[Sequence[str]], Sequence[str]], folder: Path
     ) -> tuple[str, list[str]]:
-        """Fetch a commit and write its chosen files into a folder; return the commit and their names."""
+        """Fetch a commit and write its chosen files into a folder; return the commit and the files' names."""
         progress = "--progress" if _is_watched() else "--no-progress"
         self._ask("fetch", progress, "--depth=1", "--no-tags", "--", "origin", revision or "HEAD")
         commit = self._run("rev-parse", "--verify", "FETCH_HEAD^{commit}").decode().strip()
@@ -185,7 +185,7 @@ class _Repository:
         return commit, wanted
 
     def _write_one(self, name: str, blob: str, folder: Path) -> str | None:
-        """Write a file; that of Git LFS is left, and its SHA-256 returned."""
+        """Write a file, unless it is in Git LFS; then only return its SHA-256."""
         content = self._folder / "content"
         with content.open("wb") as file:
             run(["git", "cat-file", "blob", blob], env=self._environment, stdout=file, check=True)
@@ -199,7 +199,7 @@ class _Repository:
         return None
 
     def _write_large(self, commit: str, contents: dict[str, str | None], folder: Path) -> None:
-        """Fetch what Git LFS holds, by name with its SHA-256, into a folder."""
+        """Fetch Git LFS files, given as SHA-256 by name, into a folder."""
         wanted = {name: sha for name, sha in contents.items() if sha and not _is_whole(folder / name, sha)}
         if not wanted:
             return
@@ -209,11 +209,11 @@ class _Repository:
             shutil.copyfile(self._folder / "lfs" / "objects" / sha[:2] / sha[2:4] / sha, folder / name)
 
     def _ask(self, *arguments: str) -> None:
-        """Run a command of git that speaks to the server, and so has the token."""
+        """Run a git command that contacts the server, with the token."""
         self._run(*arguments, **({TOKEN: self._token} if self._token else {}))
 
     def _run(self, *arguments: str, **variables: str) -> bytes:
-        """Run git, and end it with all that it has started where this is interrupted; return what it writes."""
+        """Run git and return its output; on an interruption, end it and all its child processes."""
         env = {**self._environment, **variables}
         with tempfile.TemporaryFile() as output:
             try:
@@ -235,7 +235,7 @@ class _Repository:
             return output.read()
 
     def _explain(self, said: str) -> GitError:
-        """Return the error that a text of git stands for, without any token."""
+        """Return the error for a message of git, without any token."""
         lines = [line for line in re.split(r"[\r\n]+", said) if line.strip()]
         last = printable(re.sub(r"^(fatal|error): ", "", lines[-1]).strip()) if lines else "git does not say why"
         reason = next((text for pattern, text in REASONS.items() if re.search(pattern, said, re.IGNORECASE)), None)
@@ -256,7 +256,7 @@ def _is_whole(path: Path, sha256: str) -> bool:
 
 
 def _listen(process: Popen[bytes]) -> str:
-    """Return the end of what a program says, and show its progress meanwhile where there is a terminal."""
+    """Return the end of a program's output; meanwhile show its progress on a terminal."""
     assert process.stderr is not None
     said = rest = b""
     while piece := os.read(process.stderr.fileno(), 1 << 16):

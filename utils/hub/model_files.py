@@ -1,13 +1,13 @@
 """The files of a trained model, in a run's checkpoint, in `models/` and on the hub."""
 
 CONFIG = "config.json"
-"""All that rebuilds the model."""
+"""Everything needed to rebuild the model."""
 WEIGHTS = "model.safetensors"
 MANIFEST = "manifest.json"
-"""Hashes of the other files; it tells a trained model from an upstream."""
+"""Hashes of the other files; its presence distinguishes a trained model from an upstream."""
 METRICS = "metrics.json"
 PROVENANCE = "provenance.json"
 CARD = "README.md"
-"""Says on the hub what the model is, what it was trained on, and how well it does."""
+"""Model card on the hub: what the model is, what it was trained on, and how well it does."""
 MODEL_FILES = (CONFIG, WEIGHTS, MANIFEST, METRICS, PROVENANCE)
-"""Those that are published beside the card."""
+"""Files that are published beside the card."""

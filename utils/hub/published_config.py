@@ -1,6 +1,6 @@
-"""What an upstream was published with: the numbers that stand for `"upstream"` in an experiment.
+"""The published regularisation of an upstream: the numbers behind `"upstream"` in an experiment.
 
-They are read from its `config.json` before anything is compared or stored, so that a run's folder holds numbers alone.
+They are read from its `config.json` before anything is compared or stored, so that a run's folder holds only numbers.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ DEFAULTS: dict[str, Any] = {
     **{"layerdrop": 0.1, "apply_spec_augment": True, "mask_time_prob": 0.05, "mask_time_length": 10},
     **{"mask_feature_prob": 0.0, "mask_feature_length": 10},
 }
-"""What transformers takes for keys that a `config.json` of the wav2vec 2.0 family lacks."""
+"""Defaults of transformers for keys that a `config.json` of the wav2vec 2.0 family lacks."""
 OTHER_DEFAULTS: dict[str, dict[str, Any]] = {"sew-d": {"layerdrop": 0.0}}
-"""By `model_type`, where those differ: SEW-D skips no layers."""
+"""Other defaults by `model_type`: SEW-D skips no layers."""
 LENGTHS = ("mask_time_length", "mask_feature_length")
 
 
 class Resolved(NamedTuple):
-    """An experiment in numbers, and sentences on where they come from."""
+    """An experiment with numbers in place of `"upstream"`, and sentences on their origin."""
 
     config: ExperimentConfig
     notes: tuple[str, ...]
@@ -38,10 +38,10 @@ def resolve_regularisation(config: ExperimentConfig, models: Path = MODELS_FOLDE
 
     Args:
         config: The experiment, as it was written.
-        models: Where fetched upstreams lie.
+        models: Folder of fetched upstreams.
 
     Raises:
-        UpstreamError: Where the upstream is missing, or publishes what is no such number.
+        UpstreamError: If the upstream is missing, or a published value is not a valid number for its key.
     """
     folder, keys = find_upstream(config.upstream_model, models), config.published_keys
     known = FORMER_REGULARISATION._asdict() if folder is None else _read_numbers(folder, keys)
@@ -54,14 +54,14 @@ def resolve_regularisation(config: ExperimentConfig, models: Path = MODELS_FOLDE
 
 
 def published_numbers(config: ExperimentConfig, models: Path = MODELS_FOLDER) -> dict[str, float]:
-    """Return what the regularisation keys would be if an experiment left all of them to its upstream.
+    """Return the values of the regularisation keys if an experiment left all of them to its upstream.
 
     Args:
-        config: The experiment, in numbers or not.
-        models: Where fetched upstreams lie.
+        config: The experiment, whether in numbers or not.
+        models: Folder of fetched upstreams.
 
     Returns:
-        The numbers by key; none where the upstream's own are missing or cannot be used.
+        The numbers by key; empty where the upstream's own are missing or unusable.
     """
     try:
         left = config.model_copy(update=dict.fromkeys(REGULARISATION, PUBLISHED))
@@ -71,7 +71,7 @@ def published_numbers(config: ExperimentConfig, models: Path = MODELS_FOLDER) ->
 
 
 def _describe(asked: ExperimentConfig, resolved: ExperimentConfig, published: float) -> Iterator[str]:
-    """Say what the numbers are and who chose them, and why a published layerdrop counts as 0."""
+    """Yield sentences on the numbers, who chose them, and why a published layerdrop counts as 0."""
     if asked.freeze == "upstream":
         yield "the frozen upstream has neither dropout nor layerdrop nor masks"
         return
@@ -84,10 +84,10 @@ def _describe(asked: ExperimentConfig, resolved: ExperimentConfig, published: fl
 
 
 def _read_numbers(folder: Path, keys: Sequence[str]) -> dict[str, float]:
-    """Return what a `config.json` says for keys, and transformers for those that it lacks.
+    """Return the values of keys in a `config.json`, or transformers' defaults for missing ones.
 
     Raises:
-        UpstreamError: Where a value is none that the key of an experiment takes.
+        UpstreamError: If the experiment's key does not allow a value.
     """
     document = read_config(folder)
     known = {**DEFAULTS, **OTHER_DEFAULTS.get(str(document.get("model_type")), {}), **document}
@@ -104,7 +104,7 @@ def _read_numbers(folder: Path, keys: Sequence[str]) -> dict[str, float]:
 
 
 def _fits(key: str, value: object) -> bool:
-    """Whether a value of a `config.json` is a number that the key takes."""
+    """Whether a value of a `config.json` is a number that the key allows."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return isinstance(value, int) and value >= 1 if key in LENGTHS else 0 <= value < 1

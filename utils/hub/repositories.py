@@ -1,4 +1,4 @@
-"""Repositories of models on the hub: what is fetched comes from one revision and is compared with its hashes."""
+"""Model repositories on the hub: all fetched files come from one revision and are checked against its hashes."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
 LONGEST_ANSWER = 15.0
-"""Seconds to wait for the hub."""
+"""Maximum seconds to wait for an answer of the hub."""
 SLOWEST_ANSWER = 60.0
-"""Seconds to wait for it to take in what was uploaded."""
+"""Maximum seconds to wait for the hub to process an upload."""
 NOT_FOUND_OR_FORBIDDEN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
-"""What a token can be made of: RFC 6750, "The OAuth 2.0 Authorization Framework: Bearer Token Usage", section 2.1."""
+"""Valid form of a token: RFC 6750, "The OAuth 2.0 Authorization Framework: Bearer Token Usage", section 2.1."""
 
 
 class HubError(UserError):
-    """The hub does not give or take what it should.
+    """A failed download from the hub or upload to it.
 
     Args:
-        text: What, and the remedy.
-        may_pass: Whether the same may work a moment later.
+        text: The failure and the remedy.
+        may_pass: Whether the same request may work a moment later.
     """
 
     def __init__(self, text: str, may_pass: bool = False) -> None:
@@ -44,14 +44,14 @@ class HubError(UserError):
 
 @contextmanager
 def hub_errors(what: str, otherwise: str = "") -> Iterator[None]:
-    """Say in a sentence why something could not be done.
+    """Turn errors inside the context into a `HubError` that gives the reason in a sentence.
 
     Args:
-        what: Such as `"user/model" cannot be downloaded`.
-        otherwise: What else a person without a network can do.
+        what: Beginning of the sentence, such as `"user/model" cannot be downloaded`.
+        otherwise: Alternative for a user without a network.
 
     Raises:
-        HubError: Where the hub, the network or the disk fails.
+        HubError: If the hub, the network or the disk fails.
     """
     import httpx
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -67,12 +67,12 @@ def hub_errors(what: str, otherwise: str = "") -> Iterator[None]:
 
 
 def _answer(error: Any) -> str:  # noqa: ANN401 - of the hub client or of httpx
-    """Return what the hub said, or what its status means where it said nothing."""
+    """Return the hub's error message, or the meaning of its status where there is no message."""
     return str(getattr(error, "server_message", None) or error.response.reason_phrase)
 
 
 def _remedy(error: BaseException, otherwise: str) -> str:
-    """Return what a person can do, to stand behind what went wrong."""
+    """Return the remedy, to follow the description of the failure."""
     import httpx
     from huggingface_hub.errors import RevisionNotFoundError
 
@@ -89,10 +89,10 @@ def _remedy(error: BaseException, otherwise: str) -> str:
 
 
 def find_token_problem(token: str | None) -> str | None:
-    """Say why nothing can be uploaded with a token, without asking the hub; None where nothing speaks against it.
+    """Return why a token cannot be used for an upload, None if nothing is wrong; the hub is not contacted.
 
     Args:
-        token: Of the hub; where None, the one that its client keeps.
+        token: Hub token; if None, the one stored by the hub client.
     """
     from huggingface_hub import get_token
 
@@ -108,7 +108,7 @@ def find_token_problem(token: str | None) -> str | None:
 
 
 def patient_api(token: str | None) -> HfApi:
-    """Return the hub client, which waits for an answer, but not for ever, and draws bars on a terminal alone."""
+    """Return the hub client with limited waiting times and with progress bars only on a terminal."""
     from huggingface_hub import HfApi, get_session
 
     _quieten()
@@ -117,7 +117,7 @@ def patient_api(token: str | None) -> HfApi:
 
 
 def _quieten() -> None:
-    """Let the hub client say nothing by itself, but for bars on a terminal."""
+    """Silence the hub client, except for progress bars on a terminal."""
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -132,22 +132,22 @@ def fetch(
     token: str | None,
     revision: str | None = None,
 ) -> str:
-    """Download files of a repository into a folder, which holds nothing else in the end.
+    """Download files of a repository into a folder, which contains nothing else afterwards.
 
-    Those that are whole there are not fetched again; one that was cut begins anew.
+    Files that are already complete are not fetched again; a partial one is fetched from the beginning.
 
     Args:
-        repo_id: Such as `microsoft/wavlm-large`.
-        choose: From the names of what is published to those that are wanted.
-        folder: Where to.
-        token: Of the hub.
-        revision: A branch, a tag or a commit; the main branch where None.
+        repo_id: Repository, such as `microsoft/wavlm-large`.
+        choose: Maps the published names to the wanted ones.
+        folder: Target folder.
+        token: Hub token.
+        revision: A branch, a tag or a commit; the main branch if None.
 
     Returns:
-        The commit that all of them are of.
+        The commit of all the files.
 
     Raises:
-        HubError: Where that cannot be done, or a file is not what the hub says it is.
+        HubError: If the download fails, or a file does not match the hub's hash.
     """
     from huggingface_hub import hf_hub_download
 
@@ -159,14 +159,14 @@ def fetch(
         assert found.sha is not None
         wanted = _sizes(found, choose)
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder / ".cache", ignore_errors=True)  # of a call that was killed
+        shutil.rmtree(folder / ".cache", ignore_errors=True)  # left by a call that was killed
         _remove(folder, _others(folder, wanted) + _damaged(api, found, folder, wanted))
         missing = {name: size for name, size in wanted.items() if not (folder / name).is_file()}
         check_room(folder, sum(missing.values()))
         for name in missing:
             hf_hub_download(repo_id, name, revision=found.sha, local_dir=folder, token=token)
         shutil.rmtree(folder / ".cache", ignore_errors=True)
-        damaged = _damaged(api, found, folder, wanted)  # the client compares sizes alone
+        damaged = _damaged(api, found, folder, wanted)  # the client compares only sizes
     if damaged:
         _remove(folder, damaged)
         raise HubError(f'"{repo_id}" was damaged on the way: {", ".join(damaged)}; the same command fetches it again')
@@ -174,20 +174,20 @@ def fetch(
 
 
 def find_commit(repo_id: str, revision: str | None, token: str | None) -> str:
-    """Return the commit that a branch or a tag of a repository stands for now.
+    """Return the current commit of a branch or a tag of a repository.
 
     Raises:
-        HubError: Where the hub does not say.
+        HubError: If the hub does not return it.
     """
     with hub_errors(f'"{repo_id}" cannot be looked up'):
         return str(patient_api(token).model_info(repo_id, revision=revision, timeout=LONGEST_ANSWER).sha)
 
 
 def _sizes(found: ModelInfo, choose: Callable[[Sequence[str]], Sequence[str]]) -> dict[str, int]:
-    """Return the files that are wanted of a repository, with their bytes.
+    """Return the wanted files of a repository with their sizes in bytes.
 
     Raises:
-        ValueError: Where one of them is not there, or the hub says of it what cannot be.
+        ValueError: If one of them is missing, or the hub's information on it is impossible.
     """
     published = {file.rfilename: file for file in found.siblings or []}
     sizes = {}
@@ -204,15 +204,15 @@ def _sizes(found: ModelInfo, choose: Callable[[Sequence[str]], Sequence[str]]) -
 
 
 def may_pass(status: int) -> bool:
-    """Return whether a server may answer otherwise a moment later."""
+    """Return whether a server's status may be different a moment later."""
     return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
 
 
 def check_room(folder: Path, wanted_bytes: int) -> None:
-    """Refuse to begin what does not fit on the disk.
+    """Refuse to begin a download that does not fit on the disk.
 
     Raises:
-        OSError: Says what is missing.
+        OSError: Says how much space is missing.
     """
     free = shutil.disk_usage(folder).free
     if free < wanted_bytes:
@@ -226,7 +226,7 @@ def _others(folder: Path, wanted: Collection[str]) -> list[str]:
 
 
 def _damaged(api: HfApi, found: ModelInfo, folder: Path, wanted: Collection[str]) -> list[str]:
-    """Return the files that are there and are not what the hub has."""
+    """Return the files in the folder that differ from those on the hub."""
     compared = api.verify_repo_checksums(found.id, revision=found.sha, local_dir=folder)
     return sorted({mismatch["path"] for mismatch in compared.mismatches} & set(wanted))
 
@@ -244,10 +244,10 @@ def fetch_cached(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """Return the folder of a trained model in the hub client's cache; it is downloaded where it is not there.
+    """Return the folder of a trained model in the hub client's cache, after downloading it if it is missing.
 
     Raises:
-        HubError: Where that cannot be done.
+        HubError: If the download fails.
     """
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import RemoteEntryNotFoundError

@@ -1,4 +1,4 @@
-"""A folder on its way to the hub, as one commit."""
+"""Upload of a folder to the hub as one commit."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 PAUSES = (2.0, 8.0)
-"""Seconds after which an upload that failed for something that may pass is tried again."""
+"""Seconds between attempts of an upload that failed for a temporary reason."""
 REPLACED = ["pictures/*", "evaluation/*", CARD, METRICS, PROVENANCE]
-"""What an earlier upload has of these, and this one has not, is removed: it says something of other weights."""
+"""Files of an earlier upload that are removed unless this upload has them too: they describe other weights."""
 
 
 @dataclass(frozen=True)
 class Uploaded:
-    """Where a model lies on the hub.
+    """A model's place on the hub.
 
     Attributes:
-        url: Of its repository.
-        revision: The commit.
+        url: Address of its repository.
+        revision: Commit of the upload.
         is_private: Whether only its owner can read it.
     """
 
@@ -46,17 +46,17 @@ def upload(
     is_public: bool = False,
     message: str = "Upload a trained model with its card",
 ) -> Uploaded:
-    """Upload a folder as one commit of a repository, which is made where it is not there.
+    """Upload a folder as one commit of a repository, which is created if it does not exist.
 
     Args:
-        folder: All of it is uploaded.
-        repo_id: `<user>/<name>`.
-        token: Of the hub, one that may write.
-        is_public: Whether a new repository can be read by everybody; one that is there stays as it is.
-        message: Of the commit.
+        folder: Folder to upload completely.
+        repo_id: Repository, `<user>/<name>`.
+        token: Hub token with permission to write.
+        is_public: Whether a new repository is public; an existing one keeps its visibility.
+        message: Commit message.
 
     Raises:
-        HubError: Where the hub does not take it, also after a while.
+        HubError: If the hub does not accept it, even after retries.
     """
     problem = find_token_problem(token)
     if problem is not None:
@@ -87,7 +87,7 @@ def _upload_once(folder: Path, repo_id: str, token: str | None, is_public: bool,
 
 
 def _is_private(api: HfApi, repo_id: str) -> bool | None:
-    """Return whether only its owner can read a repository; None where there is none."""
+    """Return whether only its owner can read a repository; None if it does not exist."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:

@@ -1,4 +1,4 @@
-"""Speech encoders by name: where they lie, how they are fetched, and how they are loaded without a key left over."""
+"""Speech encoders by name: finding, fetching, and loading them with every key matched."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ MODELS_FOLDER = Path("models")
 NEEDED_FILES = ["config.json", "preprocessor_config.json"]
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 SOURCE = "source.json"
-"""Says of a fetched model its `id`, the `revision` (a commit), what was `asked` for, if anything, and its `files`."""
+"""Note in a fetched model: its `id`, `revision` (a commit), the revision `asked` for, if any, and its `files`."""
 CONVERSION = "conversion-"
-"""Begins the names of folders that weights are written to before they are known to be whole."""
+"""Prefix of folders to which weights are written before they are known to be complete."""
 WEIGHTS = re.compile(r"model[\w.-]*\.safetensors")
 FOREIGN = (
     "experts_implementation",
@@ -38,26 +38,26 @@ FOREIGN = (
     "transformers_weights",
     "attribute_map",
 )
-"""Keys of a config that bring code or weights from elsewhere; `attribute_map` lets a key of any name be one of them."""
+"""Config keys that load code or weights from elsewhere; `attribute_map` can give any key such a meaning."""
 PRETRAINING_PARTS = ("quantizer.", "project_q.", "project_hid.", "lm_head.", "final_proj.", "label_embs_concat")
-"""Parts of published checkpoints that served pre-training and that no encoder has."""
+"""Parts of published checkpoints that were used only in pre-training and that no encoder has."""
 
 
 class UpstreamError(UserError):
-    """An upstream cannot be had or does not fit; the text names the remedy."""
+    """An upstream that is unavailable or does not fit; the message names the remedy."""
 
     exit_status = WRONG_INPUT
 
 
 @dataclass(frozen=True)
 class LoadedUpstream:
-    """A transformers encoder, and what its own feature extractor does to a waveform.
+    """A transformers encoder, and its feature extractor's normalisation.
 
     Attributes:
         encoder: The `transformers.PreTrainedModel`.
         do_normalize: Whether each waveform is normalised to zero mean and unit variance; None where not stated.
-        description: Where the weights come from, for the screen.
-        has_random_weights: Whether nothing was pre-trained.
+        description: Origin of the weights, for console messages.
+        has_random_weights: Whether the weights are random instead of pre-trained.
     """
 
     encoder: Any
@@ -67,14 +67,14 @@ class LoadedUpstream:
 
 
 def hub_id(name: str) -> str:
-    """Return the hub name of a short name; other names as they are."""
+    """Return the hub name of a short name; other names unchanged."""
     return str(UPSTREAMS["short_names"].get(name, name))
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
-    """Return a name and the revision that stands behind its `@`: of `wavlm-large@v1` and `git+https://host/model@v1`.
+    """Return a name and the revision after its `@`, as in `wavlm-large@v1` and `git+https://host/model@v1`.
 
-    An `@` in front of a host begins no revision.
+    An `@` before a host does not begin a revision.
     """
     start = max(name.find("/", len(PREFIX)), 0) if is_git_url(name) else 0
     place, _, revision = name[start:].partition("@")
@@ -82,10 +82,10 @@ def split_revision(name: str) -> tuple[str, str | None]:
 
 
 def models_folder(name: str, models: Path = MODELS_FOLDER) -> Path:
-    """Return where in `models/` a fetched model lies, whatever its revision.
+    """Return the folder of a fetched model in `models/`, whatever its revision.
 
     Raises:
-        UpstreamError: Where the name is no address that models can be fetched from.
+        UpstreamError: If the name is not an address from which models can be fetched.
     """
     plain, _ = split_revision(name)
     try:
@@ -95,13 +95,13 @@ def models_folder(name: str, models: Path = MODELS_FOLDER) -> Path:
 
 
 def find_upstream(name: str, models: Path = MODELS_FOLDER) -> Path | None:
-    """Return the local folder of an upstream: `models/<name>`, or the folder that the name itself is.
+    """Return the local folder of an upstream: `models/<name>`, or the name itself if it is a folder.
 
     None for a built-in shape, which needs none.
 
     Raises:
-        UpstreamError: Where there is no such folder, or it holds another revision than the name asks for, with the
-            command that fetches it.
+        UpstreamError: If there is no such folder, or it holds another revision than the name specifies; the message
+            gives the command that fetches it.
     """
     if name in UPSTREAMS["built_in"]:
         return None
@@ -134,11 +134,11 @@ def load_upstream(name: str, settings: dict[str, float], models: Path = MODELS_F
 
     Args:
         name: Short name, hub name, local folder, or built-in shape.
-        settings: Dropouts by their transformers names, in place of the published ones.
-        models: Where fetched upstreams lie.
+        settings: Dropouts by their transformers names, replacing the published ones.
+        models: Folder of fetched upstreams.
 
     Raises:
-        UpstreamError: Where the folder is missing, or its weights do not fit key by key.
+        UpstreamError: If the folder is missing, or its weights do not match key by key.
     """
     folder = find_upstream(name, models)
     if folder is None:
@@ -160,10 +160,10 @@ def load_upstream(name: str, settings: dict[str, float], models: Path = MODELS_F
 
 
 def build_encoder(config: dict[str, Any]) -> Any:  # noqa: ANN401 - transformers is not typed
-    """Build an encoder of a transformers config's shape, with random weights.
+    """Build an encoder from a transformers config, with random weights.
 
     Raises:
-        ValueError: Where the config asks for code or weights from elsewhere, or for what transformers does not know.
+        ValueError: If the config loads code or weights from elsewhere, or uses features unknown to transformers.
     """
     from transformers import AutoConfig, AutoModel
 
@@ -172,10 +172,10 @@ def build_encoder(config: dict[str, Any]) -> Any:  # noqa: ANN401 - transformers
 
 
 def read_source(folder: Path) -> dict[str, str]:
-    """Return what a fetched model's `SOURCE` says; nothing where there is none.
+    """Return the contents of a fetched model's `SOURCE`; empty where there is none.
 
     Raises:
-        UpstreamError: Where it cannot be read.
+        UpstreamError: If it cannot be read.
     """
     document = _read_json(folder / SOURCE)
     return {key: str(document[key]) for key in ("id", "revision", "asked") if document.get(key) is not None}
@@ -191,9 +191,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def find_damage(folder: Path) -> str | None:
-    """Compare a fetched model with what its `SOURCE` says of its files; return the name of one that differs.
+    """Compare a fetched model with the files listed in its `SOURCE`; return the name of one that differs.
 
-    None where all is well, or nothing was noted, as of a model that was put there by hand.
+    None if all files match, or none are listed, as for a model that was put there by hand.
     """
     try:
         files = _read_json(folder / SOURCE).get("files", {})
@@ -205,15 +205,15 @@ def find_damage(folder: Path) -> str | None:
 
 
 def holds(source: Mapping[str, str], revision: str | None) -> bool:
-    """Return whether what was fetched, by its `SOURCE`, is what a revision asks for; any is where None."""
+    """Return whether a fetched model, by its `SOURCE`, has the given revision; always true for None."""
     return revision is None or revision in (source.get("revision"), source.get("asked"))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON document; an empty one where there is no file.
+    """Return a JSON document; an empty one if there is no file.
 
     Raises:
-        UpstreamError: Where it cannot be read.
+        UpstreamError: If it cannot be read.
     """
     try:
         document: dict[str, Any] = json.loads(read_text(path, MOST_JSON_BYTES))
@@ -226,10 +226,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _refuse_foreign_keys(config: Mapping[str, Any]) -> None:
-    """Refuse keys by which a transformers config has kernels fetched from the hub and run, or other weights read.
+    """Refuse keys with which a transformers config fetches and runs kernels from the hub, or reads other weights.
 
     Raises:
-        ValueError: Names them.
+        ValueError: Names these keys.
     """
     asked = sorted(key for key in config if key in FOREIGN or "attn_implementation" in key)
     if asked:
@@ -241,10 +241,10 @@ def _refuse_foreign_keys(config: Mapping[str, Any]) -> None:
 
 
 def _refuse_foreign_files(index: Mapping[str, Any]) -> None:
-    """Refuse an index of weights that names other files than safetensors of its folder.
+    """Refuse a weight index that names files other than safetensors in its folder.
 
     Raises:
-        ValueError: Names one.
+        ValueError: Names one of these files.
     """
     for name in index.get("weight_map", {}).values():
         if not WEIGHTS.fullmatch(name):
@@ -252,21 +252,21 @@ def _refuse_foreign_files(index: Mapping[str, Any]) -> None:
 
 
 def load_encoder(folder: Path, settings: dict[str, float], takes_bin: bool = False) -> Any:  # noqa: ANN401
-    """Load a folder in transformers' layout; no weight may be missing, left over or of another shape.
+    """Load a folder in transformers' layout; no weight may be missing, unexpected or of another shape.
 
     Args:
-        folder: With `config.json` and the weights.
+        folder: Folder with `config.json` and the weights.
         settings: Dropouts by their transformers names.
-        takes_bin: Whether the `pytorch_model.bin` is read, for conversion, in place of safetensors.
+        takes_bin: Whether to read `pytorch_model.bin` instead of safetensors, for conversion.
 
     Raises:
-        UpstreamError: Lists the keys that do not fit.
+        UpstreamError: Lists the keys that do not match.
     """
     from transformers import AutoConfig, AutoModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    logging.set_verbosity_error()  # keys that do not fit are an error here, and told below
+    logging.set_verbosity_error()  # keys that do not match are an error here, reported below
     try:
         _refuse_foreign_keys(read_config(folder))
         _refuse_foreign_files(_read_json(folder / f"{SAFETENSORS}.index.json"))
@@ -297,15 +297,15 @@ def load_encoder(folder: Path, settings: dict[str, float], takes_bin: bool = Fal
 
 
 def convert_to_safetensors(folder: Path) -> bool:
-    """Write `pytorch_model.bin` as `model.safetensors` beside it, read without running any of its code.
+    """Convert `pytorch_model.bin` to `model.safetensors` beside it, without running any code in it.
 
-    Nothing else in the folder changes, and the new file appears once it has been loaded.
+    Nothing else in the folder changes, and the new file appears only after it has been loaded as a check.
 
     Returns:
         Whether there was anything to convert.
 
     Raises:
-        UpstreamError: Where the weights do not load whole, or cannot be written.
+        UpstreamError: If not all weights load, or they cannot be written.
     """
     weights = folder / PICKLE
     if _has_safetensors(folder) or not weights.is_file():

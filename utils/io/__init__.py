@@ -1,1 +1,1 @@
-"""Files that appear whole, locks on folders, hashes of sources, and secrets."""
+"""Atomic file writes, folder locks, source hashes, and secrets."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and files that are read only if they are of a size that they can have."""
+"""Atomic writing of files, and reading of files only up to a plausible size."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ else:
     import tomli as tomllib
 
 PARTIAL = re.compile(r".+\.\d+\.tmp")
-"""Names of files that `whole` has not finished: the name, the process and an ending."""
+"""Names of files that `atomic_file` has not finished: the name, the process and a suffix."""
 
 
 MOST_TOML_BYTES, MOST_JSON_BYTES, MOST_LABEL_BYTES = 1 << 20, 64 << 20, 2 << 30
-"""Beyond any that people or this program write; the largest labels of MSP-PODCAST take a quarter of a GB."""
+"""Larger than any such file that people or this program write; MSP-PODCAST's largest labels take a quarter of a GB."""
 
 
 def bounded(path: Path, most_bytes: int) -> Path:
-    """Return a path again, if it is a file of at most so many bytes.
+    """Return the path unchanged if it is a file of at most `most_bytes` bytes.
 
     Raises:
-        OSError: Where it is not, such as a pipe, whose end may never come.
+        OSError: If it is not one, for example a pipe, which may never end.
     """
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
@@ -46,20 +46,20 @@ def bounded(path: Path, most_bytes: int) -> Path:
 
 
 def read_text(path: Path, most_bytes: int) -> str:
-    """Return a file of at most so many bytes as text in UTF-8.
+    """Return the UTF-8 text of a file of at most `most_bytes` bytes.
 
     Raises:
-        OSError: Where it is not one.
-        UnicodeDecodeError: Where it is no text.
+        OSError: If it is not such a file.
+        UnicodeDecodeError: If it is not UTF-8.
     """
     return bounded(path, most_bytes).read_text(encoding="utf-8")
 
 
 def open_in_place(path: Path, mode: Literal["w", "a+"]) -> TextIO:
-    """Open a file as text in UTF-8, which is made where it is missing; a symbolic link is not followed.
+    """Open a UTF-8 text file, creating it if it is missing; a symbolic link is not followed.
 
     Raises:
-        OSError: Where it is a link, too.
+        OSError: If it cannot be opened or is a link.
     """
     return open(path, mode, encoding="utf-8", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
@@ -68,9 +68,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Return a TOML document of at most a MiB.
 
     Raises:
-        OSError: Where there is none.
-        ValueError: Where it is no TOML in UTF-8.
-        RecursionError: Where it is nested too deeply.
+        OSError: If there is no such file.
+        ValueError: If it is not TOML in UTF-8.
+        RecursionError: If it is nested too deeply.
     """
     content = bounded(path, MOST_TOML_BYTES).read_bytes()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -88,7 +88,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _backslash_hint(text: str, error: str) -> str:
-    """Say how a path with backslashes is written, where the line that cannot be read has some in double quotes."""
+    """Explain how to write a path with backslashes, if the unreadable line has some in double quotes."""
     place = re.search(r"line (\d+)", error)
     line = text.splitlines()[int(place[1]) - 1] if place else ""
     if not re.search(r'"[^"]*\\', line):
@@ -97,7 +97,7 @@ def _backslash_hint(text: str, error: str) -> str:
 
 
 def fingerprint(path: Path) -> dict[str, object]:
-    """Return the `bytes` of a file and their `sha256`, which tell whether it is still what it was.
+    """Return the size of a file as `bytes` and its `sha256`, which reveal any later change.
 
     Raises:
         OSError: Where it cannot be read.
@@ -111,13 +111,13 @@ def fingerprint(path: Path) -> dict[str, object]:
 
 @contextmanager
 def atomic_file(path: Path, is_flushed: bool = True) -> Iterator[Path]:
-    """Yield a place beside `path` to write to, which takes its name once everything is on the disk.
+    """Yield a temporary path beside `path`, which is renamed to `path` once everything is on the disk.
 
-    Where writing fails, what stood at `path` stays and nothing is left beside it.
+    If writing fails, an existing file at `path` stays and nothing is left beside it.
 
     Args:
         path: Where the file is to appear.
-        is_flushed: Whether it must outlive a power cut, too; many small files are written faster without.
+        is_flushed: Whether the file must also survive a power cut; many small files are written faster without.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -132,13 +132,13 @@ def atomic_file(path: Path, is_flushed: bool = True) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, content: str | bytes, is_flushed: bool = True) -> None:
-    """Write text, in UTF-8 and as it stands, or bytes."""
+    """Atomically write bytes, or text in UTF-8 without newline conversion."""
     with atomic_file(path, is_flushed) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, document: object) -> None:
-    """Write a JSON file that appears whole or not at all; numbers that are not finite become null."""
+    """Write a JSON file atomically; numbers that are not finite become null."""
     atomic_write(path, json.dumps(_without_nan(document), indent=2, allow_nan=False) + "\n")
 
 
@@ -153,6 +153,6 @@ def _without_nan(value: object) -> object:
 
 
 def abandon(stream: IO[str]) -> None:
-    """Let an output go that cannot be written to any more: what is still to be flushed goes nowhere, without error."""
-    with suppress(OSError, ValueError, AttributeError):  # some have no number, some are closed, and some not there
+    """Give up an output stream that can no longer be written: unflushed text is discarded without an error."""
+    with suppress(OSError, ValueError, AttributeError):  # no descriptor, closed, or missing
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

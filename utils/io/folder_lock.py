@@ -1,4 +1,4 @@
-"""A lock on a folder, so that two commands at once do not write into each other's files."""
+"""A lock on a folder, so that two simultaneous commands do not write into each other's files."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ LOCK = ".lock"
 
 
 class FolderInUseError(UserError):
-    """Another process works in the folder, or nothing can be written there; the text says which."""
+    """A folder in which another process works, or nothing can be written; the message says which."""
 
 
 @contextmanager
 def locked(folder: Path, otherwise: str) -> Iterator[None]:
-    """Keep other commands out of a folder, which is made where it is missing, while the context lasts.
+    """Keep other commands out of a folder within the context; the folder is made if it is missing.
 
-    The kernel lets go of the lock of a process that dies. Its decoding processes, which may outlive it by seconds, do
+    The kernel releases the lock of a process that dies. Its decoding processes, which may outlive it by seconds, do
     not hold it: a POSIX record lock belongs to one process alone.
 
     Args:
         folder: The folder.
-        otherwise: What a person can do where it cannot be had, such as `give another folder with --output`.
+        otherwise: Remedy for the error message, such as `give another folder with --output`.
 
     Raises:
-        FolderInUseError: Where another command works in it, or where it cannot be written to.
+        FolderInUseError: If another command works in the folder, or it cannot be written to.
     """
     path = folder / LOCK
     try:
@@ -56,7 +56,7 @@ def locked(folder: Path, otherwise: str) -> Iterator[None]:
 
 
 def find_obstacle(folder: Path, otherwise: str) -> str | None:
-    """Say what would keep `locked` from the folder, or it from being made; nothing is made for that.
+    """Return what would keep `locked` from locking or making the folder, None if nothing does; the folder is not made.
 
     Args:
         folder: The folder.
@@ -83,7 +83,7 @@ def _explain_unwritable(folder: Path, error: OSError, otherwise: str) -> str:
 
 def _explain(folder: Path, path: Path, error: OSError, otherwise: str) -> str:
     if isinstance(error, (BlockingIOError, PermissionError)):
-        # Reading by another descriptor would let go of a lock that this process had; it has none.
+        # Reading through another descriptor would release a lock held by this process; it holds none.
         holder = path.read_text(encoding="utf-8").strip() or "another process"
         return f"{folder} is in use by {holder}; wait until it ends, or {otherwise}"
     return f"{folder} cannot be locked ({error.strerror}), as some file systems cannot be; {otherwise}"

@@ -1,4 +1,4 @@
-"""The folder that results are to be written into."""
+"""The folder for results."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from utils.errors import DataError
 
 
 def try_folder(folder: Path) -> Path:
-    """Write into a folder before hours are spent on what it is for, and return it; it is made where it is not there.
+    """Test that a folder is writable before hours are spent on its contents, and return it; make it if missing.
 
     Raises:
-        DataError: Where that cannot be done.
+        DataError: If it cannot be made or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

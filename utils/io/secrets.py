@@ -1,4 +1,4 @@
-"""Tokens: read from the environment or `.env`, and kept out of everything that is shown or written."""
+"""Tokens: read from the environment or `.env`, and removed from everything that is shown or written."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ ENV_FILE = Path(".env")
 OTHER_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 """Variables of the environment that the hub's and the tracker's own clients read."""
 CREDENTIALS = re.compile(r"(://)(?:[^/\s]*|[^/\s:@]*:\S*)@")
-"""Name, password or token in an address, as of a proxy."""
+"""User name, password or token in an address, such as that of a proxy."""
 SHORTEST_TOKEN = 8
-"""Shorter values are no tokens, and replacing them would garble ordinary text."""
+"""Shorter values are not tokens, and replacing them would garble ordinary text."""
 
 
 def read_token(name: str, env_file: Path = ENV_FILE) -> str | None:
     """Return one of `TOKENS` from the environment, else from `.env`; None where neither has it or it is empty.
 
-    An empty variable of the environment goes before `.env` too, and so turns a token off.
+    Even an empty environment variable takes precedence over `.env`, and so turns a token off.
 
     Raises:
         ConfigurationError: Where `.env` cannot be read.
@@ -50,18 +50,18 @@ def _read_env(env_file: Path) -> Mapping[str, str | None]:
 
 
 class Redaction:
-    """Replaces tokens in a text by their names, however they are encoded, and passwords in addresses."""
+    """Replaces tokens, in any encoding, by their names, and removes passwords from addresses."""
 
     def __init__(self, env_file: Path = ENV_FILE) -> None:
         names: dict[str, str] = {}
         for name in TOKENS:
             try:
                 names |= _forms(name, read_token(name, env_file))
-            except ConfigurationError:  # told where the token is needed; a message must get out in any case
+            except ConfigurationError:  # reported where the token is needed; redaction must not fail
                 continue
         for name in OTHER_NAMES:
             names |= _forms(name, os.environ.get(name))
-        self._names = dict(sorted(names.items(), key=lambda item: -len(item[0])))  # one can begin with another
+        self._names = dict(sorted(names.items(), key=lambda item: -len(item[0])))  # one may be a prefix of another
 
     def __call__(self, text: str) -> str:
         """Return the text without any token."""
@@ -71,7 +71,7 @@ class Redaction:
 
 
 def _forms(name: str, value: str | None) -> dict[str, str]:
-    """Return the forms in which a token can stand in a text, each with its name."""
+    """Return the forms in which a token can appear in a text, each with the token's name."""
     token = (value or "").strip()
     if len(token) < SHORTEST_TOKEN:
         return {}
@@ -80,16 +80,16 @@ def _forms(name: str, value: str | None) -> dict[str, str]:
 
 
 def print_error(error: object, remark: str = "") -> None:
-    """Print what went wrong, and a remark behind it, to standard error, without any token; raises nothing."""
+    """Print an error and a remark after it to standard error, without tokens; never raises."""
     text = Redaction()(f"{error}{remark}")
     try:
         print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)
-    except (OSError, ValueError):  # it is gone, or closed; what the program returns still counts
+    except (OSError, ValueError):  # stderr is gone or closed; the exit status still counts
         abandon(sys.stderr)
 
 
 def print_unforeseen(error: Exception, remark: str = "") -> None:
-    """Print what was not foreseen, and write its traceback to a file, for a bug report."""
+    """Print an unexpected error, and write its traceback to a file for a bug report."""
     text = Redaction()("".join(traceback.format_exception(error)))
     try:
         with tempfile.NamedTemporaryFile(

@@ -1,8 +1,8 @@
-"""Hashes of this program's sources by their syntax: a comment, a docstring or another layout changes none.
+"""Hashes of this program's sources by syntax: comments, docstrings and layout do not change them.
 
-The files are those that a module reaches by its imports, read from the sources, so that a file which is moved or added
-cannot be forgotten. Imports for type checkers alone shape nothing and are not followed; the dotted names of registries
-are, since what they name is imported later.
+The hashed files are found by following a module's imports in the sources, so that a moved or added file cannot be
+forgotten. Imports for type checkers have no effect and are not followed; dotted names in registries are, since these
+modules are imported later.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from utils.garbage import no_garbage_collection
 PROGRAM = Path(__file__).resolve().parents[2]
 PACKAGES = ("dataset_module", "experiment_runner", "net", "utils")
 DOTTED = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
-"""A registry's name of a module."""
+"""Dotted name of a module in a registry."""
 
 
 @cache
 def syntax_hash(path: Path) -> bytes:
-    """Return a hash of what Python runs of a source file; that of the text where it is no Python.
+    """Return a hash of the code in a source file; of its bytes where it is not valid Python.
 
-    The hash is of our own listing of the tree, since that of `ast.dump` differs between versions of Python.
+    The syntax tree is listed here, since the output of `ast.dump` differs between versions of Python.
     """
     return _read(path).digest
 
 
 def hash_sources(paths: Iterable[Path], program: Path = PROGRAM) -> str:
-    """Return one hash of several source files and of their places in the program, in any order.
+    """Return one hash of several source files and their paths in the program, whatever their order.
 
     Args:
         paths: The files.
-        program: The folder that they lie below.
+        program: The folder that contains them.
     """
     digest = hashlib.sha256()
     for path in sorted(set(paths)):
@@ -45,20 +45,20 @@ def hash_sources(paths: Iterable[Path], program: Path = PROGRAM) -> str:
 
 
 def sources_of(modules: Iterable[str], without: Iterable[str] = (), program: Path = PROGRAM) -> list[Path]:
-    """Return the sources that modules reach by their imports, their own included.
+    """Return the source files that modules reach through imports, including their own.
 
     Args:
         modules: Dotted names, such as `net.upstream`.
-        without: Modules that are left out, with what only they import.
+        without: Modules to leave out, along with what only they import.
         program: The folder of the packages.
 
     Raises:
-        ValueError: Where a name is no module of the program.
+        ValueError: If a name is not a module of the program.
     """
     omitted = {_place_of(name, program) for name in without}
     waiting = [_place_of(name, program) for name in modules]
     reached: set[Path] = set()
-    with no_garbage_collection():  # it would walk through all the trees, again and again
+    with no_garbage_collection():  # it would walk through all the trees again and again
         while waiting:
             path = waiting.pop()
             if path not in reached and path not in omitted:
@@ -91,7 +91,7 @@ def _read(path: Path) -> _Source:
 
 
 def _list_node(node: ast.AST, listing: list[str], imports: list[str]) -> None:
-    """Write a node's kind and its fields, without places, empty fields and texts that stand as statements."""
+    """List a node's kind and its fields, without positions, empty fields and string statements."""
     kind = type(node).__name__
     listing.append(kind)
     if isinstance(node, ast.Constant):
@@ -125,17 +125,17 @@ def _list_value(value: object, listing: list[str], imports: list[str]) -> None:
 
 
 def _is_text_alone(item: object) -> bool:
-    """Whether an item is a text that stands as a statement, as docstrings do."""
+    """Whether an item is a string statement, such as a docstring."""
     return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)
 
 
 def _find(name: str, program: Path) -> Path | None:
-    """Return the file that an import reads: the module of that name, or else the one that holds the name."""
+    """Return the file that an import reads: the module of that name, or else the one that defines the name."""
     return _module(name, program) or _module(name.rpartition(".")[0], program)
 
 
 def _module(name: str, program: Path) -> Path | None:
-    """Return the file of a module; None where it is none of the program."""
+    """Return the file of a module; None if the module is not part of the program."""
     if name.split(".")[0] not in PACKAGES:
         return None
     place = program.joinpath(*name.split("."))
