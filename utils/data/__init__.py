@@ -1,4 +1,4 @@
-"""Corpus readers: each turns a corpus on disk into the utterance table that everything else works on.
+"""Corpus readers: each turns a corpus on disk into the utterance table on which everything else works.
 
-A new corpus is one new module with `read` and `CLASSES`, in `registry.py` under its `FORMAT` name.
+A new corpus needs one new module with `read` and `CLASSES`, registered in `registry.py` under its `FORMAT` name.
 """

@@ -1,4 +1,4 @@
-"""CREMA-D: acted speech with the votes of its listeners; labels from `*votes*.csv`, genders from the demographics.
+"""CREMA-D: acted speech with listeners' votes; labels from `*votes*.csv`, genders from the demographics.
 
 Source: H. Cao, D. G. Cooper, M. K. Keutmann, R. C. Gur, A. Nenkova, R. Verma, "CREMA-D: Crowd-sourced Emotional
 Multimodal Actors Dataset", IEEE Transactions on Affective Computing 5(4), 2014.
@@ -27,7 +27,7 @@ DEMOGRAPHICS = "VideoDemographics.csv"
 
 
 def read(name: str, config: CorpusConfig) -> Reading:
-    """Return one row a clip that was voted on: the emotion that most listeners heard, missing where two tie."""
+    """Return one row per clip with votes: the emotion that most listeners heard, missing where two tie."""
     assert config.PATH_TO_LABEL is not None
     folder = config.PATH_TO_LABEL
     source = _find_votes(name, folder)
@@ -72,7 +72,7 @@ def _counts(name: str, source: Path, column: pd.Series) -> np.ndarray[tuple[int]
 
 
 def _genders(name: str, source: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the gender of every actor whose gender is known, and a sentence on words for nothing."""
+    """Return the gender of every actor whose gender is known, and a sentence on words read as missing."""
     rows = read_text_table(name, source)
     missing = [column for column in ("ActorID", "Sex") if column not in rows.columns]
     if missing:

@@ -1,8 +1,8 @@
-"""`FORMAT = "csv"`: anyone's own table, with the columns of the utterance table.
+"""`FORMAT = "csv"`: a user's own table, with the columns of the utterance table.
 
 Only `file` (relative to `PATH_TO_AUDIO`) is required; `split`, `speaker`, `gender`, `emotion`, `arousal`, `valence`
-and `dominance` are read where they stand, under other names where the corpus's key `columns` says which. Empty cells
-are missing values.
+and `dominance` are read where present. The corpus's key `columns` gives columns with other names. Empty cells are
+missing values.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from utils.errors import DataError
 
 
 def read(name: str, config: CorpusConfig) -> Reading:
-    """Return one row a line of the table at `PATH_TO_LABEL`."""
+    """Return one row per line of the table at `PATH_TO_LABEL`."""
     assert config.PATH_TO_LABEL is not None
     table = read_table(name, config.PATH_TO_LABEL)
     columns = map_columns(name, config.PATH_TO_LABEL, table, config.columns)
@@ -39,10 +39,10 @@ def read(name: str, config: CorpusConfig) -> Reading:
 
 
 def numbers(name: str, source: Path, column: pd.Series) -> pd.Series:
-    """Turn text into numbers, missing cells and words for nothing into NaN.
+    """Turn text into numbers; missing cells and words for missing values become NaN.
 
     Raises:
-        DataError: Names the first line that is no finite number.
+        DataError: Names the first line that is not a finite number.
     """
     values, wrong = read_numbers(column)
     if wrong.any():

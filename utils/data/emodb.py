@@ -20,7 +20,7 @@ FEMALE_SPEAKERS = ("08", "09", "13", "14", "16")
 
 
 def read(name: str, config: CorpusConfig) -> Reading:
-    """Return one row a recording below `PATH_TO_AUDIO`; the corpus has no splits of its own."""
+    """Return one row per recording below `PATH_TO_AUDIO`; the corpus has no splits of its own."""
     rows, recordings = [], find_recordings(config.PATH_TO_AUDIO)
     for stem, path in recordings.by_stem.items():
         match = FILE_NAME.fullmatch(stem)

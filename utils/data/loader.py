@@ -1,4 +1,4 @@
-"""Reads a corpus: its labels, its splits, and where its recordings lie."""
+"""Reads a corpus: its labels, its splits, and the paths of its recordings."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from utils.word_forms import counted
 
 
 def load_corpus(name: str, config: CorpusConfig) -> Corpus:
-    """Read a corpus and refuse rows that cannot be right, and speakers shared by training and evaluation.
+    """Read a corpus, refusing impossible rows and speakers shared by training and evaluation.
 
     The recordings themselves are not opened.
 
     Raises:
-        DataError: With the file, row and remedy.
+        DataError: Names the file, row and remedy.
     """
     from utils.data.splits import check_speakers
 
@@ -47,10 +47,10 @@ def load_corpus(name: str, config: CorpusConfig) -> Corpus:
 
 
 def read_corpus(name: str, config: CorpusConfig) -> Corpus:
-    """Read a corpus's labels and split it, without looking for what is wrong with them.
+    """Read a corpus's labels and split it, without checking the labels.
 
     Raises:
-        DataError: Where labels cannot be read or split, with the file, row and remedy.
+        DataError: If labels cannot be read or split; names the file, row and remedy.
     """
     from utils.data.splits import assign_splits, describe_splits
 
@@ -92,7 +92,7 @@ def read_corpus(name: str, config: CorpusConfig) -> Corpus:
 
 
 def _read_or_recall(name: str, config: CorpusConfig, reader: ModuleType) -> Reading:
-    """Return a corpus's utterance table; that of a reader which names its sources is kept between runs."""
+    """Return a corpus's utterance table, kept between runs if its reader names its sources."""
     if not hasattr(reader, "sources"):
         return _as_utterances(name, reader.read(name, config))
     from utils.data.corpora.table_cache import Kept, find_table, keep_table, key_of
@@ -111,18 +111,18 @@ def _read_or_recall(name: str, config: CorpusConfig, reader: ModuleType) -> Read
 
 
 def _as_utterances(name: str, reading: Reading) -> Reading:
-    """Return what a reader found, with its rows as an utterance table."""
+    """Return a reader's result with its rows as an utterance table."""
     return replace(reading, rows=as_utterance_table(name, reading.rows))
 
 
 def _packed(name: str, table: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Let a table point into the shards of a folder, where packing has been finished there.
+    """Let a table's paths point into the shards of a folder, if packing has been finished there.
 
-    What could not be packed has `kind`, `problem` and `is_lasting`, as a survey finds them. `loose_path` stays what
-    `path` was, so that a recording is known again that another corpus reads outside the shards.
+    Recordings that could not be packed have `kind`, `problem` and `is_lasting`, as in a survey. `loose_path` keeps the
+    former `path`, so that a recording is recognised if another corpus reads it outside the shards.
 
     Raises:
-        DataError: Where a recording is neither in the shards nor among their problems.
+        DataError: If a recording is neither in the shards nor among their problems.
     """
     from utils.data.packing.shards import PROBLEMS, read_index, read_problems
 

@@ -41,7 +41,7 @@ TEXT_LINE = re.compile(r"\s*([^;]+?\.wav)\s*;\s*([^;]*?)\s*;\s*A:([^;]*);\s*V:([
 
 
 def read(name: str, config: CorpusConfig) -> Reading:
-    """Return one row a recording: of the consensus, and of the test split whose labels are kept back."""
+    """Return one row per recording of the consensus, and of the test split whose labels are withheld."""
     assert config.PATH_TO_LABEL is not None
     release = find_release(name, config.PATH_TO_LABEL, config.PATH_TO_AUDIO)
     rows, partitions = read_labels(name, release)
@@ -67,7 +67,7 @@ def read(name: str, config: CorpusConfig) -> Reading:
 
 
 def read_labels(name: str, release: Release) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Return the consensus of a release with the `split` of every row, and the splits of `Partitions.txt`.
+    """Return a release's consensus with the `split` of every row, and the splits in `Partitions.txt`.
 
     Raises:
         DataError: Names the file, line and remedy.
@@ -82,21 +82,21 @@ def read_labels(name: str, release: Release) -> tuple[pd.DataFrame, dict[str, st
 
 
 def sources(name: str, config: CorpusConfig) -> list[Path]:
-    """Return what a reading depends on."""
+    """Return the files on which the utterance table depends."""
     assert config.PATH_TO_LABEL is not None
     release = find_release(name, config.PATH_TO_LABEL, config.PATH_TO_AUDIO)
     return [*release.sources, release.audio]
 
 
 def read_consensus(name: str, source: Path) -> pd.DataFrame:
-    """Read consensus or one-hot labels as text, with a column `emotion` of class names; missing without agreement.
+    """Read consensus or one-hot labels as text, with class names in the column `emotion`, missing without agreement.
 
     Args:
         name: The corpus, for messages.
-        source: A CSV, its JSON twin, `labels.txt`, or the one-hot CSV. Splits and speakers are missing in `labels.txt`.
+        source: A CSV, its JSON twin, `labels.txt`, or the one-hot CSV. `labels.txt` has no splits or speakers.
 
     Raises:
-        DataError: Where a column is missing, a needed cell empty, or an emotion unknown or not one-hot.
+        DataError: If a column is missing, a required cell empty, or an emotion unknown or not one-hot.
     """
     rows = _read_rows(name, source)
     is_one_hot = set(ONE_HOT_CLASSES) <= set(rows.columns) and "EmoClass" not in rows
@@ -113,7 +113,7 @@ def read_consensus(name: str, source: Path) -> pd.DataFrame:
 
 
 def one_hot_labels(labels: pd.DataFrame, classes: Sequence[str] = CLASSES) -> pd.DataFrame:
-    """Return the rows of some classes as `processed_labels.csv` has them: `1.0` for the class, `0.0` elsewhere.
+    """Return the rows of the given classes in the form of `processed_labels.csv`: `1.0` for the class, else `0.0`.
 
     Args:
         labels: As `read_labels` returns them.
@@ -125,12 +125,12 @@ def one_hot_labels(labels: pd.DataFrame, classes: Sequence[str] = CLASSES) -> pd
 
 
 def soft_labels(labels: pd.DataFrame, ratings: Ratings, classes: Sequence[str] = CLASSES) -> pd.DataFrame:
-    """Return the rows that any rater gave one of the classes, with each class's share of their primary votes.
+    """Return the rows for which any rater chose one of the classes, with each class's share of the primary votes.
 
     Args:
         labels: As `read_labels` returns them.
-        ratings: Of the same release.
-        classes: In the order of the columns.
+        ratings: Ratings of the same release.
+        classes: Class names in column order.
     """
     primary, _ = ratings.votes(list(labels["FileName"]))
     votes = pd.DataFrame({f"votes_{name}": primary[:, index] for index, name in enumerate(RATED_CLASSES)})
@@ -176,7 +176,7 @@ def _json_rows(text: str) -> pd.DataFrame:
 
 
 def _text_rows(name: str, source: Path, lines: list[str]) -> Iterator[tuple[str, ...]]:
-    """Yield the consensus lines of `labels.txt`, one before the ratings of every recording."""
+    """Yield the consensus lines of `labels.txt`; each precedes the ratings of its recording."""
     for number, line in enumerate(lines, start=1):
         match = TEXT_LINE.fullmatch(line)
         if match is not None:
@@ -186,7 +186,7 @@ def _text_rows(name: str, source: Path, lines: list[str]) -> Iterator[tuple[str,
 
 
 def _read_partitions(name: str, source: Path) -> dict[str, str]:
-    """Return the split of every recording that `Partitions.txt` names."""
+    """Return the split of every recording listed in `Partitions.txt`."""
     try:
         lines = bounded(source, MOST_LABEL_BYTES).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -204,7 +204,7 @@ def _read_partitions(name: str, source: Path) -> dict[str, str]:
 
 
 def _complete_splits(name: str, release: Release, rows: pd.DataFrame, partitions: dict[str, str]) -> pd.DataFrame:
-    """Give every row its split: as the consensus says, or, where it does not, as the partitions do."""
+    """Give every row its split from the consensus or, where missing there, from the partitions."""
     if "Split_Set" in rows:
         return rows.assign(split=_splits(name, release.consensus, rows["Split_Set"]))
     splits = rows["FileName"].map(partitions)
@@ -257,14 +257,14 @@ def _genders(name: str, source: Path, column: pd.Series) -> pd.Series:
 
 
 def _hidden(there: Mapping[str, str], labelled: set[str], partitions: dict[str, str]) -> dict[str, str]:
-    """Return the recordings of test splits that are there and have no labels, with their splits."""
+    """Return the recordings of test splits that are on the disk without labels, with their splits."""
     named = {file: split for file, split in partitions.items() if split.startswith("test") and file not in labelled}
     by_name = {file: "test3" for file in there if file.lower().startswith(HIDDEN_PREFIX) and file not in labelled}
     return {file: split for file, split in {**by_name, **named}.items() if file in there}
 
 
 def _with_votes(source: Path, table: pd.DataFrame, ratings: Ratings) -> tuple[pd.DataFrame, list[str]]:
-    """Add `votes_<class>` and `secondary_<class>`, and say what was read."""
+    """Add `votes_<class>` and `secondary_<class>`, and return sentences on what was read."""
     primary, secondary = ratings.votes(list(table["file"]))
     counts = {f"votes_{label}": primary[:, index] for index, label in enumerate(RATED_CLASSES)}
     counts |= {f"secondary_{label}": secondary[:, index] for index, label in enumerate(RATED_CLASSES)}

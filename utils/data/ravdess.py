@@ -20,7 +20,7 @@ FILE_NAME = re.compile(r"03-01-(?P<emotion>0[1-8])-0[12]-0[12]-0[12]-(?P<actor>\
 
 
 def read(name: str, config: CorpusConfig) -> Reading:
-    """Return one row a recording of speech below `PATH_TO_AUDIO`; the corpus has no splits of its own."""
+    """Return one row per recording of speech below `PATH_TO_AUDIO`; the corpus has no splits of its own."""
     rows, recordings = [], find_recordings(config.PATH_TO_AUDIO)
     for stem, path in recordings.by_stem.items():
         match = FILE_NAME.fullmatch(stem)

@@ -1,4 +1,4 @@
-"""Speaker-disjoint splits, and the refusal of speakers that leak between them."""
+"""Speaker-disjoint splits, and checks against speakers that leak between them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ DEFAULT_SHARES: Mapping[str, Any] = {"development": 0.2, "test1": 0.2, "seed": 0
 def assign_splits(name: str, table: pd.DataFrame, split_speakers: Mapping[str, Any] | None) -> pd.DataFrame:
     """Return the table with every utterance in a split.
 
-    A corpus that comes with splits keeps them. Otherwise whole speakers go to the splits of `split_speakers`, by name
-    or by share, and the others train.
+    A corpus that comes with splits keeps them. Otherwise `split_speakers` assigns speakers to splits, by name or by
+    share, and all other speakers go to training.
 
     Raises:
-        DataError: Where splits are given twice, are incomplete, or need speakers that are not known.
+        DataError: If splits are given twice, are incomplete, or need speakers that are unknown.
     """
     has_splits = table["split"].notna()
     if has_splits.any():
@@ -51,10 +51,10 @@ def assign_splits(name: str, table: pd.DataFrame, split_speakers: Mapping[str, A
 
 
 def describe_splits(table: pd.DataFrame, split_speakers: Mapping[str, Any] | None) -> str:
-    """Say how splits came about that the corpus did not bring along, and what each holds.
+    """Describe how splits were made for a corpus without its own, and what each contains.
 
     Args:
-        table: With the splits of `assign_splits`.
+        table: Utterance table with the splits of `assign_splits`.
         split_speakers: The corpus's key of that name.
     """
     choice = split_speakers or DEFAULT_SHARES
@@ -96,7 +96,7 @@ def _speakers_by_split(name: str, wanted: Mapping[str, Any], speakers: list[str]
 
 
 def check_speakers(name: str, table: pd.DataFrame, allowed: bool | tuple[str, ...]) -> None:
-    """Refuse a speaker of the training split in development or test; test splits may share speakers.
+    """Refuse speakers of the training split in development or test; test splits may share speakers.
 
     Raises:
         DataError: Names the speakers and how to allow them.
@@ -112,10 +112,10 @@ def check_speakers(name: str, table: pd.DataFrame, allowed: bool | tuple[str, ..
 
 
 def check_allowed(name: str, table: pd.DataFrame, allowed: bool | tuple[str, ...]) -> None:
-    """Refuse a name among the speakers that may be shared where nobody has it.
+    """Refuse an allowed speaker who does not occur in the corpus.
 
     Raises:
-        DataError: Names it, and the nearest.
+        DataError: Gives the name, and the nearest existing one.
     """
     if isinstance(allowed, bool):
         return
@@ -127,7 +127,7 @@ def check_allowed(name: str, table: pd.DataFrame, allowed: bool | tuple[str, ...
 
 
 def shared_speakers(table: pd.DataFrame, allowed: bool | tuple[str, ...], split: str = "train") -> dict[str, set[str]]:
-    """Return, by other split, the speakers of `split` that are there too; those without any are left out."""
+    """Return the speakers shared with `split`, by other split; splits without any are left out."""
     if allowed is True:
         return {}
     by_split = {str(name): set(rows.dropna().unique()) for name, rows in table.groupby("split")["speaker"]}

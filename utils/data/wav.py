@@ -1,4 +1,4 @@
-"""Recordings: any format that libsndfile reads, any rate, any channel count → 16 kHz mono float32."""
+"""Decoding of recordings of any format that libsndfile reads, any rate and channel count, to 16 kHz mono float32."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Waveform = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of a recording: at most `max_seconds`, beginning at the share `position` in [0, 1) of what is left out."""
+    """A part of a recording: at most `max_seconds`, beginning at the share `position` in [0, 1) of the excess."""
 
     max_seconds: float
     position: float
@@ -30,15 +30,15 @@ def read_waveform(path: str, crop: Crop | None = None, cancellation: Cancellatio
 
     Args:
         path: The recording.
-        crop: The part to read; all of it where None.
-        cancellation: Where what mixing loses is measured, which makes channels that cancel in the mix an error; what is
-            trained on has been examined for that before.
+        crop: The part to read; everything if None.
+        cancellation: Measure of the loss by mixing; if given, channels that cancel in the mix are an error. Training
+            recordings do not need it, as they were examined before.
 
     Returns:
         float32 samples of shape (samples,).
 
     Raises:
-        DataError: Where the file cannot be decoded, is empty, holds values that are not finite or channels that cancel.
+        DataError: If the file cannot be decoded, is empty, or has values that are not finite or channels that cancel.
     """
     try:
         with sound_of(path) as file:

@@ -1,1 +1,1 @@
-"""Audio files: where they lie, what is known of them, and what is wrong with them."""
+"""Audio files: finding them, examining them, and explaining their problems."""

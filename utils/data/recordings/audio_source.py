@@ -1,4 +1,4 @@
-"""Where a recording lies: in a file of its own, or in a part of a shard."""
+"""Location of a recording: a file of its own, or a part of a shard."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import soundfile
 
 PART = re.compile(r"(?s)(.+)#(\d+)\+(\d+)\.([0-9a-f]{8})")
-"""What stands in the utterance table's `path` for a packed recording: shard, offset, bytes and their CRC-32."""
+"""Form of the utterance table's `path` for a packed recording: shard, offset, length in bytes, and CRC-32."""
 Source = int | io.BytesIO
-"""What libsndfile reads: the descriptor of a file, or a part's content."""
+"""Input of libsndfile: the descriptor of a file, or the content of a part."""
 
 
 def name_part(shard: object, offset: int, length: int, crc32: int) -> str:
@@ -23,19 +23,19 @@ def name_part(shard: object, offset: int, length: int, crc32: int) -> str:
 
 
 def file_of(path: str) -> str:
-    """Return the file that a recording lies in."""
+    """Return the file that contains a recording."""
     part = PART.fullmatch(path)
     return path if part is None or os.path.exists(path) else part[1]
 
 
 @contextmanager
 def opened(path: str) -> Iterator[tuple[int, Source]]:
-    """Open a recording; yield the descriptor of its file, and what libsndfile reads.
+    """Open a recording; yield the descriptor of its file, and the input for libsndfile.
 
-    By a path it would take some names for raw samples.
+    Given a path instead, libsndfile would treat files with some names as raw samples.
 
     Raises:
-        OSError: Where the file cannot be read, or a part of a shard is not what was packed.
+        OSError: If the file cannot be read, or a part of a shard is not as it was packed.
     """
     shard = file_of(path)
     with open(shard, "rb", buffering=0) as file:
@@ -60,7 +60,7 @@ def sound_of(path: str) -> Iterator[soundfile.SoundFile]:
 
     Raises:
         OSError: See `opened`.
-        soundfile.SoundFileError: Where it is no recording.
+        soundfile.SoundFileError: If it is not a recording.
     """
     with opened(path) as (_, source), soundfile.SoundFile(source, closefd=False) as file:
         yield file

@@ -1,4 +1,4 @@
-"""The folders of noise and of impulse responses that an experiment names, found and checked before training."""
+"""An experiment's folders of noise and impulse responses, checked before training."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from utils.data.recordings.survey import survey
 from utils.errors import DataError
 
 KEPT_UNDER = "_augmentation"
-"""No corpus can have this name."""
+"""Name under which findings are kept; no corpus can have it."""
 
 
 def find_augmentation(config: ExperimentConfig) -> dict[str, tuple[str, ...]]:
-    """Return the recordings below each folder that augmentation takes some from, by key, sorted.
+    """Return the recordings below each folder used by augmentation, by key, sorted.
 
     Raises:
-        DataError: Where there is no such folder, or no recording in it.
+        DataError: If a folder does not exist or contains no recording.
     """
     return {key: _recordings(config.name, key, folder) for key, folder in config.augmentation_folders.items()}
 
 
 def left_out_of_augmentation(config: ExperimentConfig) -> tuple[str, ...]:
-    """Return a sentence on each folder in which there are files that may be sound and are not read."""
+    """Return a sentence on each folder with files that may contain sound but are not read."""
     return tuple(
         f"{config.name}: {key}: {sentence}"
         for key, folder in config.augmentation_folders.items()
@@ -35,7 +35,7 @@ def left_out_of_augmentation(config: ExperimentConfig) -> tuple[str, ...]:
 
 
 def identify_augmentation(config: ExperimentConfig) -> str:
-    """Return what changes when recordings that augmentation takes some from come, go or change in size."""
+    """Return a text that changes whenever augmentation's recordings are added, removed or changed in size."""
     found = find_augmentation(config)
     if not found:
         return "none"
@@ -50,10 +50,10 @@ def identify_augmentation(config: ExperimentConfig) -> str:
 
 
 def check_augmentation(config: ExperimentConfig, advance: Advance = lambda _: None, is_deep: bool = False) -> None:
-    """Read the header of every recording that augmentation may take; on request, decode it.
+    """Read the header of every recording that augmentation may use; decode it too if `is_deep`.
 
     Raises:
-        DataError: Names the folder that cannot be used, or the recordings in it.
+        DataError: Names the unusable folder, or the unusable recordings in it.
     """
     for key, paths in find_augmentation(config).items():
         found = survey(KEPT_UNDER, paths, advance, is_deep).table

@@ -1,4 +1,4 @@
-"""Excerpts of a recording, decoded as they are asked for, so that hours of it take no more memory than a minute."""
+"""Excerpts of a recording, decoded on request, so that hours of it take no more memory than a minute."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from utils.errors import DataError
 
 BLOCK_SECONDS = 10
 LONGEST_SECONDS = 300.0
-"""Of what is predicted at once: self-attention over more takes time by its square."""
+"""Maximum duration of one prediction: the cost of self-attention grows with its square."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Where excerpts lie.
+    """Positions of excerpts.
 
     Attributes:
-        seconds: Length of each.
-        hop_seconds: From the beginning of one to the beginning of the next.
+        seconds: Length of each excerpt.
+        hop_seconds: Distance between the beginnings of consecutive excerpts.
 
     Raises:
-        DataError: Where that cannot be.
+        DataError: If these values are impossible.
     """
 
     seconds: float
@@ -46,9 +46,9 @@ class Excerpt(NamedTuple):
     """Part of a recording.
 
     Attributes:
-        start: Seconds from its beginning.
-        end: Likewise.
-        samples: (samples,) float32, 16 kHz mono.
+        start: Start in seconds from the beginning of the recording.
+        end: End in seconds from the beginning of the recording.
+        samples: Waveform, (samples,) float32, 16 kHz mono.
     """
 
     start: float
@@ -57,26 +57,26 @@ class Excerpt(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """Its length."""
+        """Length of the excerpt."""
         return self.end - self.start
 
 
 def read_windows(path: str, windows: Windows, cancellation: Cancellation | None = None) -> Iterator[Excerpt]:
     """Read a recording as windows that begin every hop, until one reaches its end.
 
-    The last one is as long as what is left; less than a frame of a speech encoder is not taken.
+    The last one is as long as the remainder; less than a frame of a speech encoder is dropped.
 
     Args:
         path: The recording.
-        windows: Where they lie.
-        cancellation: Where what mixing its channels loses is measured, if that is asked for.
+        windows: Positions of the windows.
+        cancellation: Measure of the loss by mixing channels; None to measure nothing.
 
     Raises:
-        DataError: Where the recording cannot be used; that its channels cancel shows once all of it has been read.
+        DataError: If the recording cannot be used; channels that cancel are noticed once all of it has been read.
     """
     length, hop = round(windows.seconds * SAMPLE_RATE_HZ), round(windows.hop_seconds * SAMPLE_RATE_HZ)
     kept, offset, start = np.empty(0, np.float32), 0, 0  # `kept` begins at `offset`, the next window at `start`
-    end = 0  # of the last window
+    end = 0  # end of the last window
     for block in _resampled(path, cancellation or Cancellation()):
         kept = np.concatenate([kept, block])
         while start + length <= offset + len(kept):

@@ -1,4 +1,4 @@
-"""What to say of recordings whose channels cancel for the most part, but not so far that they are refused."""
+"""Warnings about recordings whose channels largely cancel, though not enough to be refused."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ REMEDY = "listen to it, and keep one channel where it is faint (sox IN.wav OUT.w
 
 
 def describe_faint_mixes(lost_db: Mapping[str, float], recordings: int, where: str = "") -> str:
-    """Return what the screen says of recordings of which mixing loses much; of many the first few are named.
+    """Return a warning about recordings that lose much by mixing; of many, only the first few are named.
 
     Args:
-        lost_db: What mixing loses in dB, by name, of those that are told.
-        recordings: Of all that were looked at.
-        where: What they belong to.
+        lost_db: Loss by mixing in dB, by name of the affected recordings.
+        recordings: Number of all examined recordings.
+        where: Collection that they belong to.
 
     Returns:
-        A sentence; empty where there is nothing to warn of.
+        A sentence; empty where there is nothing to warn about.
     """
     if not lost_db:
         return ""
@@ -36,7 +36,7 @@ def warn_of_faint_mixes(tables: Iterable[pd.DataFrame]) -> list[str]:
     """Return a sentence for each corpus with such recordings.
 
     Args:
-        tables: Of the splits, with `cancelled_db`, as `utils.data.recordings.preflight` gives them.
+        tables: Tables of the splits, with `cancelled_db`, as `utils.data.recordings.preflight` returns them.
     """
     known = [table for table in tables if len(table) and "cancelled_db" in table]
     sentences = []

@@ -1,4 +1,4 @@
-"""What tells one state of a recording from another without opening it."""
+"""Identity of a recording's state on the disk, without opening it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from utils.errors import DataError
 from utils.seeding import stable_key
 
 Identities = npt.NDArray[np.int64]
-"""A number for every recording, (recordings,)."""
+"""One number per recording, (recordings,)."""
 
 
 def identify(paths: Iterable[str]) -> Identities:
-    """Return a number for each recording that changes with its path, size and time of change.
+    """Return a number for each recording that changes with its path, size and modification time.
 
-    A packed recording has the size and time of its shard, and a path that says where it lies there.
+    A packed recording has the size and time of its shard, and a path that contains its position there.
 
     Raises:
-        DataError: Where there is no such file.
+        DataError: If a file does not exist.
     """
     wanted = [os.path.abspath(path) for path in paths]
     files = [file_of(path) for path in wanted]

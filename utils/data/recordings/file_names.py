@@ -1,4 +1,4 @@
-"""Which files are recordings: all that libsndfile reads, by name, and where that says little by content."""
+"""Recognition of recordings: all files that libsndfile reads, by name or, where the name is ambiguous, by content."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ SUFFIXES = (
     *(".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".sph", ".nist", ".voc", ".avr", ".ircam", ".sf", ".paf"),
     *(".pvf", ".sds", ".svx", ".8svx", ".wve"),
 )
-"""Names of the formats that libsndfile reads, but for raw samples without a header: nothing tells their rate."""
+"""Suffixes of the formats that libsndfile reads, except raw samples without a header, whose rate is unknown."""
 USUAL_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".au", ".caf", ".w64", ".sph")
-"""Those that sentences name."""
+"""Suffixes named in messages."""
 OTHER_MEDIA = (
     *(".m4a", ".m4b", ".mp4", ".m4v", ".aac", ".3gp", ".3g2", ".mov", ".webm", ".weba", ".mkv", ".mka", ".avi"),
     *(".wma", ".wmv", ".asf", ".amr", ".awb", ".ac3", ".eac3", ".dts", ".ape", ".wv", ".mpc", ".spx", ".ra", ".rm"),
     *(".tta", ".dsf", ".mpg", ".mpeg", ".flv", ".ogv", ".ts"),
 )
-"""Names of formats with sound in them that libsndfile does not read; such a file may be called so by mistake."""
+"""Suffixes of sound formats that libsndfile does not read; a file may have such a suffix by mistake."""
 AMBIGUOUS = (".mat", ".htk", ".xi", ".iff", ".sd2")
-"""libsndfile reads sound in these, and most files that are called so hold none."""
+"""libsndfile reads sound from files with these suffixes, but most such files contain none."""
 OTHER_SYSTEMS = "._"
-"""Begins the names of what macOS leaves beside files on foreign disks."""
+"""Prefix of the files that macOS leaves beside others on foreign disks."""
 LITTER = (".ds_store", "thumbs.db", "desktop.ini")
-"""Files that systems leave in every folder."""
+"""Files that operating systems leave in every folder."""
 CONVERT = "is in a format that is not read; convert it with `ffmpeg -i {name} {wav}`"
 
 
 @dataclass(frozen=True)
 class Below:
-    """What lies below a folder.
+    """The files below a folder.
 
     Attributes:
-        recordings: Paths, sorted; also of links to recordings that are gone.
-        left_out: Why the others that may hold sound are no recordings, by path, sorted.
-        others: Number of other files by what their names end with, as written in lower case.
+        recordings: Sorted paths, including broken links to recordings.
+        left_out: Reasons why other files that may contain sound are not recordings, by path, sorted.
+        others: Number of other files by suffix in lower case.
     """
 
     recordings: list[str] = field(default_factory=list)
@@ -56,17 +56,17 @@ class Below:
 
 
 def is_recording(name: str) -> bool:
-    """Return whether a file of this name is a recording."""
+    """Return whether a file with this name is a recording."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(OTHER_SYSTEMS)
 
 
 def as_utf8(name: str) -> str:
-    r"""Return a file's name as text that every encoding has; bytes that are no UTF-8 become `\x…`."""
+    r"""Return a file's name as text that can be encoded; bytes that are not UTF-8 become `\x…`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def describe_left_out(below: Below) -> tuple[str, ...]:
-    """Return one sentence on what may be sound and is not read, or none."""
+    """Return at most one sentence, on files that may contain sound but are not read."""
     if not below.left_out:
         return ()
     files = "1 file is" if len(below.left_out) == 1 else f"{len(below.left_out):,} files are"
@@ -74,19 +74,19 @@ def describe_left_out(below: Below) -> tuple[str, ...]:
 
 
 def list_problems(problems: Iterable[tuple[str, str]], most: int = MOST) -> str:
-    """Name recordings with what is wrong with them; of many the first few.
+    """Name recordings with their problems; of many, only the first few.
 
     Args:
         problems: Name and problem of each, such as `a.wav` and `is missing`.
-        most: That are named.
+        most: Maximum number that are named.
     """
     return some((f"{name} {problem}" for name, problem in problems), most, "; ")
 
 
 def by_wav_name(folder: Path) -> dict[str, str]:
-    """Return the names of the recordings in a folder, sorted, by those that labels of a corpus of `.wav` files have.
+    """Return the sorted names of a folder's recordings by the names in the labels of a corpus of `.wav` files.
 
-    What has been converted to another format is there by the name that it had; a `.wav` file comes before it.
+    A recording converted to another format is found under its former name; a `.wav` file takes precedence.
     """
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if is_recording(entry.name))
@@ -99,7 +99,7 @@ def by_wav_name(folder: Path) -> dict[str, str]:
 
 
 def why_not_read(path: str) -> str | None:
-    """Return what to do with a file that may hold sound in a format that libsndfile does not read, by its name."""
+    """Return the remedy for a file that, by its name, may contain sound in a format that libsndfile does not read."""
     if not path.lower().endswith(OTHER_MEDIA):
         return None
     plain = f"./{path}" if path.startswith("-") else path  # ffmpeg would take it for an option
@@ -107,9 +107,9 @@ def why_not_read(path: str) -> str | None:
 
 
 def look_below(folder: Path) -> Below:
-    """Sort the files below a folder into recordings, what may be meant as such, and others.
+    """Sort the files below a folder into recordings, possible recordings, and others.
 
-    Links are followed, and what lies in a linked folder has the path by which it was reached; see `walk`.
+    Links are followed, and files in a linked folder have the path by which they were reached; see `walk`.
     """
     below = Below()
     for path in sorted(walk(folder)):
@@ -132,10 +132,10 @@ def look_below(folder: Path) -> Below:
 
 
 def walk(folder: Path) -> Iterator[str]:
-    """Yield all files below a folder, those behind links as well, links to nothing, and folders that are not readable.
+    """Yield all files below a folder, including linked files, broken links, and unreadable folders.
 
-    Every folder is entered once, however many links lead to it or back: under its own name where it lies below, else
-    under that of the first link by name.
+    Every folder is entered once, however many links lead to it: under its own name if it is below `folder`, else under
+    the alphabetically first link.
     """
     entered: set[str] = set()
     links = [str(folder)]
@@ -144,7 +144,7 @@ def walk(folder: Path) -> Iterator[str]:
 
 
 def _walk(top: str, entered: set[str], links: list[str]) -> Iterator[str]:
-    """Yield the files below a folder that was not entered before; links to folders are added to a heap."""
+    """Yield the files below a folder not entered before; links to folders are added to a heap."""
     pending = [top]
     while pending:
         folder = pending.pop()
@@ -176,7 +176,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _holds_sound(path: str) -> bool:
     """Return whether libsndfile recognises a file by its content."""
-    if not os.path.isfile(path):  # to open a pipe would wait for somebody who writes into it
+    if not os.path.isfile(path):  # opening a pipe would wait for a writer
         return False
     try:
         with sound_of(path):
@@ -186,11 +186,11 @@ def _holds_sound(path: str) -> bool:
 
 
 class Recordings(NamedTuple):
-    """The recordings of a corpus whose labels are its files' names.
+    """The recordings of a corpus with labels in its file names.
 
     Attributes:
-        by_stem: Paths by name without ending, in the order of the paths.
-        warnings: Sentences on files that may be sound and are not read.
+        by_stem: Paths by name without suffix, in the order of the paths.
+        warnings: Sentences on files that may contain sound but are not read.
     """
 
     by_stem: dict[str, Path]
@@ -198,10 +198,10 @@ class Recordings(NamedTuple):
 
 
 def find_recordings(folder: Path) -> Recordings:
-    """Return the recordings below a folder; of one that is there by links as well, the first.
+    """Return the recordings below a folder; of several links to one recording, the first.
 
     Raises:
-        DataError: Where one stem stands for two files.
+        DataError: If two files have the same stem.
     """
     from utils.data.recordings.file_names import describe_left_out, look_below
 

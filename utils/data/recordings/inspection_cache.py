@@ -1,4 +1,4 @@
-"""What is known of recordings, kept on disk between runs under path, size and time of change."""
+"""Findings on recordings, kept on disk between runs by path, size and modification time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from utils.io.syntax_hash import hash_sources
 
 
 class Header(NamedTuple):
-    """What a file says of itself."""
+    """Contents of a file's header."""
 
     frames: int
     rate_hz: int
@@ -41,7 +41,7 @@ EXAMINERS = (
 
 
 def recall(corpus: str) -> pd.DataFrame:
-    """Return what is kept of a corpus's recordings, one row a path; nothing where it cannot be read."""
+    """Return the kept findings on a corpus's recordings, one row per path; empty if they cannot be read."""
     try:
         table = pq.read_table(_place(corpus))
         if table.schema.metadata[b"version"] == _version():
@@ -52,13 +52,13 @@ def recall(corpus: str) -> pd.DataFrame:
 
 
 def keep(corpus: str, kept: pd.DataFrame, table: pd.DataFrame, is_lasting: pd.Series[bool]) -> None:
-    """Keep what is known for the next time; a folder that cannot be written to only costs that time.
+    """Keep findings for the next run; if the folder cannot be written to, they are only found anew.
 
     Args:
-        corpus: What it is kept under.
-        kept: What `recall` returned; it stays for paths that were not asked for this time.
-        table: The columns `KEY` and `FIELDS`, one row a path.
-        is_lasting: Which rows are to be known the next time.
+        corpus: Name under which they are kept.
+        kept: Result of `recall`; rows of paths not in `table` stay.
+        table: The columns `KEY` and `FIELDS`, one row per path.
+        is_lasting: Mask of the rows to keep.
     """
     older = kept[~kept["path"].isin(table["path"])]
     rows = pd.concat([older, table.loc[is_lasting, [*KEY, *FIELDS]]])
@@ -73,7 +73,7 @@ def keep(corpus: str, kept: pd.DataFrame, table: pd.DataFrame, is_lasting: pd.Se
 
 
 def keeping_problem() -> str | None:
-    """Say why nothing can be kept; None where it can."""
+    """Return why nothing can be kept; None if it can."""
     folder = cache_folder("recordings")
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -92,7 +92,7 @@ def _place(corpus: str) -> Path:
 
 @cache
 def _version() -> bytes:
-    """Return a hash of what examines recordings, and of the decoder: what another one found is found again."""
+    """Return a hash of the examining code and the decoder; findings of other versions are not reused."""
     sources = hash_sources(Path(__file__).with_name(name) for name in EXAMINERS)
     return hashlib.sha256(f"{soundfile.__libsndfile_version__} {sources}".encode()).hexdigest().encode()
 

@@ -1,7 +1,7 @@
-"""Finds recordings that stand on both sides of an evaluation: one file, one published name, one speaker, same samples.
+"""Finds recordings on both sides of an evaluation: same file, same published name, same speaker, or same samples.
 
-Nothing here opens a recording, since training keeps those of test splits closed. Files are compared by where links lead
-to and by what the file system says of them; names by the labels; samples by the hashes that a survey has kept.
+Nothing here opens a recording, since training keeps those of test splits closed. Files are compared by their resolved
+links and file system data, names by the labels, and samples by the hashes that a survey has kept.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from utils.data.recordings.audio_source import PART
 from utils.word_forms import some
 
 SILENT_PEAK = 0.001
-"""-60 dB below full scale: nothing that is never louder can be heard as speech."""
+"""60 dB below full scale: a recording that is never louder cannot be heard as speech."""
 THREADS, PATHS_A_TASK = 16, 1_000
-"""On a network disk nearly all of the time is waiting; smaller tasks would cost a local disk more than they save."""
+"""On a network disk nearly all of the time is waiting; on a local one, smaller tasks would cost more than they save."""
 State = tuple[int, int, int, int, str]
-"""Device, number, size in bytes and time of change in ns of a file, and the part of it."""
+"""Device, inode number, size in bytes and modification time in ns of a file, and the part of it."""
 Key = Hashable | None
 LOOSE_PATH = "loose_path"
-"""Column of a packed corpus's table: where each recording lies outside the shards."""
+"""Column of a packed corpus's table: path of each recording outside the shards."""
 
 
 def audible_content(recordings: pd.DataFrame) -> pd.Series:
-    """Return the hash of the samples of each recording; missing where nothing was decoded, and for silence.
+    """Return the hash of each recording's samples; missing if it was not decoded, and for silence.
 
     Silent recordings have the same samples without being the same utterance.
 
     Args:
-        recordings: The columns of `Survey.table`.
+        recordings: Table with the columns of `Survey.table`.
     """
     return recordings["content"].where(recordings["swing"] >= SILENT_PEAK)
 
 
 class Whereabouts(NamedTuple):
-    """What tells recordings from one another, by whatever names and links they are reached; in a table's order.
+    """Identities of recordings, independent of names and links, in a table's order.
 
     Attributes:
         places: Paths with their links resolved.
-        states: What hard links share too: device, number, size and time of change of the file, and the part of a shard;
-            None where there is no file.
+        states: Identity shared by hard links: device, inode number, size and modification time of the file, and the
+            part of a shard; None where there is no file.
     """
 
     places: list[str]
@@ -57,16 +57,16 @@ class Whereabouts(NamedTuple):
 
 
 class RealFiles:
-    """Where recordings really lie; every path is looked up once, however many experiments ask for it."""
+    """Real locations of recordings; every path is looked up once, however many experiments use it."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[str, State | None]] = {}
         self._folders: dict[str, str] = {}
 
     def look_up(self, table: pd.DataFrame) -> Whereabouts:
-        """Return where the recordings of an utterance table are.
+        """Return the locations of the recordings in an utterance table.
 
-        A packed one is where it lies outside the shards, and in the state of its part.
+        A packed recording has its path outside the shards, and the state of its part.
         """
         paths: list[str] = table["path"].tolist()
         if LOOSE_PATH not in table:
@@ -101,11 +101,11 @@ class RealFiles:
             if stat.S_ISLNK(status.st_mode):
                 return os.path.realpath(file), _state(os.stat(file))
             return self._real_name(file), _state(status)
-        except (OSError, ValueError):  # it is missing, or its name cannot be one; who opens it says so
+        except (OSError, ValueError):  # missing or an impossible name; reported when it is opened
             return self._real_name(file), None
 
     def _real_name(self, file: str) -> str:
-        """Return a path with the links of its folder resolved, which is done once a folder."""
+        """Return a path with the links of its folder resolved, once per folder."""
         folder, name = os.path.split(file)
         if folder not in self._folders:
             self._folders[folder] = folder if "\0" in folder else os.path.realpath(folder)
@@ -118,7 +118,7 @@ def _shard_of(path: str) -> str:
 
 
 def _state(status: os.stat_result) -> State:
-    """Return what two names of one file share; size and time for disks that give numbers away again."""
+    """Return the state that two names of one file share; size and time, since disks reuse inode numbers."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, ""
 
 
@@ -129,13 +129,13 @@ def same_keys(
 
     Args:
         evaluated: Utterance table of a split.
-        trained: Of the rows that it must not share recordings with.
-        here: A key for each row of `evaluated`; None where there is none.
-        elsewhere: A key for each row of `trained`.
+        trained: Utterance table of the rows with which it must not share recordings.
+        here: Key of each row of `evaluated`; None where there is none.
+        elsewhere: Key of each row of `trained`.
 
     Returns:
-        One row a row of `evaluated` that has a partner, under its index: `file`, and the partner's `partner` and
-        `split`.
+        One row per row of `evaluated` that has a partner, under the same index: its `file`, and the partner's file as
+        `partner` and `split`.
     """
     partners = {key: place for place, key in reversed(list(enumerate(elsewhere))) if key is not None}
     rows = [row for row, key in enumerate(here) if key in partners]
@@ -149,7 +149,7 @@ def same_keys(
 
 
 def same_files(evaluated: pd.DataFrame, trained: pd.DataFrame, files: RealFiles) -> pd.DataFrame:
-    """Pair rows whose recordings are one file, by links of any kind or in and outside shards; see `same_keys`."""
+    """Pair rows whose recordings are one file, through links or inside and outside shards; see `same_keys`."""
     here, elsewhere = files.look_up(evaluated), files.look_up(trained)
     by_place = same_keys(evaluated, trained, here.places, elsewhere.places)
     by_state = same_keys(evaluated, trained, here.states, elsewhere.states)
@@ -167,11 +167,11 @@ def _contents(table: pd.DataFrame) -> list[str | None]:
 
 
 def share_names(one: Corpus, other: Corpus) -> bool:
-    """Whether speakers and files of two sections are the same where their names are.
+    """Whether equal names of speakers and files in two sections mean the same speakers and files.
 
-    They are in two sections of one published corpus, whose releases keep both: two releases of MSP-PODCAST, say. Of
-    other corpora names say nothing: "03" of EMO-DB and "03" of RAVDESS are two people. So say those of two tables of
-    one's own, unless both sections read the same table.
+    They do in two sections of one published corpus, such as two releases of MSP-PODCAST, which keep both names. In
+    different corpora they do not: "03" of EMO-DB and "03" of RAVDESS are two people. Nor do they in two tables of a
+    user's own, unless both sections read the same table.
     """
     first, second = one.section, other.section
     if first is None or second is None or first.FORMAT != second.FORMAT:
@@ -185,12 +185,12 @@ def _is_one_table(one: CorpusConfig, other: CorpusConfig) -> bool:
 
 
 def same_names(evaluated: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFrame:
-    """Pair rows whose files have the same name, whatever their folder and encoding; see `same_keys`."""
+    """Pair rows whose files have the same name, whatever their folder and format; see `same_keys`."""
     return same_keys(evaluated, trained, _stems(evaluated), _stems(trained))
 
 
 def _stems(table: pd.DataFrame) -> list[str]:
-    """Return the names of files without folder and ending; a name that stands in several folders keeps its folder."""
+    """Return the names of files without folder and suffix; a name found in several folders keeps its folder."""
     plain = [os.path.splitext(file)[0] for file in table["file"].tolist()]
     names = [os.path.basename(file) for file in plain]
     counts = Counter(names)
@@ -204,7 +204,7 @@ def heard_speakers(
 
     Args:
         evaluated: Utterance table of the split.
-        trained: Of training and development.
+        trained: Utterance table of training and development.
         allowed: `allow_speaker_overlap` of both corpora.
     """
     if any(names is True for names in allowed):
@@ -214,5 +214,5 @@ def heard_speakers(
 
 
 def list_pairs(pairs: pd.DataFrame) -> str:
-    """Name recordings with their partners; of many the first few."""
+    """Name recordings with their partners; of many, only the first few."""
     return some((f"{row.file} (as {row.partner} in {row.split})" for row in pairs.itertuples()), separator="; ")

@@ -1,4 +1,4 @@
-"""The file that a label probably means where there is none of the name that it gives."""
+"""Finds the file that a label probably means when no file has the given name."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ DIFFERENCES = {
     "extension": "in extension",
     "folder": "in folder",
 }
-"""How the name of a near file differs, the nearest first."""
+"""Ways in which a near file's name can differ, the nearest first."""
 
 
 class Near(NamedTuple):
-    """Files that a label probably means, and how they differ from what it says: a key of `DIFFERENCES`."""
+    """Files that a label probably means, and how their names differ from it: a key of `DIFFERENCES`."""
 
     files: Sequence[str]
     difference: str
@@ -37,7 +37,7 @@ class Near(NamedTuple):
 
 
 class NearFiles:
-    """Finds files by names that are nearly theirs.
+    """Finds files by nearly correct names.
 
     Args:
         names: Files below one folder, relative to it.
@@ -50,7 +50,7 @@ class NearFiles:
                 self._by_key[difference, key].append(name)
 
     def find(self, file: str) -> Near | None:
-        """Return the files that a missing one's name is nearest to, if there are any."""
+        """Return the files whose names are nearest to that of a missing file, if there are any."""
         for difference, key in _keys(file):
             files = self._by_key.get((difference, key))
             if files:
@@ -59,7 +59,7 @@ class NearFiles:
 
 
 def _keys(name: str) -> Iterator[tuple[str, str]]:
-    """Yield what a name shares with those that differ from it in one way."""
+    """Yield, for each kind of difference, the key that a name shares with names differing in that way."""
     plain = unicodedata.normalize("NFC", name).casefold()
     yield "case", name.casefold()
     yield "form", plain
@@ -68,21 +68,21 @@ def _keys(name: str) -> Iterator[tuple[str, str]]:
 
 
 def without_extension(name: str) -> str:
-    """Return a name without the extension of a recording, if it has one; other dots are part of the name."""
+    """Return a name without the suffix of a recording, if it has one; other dots are part of the name."""
     return os.path.splitext(name)[0] if is_recording(os.path.basename(name)) else name
 
 
 def recordings_there(folder: str | Path) -> Iterator[str]:
-    """Yield the recordings below a folder, relative to it, those behind links as well, each folder by one name."""
+    """Yield the recordings below a folder, relative to it, including linked ones, with one name for each folder."""
     yield from (os.path.relpath(path, folder) for path in walk(Path(folder)) if is_recording(os.path.basename(path)))
 
 
 def recordings_beside(folder: str | Path, files: Iterable[str]) -> Iterator[str]:
-    """Yield the recordings in the folders of some files, below one, under the names of links too.
+    """Yield the recordings in the folders of the given files, also under the names of links.
 
     Args:
-        folder: Above all.
-        files: Relative to it, normalised, such as `a/b`; none need be there. Those that lead out of it are passed over.
+        folder: Folder that contains all of them.
+        files: Normalised paths relative to it, such as `a/b`, which need not exist. Paths outside it are ignored.
     """
     places = dict.fromkeys(os.path.dirname(file) for file in files if not re.search(OUTSIDE, file))
     for place in places:
@@ -94,14 +94,14 @@ def recordings_beside(folder: str | Path, files: Iterable[str]) -> Iterator[str]
 
 
 def add_near_files(table: pd.DataFrame, problems: pd.DataFrame) -> tuple[pd.Series, str]:
-    """Name the near files of recordings that are missing.
+    """Add near files to the problems of missing recordings.
 
     Args:
         table: The utterance table, whose `path` ends with `file`.
         problems: `kind` and `problem` of some of its rows.
 
     Returns:
-        The problems with the near files behind them, and a sentence that counts those by kind; empty without any.
+        The problems followed by the near files, and a sentence that counts these by kind; empty without any.
     """
     rows = table.loc[problems.index[problems["kind"] == "missing"], ["file", "path"]]
     rows = rows[[path.endswith(file) for file, path in zip(rows["file"], rows["path"], strict=True)]]

@@ -1,6 +1,6 @@
-"""Preflight: every recording is decoded once before anything depends on it, so that none stops a run hours later.
+"""Preflight: every recording is decoded once in advance, so that none stops a run hours later.
 
-What was found holds for as long as the file's size and time of change stay. Nothing is ever put in a recording's place.
+Findings are valid as long as a file's size and modification time stay. A recording is never replaced by anything else.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from utils.data.recordings.survey import survey
 from utils.errors import DataError
 
 MOST_LEFT_OUT = 0.01
-"""Share of the training recordings that may be left out; the other splits must be whole."""
+"""Share of the training recordings that may be left out; the other splits must be complete."""
 MEASURED = ["seconds", "content", "cancelled_db"]
 Advance = Callable[[int], None]
-"""Told how many more recordings are done."""
+"""Progress callback, called with the number of further recordings that are done."""
 
 
 class Preflight(NamedTuple):
-    """A training split: the rows that can be trained on, and `file`, `kind` and `reason` of the others.
+    """A training split: the usable rows, and `file`, `kind` and `reason` of the others.
 
     The rows have the columns that `require_all` adds; the kinds are those of an audit.
     """
@@ -36,14 +36,14 @@ class Preflight(NamedTuple):
 
 
 def require_all(table: pd.DataFrame, advance: Advance = lambda _: None) -> pd.DataFrame:
-    """Return a split's table, all of whose recordings can be used.
+    """Return a split's table after checking that all its recordings can be used.
 
     Returns:
-        The table with `seconds`, with `content`: the hash of the samples, missing for silence, and with
-        `cancelled_db`: what mixing the channels loses.
+        The table with `seconds`, `content` (the hash of the samples, missing for silence) and `cancelled_db` (the loss
+        by mixing the channels).
 
     Raises:
-        DataError: Names those that cannot.
+        DataError: Names the recordings that cannot be used.
     """
     found = _examined(table, advance)
     _refuse(table, found[found["problem"].notna()], "every one is needed")
@@ -51,19 +51,19 @@ def require_all(table: pd.DataFrame, advance: Advance = lambda _: None) -> pd.Da
 
 
 def recall_content(table: pd.DataFrame, advance: Advance = lambda _: None) -> tuple[pd.DataFrame, int]:
-    """Return a table with `content` wherever its recordings can be decoded, and how many of them cannot.
+    """Return a table with `content` for recordings that can be decoded, and how many cannot.
 
-    What a training has decoded is known; what is not, as where the cache has been deleted, is decoded again.
+    Recordings decoded during training are known; unknown ones, for example after deleting the cache, are decoded again.
     """
     found = _examined(table, advance)
     return table.assign(content=found["content"]), int(found["problem"].notna().sum())
 
 
 def leave_out_unusable(table: pd.DataFrame, advance: Advance = lambda _: None) -> Preflight:
-    """Part a training split's table into what can be trained on and what cannot.
+    """Separate a training split's table into usable and unusable recordings.
 
     Raises:
-        DataError: Where too many cannot, or where it is not their own fault, as with a missing permission.
+        DataError: If too many are unusable, or the cause is not the recording itself, such as a missing permission.
     """
     found = _examined(table, advance)
     problems = found[found["problem"].notna()]
@@ -81,9 +81,9 @@ def leave_out_unusable(table: pd.DataFrame, advance: Advance = lambda _: None) -
 
 
 def _examined(table: pd.DataFrame, advance: Advance) -> pd.DataFrame:
-    """Return what is measured, `kind`, `problem` and `is_lasting` of every row.
+    """Return the measurements, `kind`, `problem` and `is_lasting` of every row.
 
-    What was not packed keeps its reason.
+    Recordings that were not packed keep their reason.
     """
     is_there = table["problem"].isna() if "problem" in table else pd.Series(True, index=table.index)
     rows = table[is_there]
@@ -118,7 +118,7 @@ def _refuse(table: pd.DataFrame, problems: pd.DataFrame, why: str) -> None:
 
 
 def _short_names(rows: pd.DataFrame) -> tuple[list[str], str]:
-    """Return the names of recordings as the labels have them, and where they lie; whole paths where that varies."""
+    """Return the names of recordings as in the labels, and their common folder; full paths if they have none."""
     folders = {path.removesuffix(file) for file, path in zip(rows["file"], rows["path"], strict=True)}
     folder = folders.pop() if len(folders) == 1 else ""
     is_common = folder.endswith(os.sep) and all(rows["path"] == folder + rows["file"])

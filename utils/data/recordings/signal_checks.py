@@ -1,4 +1,4 @@
-"""What the samples of a recording are like, decoded block by block so that an hour takes no more memory than a word."""
+"""Checks of a recording's samples, decoded block by block so that an hour takes no more memory than a word."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ import numpy.typing as npt
 import soundfile
 
 BLOCK_FRAMES = 1 << 18
-"""16 s at 16 kHz: most utterances are one block."""
+"""16 s at 16 kHz: most utterances fit into one block."""
 CLIPPED_RUN = 3
 """Fewer samples in a row at a recording's own maximum or minimum are an ordinary peak."""
 SMOOTH_DROP = 6
-"""A smooth peak that is rounded to three equal samples falls by five steps of the rounding at most in the next one."""
+"""A smooth peak rounded to three equal samples falls by at most five rounding steps in the next sample."""
 LOUDEST = 2.0**31
-"""Full scale of 32-bit integers that were written as they are. What is louder is no audio, and its squares overflow."""
+"""Full scale of 32-bit integers written without scaling. Anything louder is not audio, and its squares overflow."""
 LOUD_PEAK = 0.1
-"""Only recordings that reach this share of full scale count as clipped: quiet ones have few different values."""
+"""Only recordings that reach this share of full scale count as clipped: quiet ones have few distinct values."""
 EXACT_IN_16_BITS = ("PCM_16", "PCM_S8", "PCM_U8")
 LOSSLESS = (*EXACT_IN_16_BITS, "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_16", "ALAC_20", "ALAC_24", "ALAC_32")
-"""Lossy codecs bend the flat tops of what they were given."""
+"""Only these formats preserve flat tops; lossy codecs bend them."""
 CANCELLED_DB = 50.0
-"""Channels whose mix is so much quieter cancel: what is left is the noise of rounding and of codecs. A signal and
-0.99 of its opposite, which can still be heard once they are normalised, lose 43 dB."""
+"""Channels cancel if their mix is this much quieter: only rounding and codec noise is left. A signal and 0.99 of its
+opposite, still audible once normalised, lose 43 dB."""
 FAINT_DB = 10.0
-"""Unrelated channels lose 0 dB; the two of a signal and its opposite, written as Ogg Vorbis, still 10 dB."""
+"""Unrelated channels lose 0 dB; a signal and its opposite, encoded as Ogg Vorbis, still lose 10 dB."""
 LEAST_STEP = 1 / 32768
-"""Opposite samples of 16 bits that were rounded down add up to one step."""
+"""Opposite 16-bit samples that were rounded down add up to one step."""
 INAUDIBLE = 1e-4
-"""Root mean square of a mix, 1 at full scale, below which its channels are silence themselves."""
+"""Root mean square of a mix, 1 at full scale, below which its channels themselves are silent."""
 
 Numbers = npt.NDArray[Any]
 
 
 class Problem(NamedTuple):
-    """Why a recording cannot be trained on: one of the kinds of an audit, and a sentence."""
+    """Reason why a recording cannot be trained on: one of the kinds of an audit, and a sentence."""
 
     kind: str
     text: str
 
 
 class Sound(NamedTuple):
-    """What decoding showed.
+    """Findings from decoding.
 
     Attributes:
-        peak: Largest absolute sample of the mix of all channels, which is what models hear, 1 at full scale.
-        swing: Half the distance between the largest and the smallest sample of the mix: 0 where all are equal.
-        clipped: Share of the samples of a channel in flat tops: runs at its own maximum or minimum. The channel with
-            most counts: mixing rounds flat tops off without repairing them.
-        silent_end: Whether the second half of the mix holds nothing but zeros.
-        cancelled_db: What mixing loses because channels cancel, as `Cancellation.decibels` returns it.
+        peak: Largest absolute sample of the mix of all channels, which is the models' input, 1 at full scale.
+        swing: Half the difference between the largest and the smallest sample of the mix: 0 if all are equal.
+        clipped: Share of a channel's samples in flat tops: runs at its own maximum or minimum. The channel with the
+            highest share counts: mixing rounds flat tops off without repairing them.
+        silent_end: Whether the second half of the mix is all zeros.
+        cancelled_db: Loss by channels that cancel in the mix, as `Cancellation.decibels` returns it.
         content: Hash of the samples, the same however they are encoded.
     """
 
@@ -66,7 +66,7 @@ class Sound(NamedTuple):
 
 
 class Extreme(NamedTuple):
-    """The largest or smallest sample of one channel of a block, and how many samples lie in flat tops there."""
+    """The largest or smallest sample of one channel of a block, and the number of samples in flat tops there."""
 
     level: float
     flat: int
@@ -74,13 +74,12 @@ class Extreme(NamedTuple):
 
 @dataclass
 class Cancellation:
-    """Measures block by block how much of a recording's channels their mix loses.
+    """Measures block by block how much of a recording's channels is lost by mixing.
 
     Attributes:
         mixed: Sum of the squares of the mix, without its mean.
-        unrelated: The same sum as it would be if the channels were unrelated: that of all channels over their number
-            squared.
-        samples: Number of samples that have been added of each channel.
+        unrelated: The sum expected for unrelated channels: that of all channels divided by their number squared.
+        samples: Number of samples added so far, per channel.
     """
 
     mixed: float = 0.0
@@ -91,9 +90,9 @@ class Cancellation:
         """Add a block.
 
         Args:
-            channels: (channels, samples), 1 at full scale.
-            mix: (samples,), their mean.
-            repeats: How often the recording has each of the channels.
+            channels: Channels of the block, (channels, samples), 1 at full scale.
+            mix: Mean of the channels, (samples,).
+            repeats: Number of times the recording contains each of the channels.
         """
         self.samples += len(mix)
         self.mixed += _energy(mix)
@@ -101,14 +100,14 @@ class Cancellation:
 
     @property
     def decibels(self) -> float:
-        """How much quieter the mix is than that of unrelated channels; 0 where it is not, or they are silent."""
+        """How many dB quieter the mix is than that of unrelated channels; 0 if it is not, or they are silent."""
         if self.unrelated <= self.samples * INAUDIBLE**2 or self.unrelated <= self.mixed:
             return 0.0
         return float(10 * np.log10(self.unrelated / self.mixed)) if self.mixed else float("inf")
 
     @property
     def problem(self) -> Problem | None:
-        """Why the recording cannot be used, where next to nothing is left of it."""
+        """Reason why the recording cannot be used, if almost nothing is left of it."""
         if self.decibels < CANCELLED_DB:
             return None
         return Problem(
@@ -123,10 +122,10 @@ def _energy(samples: Numbers) -> float:
 
 
 def listen(file: soundfile.SoundFile) -> tuple[Sound | None, Problem | None]:
-    """Decode a file that has just been opened, and look at its samples.
+    """Decode a file that has just been opened, and examine its samples.
 
     Returns:
-        What they are like, and why the recording cannot be used; what they are like is None where it has no end.
+        The findings, None if the recording has no end, and the reason why the recording cannot be used, if any.
     """
     is_exact, is_judged = file.subtype in EXACT_IN_16_BITS, file.subtype in LOSSLESS
     heard, silent_end, content = 0, True, hashlib.sha256()
@@ -155,7 +154,7 @@ def listen(file: soundfile.SoundFile) -> tuple[Sound | None, Problem | None]:
         silent_end = silent_end and _is_zero(mix[max(0, file.frames // 2 - heard) :], is_mixed=len(channels) > 1)
         blocks.append(extremes)
         heard += wanted
-    file.seek(heard // 2)  # as crops do; where it fails, training would too
+    file.seek(heard // 2)  # as crops do; if it fails, training would too
     if len(file.read(1)) < 1:
         return None, Problem("unreadable", "cannot be read from its middle on")
     low, high = min(pair[0] for pair in mixes), max(pair[1] for pair in mixes)
@@ -169,7 +168,7 @@ def _is_zero(samples: Numbers, is_mixed: bool) -> bool:
 
 
 def _distinct(samples: Numbers) -> Numbers:
-    """Return a block, shape (frames, channels), as its channels one after the other, equal ones as one."""
+    """Return the channels of a block, shape (frames, channels), one after another, with equal ones merged."""
     if samples.shape[1] == 1:
         return samples.T
     channels = np.ascontiguousarray(samples.T)
@@ -177,7 +176,7 @@ def _distinct(samples: Numbers) -> Numbers:
 
 
 def _mix(channels: Numbers, cancellation: Cancellation, repeats: int = 1) -> Numbers:
-    """Return the mix of a block's channels, 1 at full scale, and add what it loses."""
+    """Return the mix of a block's channels, 1 at full scale, and add its loss to `cancellation`."""
     scaled = channels.astype(np.float32)
     if channels.dtype == np.int16:
         scaled *= np.float32(1 / 32768)
@@ -187,7 +186,7 @@ def _mix(channels: Numbers, cancellation: Cancellation, repeats: int = 1) -> Num
 
 
 def is_sane(samples: Numbers) -> bool:
-    """Whether all samples are finite numbers of a scale that audio can have."""
+    """Whether all samples are finite numbers on a scale possible for audio."""
     return bool((np.abs(samples) <= LOUDEST).all())
 
 
@@ -195,7 +194,7 @@ _rooms = threading.local()
 
 
 def _room(frames: int, channels: int, is_exact: bool) -> Numbers:
-    """Return memory to decode into, the same for every file of a thread: new memory costs more than decoding."""
+    """Return a buffer for decoding, reused for all files of a thread: new memory costs more than decoding."""
     kind, values = np.int16 if is_exact else np.float32, frames * channels
     room: Numbers | None = getattr(_rooms, kind.__name__, None)
     if room is None or len(room) < values:
@@ -205,7 +204,7 @@ def _room(frames: int, channels: int, is_exact: bool) -> Numbers:
 
 
 def _add(content: hashlib._Hash, samples: Numbers) -> None:
-    """Add a block, shape (frames, distinct channels), to a hash: as 16 bits where they hold it."""
+    """Add a block, shape (frames, distinct channels), to a hash: as 16-bit samples if they represent it exactly."""
     if samples.dtype != np.int16:
         scaled = samples * np.float32(32768)
         if scaled.min() >= -32768 and scaled.max() <= 32767 and (scaled == np.rint(scaled)).all():
@@ -223,16 +222,16 @@ def _extremes(channel: Numbers, is_judged: bool) -> tuple[Extreme, Extreme]:
 
 
 def _flat(blocks: tuple[tuple[Extreme, Extreme], ...]) -> int:
-    """Count the samples in flat tops of one channel: those of the blocks that reach its extremes."""
+    """Count the samples in flat tops of one channel, in the blocks that reach its extremes."""
     low, high = min(block[0].level for block in blocks), max(block[1].level for block in blocks)
     at_low = sum(block[0].flat for block in blocks if block[0].level == low)
     return at_low + sum(block[1].flat for block in blocks if block[1].level == high)
 
 
 def flat_samples(samples: Numbers, level: float | np.number[Any]) -> int:
-    """Count the samples, shape (samples,), in runs at a level that the signal comes to or leaves with a bend.
+    """Count the samples, shape (samples,), in runs at a level that the signal enters or leaves with a bend.
 
-    Rounding makes runs at smooth peaks, too; the signal leaves those by a few steps of the rounding at a time.
+    Rounding makes runs at smooth peaks, too; the signal leaves these by a few rounding steps at a time.
     """
     places = np.flatnonzero(samples == level)
     if len(places) < CLIPPED_RUN:

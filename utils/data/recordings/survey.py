@@ -1,6 +1,6 @@
-"""What is known of recordings without training on them: their headers and, on request, what their samples are like.
+"""Examination of recordings: their headers and, on request, their samples.
 
-Every file is examined once for every state (path, size, time of change) and the findings are kept on disk between runs.
+Every file is examined once per state (path, size, modification time); the findings are kept on disk between runs.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ SHORTEST_SECONDS = 0.025
 """The receptive field of the convolutions of WavLM, HuBERT and wav2vec 2.0: 400 samples at 16 kHz."""
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 2_000, 768_000
 MOST_FRAMES_A_BYTE = 10_000
-"""No codec of libsndfile writes silence in less; a FLAC whose length is not known announces far more."""
+"""No codec of libsndfile packs even silence more densely; a FLAC of unknown length announces far more."""
 THREADS = 16
-"""At most, for files that are not decoded: on a network disk nearly all of the time is waiting."""
+"""Maximum for files that are not decoded: on a network disk nearly all of the time is waiting."""
 IDLE = 0.5
-"""Where less of the time than this is spent computing, the disk is waited for, and more threads are started; beyond
-that they would only wait for each other."""
+"""If a smaller share of the time is spent computing, threads wait for the disk, and more are started; above it, they
+would only wait for each other."""
 SECONDS_BETWEEN_LOOKS, SECONDS_BETWEEN_KEEPING = 0.5, 30.0
 ATTEMPTS = 3
 SYSTEM_ERROR = 2
-"""libsndfile's number for what is not the file's fault."""
+"""libsndfile's number for errors that are not the file's fault."""
 NOT_PERMITTED = Problem("unreadable", "is not permitted to be read; give read permission")
 MISSING = Problem("missing", "is missing")
 
 State = tuple[int, int]
-"""Size in bytes and time of change in ns; both -1 where there is no file."""
+"""Size in bytes and modification time in ns; both -1 if there is no file."""
 NOWHERE = (-1, -1)
 
 
 class Examined(NamedTuple):
-    """What a look at one file showed, in which state it was, and whether that holds for as long as it stays so."""
+    """Findings on one file, its state, and whether the findings hold as long as the state does."""
 
     header: Header | None = None
     sound: Sound | None = None
@@ -61,13 +61,13 @@ class Examined(NamedTuple):
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found of recordings, in the order asked for.
+    """Findings on recordings, in the requested order.
 
     Attributes:
-        table: One row a recording: `path`, the fields of `Header` and of `Sound` (missing where the file could not be
-            read or was not decoded), `seconds`, `kind` and `problem` where it cannot be trained on, and `is_lasting`:
-            whether what was found holds for as long as the file stays as it is.
-        opened: How many were opened; the others had been examined before and have not changed.
+        table: One row per recording: `path`, the fields of `Header` and of `Sound` (missing if the file could not be
+            read or was not decoded), `seconds`, `kind` and `problem` if it cannot be trained on, and `is_lasting`:
+            whether the findings hold as long as the file is unchanged.
+        opened: Number of recordings opened; the others were examined before and have not changed.
     """
 
     table: pd.DataFrame
@@ -77,15 +77,15 @@ class Survey:
 def survey(
     corpus: str, paths: Sequence[str], advance: Callable[[int], None] = lambda _: None, is_deep: bool = False
 ) -> Survey:
-    """Examine recordings; those that have not changed since they were examined last are not opened again.
+    """Examine recordings; those unchanged since their last examination are not opened again.
 
-    What is found is kept below `~/.cache/200ai`, twice a minute and also where the survey is interrupted.
+    The findings are saved below `~/.cache/200ai`, twice a minute and also if the survey is interrupted.
 
     Args:
-        corpus: What the findings are kept under.
-        paths: The recordings.
-        advance: Told how many are done.
-        is_deep: Whether to decode them too, with one thread a core.
+        corpus: Name under which the findings are kept.
+        paths: Paths of the recordings.
+        advance: Progress callback, called with the number of newly examined recordings.
+        is_deep: Whether to decode them too, with one thread per core.
     """
     kept, unique = recall(corpus), list(dict.fromkeys(paths))
     table = _known(unique, kept)
@@ -118,7 +118,7 @@ def _in_threads(
     advance: Callable[[int], None] = lambda _: None,
     keep_found: Callable[[], None] = lambda: None,
 ) -> None:
-    """Enter into `found` what an action returns for every item, by its place; what is done is there at any time."""
+    """Run an action on every item; each result is entered into `found` by the item's index as soon as it is done."""
     places, is_stopped = iter(range(len(items))), threading.Event()
 
     def work() -> None:
@@ -146,7 +146,7 @@ def _in_threads(
 
 
 def _known(paths: Sequence[str], kept: pd.DataFrame) -> pd.DataFrame:
-    """Return the state of every file now, and what is kept of it in that state."""
+    """Return the current state of every file, and the findings kept for that state."""
     states: dict[int, tuple[State, Problem | None]] = {}
     _in_threads(_state, paths, THREADS, states)
     found = [states[place] for place in range(len(paths))]
@@ -174,7 +174,7 @@ def _state_of(status: os.stat_result) -> State:
 
 
 def excuse(error: Exception) -> Problem:
-    """Say why a file cannot be looked at."""
+    """Explain why a file cannot be examined."""
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         target = error.filename if isinstance(error.filename, str) and os.path.islink(error.filename) else None
         return (
@@ -188,7 +188,7 @@ def excuse(error: Exception) -> Problem:
 
 
 def examine(path: str, is_deep: bool) -> Examined:
-    """Read a recording's header and, on request, its samples; one that changes meanwhile is read again."""
+    """Read a recording's header and, on request, its samples; a file that changes meanwhile is read again."""
     try:
         for _ in range(ATTEMPTS):
             with opened(path) as (descriptor, source):
@@ -226,7 +226,7 @@ def _look(source: Source, size: int, is_deep: bool) -> Examined:
 
 
 def _with_length(found: Examined) -> Examined:
-    """Name what is too short to be trained on."""
+    """Add the problem of a recording that is too short to be trained on."""
     if found.problem is not None or found.header is None:
         return found
     seconds = found.header.frames / found.header.rate_hz
@@ -236,13 +236,13 @@ def _with_length(found: Examined) -> Examined:
 
 
 def _with_remedy(path: str, found: Examined) -> Examined:
-    """Say of a film, and of sound that libsndfile does not know, how to convert it."""
+    """Add how to convert a film, or sound in a format unknown to libsndfile."""
     reason = why_not_read(path) if found.problem is not None and found.problem.kind == "unreadable" else None
     return found._replace(problem=Problem("unreadable", reason)) if reason else found
 
 
 def _filled(table: pd.DataFrame, wanted: npt.NDArray[np.intp], found: Mapping[int, Examined]) -> pd.DataFrame:
-    """Enter what was examined, by its place in `wanted`."""
+    """Enter the findings, given by their index in `wanted`, into the table."""
     absent_header, absent_sound = (None,) * len(Header._fields), (None,) * len(Sound._fields)
     rows = [
         (*one.state, *(one.header or absent_header), *(one.sound or absent_sound), *(one.problem or (None, None)))

@@ -1,4 +1,4 @@
-"""Recordings that end before their container says: libsndfile reads what is there of them and says nothing."""
+"""Detection of recordings shorter than their container states: libsndfile reads what is there without an error."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import os
 from typing import Literal
 
 STREAMED = (0, 0x7FFFF000, 0xFFFFFFFF)
-"""What programs that write into a pipe (SoX, ffmpeg) put where they do not know a size."""
+"""Sizes written by programs with output to a pipe (SoX, ffmpeg), where the real size is unknown."""
 WAVES: dict[bytes, Literal["little", "big"]] = {b"RIFF": "little", b"RF64": "little", b"RIFX": "big"}
 MOST_CHUNKS = 1000
 WAVE64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
-"""Sony's identifier; the size that follows it is that of the file."""
+"""Sony's identifier, followed by the size of the file."""
 SUN: dict[bytes, Literal["little", "big"]] = {b".snd": "big", b"dns.": "little"}
 OGG_HEADER_BYTES, LONGEST_OGG_PAGE = 27, 65_307
 LAST_PAGE = 4
 
 
 def is_cut_off(descriptor: int, size: int) -> bool:
-    """Say whether a WAV, Wave64, AIFF, CAF, AU or Ogg file ends too early; the others are judged by decoding.
+    """Return whether a WAV, Wave64, AIFF, CAF, AU or Ogg file ends too early; other formats are checked by decoding.
 
     Args:
-        descriptor: Of the open file; its position stays where it is.
-        size: Of the file in bytes.
+        descriptor: Descriptor of the open file; its position is unchanged.
+        size: Size of the file in bytes.
     """
     start = os.pread(descriptor, 24, 0)
     if start[:4] in WAVES and start[8:12] == b"WAVE":
@@ -39,19 +39,19 @@ def is_cut_off(descriptor: int, size: int) -> bool:
 
 
 def _is_beyond(stated: int, size: int) -> bool:
-    """Compare the size that a whole container states with its own; the last byte of padding may be left out."""
+    """Return whether a container's stated size exceeds the file's; the last padding byte may be missing."""
     return stated not in STREAMED and size < stated + 8 - stated % 2
 
 
 def _is_wave_cut_off(descriptor: int, size: int, start: bytes) -> bool:
-    """Walk the chunks to `data`; what stands after it holds no sample."""
+    """Walk the chunks to `data`; no later chunk contains samples."""
     order, place, long_size = WAVES[start[:4]], 12, 0
     for _ in range(MOST_CHUNKS):
         chunk = os.pread(descriptor, 24, place)
         stated = int.from_bytes(chunk[4:8], order)
         if len(chunk) < 8:
             return _is_beyond(int.from_bytes(start[4:8], order), size)
-        if chunk[:4] == b"ds64":  # EBU Tech 3306: sizes of more than 4 GB, the second is that of `data`
+        if chunk[:4] == b"ds64":  # EBU Tech 3306: sizes above 4 GB, the second is that of `data`
             long_size = int.from_bytes(chunk[16:24], order)
         if chunk[:4] == b"data":
             if stated == 0xFFFFFFFF:
@@ -62,7 +62,7 @@ def _is_wave_cut_off(descriptor: int, size: int, start: bytes) -> bool:
 
 
 def _is_core_audio_cut_off(descriptor: int, size: int) -> bool:
-    """Walk the chunks to `data`; its size is -1 where it was written into a pipe."""
+    """Walk the chunks to `data`; its size is -1 if it was written to a pipe."""
     place = 8
     for _ in range(MOST_CHUNKS):
         chunk = os.pread(descriptor, 12, place)
@@ -76,7 +76,7 @@ def _is_core_audio_cut_off(descriptor: int, size: int) -> bool:
 
 
 def _has_last_page(descriptor: int, size: int) -> bool:
-    """Look for a whole page with the mark of a stream's end (RFC 3533) at the end of an Ogg file."""
+    """Look for a complete page with the end-of-stream flag (RFC 3533) at the end of an Ogg file."""
     tail = os.pread(descriptor, LONGEST_OGG_PAGE, max(0, size - LONGEST_OGG_PAGE))
     page = tail[max(0, tail.rfind(b"OggS")) :]
     if page[:4] != b"OggS" or len(page) < OGG_HEADER_BYTES:

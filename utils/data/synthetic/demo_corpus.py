@@ -1,8 +1,8 @@
-"""The demo's corpus: SYNTHETIC voices in the layout of MSP-PODCAST 2.0, the same bytes wherever it is written.
+"""The demo's corpus: SYNTHETIC voices in the layout of MSP-PODCAST 2.0, identical to the byte on every machine.
 
-Nothing in it was spoken. A clip begins with its prosody, drawn around the means of its emotion code;
-`utils.data.synthetic.voices` makes it audible, and simulated raters answer to that prosody, so that whatever the labels
-say can be heard.
+Nothing in it was spoken. A clip's prosody is drawn around the means of its emotion code;
+`utils.data.synthetic.voices` makes it audible, and simulated raters judge the same prosody, so that everything in the
+labels can be heard.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from utils.io.files import atomic_write
 
 OWNER_LINE = "SYNTHETIC DEMO CORPUS: NOTHING IN THIS FOLDER WAS SPOKEN BY ANYONE."
 LAYOUT = 2
-"""Raised when other label files are written for the same sounds."""
+"""Version of the label files; incremented when they change while the sounds stay the same."""
 MARKER = "complete.json"
-"""Written last, with version and size: its presence means that everything else is there."""
+"""Written last, with version and size: its presence means that the corpus is complete."""
 
 README = f"""{OWNER_LINE}
 
@@ -60,15 +60,15 @@ TRAINING_COUNTS: Mapping[str, int] = {
     "N": 51_149, "H": 37_048, "X": 30_279, "A": 22_609, "S": 18_256,
     "U": 3_220, "C": 2_765, "O": 1_746, "D": 1_324, "F": 794,
 }  # fmt: skip
-"""Utterances a code in MSP-PODCAST 2.0 Train."""
+"""Utterances per code in MSP-PODCAST 2.0 Train."""
 
 RATING_COLUMNS = ("FileName", "Worker", "EmoClass_Major", "EmoClass_Second", "EmoAct", "EmoVal", "EmoDom")
 WORDS = {code: str(name).capitalize() for code, name in CATEGORICAL["msp-podcast"].items() if code in MEANS}
 OTHER_WORDS = ("Other", "Other-confused", 'Other-"so, so"; bored/tired: a bit')
-"""What raters write who find none of the eight; free text may hold any separator."""
+"""Labels written by raters who find none of the eight fitting; free text may contain any separator."""
 MOST_WORKERS = 2_000
 HEARING = np.array([4.0, 2.0, 4.0, 1.5, 0.25, 0.7, 5.0, 0.4, 0.03])
-"""The difference of each part of a prosody that counts as one step to a rater."""
+"""Difference in each prosody parameter that a rater perceives as one step."""
 Row = tuple[object, ...]
 
 SPEAKERS: Mapping[str, tuple[int, ...]] = {
@@ -78,17 +78,17 @@ SPEAKERS: Mapping[str, tuple[int, ...]] = {
     "Test2": tuple(range(45, 51)),
     "Test3": tuple(range(51, 55)),
 }
-"""Odd numbers are men. As in MSP-PODCAST, test splits share speakers with each other alone."""
+"""Odd numbers are men. As in MSP-PODCAST, test splits share speakers only with each other."""
 UNKNOWN_EVERY = 17
-"""Every so manieth training clip comes from a voice of its own, whose speaker is `Unknown`."""
+"""One training clip in so many has a voice of its own, whose speaker is `Unknown`."""
 
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How many clips each split holds. Codes have the shares of MSP-PODCAST 2.0 Train; Test3 has eight codes evenly.
+    """Clips per split. Codes have the shares of MSP-PODCAST 2.0 Train; Test3 has eight codes in equal shares.
 
     Attributes:
-        at_least: Clips of every code in every labelled split, even where its share asks for fewer.
+        at_least: Minimum number of clips of every code in every labelled split, even where its share is smaller.
     """
 
     train: int = 440
@@ -112,7 +112,7 @@ DEFAULT = DemoSize()
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip as planned: its file, where it belongs, and the key of its random numbers."""
+    """One planned clip: its file, its split, speaker and code, and the key of its random numbers."""
 
     file: str
     split: str
@@ -123,18 +123,18 @@ class Clip:
 
 
 def write_demo_corpus(root: Path, size: DemoSize = DEFAULT, say: Callable[[str], None] = print) -> Path:
-    """Write the corpus where it does not lie complete already.
+    """Write the corpus unless it is already complete.
 
     Args:
         root: Folder of the corpus: a new or empty one, or one written by this function.
-        size: How many clips.
-        say: Told in a line what is done.
+        size: Number of clips.
+        say: Called with one-line progress messages.
 
     Returns:
         The corpus's own `config.toml`, whose table is called `DEMO`.
 
     Raises:
-        DataError: Where the folder holds something else; nothing is changed then.
+        DataError: If the folder contains something else; it is then left unchanged.
     """
     _refuse_foreign(root)
     config, marker = root / "config.toml", root / MARKER
@@ -164,7 +164,7 @@ def _refuse_foreign(root: Path) -> None:
 
 
 def _begin(root: Path, clips: list[Clip]) -> None:
-    """Sign the folder, then remove what an earlier corpus left; other people's files in it stay."""
+    """Mark the folder with the README, then remove the files of an earlier corpus; foreign files in it stay."""
     root.mkdir(parents=True, exist_ok=True)
     atomic_write(root / "README.txt", README)
     for folder in ("Audios", "Labels"):
@@ -177,7 +177,7 @@ def _begin(root: Path, clips: list[Clip]) -> None:
 
 
 def _write_clips(folder: Path, clips: list[Clip]) -> tuple[float, list[Row], list[Row]]:
-    """Write every recording; return their seconds together, the rows of the consensus and those of the ratings."""
+    """Write every recording; return their total seconds, the rows of the consensus and those of the ratings."""
     count = 0
     labels: list[Row] = []
     ratings: list[Row] = []
@@ -191,7 +191,7 @@ def _write_clips(folder: Path, clips: list[Clip]) -> tuple[float, list[Row], lis
         if clip.split != "Test3":
             means = (round(float(mean), 4) for mean in heard.mean(axis=1))
             labels.append((clip.file, clip.code, *means, *_name_and_gender(clip), clip.split))
-            voters = np.random.default_rng([*clip.key, 1])  # a generator of their own: sounds do not depend on them
+            voters = np.random.default_rng([*clip.key, 1])  # a separate generator: sounds do not depend on votes
             chosen = vote(prosody, clip.code, heard.shape[1], voters)
             workers = np.sort(voters.choice(MOST_WORKERS, len(chosen), replace=False))
             for worker, words, numbers in zip(workers, chosen, heard.T, strict=True):
@@ -218,12 +218,12 @@ def as_wav(samples: Samples) -> bytes:
 
 
 def plan_clips(size: DemoSize) -> list[Clip]:
-    """Return every clip, split by split in the order of the files' last numbers."""
+    """Return every clip, split by split, in the order of the last number in the file names."""
     return [clip for split in SPEAKERS for clip in _plan_split(split, size)]
 
 
 def _plan_split(split: str, size: DemoSize) -> Iterator[Clip]:
-    """Shuffle a split's clips; those of one code take turns among its speakers."""
+    """Shuffle a split's clips; the speakers take turns over the clips of each code."""
     splits, codes, speakers = list(SPEAKERS), list(TRAINING_COUNTS), SPEAKERS[split]
     number = splits.index(split)
     wanted = [(codes.index(code), turn) for code, count in size.clips(split).items() for turn in range(count)]
@@ -237,10 +237,10 @@ def _plan_split(split: str, size: DemoSize) -> Iterator[Clip]:
 
 
 def rate(prosody: Prosody, generator: np.random.Generator) -> Samples:
-    """Return arousal, valence and dominance, 1..7, of five to nine simulated raters of a prosody, (3, raters).
+    """Return arousal, valence and dominance, 1..7, from five to nine simulated raters of a prosody, (3, raters).
 
-    Each rater hears a value of their own and gives a whole number. Dominance shares effort with arousal, but sinks
-    with a raised or trembling pitch; valence is in smile and intonation.
+    Each rater perceives a value with an error of their own and gives a whole number. Dominance rises with effort, like
+    arousal, but falls with a raised or trembling pitch; valence depends on smile and intonation.
     """
     p = prosody
     arousal = 4 + 0.22 * (p.level - 1) + 0.55 * (p.rate - 4.3) + 2.0 * (p.effort - 0.5) + 0.25 * (p.swing - 1.7)
@@ -252,10 +252,10 @@ def rate(prosody: Prosody, generator: np.random.Generator) -> Samples:
 
 
 def vote(prosody: Prosody, code: str, raters: int, generator: np.random.Generator) -> list[tuple[str, str]]:
-    """Return each rater's primary label and comma list of secondary labels, so that their plurality is the code.
+    """Return each rater's primary label and comma-separated secondary labels, with the code as the plurality.
 
-    A rater hears the prosody with an error and names the emotion whose mean is nearest, as second label the next one;
-    some have a word of their own.
+    A rater perceives the prosody with an error and names the emotion with the nearest mean, and the second nearest as
+    secondary label; some use a word of their own.
     """
     means = np.array([astuple(mean) for mean in MEANS.values()]) / HEARING
     for wildness in np.arange(1, 200) / 20:
@@ -266,11 +266,11 @@ def vote(prosody: Prosody, code: str, raters: int, generator: np.random.Generato
         if plurality(list(codes)) == code:
             second = np.array(list(MEANS))[nearest[:, 1]]
             return [(_word(one, generator), _second(one, other)) for one, other in zip(codes, second, strict=True)]
-    raise AssertionError(f"no votes for {code}")  # a hundred tries of growing error always find some
+    raise AssertionError(f"no votes for {code}")  # a hundred tries with growing error always succeed
 
 
 def plurality(codes: Sequence[str]) -> str:
-    """Return the code that most raters chose, X where there are several."""
+    """Return the code that most raters chose, X for a tie."""
     counts = Counter(codes).most_common(2)
     return "X" if len(counts) == 2 and counts[0][1] == counts[1][1] else counts[0][0]
 
@@ -280,5 +280,5 @@ def _word(code: str, generator: np.random.Generator) -> str:
 
 
 def _second(one: str, other: str) -> str:
-    """Return the secondary labels: the primary one again, and the next nearest."""
+    """Return the secondary labels: the primary label again, and the next nearest one."""
     return ",".join(WORDS[code] for code in (one, other) if code in WORDS)

@@ -1,7 +1,7 @@
 """SYNTHETIC voices for the demo's corpus: prosody drawn for an emotion code, made audible by a source-filter model.
 
-The model is that of G. Fant, "Acoustic Theory of Speech Production", 1960: a pulsing glottis and its breath, filtered
-by the formants of a vocal tract. How an emotion changes the voice follows the reviews of R. Banse and K. Scherer,
+The model is that of G. Fant, "Acoustic Theory of Speech Production", 1960: glottal pulses and breath noise, filtered
+by the formants of a vocal tract. The effect of emotions on the voice follows the reviews of R. Banse and K. Scherer,
 "Acoustic profiles in vocal emotion expression", Journal of Personality and Social Psychology, 1996, and of P. Juslin
 and P. Laukka, "Communication of emotions in vocal expression", Psychological Bulletin, 2003.
 """
@@ -18,9 +18,9 @@ from scipy.signal import lfilter, sosfilt  # type: ignore[import-untyped]
 from utils.data.wav import SAMPLE_RATE_HZ
 
 VERSION = 1
-"""Raised with every change that can be heard; it enters every random number."""
+"""Incremented with every audible change; part of the seed of every random number."""
 Samples = npt.NDArray[np.float64]
-"""One value a sample, shape (samples,), 16 kHz."""
+"""One value per sample, shape (samples,), 16 kHz."""
 
 PETERSON_BARNEY_HZ = np.array(
     [
@@ -45,21 +45,21 @@ BANDWIDTHS_HZ = np.array([60.0, 90.0, 150.0, 200.0, 250.0])
 
 @dataclass(frozen=True)
 class Prosody:
-    """How a clip is spoken.
+    """Prosody of a clip.
 
     Attributes:
-        level: Mean pitch above the speaker's own, semitones.
+        level: Mean pitch relative to the speaker's own, semitones.
         swing: Standard deviation of the pitch accents, semitones.
-        rise: From the first syllable to the last, semitones.
-        rate: Syllables a second.
-        effort: Vocal effort from a whisper's 0 to a shout's 1: shorter glottal opening, flatter spectrum, less breath,
-            opener vowels (J. Huber et al., "Formants of children, women, and men: the effects of vocal intensity
+        rise: Rise in pitch from the first syllable to the last, semitones.
+        rate: Syllables per second.
+        effort: Vocal effort from 0, whisper, to 1, shout: shorter glottal opening, flatter spectrum, less breath,
+            more open vowels (J. Huber et al., "Formants of children, women, and men: the effects of vocal intensity
             variation", JASA 106, 1999).
-        smile: From drawn corners of the mouth, -1, to spread lips, 1: higher formants and opener vowels
+        smile: From -1, corners of the mouth down, to 1, spread lips: higher formants and more open vowels
             (V. Tartter, "Happy talk", Perception & Psychophysics, 1980).
-        loudness: Above the average clip, dB.
+        loudness: Level relative to the average clip, dB.
         tremor: Depth of a 5.5 Hz vibration of the pitch, semitones.
-        jitter: Relative standard deviation of the glottal cycle's length; of its amplitude, three times as much.
+        jitter: Relative standard deviation of the glottal cycle's length; a third of that of its amplitude.
     """
 
     level: float
@@ -84,7 +84,7 @@ MEANS: Mapping[str, Prosody] = {
     "C": Prosody(-0.5, 2.2, -4.0, 3.5, 0.66, -0.25, 0.0, 0.05, 0.010),
 }
 SPREAD = Prosody(0.9, 0.30, 0.9, 0.30, 0.055, 0.18, 1.1, 0.04, 0.004)
-"""Standard deviation of clips of one code."""
+"""Standard deviation of each prosody parameter among clips of one code."""
 LOWEST = Prosody(-6.0, 0.2, -9.0, 2.2, 0.05, -1.2, -9.0, 0.0, 0.002)
 HIGHEST = Prosody(10.0, 5.0, 9.0, 6.8, 0.98, 1.2, 9.0, 1.0, 0.050)
 
@@ -99,7 +99,7 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Syllables:
-    """Beginning and length of each syllable in seconds, peak amplitude, and index of its vowel; all (syllables,)."""
+    """Start and duration in seconds, peak amplitude, and vowel index of each syllable; all (syllables,)."""
 
     starts: Samples
     lengths: Samples
@@ -115,7 +115,7 @@ class Syllables:
 def draw_speaker(number: int) -> Speaker:
     """Return the voice with this number: odd ones have a man's pitch and vocal tract, even ones a woman's.
 
-    Women's formants lie about a sixth higher (Peterson and Barney, 1952).
+    Women's formants are about a sixth higher (Peterson and Barney, 1952).
     """
     generator = np.random.default_rng([VERSION, 99, number])
     pitch_hz, scale = (115.0, 1.0) if number % 2 else (200.0, 1.16)
@@ -124,7 +124,7 @@ def draw_speaker(number: int) -> Speaker:
 
 
 def draw_prosody(code: str, generator: np.random.Generator) -> Prosody:
-    """Draw how a clip of an emotion code is spoken; O and X lie between two other codes."""
+    """Draw the prosody of a clip of an emotion code; O and X lie between two other codes."""
     means = {name: np.array(astuple(prosody)) for name, prosody in MEANS.items()}
     one, other = generator.choice(list(MEANS), 2, replace=False)
     share = generator.uniform(0.3, 0.7)
@@ -171,12 +171,12 @@ def intonation(prosody: Prosody, syllables: Syllables, instants: Samples, genera
 
 
 def voice_source(prosody: Prosody, pitch_hz: Samples, generator: np.random.Generator) -> Samples:
-    """Return the glottal source with its breath at unit level, (samples,).
+    """Return the glottal source including breath noise, at unit level, (samples,).
 
     Args:
         prosody: Its jitter perturbs every cycle; its effort shortens the opening and flattens the spectrum.
         pitch_hz: Fundamental frequency, (samples,).
-        generator: Of the clip.
+        generator: Random generator of the clip.
     """
     cycles = np.cumsum(pitch_hz / SAMPLE_RATE_HZ).astype(np.int64)
     jitter, shimmer = generator.standard_normal((2, cycles[-1] + 1))
@@ -191,7 +191,7 @@ def voice_source(prosody: Prosody, pitch_hz: Samples, generator: np.random.Gener
 def rosenberg_pulse(phase: Samples, open_share: float) -> Samples:
     """Return the glottal flow in [0, 1] at phases of the cycle in [0, 1), both (samples,).
 
-    A raised cosine while the glottis opens, a quarter of a cosine in half that time while it closes, then nothing: the
+    A raised cosine while the glottis opens, a quarter of a cosine in half that time while it closes, then zero: the
     pulse preferred in A. Rosenberg, "Effect of Glottal Pulse Shape on the Quality of Natural Vowels", JASA 49, 1971.
     """
     opening, closing = open_share * 2 / 3, open_share / 3
@@ -212,12 +212,12 @@ def envelope(syllables: Syllables, instants: Samples) -> Samples:
 def through_vocal_tract(
     source: Samples, syllables: Syllables, instants: Samples, first_scale: float, scale: float
 ) -> Samples:
-    """Filter a source by each vowel of the clip and fade from syllable to syllable, (samples,).
+    """Filter a source by each vowel of the clip and crossfade between syllables, (samples,).
 
     Args:
-        source: (samples,).
-        syllables: Say when which vowel sounds.
-        instants: In seconds, (samples,).
+        source: Glottal source, (samples,).
+        syllables: Times and vowels of the syllables.
+        instants: Time of each sample in seconds, (samples,).
         first_scale: Factor of F1.
         scale: Factor of the higher formants.
     """
@@ -241,7 +241,7 @@ def resonators(formants_hz: Samples, bandwidths_hz: Samples) -> npt.NDArray[np.f
 
 
 def consonants(syllables: Syllables, instants: Samples, generator: np.random.Generator) -> Samples:
-    """Return hissing onsets of 80 ms at about every other syllable, (samples,)."""
+    """Return noisy onsets of 80 ms at about every other syllable, (samples,)."""
     amplitude = np.zeros(len(instants))
     for start in syllables.starts[generator.random(len(syllables.starts)) < 0.5]:
         part = slice(*np.searchsorted(instants, (start - 0.05, start + 0.03)))
@@ -253,7 +253,7 @@ def consonants(syllables: Syllables, instants: Samples, generator: np.random.Gen
 
 
 def record(speech: Samples, loudness_db: float, generator: np.random.Generator) -> Samples:
-    """Return speech as a podcast's microphone hears it: coloured, in noise at 18 to 40 dB, at some gain, unclipped."""
+    """Return speech as recorded for a podcast: coloured, with noise at 18 to 40 dB SNR, at a random gain, unclipped."""
     coloured = lfilter([1.0, generator.uniform(-0.1, 0.1)], [1.0], speech)
     noise = lfilter([1.0], [1.0, -0.9], generator.standard_normal(len(speech)))
     snr_db = generator.uniform(18, 40)
