@@ -1,1 +1,1 @@
-"""All that can be wrong with a corpus, found before training."""
+"""Finding everything that is wrong with a corpus before training."""

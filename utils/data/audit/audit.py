@@ -1,4 +1,4 @@
-"""What is wrong, odd or worth knowing about a corpus, before a GPU is paid for.
+"""Finds what is wrong, odd or worth knowing about a corpus, before a GPU is paid for.
 
 Labels that cannot be read at all are refused by the reader, with file, line and remedy.
 """
@@ -28,14 +28,14 @@ FINDINGS, PAGE = "findings.csv", "report.html"
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found.
+    """Result of an audit.
 
     Attributes:
         corpus: The corpus, as read.
-        recordings: What is known of its recordings, in the order of its table: the columns of `Survey.table`.
-        findings: One row a finding: `severity`, `kind`, `file` (empty where it is of no single one), `split`, `detail`.
+        recordings: Findings on its recordings, in the order of its table: the columns of `Survey.table`.
+        findings: One row per finding: `severity`, `kind`, `file` (empty if not about one file), `split`, `detail`.
         is_deep: Whether recordings were decoded.
-        opened: How many were opened; the others were known.
+        opened: Number of recordings opened; the others were already known.
     """
 
     corpus: Corpus
@@ -46,7 +46,7 @@ class Audit:
 
     @property
     def errors(self) -> int:
-        """How many findings would make training wrong."""
+        """Number of findings of severity error."""
         return int((self.findings["severity"] == ERROR).sum())
 
     @property
@@ -59,7 +59,7 @@ class Audit:
 
     @property
     def scope(self) -> str:
-        """How closely the recordings were looked at, and how many."""
+        """How thoroughly the recordings were examined, and how many."""
         files = self.recordings[~self.recordings["path"].duplicated()]
         decoded, seen = int(files["content"].notna().sum()), int(files["frames"].notna().sum())
         how, hint = "decoded", ""
@@ -82,16 +82,16 @@ def counted(number: int, name: str) -> str:
 def audit(
     corpus: Corpus, config: CorpusConfig, is_deep: bool = False, advance: Callable[[int], None] = lambda _: None
 ) -> Audit:
-    """Look at a corpus's labels and at every recording's header; decode the recordings too where `is_deep`.
+    """Examine a corpus's labels and every recording's header; decode the recordings too if `is_deep`.
 
     Args:
         corpus: As `read_corpus` returns it: loose recordings, not packed ones.
-        config: Its section.
+        config: The corpus's section of the configuration.
         is_deep: Whether to decode.
-        advance: Told how many recordings are done.
+        advance: Progress callback, called with the number of newly examined recordings.
 
     Raises:
-        DataError: Where a speaker is allowed in several splits whom nobody is.
+        DataError: If a speaker allowed in several splits does not exist.
     """
     check_allowed(corpus.name, corpus.table, config.allow_speaker_overlap)
     found = survey(corpus.name, corpus.table["path"].tolist(), advance, is_deep)
@@ -108,7 +108,7 @@ def audit(
 
 
 def _labelled(corpus: Corpus) -> pd.DataFrame:
-    """Return the rows whose labels are not kept back."""
+    """Return the rows whose labels are not withheld."""
     return corpus.table[~corpus.table["split"].isin(corpus.hidden)]
 
 
@@ -134,7 +134,7 @@ def _splits_and_speakers(corpus: Corpus, config: CorpusConfig) -> Iterator[Findi
 
 
 def _shared_speakers(table: pd.DataFrame, allowed: bool | tuple[str, ...]) -> Iterator[Finding]:
-    """Find speakers of training, and of development, who are in a later split too."""
+    """Find speakers of training or development who are in a later split too."""
     counts = table.groupby(["split", "speaker"]).size()
     for kind, split in (("shared-speaker", "train"), ("heard-speaker", "development")):
         evaluated = table[(table["split"] != "train") | (split == "train")]
@@ -145,7 +145,7 @@ def _shared_speakers(table: pd.DataFrame, allowed: bool | tuple[str, ...]) -> It
 
 
 def _rows(corpus: Corpus) -> Iterator[Finding]:
-    """Look at what each row says."""
+    """Check the contents of each row."""
     table, (low, high) = _labelled(corpus), corpus.attribute_scale
     repeated = corpus.table[plain_paths(corpus.table).duplicated()]
     yield from of_rows("repeated-row", repeated, ["stands in a row before"] * len(repeated))
@@ -169,7 +169,7 @@ def _rows(corpus: Corpus) -> Iterator[Finding]:
 
 
 def _shared_files(table: pd.DataFrame) -> Iterator[Finding]:
-    """Find files of training and of development that stand in a later split under another name."""
+    """Find files of training or development that are in a later split under another name."""
     files, order = RealFiles(), ["train", "development"]
     for place in ordered_splits(table):
         earlier = order[: order.index(place)] if place in order else order
@@ -201,12 +201,12 @@ def _ratings(corpus: Corpus) -> Iterator[Finding]:
 
 
 def summarise_splits(found: Audit) -> pd.DataFrame:
-    """Return one row a split: what it holds, and how far its raters agree.
+    """Return one row per split: its contents, and how well its raters agree.
 
     Returns:
         Indexed by split: `utterances`, `hours`, `shortest`, `median`, `longest` (seconds), `speakers`, `female`,
-        `male`, `raters` (votes an utterance), `agreement` (Krippendorff's alpha of the primary votes, nominal); NaN
-        where nothing is known.
+        `male`, `raters` (votes per utterance), `agreement` (Krippendorff's alpha of the primary votes, nominal); NaN
+        where unknown.
     """
     table = found.corpus.table.assign(seconds=found.recordings["seconds"])
     votes = [f"votes_{name}" for name in voted_classes(table)]
@@ -243,7 +243,7 @@ def count_classes(corpus: Corpus) -> pd.DataFrame:
 
 
 def count_findings(found: Audit) -> pd.DataFrame:
-    """Return one row a kind that was found: `severity`, `kind`, `count`, `meaning`, `remedy`, `example`."""
+    """Return one row per kind of finding: `severity`, `kind`, `count`, `meaning`, `remedy`, `example`."""
     rows = []
     for kind, group in found.findings.groupby("kind", sort=False):
         first = group.iloc[0]

@@ -1,4 +1,4 @@
-"""What an audit finds in the words of a corpus's cells, and in how far they reach."""
+"""Audit findings on the words in a corpus's cells, and on the range of its values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utils.word_forms import counted, shown
 
 
 def spelling_findings(corpus: Corpus) -> Iterator[Finding]:
-    """Yield what words for nothing, spellings, near names, scarce classes and scales of a corpus there are."""
+    """Yield findings on missing-value words, spellings, near names, scarce classes and scales of a corpus."""
     for column, words in corpus.cells.nothing.items():
         for word, rows in count_words(words).items():
             yield "word-for-nothing", "", "", say_nothing(column, {word: rows})
@@ -31,7 +31,7 @@ def spelling_findings(corpus: Corpus) -> Iterator[Finding]:
 
 
 def _labels(corpus: Corpus) -> Iterator[Finding]:
-    """Look at classes and attributes where labels are not kept back; what is never trained on is another finding."""
+    """Check classes and attributes where labels are not withheld; classes never trained on are another finding."""
     table = corpus.table[~corpus.table["split"].isin(corpus.hidden)]
     trained = set(table.loc[table["split"] == "train", "emotion"].dropna().unique())
     by_split = {str(split): rows for split, rows in table.groupby("split")}

@@ -1,7 +1,7 @@
-"""All that an audit can find: how bad each kind is, what it means, and what to do about it.
+"""All kinds of audit findings: severity, meaning and remedy.
 
-An error is what training refuses, or what would make a model or its figures wrong. A warning is what a researcher
-should look at once.
+An error makes training refuse the corpus, or would make a model or its metrics wrong. A warning is worth one look by a
+researcher.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ COLUMNS = ("severity", "kind", "file", "split", "detail")
 
 
 class Kind(NamedTuple):
-    """One thing that can be found: how bad it is, what it means, and what to do about it."""
+    """One kind of finding: its severity, meaning and remedy."""
 
     severity: str
     meaning: str
@@ -95,7 +95,7 @@ KINDS: dict[str, Kind] = {
     "surplus": Kind(NOTE, "a recording that no label names", "nothing: it is not used"),
 }
 Finding = tuple[str, str, str, str]
-"""Kind, file (empty where it is of no single one), split, detail."""
+"""Kind, file (empty unless it concerns one file), split, detail."""
 
 
 def of_rows(kind: str, rows: pd.DataFrame, details: Sequence[str]) -> list[Finding]:
@@ -104,7 +104,7 @@ def of_rows(kind: str, rows: pd.DataFrame, details: Sequence[str]) -> list[Findi
 
 
 def as_table(findings: list[Finding]) -> pd.DataFrame:
-    """Return findings as a table, the worst first, each kind together."""
+    """Return findings as a table, the worst first, grouped by kind."""
     rank = {kind: place for place, kind in enumerate(KINDS)}
     rows = sorted(((KINDS[f[0]].severity, *f) for f in findings), key=lambda row: (rank[row[1]], row[3], row[2]))
     return pd.DataFrame(rows, columns=list(COLUMNS), dtype=str)

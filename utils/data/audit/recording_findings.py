@@ -1,4 +1,4 @@
-"""What an audit finds of a corpus's recordings: their headers, their samples, and what no label names."""
+"""Audit findings on a corpus's recordings: their headers, their samples, and recordings without a label."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from utils.data.recordings.signal_checks import FAINT_DB
 from utils.data.wav import SAMPLE_RATE_HZ
 
 ODD_DURATION = 4.0
-"""Times shorter than the lower, or longer than the upper quartile of all durations."""
+"""Factor by which an odd duration is shorter than the lower, or longer than the upper quartile of all durations."""
 CLIPPED_SHARE = 0.001
 LABELS = ["file", "split", "emotion"]
 
 
 def recording_findings(table: pd.DataFrame, recordings: pd.DataFrame, folder: Path) -> Iterator[Finding]:
-    """Look at headers, at the samples of what has been decoded, and for recordings without a row.
+    """Check headers and the samples of decoded recordings, and find recordings without a row.
 
     Args:
         table: The utterance table.
-        recordings: What is known of each row's recording: the columns of `Survey.table`.
-        folder: Where recordings without a row are looked for.
+        recordings: Findings on each row's recording: the columns of `Survey.table`.
+        folder: Folder searched for recordings without a row.
     """
     surplus = [os.path.relpath(path, folder) for path in _surplus(table, folder)]
     yield from _problems(table, recordings, folder, surplus)
@@ -79,7 +79,7 @@ def _samples(table: pd.DataFrame, sound: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _same_samples(table: pd.DataFrame, sound: pd.DataFrame) -> Iterator[Finding]:
-    """Compare each recording of a group with one of train, else of development, else with the first."""
+    """Compare each recording of a group with one in train, else in development, else with the first."""
     content = audible_content(sound).dropna()
     content = content[content.duplicated(keep=False)]
     rank = {"train": 0, "development": 1}
@@ -96,7 +96,7 @@ def _same_samples(table: pd.DataFrame, sound: pd.DataFrame) -> Iterator[Finding]
 
 
 def _surplus(table: pd.DataFrame, folder: Path) -> Iterator[str]:
-    """Find recordings below a folder that no row names, by whatever links."""
+    """Find recordings below a folder that no row names, even through links."""
     real: dict[str, str] = {}
     named = set()
     for path in table["path"]:

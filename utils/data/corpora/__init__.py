@@ -1,1 +1,1 @@
-"""What readers of corpora build on: releases, tables and their columns."""
+"""Basis of the corpus readers: releases, tables and their columns."""

@@ -1,4 +1,4 @@
-"""What other people call the columns of an utterance table."""
+"""Other common names for the columns of an utterance table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from utils.config.types import TABLE_COLUMNS
 from utils.word_forms import clean, fold
 
 SEGMENT = "segment"
-"""Stands for a column that says where in a recording an utterance begins or ends."""
+"""Stands for a column with the beginning or end of an utterance within a recording."""
 CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -57,7 +57,7 @@ WORDS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
         NUMBERS | _set("relative rel absolute abs full to of"),
     ),
 }
-"""By target, the words of which a name has at least one, and those that it may have besides."""
+"""By target, the words of which a name must contain at least one, and further words that it may contain."""
 PAIRS: Mapping[frozenset[str], str] = {
     frozenset({"emo", "act"}): "arousal",
     frozenset({"emo", "val"}): "valence",
@@ -71,16 +71,16 @@ TOGETHER: Sequence[Sequence[tuple[str, frozenset[str], frozenset[str]]]] = (
     ),
     ((SEGMENT, _set("from"), WORDS[SEGMENT][1]), (SEGMENT, _set("to"), WORDS[SEGMENT][1])),
 )
-"""Names that a header has one of each of: what each of them means then, its own words and those it may have besides."""
+"""Sets of names that have a meaning only together: the target of each name, its own words, and further allowed ones."""
 SURE, LIKELY = 0.75, 0.8
-"""Least likeness of a misspelt name to a column's own name, and to another usual one."""
+"""Minimum similarity of a misspelt name to a column's own name, and to another usual one."""
 
 
 def guess_targets(names: Iterable[str]) -> dict[str, str]:
-    """Return the column of an utterance table that each name of a header probably means; without those that mean none.
+    """Return the utterance-table column that each name of a header probably means; other names are left out.
 
-    Beside what `guess_target` knows by itself, names are told that mean something together alone: `act`, `val` and
-    `dom`, or `from` and `to`.
+    In addition to `guess_target`, this recognises names with a meaning only together: `act`, `val` and `dom`, or `from`
+    and `to`.
     """
     guessed = {name: guess_target(name) for name in names}
     for group in TOGETHER:
@@ -94,9 +94,9 @@ def guess_targets(names: Iterable[str]) -> dict[str, str]:
 
 
 def guess_target(name: str) -> str | None:
-    """Return the column of an utterance table that a name probably means, if it means one.
+    """Return the column of an utterance table that a name probably means, if any.
 
-    `SEGMENT` is returned for a name that says where in a recording an utterance begins or ends.
+    `SEGMENT` is returned for the beginning or end of an utterance within a recording.
     """
     words = _word_list(name)
     compact = "".join(words)
@@ -124,6 +124,6 @@ def _misspelt(word: str) -> str | None:
     if near:
         return near[0]
     usual = {name: target for target, (core, _) in WORDS.items() for name in core if len(name) >= 5}
-    usual = {name: target for name, target in usual.items() if target != SEGMENT}  # "state" is near "start"
+    usual = {name: target for name, target in usual.items() if target != SEGMENT}  # "state" is similar to "start"
     close = get_close_matches(word, usual, 1, LIKELY)
     return usual[close[0]] if close else None

@@ -1,4 +1,4 @@
-"""Which column of a table of one's own is which of the utterance table, and which are read by nobody."""
+"""Maps the columns of a user's own table to those of the utterance table, and lists unread ones."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class ColumnMap(NamedTuple):
-    """How a table's columns are read.
+    """Mapping of a table's columns.
 
     Attributes:
-        sources: By column of the utterance table, the table's own.
-        votes: By column that counts raters, such as `votes_angry`, the table's own.
-        unread: Names of the others that hold anything, as they stand in the file.
+        sources: The table's columns by column of the utterance table.
+        votes: The table's columns by column that counts raters, such as `votes_angry`.
+        unread: Names of other columns with any content, as written in the file.
     """
 
     sources: Mapping[str, str]
@@ -39,33 +39,33 @@ class ColumnMap(NamedTuple):
     unread: tuple[str, ...]
 
     def select(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Return the columns that are read, under the utterance table's names."""
+        """Return the columns that are read, renamed as in the utterance table."""
         read = {**self.sources, **self.votes}
         return pd.DataFrame({target: rows[source] for target, source in read.items()}, index=rows.index)
 
 
 def map_columns(name: str, source: Path, table: TextTable, choices: Mapping[str, str]) -> ColumnMap:
-    """Find the columns of an utterance table in one of somebody else's.
+    """Find the columns of an utterance table in a user's own table.
 
     Args:
-        name: The corpus.
-        source: Its table, for messages.
-        table: As read.
+        name: Name of the corpus.
+        source: Path of its table, for messages.
+        table: The table, as read.
         choices: The corpus's key `columns`: names in the table by column; an empty text ignores a column.
 
     Raises:
-        DataError: Where a column is missing, stands twice, or is probably meant by another name, with the line of TOML.
+        DataError: If a column is missing, occurs twice, or probably has another name; gives the line of TOML.
     """
     return _Columns(f"{name}: {source}", name, table, choices).map()
 
 
 def toml_table(entries: Mapping[str, str]) -> str:
-    """Write the key `columns` as TOML does."""
+    """Return the key `columns` in TOML."""
     return f"columns = {{ {', '.join(toml_entry(key, value) for key, value in entries.items())} }}"
 
 
 def toml_entry(key: str, value: str) -> str:
-    """Write a key of text as TOML does."""
+    """Return a text key in TOML."""
     quoted = key if BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False)
     return f"{quoted} = {json.dumps(value, ensure_ascii=False)}"
 
@@ -76,14 +76,14 @@ class _Columns:
     def __init__(self, where: str, corpus: str, table: TextTable, choices: Mapping[str, str]) -> None:
         self.where, self.corpus, self.rows, self.choices = where, corpus, table.rows, choices
         self.names = dict(zip(table.rows.columns, table.header, strict=False))
-        """By column of the rows, its name in the file: pandas numbers those that stand twice."""
+        """Names in the file, by column of the rows: pandas numbers duplicate names."""
         self.sources: dict[str, str] = {}
         self.votes: dict[str, str] = {}
         self.ignored: set[str] = set()
         self.problems: list[str] = []
 
     def map(self) -> ColumnMap:
-        """Return which column is which."""
+        """Return the mapping of the columns."""
         self._follow_choices()
         self._match_names()
         self._match_votes()
@@ -94,7 +94,7 @@ class _Columns:
         return ColumnMap(self.sources, self.votes, tuple(map(self._shown, filled)))
 
     def _free(self) -> list[str]:
-        """Return the columns that are neither read nor ignored so far."""
+        """Return the columns that so far are neither read nor ignored."""
         taken = {*self.sources.values(), *self.votes.values(), *self.ignored}
         return [column for column in self.names if column not in taken]
 
@@ -103,7 +103,7 @@ class _Columns:
         return printable(name) if name else f"column {list(self.names).index(column) + 1}, which has no name"
 
     def _named(self, name: str) -> list[str]:
-        """Return the columns of a name, else those that differ from it in case and in what cannot be seen alone."""
+        """Return the columns of a name, else those that differ from it only in case or invisible characters."""
         same = [column for column, own in self.names.items() if own == name.strip()]
         return same or [column for column, own in self.names.items() if fold(own) == fold(name)]
 
@@ -127,7 +127,7 @@ class _Columns:
                 self.ignored.add(matches[0])
 
     def _match_names(self) -> None:
-        """Read the columns that are called as those of the utterance table."""
+        """Map the columns that have the names of the utterance table."""
         free = self._free()
         for target in TABLE_COLUMNS:
             matches = [column for column in free if fold(self.names[column]) == target]
@@ -143,7 +143,7 @@ class _Columns:
             self.problems.append(f"{self.where}: the columns {listed} would both be read as {target}; {remedy}")
 
     def _match_votes(self) -> None:
-        """Read the columns that count raters, under the names that classes have."""
+        """Map the columns that count raters, under the names of their classes."""
         of_fold: dict[str, str] = {}
         for column in self._free():
             own, name = self.names[column], fold(self.names[column])
@@ -159,7 +159,7 @@ class _Columns:
                 self.votes[class_name(own)] = column
 
     def _refuse_probable(self, columns: list[str]) -> None:
-        """Refuse a table where a column is missing that another one probably is, or where recordings are cut."""
+        """Refuse a table if another column probably is a missing one, or if utterances are segments of recordings."""
         probable: dict[str, list[str]] = defaultdict(list)
         guessed = guess_targets(self.names.values())
         for column in columns:
@@ -201,12 +201,12 @@ class _Columns:
             )
 
     def _entries(self, target: str, candidates: list[str]) -> Iterator[tuple[str, str]]:
-        """Map the first candidate whose cells can be read so, and ignore the others."""
+        """Map the first candidate whose cells can be read as the target, and ignore the others."""
         chosen = next((column for column in candidates if are_readable(target, self.rows[column])), None)
         for column in candidates:
             yield (target, self.names[column]) if column == chosen else (self.names[column], "")
 
 
 def say_unread(columns: tuple[str, ...]) -> str:
-    """Say which columns nobody reads."""
+    """Return a sentence on the columns that are not read."""
     return f"columns that are not read: {some(columns, 12)}"

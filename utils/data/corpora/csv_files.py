@@ -1,4 +1,4 @@
-"""The recordings that a table of one's own names, as paths below the folder of the recordings."""
+"""The recordings named in a user's own table, as paths below the folder of the recordings."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from utils.data.recordings.near_files import recordings_beside, without_extensio
 from utils.word_forms import counted
 
 DRIVE = re.compile("[A-Za-z]:")
-"""Begins the paths of Windows, none of which lies below a folder here."""
+"""Prefix of Windows paths, none of which lies below a folder here."""
 
 
 class Files(NamedTuple):
     """The recordings of a table.
 
     Attributes:
-        names: Relative to the folder of the recordings, as far as they lie below it.
+        names: Paths relative to the folder of the recordings, if they lie below it.
         notes: Sentences on names that were completed.
-        problems: Cells that name no recording, or several.
-        outside: A sentence on files elsewhere; empty where there are none.
+        problems: Cells that match no recording, or several.
+        outside: A sentence on files elsewhere; empty if there are none.
     """
 
     names: pd.Series
@@ -41,13 +41,13 @@ class Files(NamedTuple):
 def resolve_files(where: str, cells: pd.Series, column: str, folder: Path) -> Files:
     r"""Read `\` as `/`, make paths into the folder relative to it, and complete names without an extension.
 
-    The disk is looked at only where a name has no extension of a recording.
+    The disk is searched only for names without the extension of a recording.
 
     Args:
         where: The corpus and its table, for messages.
-        cells: As text; row `i` stands in line `i + 2`.
-        column: Their column's name in the file.
-        folder: Of the recordings.
+        cells: Cells as text; row `i` is in line `i + 2`.
+        column: Name of their column in the file.
+        folder: Folder of the recordings.
     """
     problems = list(list_cells(column, cells[cells.isna()], lambda _: "name the recording, or remove the row"))
     written = cells[cells.notna()]
@@ -63,7 +63,7 @@ def resolve_files(where: str, cells: pd.Series, column: str, folder: Path) -> Fi
 
 
 def _relative(paths: Iterable[str], folder: Path) -> Iterator[str | None]:
-    """Yield paths relative to the folder that they lead into, None for those that lead elsewhere."""
+    """Yield paths relative to the folder, None for paths that lead out of it."""
     start = os.path.abspath(folder)
     starts = [place.rstrip("/") + "/" for place in dict.fromkeys((start, os.path.realpath(folder)))]
     for path in paths:
@@ -84,7 +84,7 @@ def _say_outside(where: str, cells: pd.Series, folder: Path) -> tuple[str, ...]:
 
 
 def _complete(names: pd.Series, column: str, folder: Path) -> tuple[pd.Series, tuple[str, ...], list[CellProblem]]:
-    """Add the extension to names that have none, where one recording alone is called so."""
+    """Add the extension to names without one, if exactly one recording matches."""
     bare = names[~names.str.lower().str.endswith(SUFFIXES)]
     if bare.empty:
         return names, (), []

@@ -1,4 +1,4 @@
-"""What the cells of a table of one's own say, and every cell that says nothing that can be read."""
+"""Reads the cells of a user's own table, and collects all unreadable ones."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from utils.io.files import atomic_write
 
 DECIMAL_COMMA = r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"
 NOTHING = ("split", "gender", *ATTRIBUTES)
-"""Columns in which words for nothing are counted here; the others are looked at together with those of all readers."""
+"""Columns in which words for missing values are counted here; for the others it is done for all readers together."""
 MOST_SHOWN = 5
 LISTED_BELOW, LISTED = Path("audits"), "label_problems.csv"
-"""Where all problems of a corpus's labels are listed: in its folder, as an audit's findings are."""
+"""File with all problems of a corpus's labels, in the corpus's folder, like an audit's findings."""
 
 
 class CellProblem(NamedTuple):
-    """A cell that cannot be read: where it stands, what it says, and the rest of the sentence."""
+    """A cell that cannot be read: its position, its text, and the rest of the sentence."""
 
     line: int
     column: str
@@ -42,10 +42,10 @@ class CellProblem(NamedTuple):
 
 
 class Values(NamedTuple):
-    """What a table says.
+    """Values of a table.
 
     Attributes:
-        rows: With splits and genders under their own names, and numbers.
+        rows: Rows with normalised splits and genders, and with numbers.
         notes: Sentences on words that were read as others.
         problems: Cells that cannot be read.
     """
@@ -59,10 +59,10 @@ def read_values(rows: pd.DataFrame, sources: Mapping[str, str], votes: Mapping[s
     """Read splits, genders, numbers and votes.
 
     Args:
-        rows: Cells as text, under the names of the utterance table; row `i` stands in line `i + 2`.
-        sources: What each column is called in the file.
-        votes: What each column that counts raters is called in the file.
-        delimiter: What separates the columns; decimal commas are read beside semicolons alone.
+        rows: Cells as text, under the names of the utterance table; row `i` is in line `i + 2`.
+        sources: Name of each column in the file.
+        votes: Name of each column that counts raters in the file.
+        delimiter: Separator of the columns; decimal commas are allowed only with semicolons.
     """
     labels = [_read_labels(rows[column], column, sources[column]) for column in ("split", "gender") if column in rows]
     values = {str(read.name): read for read, _, _ in labels}
@@ -80,7 +80,7 @@ def read_values(rows: pd.DataFrame, sources: Mapping[str, str], votes: Mapping[s
 
 
 def _read_labels(cells: pd.Series, column: str, name: str) -> tuple[pd.Series, str | None, list[CellProblem]]:
-    """Read a column of words: what they mean, which were read as others, and those that mean nothing."""
+    """Read a column of words: their meanings, a sentence on those read as others, and words without meaning."""
     cells = cells.where(~is_nothing(cells))
     meaning, explain = (read_split, _explain_split) if column == "split" else (read_gender, _explain_gender)
     values = read_words(cells, meaning).rename(column)
@@ -89,7 +89,7 @@ def _read_labels(cells: pd.Series, column: str, name: str) -> tuple[pd.Series, s
 
 
 def read_numbers(column: pd.Series, delimiter: str = ",") -> tuple[pd.Series, pd.Series]:
-    """Return the numbers of a column, missing cells and words for nothing as NaN, and which cells hold no number."""
+    """Return a column's numbers, NaN for missing cells and missing-value words, and which cells are not numbers."""
     values = pd.to_numeric(decimal_points(column, delimiter), errors="coerce").astype(np.float64)
     wrong = column.notna() & ~np.isfinite(values)
     wrong &= ~is_nothing(column.where(wrong))
@@ -97,7 +97,7 @@ def read_numbers(column: pd.Series, delimiter: str = ",") -> tuple[pd.Series, pd
 
 
 def decimal_points(column: pd.Series, delimiter: str) -> pd.Series:
-    """Write decimal commas as points, where no comma separates columns."""
+    """Replace decimal commas by points, unless commas separate columns."""
     if delimiter != ";":
         return column
     has_comma = column.str.fullmatch(DECIMAL_COMMA).fillna(False).astype(bool)
@@ -105,7 +105,7 @@ def decimal_points(column: pd.Series, delimiter: str) -> pd.Series:
 
 
 def are_readable(target: str, column: pd.Series) -> bool:
-    """Return whether every cell of a column could stand in that of an utterance table."""
+    """Return whether every cell of a column is valid in the given column of an utterance table."""
     if target in ATTRIBUTES:
         return not read_numbers(column, ";")[1].any()
     cells = column[column.notna() & ~is_nothing(column)]
@@ -115,16 +115,16 @@ def are_readable(target: str, column: pd.Series) -> bool:
 
 
 def refuse(name: str, source: Path, problems: Iterable[CellProblem], sentences: Iterable[str] = ()) -> None:
-    """Raise an error that shows the first few cells that cannot be read, and lists all where there are more.
+    """Raise an error that shows the first few unreadable cells; if there are more, all are listed in a file.
 
     Args:
-        name: The corpus.
-        source: Its table.
-        problems: The cells.
-        sentences: Whatever else is wrong.
+        name: Name of the corpus.
+        source: Path of its table.
+        problems: Unreadable cells.
+        sentences: Other problems.
 
     Raises:
-        DataError: Where there is any.
+        DataError: If there is any problem.
     """
     cells = sorted(problems)
     told = [f"{name}: {source}: {_say(cell)}" for cell in cells[:MOST_SHOWN]]
@@ -151,7 +151,7 @@ def _write_all(name: str, cells: list[CellProblem]) -> str:
 
 
 def list_cells(column: str, cells: pd.Series, explain: Callable[[str], str]) -> Iterator[CellProblem]:
-    """Yield a problem for each of some cells; what is to be said depends on its text, empty where it is missing."""
+    """Yield a problem for each cell; the sentence depends on the cell's text, which is empty for a missing cell."""
     texts = ["" if pd.isna(cell) else str(cell) for cell in cells]
     said = {text: explain(text) for text in dict.fromkeys(texts)}
     return (CellProblem(int(line) + 2, column, text, said[text]) for line, text in zip(cells.index, texts, strict=True))

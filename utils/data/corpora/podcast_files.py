@@ -1,4 +1,4 @@
-"""Where a release of MSP-PODCAST keeps its labels, and which release that tells.
+"""Finds the label files of an MSP-PODCAST release, and infers the release from them.
 
 Releases differ in the spelling of folders and files, and people unpack archives into folders of the same name.
 """
@@ -20,7 +20,7 @@ DETAILED = ("labels_detailed.csv", "labels_detailed.json")
 BOTH = "labels.txt"
 PARTITIONS = ("Partitions.txt", "Partition.txt", "partitions.txt", "partition.txt")
 HIDDEN_PREFIX = "msp-podcast_test3_"
-"""Of the recordings whose labels are kept back, in lower case."""
+"""Prefix of the recordings whose labels are withheld, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Release:
     """The files of a release.
 
     Attributes:
-        consensus: One label a recording.
-        ratings: One line a rating; None where the release came without.
-        partitions: Splits of all recordings, those without labels too; None where the release came without.
+        consensus: File with one label per recording.
+        ratings: File with one line per rating; None if the release has none.
+        partitions: File with the splits of all recordings, including unlabelled ones; None if the release has none.
         audio: Folder of the recordings.
     """
 
@@ -45,13 +45,13 @@ class Release:
         return tuple(dict.fromkeys(path for path in (self.consensus, self.ratings, self.partitions) if path))
 
     def describe(self) -> str:
-        """Say what was found, and which releases look like that."""
+        """Describe the files that were found, and the releases with such files."""
         names = ", ".join(path.name for path in self.sources)
         return f"{names} in {self.consensus.parent}, as in release {self.version}"
 
     @property
     def version(self) -> str:
-        """The release, or those that look alike."""
+        """The release, or several that look alike."""
         folder, spelling = self.consensus.parent.name, self.consensus.name
         if folder.lower() == "label":
             return "1.6"
@@ -73,7 +73,7 @@ def find_release(name: str, labels: Path, audio: Path) -> Release:
         audio: The folder of the recordings, or the folder above it.
 
     Raises:
-        DataError: Where no consensus is found, or two that differ in spelling.
+        DataError: If no consensus is found, or two that differ in spelling.
     """
     consensus = labels if labels.is_file() else _find_consensus(name, labels)
     folder = consensus.parent
@@ -85,7 +85,7 @@ def find_release(name: str, labels: Path, audio: Path) -> Release:
 
 
 def find_recordings(release: Release) -> dict[str, str]:
-    """Return the names of all recordings that are there by those that labels give them, which end in `.wav`."""
+    """Return the file names of all existing recordings by their names in the labels, which end in `.wav`."""
     return by_wav_name(release.audio)
 
 
@@ -104,7 +104,7 @@ def _find_consensus(name: str, labels: Path) -> Path:
 
 
 def _below(folder: Path, names: Sequence[str]) -> Iterator[Path]:
-    """Yield a folder, those of the given names in it, and those in them: archives unpack into each other."""
+    """Yield a folder, its subfolders with the given names, and theirs: unpacked archives may be nested."""
     yield folder
     for inner in (folder / name for name in names):
         if inner.is_dir():
@@ -113,7 +113,7 @@ def _below(folder: Path, names: Sequence[str]) -> Iterator[Path]:
 
 
 def _unpacked(folder: Path, names: Sequence[str]) -> Path:
-    """Return the folder that holds recordings: itself, else one of the given names in it."""
+    """Return the folder that holds recordings: the given one, else a subfolder with one of the names."""
     if not folder.is_dir():
         return folder
     return next((inner for inner in _below(folder, names) if _holds_recordings(inner)), folder)
@@ -129,6 +129,6 @@ def _first(folder: Path, names: Iterable[str]) -> Path | None:
 
 
 def _holds_strings(path: Path) -> bool:
-    """Whether a table has one string a rating, as releases before 2.0 do."""
+    """Whether a table has one string per rating, as in releases before 2.0."""
     with path.open(encoding="utf-8", errors="replace") as file:
         return "EmoDetail" in file.readline(1000)

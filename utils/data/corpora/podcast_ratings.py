@@ -1,7 +1,7 @@
 """MSP-PODCAST's per-rater labels, in every dialect of its releases.
 
-One line of a file is one rating, and each line is read by itself: whatever a rater typed into a free text can spoil the
-line it stands in and no other. A line that cannot be read is reported and never counted.
+One line of a file is one rating, and each line is read by itself: free text typed by a rater can spoil only its own
+line. A line that cannot be read is reported and never counted.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from utils.garbage import no_garbage_collection
 from utils.io.files import MOST_LABEL_BYTES, bounded
 
 CLASSES: tuple[str, ...] = (*CATEGORICAL["default_classes"]["msp-podcast"], "other")
-"""What a rater can choose, in the order of the vote columns."""
+"""Classes that a rater can choose, in the order of the vote columns."""
 OTHER = CLASSES.index("other")
 WORKER_COLUMNS = ("Worker", "WorkerID", "Worker_ID", "Workers")
 SECONDARY_WORDS = (
     "Angry", "Sad", "Happy", "Amused", "Neutral", "Frustrated", "Depressed", "Surprise", "Concerned", "Disgust",
     "Disappointed", "Excited", "Confused", "Annoyed", "Fear", "Contempt", "Other",
 )  # fmt: skip
-"""What raters can choose as secondary labels; only those that are classes count."""
+"""Words that raters can choose as secondary labels; only those that are classes count."""
 SEPARATE_COLUMNS = ("FileName", "EmoClass_Major", "EmoClass_Second", "EmoAct", "EmoVal", "EmoDom")
 STRING_COLUMNS = ("FileName", "EmoDetail")
 ATTRIBUTES = ("arousal", "valence", "dominance")
@@ -44,7 +44,7 @@ FILE = r"MSP-PODCAST[^,;\"]*"
 NUMBERS = rf"\s*A:(?P<arousal>{NUMBER});\s*V:(?P<valence>{NUMBER});\s*D:(?P<dominance>{NUMBER});?"
 DETAIL = rf"\s*(?P<worker>[^;,\"]+);\s*(?P<primary>[^;]*);(?P<middle>(?:.*;)?){NUMBERS}\s*"
 """`WORKER00000001; Neutral; Neutral,Sad; A:3.000000; V:4.000000; D:3.000000;`, where the free text of an `Other` may
-hold semicolons of its own."""
+itself contain semicolons."""
 FIELD = r'(?:"(?:[^"]|"")*"|[^,"]*)'
 SHOWN = 80
 ROWS_AT_A_TIME = 100_000
@@ -52,7 +52,7 @@ ROWS_AT_A_TIME = 100_000
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A line that holds no rating: its number, counted from 1, and how it begins."""
+    """A line without a rating: its number, counted from 1, and its beginning."""
 
     line: int
     text: str
@@ -65,9 +65,9 @@ class Ratings:
     Attributes:
         table: `file`, `worker` (text), `primary` (index into `CLASSES`), `secondary` (bit n for `CLASSES[n]`),
             `arousal`, `valence`, `dominance` (NaN where missing).
-        unreadable: What was left out.
-        repeated: Further ratings of a recording by one worker, of whom the first counts.
-        joined: Lines that go on with the free text of the line before.
+        unreadable: Lines that were left out.
+        repeated: Further ratings of a recording by the same worker, of which only the first counts.
+        joined: Lines that continue the free text of the line before.
     """
 
     table: pd.DataFrame
@@ -91,7 +91,7 @@ def read_ratings(name: str, source: Path) -> Ratings:
     """Read `labels_detailed.csv`, `labels_detailed.json` or `labels.txt`.
 
     Raises:
-        DataError: Where the file cannot be read, has none of the known layouts, or holds no rating.
+        DataError: If the file cannot be read, has none of the known layouts, or contains no rating.
     """
     try:
         found = _read_json(source) if source.suffix.lower() == ".json" else _read_lines(source)
@@ -128,9 +128,9 @@ def _read_lines(source: Path) -> Ratings:
 
 
 def _read_joined(lines: pa.Array, read: Callable[[pa.Array], Ratings]) -> Ratings:
-    """Read lines after joining those with open quotes to what follows: free text can hold newlines.
+    """Read lines after joining those with open quotes to the following ones: free text can contain newlines.
 
-    What makes no rating when joined is read line by line.
+    Joined lines that do not form a rating are read one by one.
     """
     is_start = pc.match_substring_regex(lines, rf'^\s*"?{FILE}').to_numpy(zero_copy_only=False)
     is_filled = pc.greater(pc.utf8_length(lines), 0).to_numpy(zero_copy_only=False)
@@ -157,13 +157,13 @@ def _read_joined(lines: pa.Array, read: Callable[[pa.Array], Ratings]) -> Rating
 
 
 def _read_strings(lines: pa.Array) -> Ratings:
-    """Releases 1.7 to 1.11: `FileName,EmoDetail`, the whole rating in one string."""
+    """Read releases 1.7 to 1.11: `FileName,EmoDetail`, the complete rating in one string."""
     found = pc.extract_regex(lines, rf'^\s*"?(?P<file>{FILE})"?\s*,\s*"?{DETAIL}"?[\s,]*$')
     return _collect(lines, found, np.arange(1, len(lines)))
 
 
 def _read_text(lines: pa.Array) -> Ratings:
-    """`labels.txt`: a line of the consensus, and below it the ratings of that file."""
+    """Read `labels.txt`: a line of the consensus, followed by the ratings of that file."""
     is_file = pc.match_substring_regex(lines, rf"^\s*{FILE};").to_numpy(zero_copy_only=False)
     numbers = np.arange(len(lines))
     heading = np.maximum.accumulate(np.where(is_file, numbers, -1))
@@ -175,7 +175,7 @@ def _read_text(lines: pa.Array) -> Ratings:
 
 
 def _read_separate(lines: pa.Array, columns: list[str]) -> Ratings:
-    """Releases 1.6 and 2.0: a column each."""
+    """Read releases 1.6 and 2.0: one column per value."""
     names = {"FileName": "file", "EmoClass_Major": "primary", "EmoClass_Second": "middle", "EmoAct": "arousal"}
     names |= {"EmoVal": "valence", "EmoDom": "dominance"}
     names[next(column for column in WORKER_COLUMNS if column in columns)] = "worker"
@@ -196,9 +196,9 @@ def _read_separate(lines: pa.Array, columns: list[str]) -> Ratings:
 
 
 def _repair(line: str, columns: list[str]) -> dict[str, str] | None:
-    """Split a line whose free text holds bare commas or quotes; None where that is not what is wrong.
+    """Split a line with unquoted commas or quotes in its free text; None if something else is wrong.
 
-    File and worker stand before it and the numbers behind it, none of which can hold a comma.
+    File and worker come before the free text and the numbers after it, and none of them can contain a comma.
     """
     start, after = columns.index("primary"), columns[columns.index("middle") + 1 :]
     before = line.strip().rstrip(",").split(",", start)
@@ -213,7 +213,7 @@ def _repair(line: str, columns: list[str]) -> dict[str, str] | None:
 
 
 def _secondary_list(text: str) -> str:
-    """Return the secondary labels behind a free text: its last quoted part, else the known words at its end."""
+    """Return the secondary labels after a free text: the last quoted part, else the known words at the end."""
     quoted = re.search(r'[^"],\s*"([^"]*)"\s*$', text)
     if quoted:
         return quoted[1]
@@ -228,7 +228,7 @@ def _secondary_list(text: str) -> str:
 def _collect(
     lines: pa.Array, found: pa.StructArray, rows: npt.NDArray[np.int64], files: pa.Array | None = None
 ) -> Ratings:
-    """Turn matched lines into ratings, and the others but empty ones into what was left out."""
+    """Turn matched lines into ratings, and all others except empty ones into `Unreadable` lines."""
     chosen = found.take(pa.array(rows))
     primary = _primary(chosen.field("primary"))
     is_read = ~chosen.is_null().to_numpy(zero_copy_only=False) & (primary >= 0)
@@ -260,7 +260,7 @@ def _bare(column: pa.Array) -> pa.Array:
 
 
 def _primary(column: pa.Array) -> npt.NDArray[np.int8]:
-    """Return the class of each primary label, -1 where it is none."""
+    """Return the class of each primary label, -1 if it is not a class."""
     words = pc.utf8_lower(_bare(column))
     index = pc.index_in(words, pa.array(CLASSES)).fill_null(-1).to_numpy(zero_copy_only=False)
     is_other = pc.match_substring_regex(words, r"^other\b").fill_null(False).to_numpy(zero_copy_only=False)
@@ -268,7 +268,7 @@ def _primary(column: pa.Array) -> npt.NDArray[np.int8]:
 
 
 def _secondary(column: pa.Array) -> npt.NDArray[np.int16]:
-    """Return the classes among the secondary labels as bits; other words, such as Amused, are no class."""
+    """Return the classes among the secondary labels as bits; other words, such as Amused, are not classes."""
     last = pc.replace_substring_regex(pc.utf8_trim(column, ' \t";'), r"^.*;", "")
     masks = np.zeros(len(column), dtype=np.int16)
     for index, name in enumerate(CLASSES):
@@ -278,7 +278,7 @@ def _secondary(column: pa.Array) -> npt.NDArray[np.int16]:
 
 
 def _number(column: pa.Array) -> npt.NDArray[np.float64]:
-    """Return numbers; NaN where a cell is empty, infinity where it is none."""
+    """Return numbers; NaN for empty cells, infinity for cells that are not numbers."""
     text = _bare(column)
     is_number = pc.match_substring_regex(text, rf"^{NUMBER}$")
     values = pc.if_else(is_number, text, None).cast(pa.float64()).to_numpy(zero_copy_only=False)
@@ -287,13 +287,13 @@ def _number(column: pa.Array) -> npt.NDArray[np.float64]:
 
 
 def _read_json(source: Path) -> Ratings:
-    """`labels_detailed.json`: by file, by worker.
+    """Read `labels_detailed.json`: ratings by file and worker.
 
-    Rows become columns a part at a time, and what has been read is let go of: Python's objects take most of the memory.
+    Rows become columns in batches, and what has been read is freed: Python's objects take most of the memory.
     """
     fields = ["file", "worker", "primary", "middle", *ATTRIBUTES]
     parts: list[pa.StructArray] = [pa.array([], pa.struct([(name, pa.string()) for name in fields]))]
-    with no_garbage_collection():  # a JSON document has none; looking through its millions of objects takes seconds
+    with no_garbage_collection():  # JSON has no cycles; scanning its millions of objects takes seconds
         rows = _json_rows(json.loads(_text_of(source)))
         while part := list(islice(rows, ROWS_AT_A_TIME)):
             columns = [pa.array(column, pa.string()) for column in zip(*part, strict=True)]
@@ -304,7 +304,7 @@ def _read_json(source: Path) -> Ratings:
 
 
 def _json_rows(document: Any) -> Iterator[tuple[str, ...]]:  # noqa: ANN401 - whatever the file holds
-    """Yield the ratings of a document, which is empty in the end."""
+    """Yield the ratings of a document, which is emptied meanwhile."""
     for file in [file for file, _ in _items(document)]:
         for worker, rating in _items(document.pop(file)):
             fields = dict(_items(rating))

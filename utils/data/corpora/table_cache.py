@@ -1,8 +1,7 @@
 """Utterance tables kept between runs, so that the labels of a large corpus are parsed once.
 
-A table is kept under a hash of everything that it was read from: the files' paths, sizes and times, the corpus's keys,
-and the sources of this program's readers. It is only ever a copy: where it cannot be read or written, the labels are
-parsed again.
+A table is kept under a hash of everything that determines it: the files' paths, sizes and times, the corpus's keys, and
+the sources of this program's readers. It is only a copy: if it cannot be read or written, the labels are parsed again.
 """
 
 from __future__ import annotations
@@ -30,21 +29,21 @@ REMARKS = b"remarks"
 
 @dataclass(frozen=True)
 class Kept:
-    """A table with what its reader said of it, in values that JSON has."""
+    """A table with its reader's remarks, in values that JSON can represent."""
 
     table: pa.Table
     remarks: dict[str, Any]
 
 
 def key_of(sources: Iterable[Path], settings: str) -> str:
-    """Return a hash of files as they are now, of the settings that they are read with, and of the readers."""
+    """Return a hash of the current state of files, the settings for reading them, and the readers."""
     states = [(str(path.resolve()), state.st_size, state.st_mtime_ns) for path in sources if (state := path.stat())]
     return hashlib.sha256(json.dumps([_readers(), settings, states]).encode()).hexdigest()[:40]
 
 
 @cache
 def _readers() -> str:
-    """Return a hash of the sources of all readers and of the tables that they translate by."""
+    """Return a hash of the sources of all readers and of their translation tables."""
     digest = hashlib.sha256(hash_sources([*READERS.rglob("*.py"), WORD_FORMS]).encode())
     for path in sorted(CONFIGS.glob("config_*.json")):
         digest.update(path.read_bytes())
@@ -52,7 +51,7 @@ def _readers() -> str:
 
 
 def find_table(corpus: str, key: str) -> Kept | None:
-    """Return what is kept of a corpus under a key, if anything is."""
+    """Return the table kept for a corpus under a key, if any."""
     try:
         table = pq.read_table(cache_folder() / f"{corpus}-{key}.parquet")
         return Kept(table, json.loads(table.schema.metadata[REMARKS]))
@@ -61,9 +60,9 @@ def find_table(corpus: str, key: str) -> Kept | None:
 
 
 def keep_table(corpus: str, key: str, kept: Kept) -> None:
-    """Keep a table for the next time, in place of older ones of the corpus, for nobody else to read.
+    """Keep a table for the next run, replacing older ones of the corpus, readable only by the user.
 
-    A folder that cannot be written to only costs that time.
+    If the folder cannot be written to, the labels are only parsed again.
     """
     remarks = {REMARKS: json.dumps(kept.remarks).encode()}
     table = kept.table.replace_schema_metadata({**(kept.table.schema.metadata or {}), **remarks})

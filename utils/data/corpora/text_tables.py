@@ -1,4 +1,4 @@
-"""Tables of text as people save them: commas, semicolons or tabs, Excel's `sep=` line, UTF-8 or UTF-16."""
+"""Reads text tables in common forms: commas, semicolons or tabs, Excel's `sep=` line, UTF-8 or UTF-16."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ DIALECT: dict[str, Any] = {
     "keep_default_na": False,
     "encoding": "utf-8",
     "skipinitialspace": True,
-    "index_col": False,  # else a comma at the end of every row shifts all columns
-    "skip_blank_lines": False,  # so that a row's position is its line
+    "index_col": False,  # otherwise a comma at the end of every row shifts all columns
+    "skip_blank_lines": False,  # so that a row's position gives its line
 }
 HEAD_BYTES, HEAD_RECORDS = 1 << 16, 50
-"""How much of a table is looked at to tell what separates its columns."""
+"""Size of the part of a table in which the column separator is detected."""
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """The first bytes of .xlsx, .ods and .xls."""
 WIDE_MARKS = {  # in this order: the mark of UTF-32 begins with that of UTF-16
@@ -47,9 +47,9 @@ class TextTable(NamedTuple):
     """A table of text.
 
     Attributes:
-        rows: Cells stripped, empty ones missing; indexed such that row `i` stands in line `i + 2` of the file.
-        header: The name of each column as it stands in the file, stripped.
-        delimiter: What separates the columns.
+        rows: Stripped cells, empty ones missing; row index `i` is in line `i + 2` of the file.
+        header: Stripped name of each column, as written in the file.
+        delimiter: Separator of the columns.
     """
 
     rows: pd.DataFrame
@@ -72,12 +72,12 @@ def read_table(name: str, source: Path, key: str | None = "PATH_TO_LABEL") -> Te
     """Read a table as text.
 
     Args:
-        name: Of the corpus, or of what else the table is.
-        source: The CSV.
-        key: Under which the configuration names it; None where it does not.
+        name: Name of the corpus, or of another kind of table.
+        source: Path of the CSV.
+        key: Configuration key that names the file; None if there is none.
 
     Raises:
-        DataError: Where the file is missing or not a CSV, with the line and the remedy.
+        DataError: If the file is missing or not a CSV; gives the line and the remedy.
     """
     place = name if key is None else f"{name}: {key}"
     try:
@@ -101,13 +101,13 @@ def read_table(name: str, source: Path, key: str | None = "PATH_TO_LABEL") -> Te
 
 
 def first_place(wrong: pd.Series) -> str:
-    """Say where the first row marked stands: its line, counted from 1 with the header, or the name it is indexed by."""
+    """Return the position of the first marked row: its line, counted from 1 with the header, or its index name."""
     place = wrong.index[int(np.argmax(wrong.to_numpy()))]
     return place if isinstance(place, str) else f"line {place + 2}"
 
 
 def _as_utf8(where: str, content: bytes) -> bytes:
-    """Return the bytes of a table in UTF-8 without a mark."""
+    """Return the bytes of a table in UTF-8 without a byte order mark."""
     if content.startswith(codecs.BOM_UTF8):
         content = content.removeprefix(codecs.BOM_UTF8)
     for mark, encoding in WIDE_MARKS.items():
@@ -124,7 +124,7 @@ def _as_utf8(where: str, content: bytes) -> bytes:
 
 
 def _find_layout(where: str, content: bytes) -> _Layout:
-    """Tell from the first lines what separates the columns, and where the header stands."""
+    """Determine the column separator and the line of the header from the first lines."""
     head = content[:HEAD_BYTES].decode(errors="replace")
     start = _end_of(BLANK_LINES, head, 0)
     separator = SEPARATOR_LINE.match(head, start)
@@ -145,17 +145,17 @@ def _end_of(pattern: re.Pattern[str], text: str, start: int) -> int:
 
 
 def _records(text: str, delimiter: str) -> list[list[str]]:
-    """Return the first records as some delimiter cuts them; quoted cells may hold others."""
+    """Return the first records as split by a delimiter; quoted cells may contain other delimiters."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
         records = list(islice(reader, HEAD_RECORDS))
-    except csv.Error:  # a cell beyond all bounds, or a byte of zero: pandas says where
+    except csv.Error:  # an oversized cell or a zero byte: pandas reports where
         return []
     return records[:-1] if len(records) > 1 and len(text) >= HEAD_BYTES // 4 else records
 
 
 def _choose(where: str, records: dict[str, list[list[str]]]) -> str:
-    """Return the delimiter that the header has, else the one that cuts the rows as it cuts the header."""
+    """Return the delimiter in the header, else the one that splits the rows as it splits the header."""
     widths = {delimiter: [len(record) for record in cut] for delimiter, cut in records.items()}
     several = {delimiter: cut for delimiter, cut in widths.items() if cut and cut[0] > 1}
     if len(several) == 1 or len(records) == 1:
@@ -205,7 +205,7 @@ def _parse(where: str, content: bytes, layout: _Layout) -> pd.DataFrame:
 
 
 def _refuse_swallowed_lines(where: str, rows: pd.DataFrame, delimiter: str) -> None:
-    """Refuse a cell that holds a line break and the delimiter: a stray quotation mark makes one out of several rows."""
+    """Refuse a cell with a line break and the delimiter: a stray quotation mark merges several rows into one cell."""
     lines = np.zeros(len(rows), dtype=np.int64)
     is_swallowed = np.zeros(len(rows), dtype=bool)
     for column in range(rows.shape[1]):
@@ -223,7 +223,7 @@ def _refuse_swallowed_lines(where: str, rows: pd.DataFrame, delimiter: str) -> N
 
 
 def _first_foreign_byte(content: bytes) -> str:
-    """Say where the first byte stands that is no UTF-8."""
+    """Return the position of the first byte that is not UTF-8."""
     try:
         content.decode()
     except UnicodeDecodeError as error:

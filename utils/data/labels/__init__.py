@@ -1,1 +1,1 @@
-"""What the cells of labels say, and what is odd about them."""
+"""Reading of label cells, and checks for oddities in them."""

@@ -1,4 +1,4 @@
-"""The columns of the utterance table, and what stands in them."""
+"""The columns of the utterance table and their contents."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ VOTES = ("votes_", "secondary_")
 """Prefixes of the columns that count raters by class."""
 TEXT_COLUMNS = ("corpus", "file", "path", "split", "speaker", "gender", "emotion")
 OUTSIDE = r"^[/\\]|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)"
-"""Matches names of files that do not stay below the folder that they start in."""
+"""Matches file names that lead out of the folder in which they start."""
 TEXT = pd.StringDtype("pyarrow", na_value=np.nan)
 
 
 def as_utterance_table(name: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """Give a reader's rows the columns and types of the utterance table; absent columns are missing values."""
+    """Convert a reader's rows to the columns and types of the utterance table; absent columns are missing values."""
     table = pd.DataFrame(index=pd.RangeIndex(len(rows)))
     for column in TEXT_COLUMNS:
         values = rows[column].to_numpy(dtype=object) if column in rows else np.full(len(rows), np.nan, dtype=object)
@@ -39,5 +39,5 @@ def as_utterance_table(name: str, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def plain_paths(table: pd.DataFrame) -> pd.Series:
-    """Return the paths of an utterance table such that two names of one place are equal, as `./a` and `a` are."""
+    """Return the normalised paths of an utterance table, in which `./a` and `a` are equal."""
     return pd.Series([os.path.normpath(path) for path in table["path"]], index=table.index, dtype=TEXT)

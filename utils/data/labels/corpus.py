@@ -1,4 +1,4 @@
-"""A corpus as its reader found it, and as it is used."""
+"""A corpus as its reader returns it, and as it is used."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from utils.data.labels.spellings import Cells
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader found.
+    """Result of a reader.
 
     Attributes:
-        rows: One an utterance.
-        notes: Sentences on its files.
-        warnings: Sentences on what somebody should look at before training.
-        hidden: Splits whose labels are kept back.
-        release: The corpus's release, where its files tell.
-        unread: Columns of its table that nobody reads.
+        rows: Table with one row per utterance.
+        notes: Sentences on the corpus's files.
+        warnings: Sentences on points to check before training.
+        hidden: Splits whose labels are withheld.
+        release: The corpus's release, where its files reveal it.
+        unread: Columns of its table that are not read.
     """
 
     rows: pd.DataFrame
@@ -36,17 +36,17 @@ class Corpus:
     """A corpus as read.
 
     Attributes:
-        name: As in `config.toml`.
+        name: Name in `config.toml`.
         table: Its utterance table.
         classes: Its classes in canonical order.
         attribute_scale: Lowest and highest value of its attributes.
-        is_synthetic: Whether nobody spoke its recordings.
-        notes: What its reader says of its files.
-        warnings: What somebody should look at before training.
-        hidden: Test splits whose labels are kept back.
-        release: Which one it is, where its files tell.
-        cells: Cells that were read as something else than is written in them.
-        unread: Columns of its table that nobody reads.
+        is_synthetic: Whether its recordings are synthetic.
+        notes: Reader's sentences on its files.
+        warnings: Sentences on points to check before training.
+        hidden: Test splits whose labels are withheld.
+        release: The corpus's release, where its files reveal it.
+        cells: Cells that were not read literally.
+        unread: Columns of its table that are not read.
         section: Its section of `config.toml`; None for a corpus that was not read from one.
     """
 

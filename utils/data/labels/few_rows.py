@@ -10,14 +10,14 @@ FEWEST_TRAINING_ROWS = 5
 
 
 def few_rows(by_split: Mapping[str, pd.DataFrame], classes: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Return the classes with less than five rows in training, or none in another split.
+    """Return the classes with fewer than five rows in training, or none in another split.
 
     Args:
-        by_split: Rows in use of the splits whose labels are known.
-        classes: Those to look at.
+        by_split: Rows in use, by split, for splits whose labels are known.
+        classes: Classes to check.
 
     Returns:
-        By class, its rows in the splits that have too few of it.
+        By class, its number of rows in each split that has too few.
     """
     ordered = sorted(by_split.items(), key=lambda item: (item[0] != "train", item[0]))
     counts = {split: rows["emotion"].value_counts() for split, rows in ordered if len(rows)}
@@ -31,5 +31,5 @@ def few_rows(by_split: Mapping[str, pd.DataFrame], classes: Iterable[str]) -> di
 
 
 def say_few(places: Mapping[str, int]) -> str:
-    """Say how many rows of which splits a class has."""
+    """Describe how many rows a class has in which splits."""
     return ", ".join(f"{rows or 'none'} in {split}" for split, rows in places.items())

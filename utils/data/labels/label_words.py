@@ -1,4 +1,4 @@
-"""Words that people write for splits and genders, read alike by every reader that has free text there."""
+"""Words that people use for splits and genders, with the same meaning for all readers of free text."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ GENDERS: Mapping[str, str] = {
 ALLOWED_SPLITS = "train, development (dev, val, valid, validation), test, test1, test2, …"
 ALLOWED_GENDERS = "female (f, woman), male (m, man), unknown or empty"
 EITHER_SPLIT = ("eval", "evaluation", "evaluate")
-"""Means development to some and test to others."""
+"""Words that mean development to some people and test to others."""
 
 
 def read_split(text: str) -> str | None:
-    """Return the split that a word means, if it means one; `Test 1`, `test_1` and `test01` are `test1`."""
+    """Return the split that a word means, if any; `Test 1`, `test_1` and `test01` mean `test1`."""
     word = "".join(c for c in text.casefold() if c not in " _-")
     word = re.sub(r"^(test)0+(?=\d)", r"\1", word)
     split = SPLITS.get(word, word)
@@ -37,24 +37,24 @@ def read_split(text: str) -> str | None:
 
 
 def read_gender(text: str) -> str | None:
-    """Return the gender that a word means, if it means one."""
+    """Return the gender that a word means, if any."""
     return GENDERS.get(text.casefold())
 
 
 def read_words(column: pd.Series, meaning: Callable[[str], str | None]) -> pd.Series:
-    """Return what the words of a column mean; missing where a cell is missing or means nothing known."""
+    """Return the meanings of a column's words; missing where a cell is missing or its meaning is unknown."""
     codes, texts = pd.factorize(column)
     meanings = np.array([*(meaning(str(text)) for text in texts), None], dtype=object)  # -1 is a missing cell
     return pd.Series(pd.array(meanings[codes], dtype=TEXT), index=column.index)
 
 
 def say_readings(column: str, cells: pd.Series, meaning: Callable[[str], str | None]) -> str | None:
-    """Say which words of a column are read as others, and how often; None where only case differs.
+    """Describe which words of a column are read as others, and how often; None if only case differs.
 
     Args:
-        column: Its name.
-        cells: As they are written, (rows,).
-        meaning: What each is read as.
+        column: Name of the column.
+        cells: Cells as they are written, (rows,).
+        meaning: Maps each word to its meaning.
     """
     words: dict[str, list[str]] = defaultdict(list)
     for cell, rows in cells.value_counts().items():

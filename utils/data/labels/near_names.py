@@ -1,7 +1,7 @@
-"""Classes whose names are so near to each other that they may be one: `anger` beside `angry`, `Angray`, `'angry'`.
+"""Classes with names so similar that they may be one class: `anger` beside `angry`, `Angray`, `'angry'`.
 
-They are different words, so that nothing is merged. The measure is meant to be quiet about names that only look alike,
-such as contempt and content, sadness and madness, happy and unhappy, class 1 and class 2.
+Nothing is merged, since they are different words. The measure is meant to ignore names that only look alike, such as
+contempt and content, sadness and madness, happy and unhappy, class 1 and class 2.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from utils.word_forms import skeleton
 WORDS = re.compile(r"[^\W_]+")
 SIGNS = re.compile(r"\+|^-|-$|\d+")
 MOST_CLASSES = 300
-"""With more, the column holds no classes but free text; comparing each with each would take minutes."""
+"""A column with more holds free text instead of classes; comparing all pairs would take minutes."""
 IRREGULAR = {
     "anger": "angry", "anxiety": "anxious", "boredom": "bored", "curiosity": "curious", "empathetic": "empathy",
     "enthusiastic": "enthusiasm", "hatred": "hate", "pride": "proud", "sympathetic": "sympathy",
@@ -26,13 +26,13 @@ ENDINGS = {
 }  # fmt: skip
 SHORTEST_STEM = 3
 SHORTEST_MISTYPED = 5
-"""Letters of a word or a stem in which another letter is taken for a typing mistake: fear is not tear, nor hat hate."""
+"""Minimum letters of a word or stem for a typing mistake to be assumed: fear is not tear, nor is hat hate."""
 SYNONYMS = (
     ("angry", "mad"),
     ("happy", "joy"),
     ("fear", "afraid", "scared", "anxiety"),
 )
-"""Other words that corpora use for one class. Calm is not neutral: RAVDESS has both."""
+"""Groups of words that corpora use for one class. Calm is not neutral: RAVDESS has both."""
 
 
 def near_names(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -43,16 +43,16 @@ def near_names(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def find_near(name: str, others: Sequence[str]) -> str | None:
-    """Return which of another corpus's names probably stands for a class; None where none does.
+    """Return which of another corpus's names probably stands for a class; None if none does.
 
-    Between corpora, words of one meaning are near as well, such as happy and joy, or angry and mad.
+    Between corpora, synonyms are near as well, such as happy and joy, or angry and mad.
 
     Args:
-        name: Of the class.
+        name: Name of the class.
         others: Names that the other corpus has and this one lacks.
 
     Returns:
-        The near name that is most alike in length; of those before synonyms.
+        The near name of the most similar length; near spellings come before synonyms.
     """
     near = [other for other in others if are_near(name, other)]
     if near:
@@ -62,7 +62,7 @@ def find_near(name: str, others: Sequence[str]) -> str | None:
 
 
 def _meanings(name: str) -> set[str]:
-    """Return the first word of every group of synonyms that a name belongs to."""
+    """Return the first word of every group of synonyms to which a name belongs."""
     return {words[0] for words in SYNONYMS if any(are_near(name, word) for word in words)}
 
 
@@ -96,7 +96,7 @@ def _stem(word: str) -> str:
 
 
 def _is_typing_mistake(short: str, long: str) -> bool:
-    """Return whether one letter, but not the first, is missing, other, or swapped with the next."""
+    """Return whether one letter other than the first is missing, different, or swapped with the next."""
     if len(long) < SHORTEST_MISTYPED or len(short) < len(long) - 1 or short[0] != long[0]:
         return False
     start = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))

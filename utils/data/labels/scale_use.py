@@ -1,6 +1,6 @@
-"""Attributes that never come near an end of their scale, as those of a 1..5 corpus read on the default 1..7.
+"""Attributes that never come near an end of their scale, such as those of a 1..5 corpus read on the default 1..7.
 
-Values outside the scale are refused; inside it a wrong scale costs without a word, since targets are scaled by it.
+Values outside the scale are refused; inside it, a wrong scale does silent harm, since targets are scaled by it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import pandas as pd
 from utils.data.labels.columns import ATTRIBUTES
 
 FEWEST_VALUES = 20
-"""With fewer, staying away from an end is chance."""
+"""With fewer values, staying away from an end may be chance."""
 WIDEST_GAP = 0.25
-"""Share of the scale that may stay empty at either end: 1..5 on 1..7 leaves a third, raters' means a tenth or less."""
+"""Share of the scale that may be empty at either end: 1..5 on 1..7 leaves a third, raters' means a tenth or less."""
 
 
 def unreached_scales(table: pd.DataFrame, scale: tuple[float, float]) -> dict[str, tuple[float, float]]:
@@ -20,7 +20,7 @@ def unreached_scales(table: pd.DataFrame, scale: tuple[float, float]) -> dict[st
 
     Args:
         table: Rows whose labels are known.
-        scale: Lowest and highest value that an attribute can have.
+        scale: Lowest and highest possible value of an attribute.
     """
     low, high = scale
     ranges = {}
@@ -35,7 +35,7 @@ def unreached_scales(table: pd.DataFrame, scale: tuple[float, float]) -> dict[st
 
 
 def warn_of_scale(ranges: dict[str, tuple[float, float]], scale: tuple[float, float]) -> str:
-    """Say in a sentence which attributes stay away from an end of their scale; empty where none does."""
+    """Return a sentence on the attributes that stay away from an end of their scale; empty if none does."""
     if not ranges:
         return ""
     named = ", ".join(f"{attribute} {least:g}..{most:g}" for attribute, (least, most) in ranges.items())

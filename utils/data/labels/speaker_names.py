@@ -1,6 +1,6 @@
-"""Speakers whom nobody can tell apart, or together: written in two ways, or not named at all.
+"""Speakers whose identity is unclear: written in two ways, or not named at all.
 
-A speaker written in two ways is two speakers for every check of leaks. Which spelling is right cannot be known, so that
+A speaker written in two ways counts as two speakers in every check for leaks. Since the right spelling cannot be known,
 nothing is merged.
 """
 
@@ -22,15 +22,15 @@ PREFIX = re.compile(r"(?:s|sp|spk|spkr|speaker|actor|id)(?=\d+$)")
 DECIMALS = re.compile(r"(\d+)[.,]0*")
 
 Spellings = dict[str, dict[str, int]]
-"""Rows by spelling of one speaker, and by split."""
+"""Number of rows by spelling of one speaker, and by split."""
 
 
 @cache
 def speaker_key(name: str) -> str:
-    """Return what the spellings of one speaker have in common: `3` for `03`, `3.0`, `S03` and `spk-3`.
+    """Return a key that is equal for all spellings of one speaker: `3` for `03`, `3.0`, `S03` and `spk-3`.
 
-    Case, Unicode form, accents, invisible characters, separators, zeros before a number, and words for "speaker" before
-    one, do not count.
+    It ignores case, Unicode form, accents, invisible characters, separators, and zeros or words for "speaker" before a
+    number.
     """
     if name.isascii() and name.isdigit() and name[0] != "0":
         return name
@@ -46,7 +46,7 @@ def written_twice(table: pd.DataFrame) -> list[Spellings]:
     """Return the speakers of an utterance table who seem to be written in several ways.
 
     Returns:
-        Each as rows by spelling and split; those in training and elsewhere come first.
+        Each speaker's rows by spelling and split; speakers that may leak from training come first.
     """
     by_key: dict[str, list[str]] = {}
     for name in sorted(table["speaker"].dropna().unique()):
@@ -63,7 +63,7 @@ def written_twice(table: pd.DataFrame) -> list[Spellings]:
 
 
 def may_leak(speaker: Spellings) -> bool:
-    """Return whether one spelling is trained on and another is not."""
+    """Return whether one spelling occurs in training and another in a different split."""
     splits = [set(places) for places in speaker.values()]
     return any(
         "train" in one and other - {"train"} for i, one in enumerate(splits) for j, other in enumerate(splits) if i != j
@@ -71,12 +71,12 @@ def may_leak(speaker: Spellings) -> bool:
 
 
 def say_spellings(speaker: Spellings) -> str:
-    """Say how a speaker is written, and how many rows of which splits are written so."""
+    """Describe the spellings of a speaker, with the number of rows of each by split."""
     return " and ".join(f"{shown(name)} ({_say_splits(places)})" for name, places in speaker.items())
 
 
 def warn_of_spellings(speakers: list[Spellings]) -> str:
-    """Say in a sentence which speakers seem to be written in several ways; empty where none is."""
+    """Return a sentence on the speakers who seem to be written in several ways; empty if there are none."""
     if not speakers:
         return ""
     leak = "; a leak between training and evaluation cannot be excluded" * any(map(may_leak, speakers))
@@ -85,7 +85,7 @@ def warn_of_spellings(speakers: list[Spellings]) -> str:
 
 
 def warn_of_unknown(table: pd.DataFrame) -> str:
-    """Say in a sentence how many rows of each split name no speaker; empty where all do."""
+    """Return a sentence on how many rows of each split name no speaker; empty if all do."""
     is_unknown = table["speaker"].isna()
     if not is_unknown.any():
         return ""

@@ -1,7 +1,7 @@
-"""Cells that mean something else than their letters say: words for nothing, and one class spelt in several ways.
+"""Cells that are not read literally: words for missing values, and one class spelt in several ways.
 
-Words for nothing are missing values, unless an experiment's `classes` (or the reader's own `CLASSES`) list them. So
-they are taken out of the table for everybody, but remembered with their rows: an experiment that lists one gets it back
+Words for missing values are read as missing unless an experiment's `classes` (or the reader's own `CLASSES`) list them.
+They are therefore removed from the table, but remembered with their rows: an experiment that lists one gets it back
 (`experiment_runner/data/class_names.py`), and another experiment on the same corpus does not see it.
 """
 
@@ -26,8 +26,8 @@ WORDS_FOR_NOTHING = frozenset({
     "nomajority", "nomajorityvote", "undecided", "unsure", "notsure", "tbd", "xxx", "1#ind",
     "1#qnan",
 })  # fmt: skip
-"""Folded, without brackets, quotes, spaces, dots, strokes and hyphens: `na` stands for `N/A`, `n.a.` and `<NA>`, and an
-empty text for cells that hold nothing else."""
+"""Folded words without brackets, quotes, spaces, dots, slashes and hyphens: `na` stands for `N/A`, `n.a.` and `<NA>`,
+and an empty text for cells that contain only such characters."""
 UNKNOWN = "unknown"
 AROUND = "()[]<>{}'\"`´‘’“”«»"
 BETWEEN = re.compile(r"[\s_.…?*~/\\\-‐‑‒–—―−]|^#")
@@ -35,21 +35,21 @@ BETWEEN = re.compile(r"[\s_.…?*~/\\\-‐‑‒–—―−]|^#")
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells that were read as something else than is written in them.
+    """Cells that were not read literally.
 
     Attributes:
-        nothing: By column, words for nothing by row, as they are written.
-        spellings: By class, how many rows spell it how, where that differs from its name.
+        nothing: Words for missing values as they are written, by column and row.
+        spellings: Number of rows by class and spelling, where spellings differ from the class's name.
     """
 
     nothing: Mapping[str, pd.Series] = field(default_factory=dict)
     spellings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def notes(self, classes: Iterable[str] = ()) -> Iterator[str]:
-        """Yield a sentence a column on what was read as missing, and one on the spellings of classes.
+        """Yield a sentence per column on what was read as missing, and one on the spellings of classes.
 
         Args:
-            classes: Words for nothing that are classes for this reader of the sentences.
+            classes: Words for missing values that count as classes here.
         """
         listed = set(map(fold, classes))
         for column, words in self.nothing.items():
@@ -61,14 +61,14 @@ class Cells:
 
 
 def is_nothing(column: pd.Series) -> pd.Series:
-    """Return which cells hold a word for nothing, (rows,) bool; missing cells do not."""
+    """Return which cells hold a word for a missing value, (rows,) bool; False for missing cells."""
     codes, texts = pd.factorize(column)
     flags = np.array([*(means_nothing(str(text)) for text in texts), False], dtype=np.bool_)  # -1 is a missing cell
     return pd.Series(flags[codes], index=column.index)
 
 
 def means_nothing(text: str) -> bool:
-    """Return whether a text is a word for nothing, whatever its case, brackets and hyphens."""
+    """Return whether a text is a word for a missing value, whatever its case, brackets and hyphens."""
     return BETWEEN.sub("", fold(text).strip(AROUND)) in WORDS_FOR_NOTHING
 
 
@@ -78,33 +78,33 @@ def count_words(words: pd.Series) -> dict[str, int]:
 
 
 def nothing_notes(rows: pd.DataFrame, columns: Iterable[str]) -> tuple[str, ...]:
-    """Return a sentence for each of some columns of text that holds words for nothing.
+    """Return a sentence for each of the given text columns that holds words for missing values.
 
     Args:
-        rows: Cells as they were read, before they became numbers or genders.
-        columns: Those to count; the ones that the table lacks are passed over.
+        rows: Cells as they were read, before conversion to numbers or genders.
+        columns: Columns to check; those that the table lacks are ignored.
     """
     words = {column: rows.loc[is_nothing(rows[column]), column] for column in columns if column in rows}
     return tuple(say_nothing(column, count_words(cells)) for column, cells in words.items() if len(cells))
 
 
 def say_nothing(column: str, words: Mapping[str, int]) -> str:
-    """Say which words of a column were read as missing, and how often."""
+    """Describe which words of a column were read as missing, and how often."""
     return f"{column}: {some(f'{shown(word)} {rows:,}' for word, rows in words.items())} read as missing"
 
 
 def say_spellings(name: str, spellings: Mapping[str, int]) -> str:
-    """Say how one class is spelt, and how often."""
+    """Describe the spellings of one class, and how often each occurs."""
     return f"{some(f'{shown(text)} {rows:,}' for text, rows in spellings.items())} read as {shown(name)}"
 
 
 def settle_cells(table: pd.DataFrame, canonical: Collection[str], own: Collection[str]) -> tuple[pd.DataFrame, Cells]:
-    """Return an utterance table without words for nothing, each class under one name, and what was changed.
+    """Return an utterance table without words for missing values, with one name per class, and the changed cells.
 
     Args:
         table: As `as_utterance_table` returns it.
-        canonical: Names that every spelling of theirs is read as.
-        own: Classes of the reader itself, which mean something whatever they are called.
+        canonical: Class names that replace all their spellings.
+        own: Classes of the reader itself, which are never read as missing.
     """
     named = set(map(fold, own))
     nothing = {}
@@ -114,7 +114,7 @@ def settle_cells(table: pd.DataFrame, canonical: Collection[str], own: Collectio
             words = words[[fold(word) not in named for word in words]]
         if len(words):
             table = table.assign(**{column: table[column].where(~table.index.isin(words.index))})
-        if column == "speaker":  # unknown speakers are counted by split, in a warning of their own
+        if column == "speaker":  # unknown speakers are counted by split, in a separate warning
             words = words[words.str.lower() != UNKNOWN]
         if len(words):
             nothing[column] = words
@@ -130,11 +130,11 @@ def settle_cells(table: pd.DataFrame, canonical: Collection[str], own: Collectio
 def name_classes(counts: Mapping[str, int], canonical: Iterable[str]) -> dict[str, str]:
     """Return the class that each spelling stands for, in lower case.
 
-    Spellings of a canonical name stand for it, others for the most frequent one of them.
+    Spellings of a canonical name stand for it, other spellings for the most frequent among them.
 
     Args:
-        counts: Rows of each spelling.
-        canonical: Names that are known.
+        counts: Number of rows by spelling.
+        canonical: Known class names.
     """
     known = {fold(name): name for name in canonical}
     forms: dict[str, Counter[str]] = defaultdict(Counter)
@@ -145,7 +145,7 @@ def name_classes(counts: Mapping[str, int], canonical: Iterable[str]) -> dict[st
 
 
 def class_name(text: str) -> str:
-    """Return the name of a class that is spelt in one way alone: without what cannot be seen, in lower case."""
+    """Return the name of a class with only one spelling: without invisible characters, in lower case."""
     return clean(clean(text).lower())
 
 
@@ -154,7 +154,7 @@ def _by_frequency(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def _differing(names: Mapping[str, str], counts: npt.NDArray[np.int64]) -> dict[str, dict[str, int]]:
-    """Return the spellings worth a sentence: several of a class, or one that differs by more than its case."""
+    """Return the spellings worth a message: several of a class, or one that differs by more than case."""
     spellings: dict[str, dict[str, int]] = defaultdict(dict)
     for (text, name), rows in zip(names.items(), counts.tolist(), strict=True):
         spellings[name][text] = rows

@@ -12,11 +12,12 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class VoteSettings:
-    """How votes are counted.
+    """Settings for counting votes.
 
     Attributes:
-        secondary_weight: What a secondary label counts beside a primary one; 0 leaves them out.
-        min_raters: Utterances with fewer primary votes, those for `other` included, have no distribution.
+        secondary_weight: Weight of a secondary label relative to a primary one; 0 leaves them out.
+        min_raters: Minimum number of primary votes, including those for `other`, for an utterance to have a
+            distribution.
         smoothing: Share of the distribution that is spread evenly over all classes.
     """
 
@@ -26,12 +27,12 @@ class VoteSettings:
 
 
 def has_votes(table: pd.DataFrame) -> bool:
-    """Return whether a corpus knows its raters' votes."""
+    """Return whether a corpus has its raters' votes."""
     return bool(voted_classes(table))
 
 
 def voted_classes(table: pd.DataFrame) -> list[str]:
-    """Return what a corpus's raters could choose."""
+    """Return the classes that a corpus's raters could choose."""
     return [column.removeprefix("votes_") for column in table.columns if column.startswith("votes_")]
 
 
@@ -39,13 +40,13 @@ def vote_shares(table: pd.DataFrame, classes: Sequence[str], settings: VoteSetti
     """Return the share of each class in an utterance's votes, over the classes in use.
 
     Args:
-        table: Utterance table; votes for classes that are not in use count as raters alone.
-        classes: In output order.
-        settings: How they are counted.
+        table: Utterance table; votes for classes not in use count only towards the number of raters.
+        classes: Class names in output order.
+        settings: Settings for counting.
 
     Returns:
-        (rows, classes), each row adding up to 1; NaN where no vote is known, none is for a class in use, or raters
-        are too few.
+        Shares, (rows, classes), each row adding up to 1; NaN where no vote is known, none is for a class in use, or
+        raters are too few.
     """
     raters = _columns(table, "votes_", voted_classes(table))
     counts = _columns(table, "votes_", classes) + settings.secondary_weight * _columns(table, "secondary_", classes)

@@ -1,9 +1,9 @@
-"""Packed corpora: WebDataset shards, and an index that says where in which shard each recording lies.
+"""Packed corpora: WebDataset shards, and an index of each recording's shard and position.
 
-A shard is a tar file of two members a recording, `<key>.flac` (or `<key>.wav`) and `<key>.json`, which the `webdataset`
-library reads as they are. Training reads a recording by its place in the shard, so that any order costs the same. Which
-recordings share a shard depends on the corpus alone, and a shard appears whole or not at all: packing can be stopped at
-any time and goes on where it was.
+A shard is a tar file with two members per recording, `<key>.flac` (or `<key>.wav`) and `<key>.json`, in the format of
+the `webdataset` library. Training reads a recording by its position in the shard, so that every order costs the same.
+Which recordings share a shard depends only on the corpus, and shards are written atomically: packing can be stopped at
+any time and resumed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ VERSION = 2
 INDEX = "index.parquet"
 PROBLEMS = "problems.csv"
 SHARD_BYTES = 256 << 20
-"""About so many bytes of recordings go into one shard."""
+"""Approximate bytes of recordings per shard."""
 SHARD = re.compile(r"shard-\d{6}\.tar")
 PLACES = pa.schema(
     [
@@ -48,12 +48,12 @@ PLACES = pa.schema(
         pa.field("crc32", pa.int64(), nullable=False),
     ]
 )
-"""What training reads of an index."""
+"""Columns of an index that training reads."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One recording to pack: its name in the corpus, where it lies, and its state there."""
+    """One recording to pack: its name in the corpus, its path, and its state on the disk."""
 
     file: str
     path: str
@@ -64,7 +64,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Member:
-    """Where one recording lies in a shard: offset, length and CRC-32 of its audio in bytes, and its duration."""
+    """One recording's position in a shard: offset, length in bytes and CRC-32 of its audio, and its duration."""
 
     file: str
     shard: str
@@ -75,7 +75,7 @@ class Member:
 
 
 class Unpacked(NamedTuple):
-    """What could not be packed: the kind of an audit, the reason, and whether it holds while the file stays."""
+    """A recording that could not be packed: audit kind, reason, and whether this holds while the file is unchanged."""
 
     file: str
     kind: str
@@ -85,7 +85,7 @@ class Unpacked(NamedTuple):
 
 @dataclass(frozen=True)
 class PackedShard:
-    """What became of one shard: its members, and what could not be packed."""
+    """Result of packing one shard: its members, and the recordings that could not be packed."""
 
     members: tuple[Member, ...]
     problems: tuple[Unpacked, ...]
@@ -99,18 +99,18 @@ def pack(
     shard_bytes: int = SHARD_BYTES,
     missing: Sequence[Unpacked] = (),
 ) -> list[Unpacked]:
-    """Pack recordings into `target`, or go on with what is missing there.
+    """Pack recordings into `target`, or resume with the missing shards there.
 
     Args:
-        sources: In the order of the shards.
+        sources: Recordings in the order of the shards.
         target: Folder of the shards.
-        workers: Processes that decode and encode.
-        advance: Told how many recordings are done.
-        shard_bytes: Least size of the recordings of a shard.
-        missing: What is known not to be there, for the list of problems.
+        workers: Number of processes that decode and encode.
+        advance: Progress callback, called with the number of newly packed recordings.
+        shard_bytes: Minimum size of the recordings in a shard.
+        missing: Recordings known to be missing, for the list of problems.
 
     Returns:
-        That list: what is not packed, and why.
+        The list of problems: recordings that were not packed, with reasons.
     """
     target.mkdir(parents=True, exist_ok=True)
     (target / INDEX).unlink(missing_ok=True)
@@ -135,7 +135,7 @@ def pack(
 
 
 def pack_shard(target: Path, number: int, sources: Sequence[Source]) -> PackedShard:
-    """Write one shard and the note that it is complete."""
+    """Write one shard and a note marking it as complete."""
     name = f"shard-{number:06d}.tar"
     members, problems = [], []
     with atomic_file(target / name) as partial, tarfile.open(partial, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -157,7 +157,7 @@ def pack_shard(target: Path, number: int, sources: Sequence[Source]) -> PackedSh
 
 
 def _encoded(source: Source) -> tuple[bytes, str, float] | Unpacked:
-    """Return what `encode` does, or why that cannot be packed, as where it is no longer what was to be packed."""
+    """Return the result of `encode`, or why a recording cannot be packed, for example because it has changed since."""
     found = examine(source.path, is_deep=True)
     if found.problem is not None:
         return Unpacked(source.file, *found.problem, found.is_lasting)
@@ -173,9 +173,9 @@ def _encoded(source: Source) -> tuple[bytes, str, float] | Unpacked:
 
 
 def encode(path: str) -> tuple[bytes, str, float]:
-    """Return a recording as FLAC where it is exactly 16 kHz mono 16-bit, else as float WAV at its own rate.
+    """Return a recording as FLAC if it is exactly 16 kHz mono 16-bit, else as float WAV at its own rate.
 
-    Either decodes to the samples of the original bit for bit.
+    Both decode to the samples of the original bit for bit.
 
     Args:
         path: A recording that can be used.
@@ -196,10 +196,10 @@ def encode(path: str) -> tuple[bytes, str, float]:
 
 
 def read_index(folder: Path) -> pd.DataFrame | None:
-    """Return `file` and `place` of every packed recording; None where packing has not been finished.
+    """Return `file` and `place` of every packed recording; None if packing has not been finished.
 
     Raises:
-        DataError: Where a shard is missing or has another size than when it was packed, or the index is not of this
+        DataError: If a shard is missing or its size has changed since packing, or the index does not belong to this
             folder.
     """
     path = folder / INDEX
@@ -232,7 +232,7 @@ def _sizes(text: bytes) -> dict[str, int]:
     """Return the shards of an index with their sizes in bytes.
 
     Raises:
-        ValueError: Where it says something else.
+        ValueError: If the text has another form.
     """
     sizes = json.loads(text)
     if not isinstance(sizes, dict) or not all(type(size) is int for size in sizes.values()):
@@ -241,16 +241,16 @@ def _sizes(text: bytes) -> dict[str, int]:
 
 
 def _is_inside(frame: pd.DataFrame, ends: pd.Series) -> pd.Series:
-    """Return which places lie within shards of these sizes; no sum of two numbers of a stranger, which may wrap."""
+    """Return which places lie within shards of these sizes; without adding untrusted numbers, which may overflow."""
     is_part = (frame["offset"] >= 0) & (frame["length"] > 0) & (frame["length"] <= ends - frame["offset"])
     return is_part & frame["crc32"].between(0, 2**32 - 1)
 
 
 def read_problems(folder: Path) -> pd.DataFrame:
-    """Return what was not packed: `file`, `kind`, `problem` and `is_lasting`.
+    """Return the recordings that were not packed: `file`, `kind`, `problem` and `is_lasting`.
 
     Raises:
-        DataError: Where the list cannot be read.
+        DataError: If the list cannot be read.
     """
     try:
         source = bounded(folder / PROBLEMS, MOST_LABEL_BYTES)
@@ -261,7 +261,7 @@ def read_problems(folder: Path) -> pd.DataFrame:
 
 
 def _shards(sources: Sequence[Source], shard_bytes: int) -> Iterator[list[Source]]:
-    """Cut the recordings into shards by their sizes alone."""
+    """Divide the recordings into shards by their sizes alone."""
     part: list[Source] = []
     size = 0
     for source in sources:
@@ -275,7 +275,7 @@ def _shards(sources: Sequence[Source], shard_bytes: int) -> Iterator[list[Source
 
 
 def _recall(target: Path, number: int, sources: Sequence[Source]) -> PackedShard | None:
-    """Return a shard that is complete and made of the same recordings; none whose problems may have passed."""
+    """Return a complete shard made of the same recordings; None if there is none, or its problems may be temporary."""
     try:
         document = json.loads((target / f"shard-{number:06d}.json").read_text(encoding="utf-8"))
         if document["state"] != _state(sources) or not (target / f"shard-{number:06d}.tar").is_file():
@@ -288,13 +288,13 @@ def _recall(target: Path, number: int, sources: Sequence[Source]) -> PackedShard
 
 
 def _state(sources: Sequence[Source]) -> str:
-    """Return a hash of what a shard is made of."""
+    """Return a hash of the sources of a shard."""
     parts = [[s.file, s.size, s.modified_ns, s.document] for s in sources]
     return hashlib.sha256(json.dumps([VERSION, parts], sort_keys=True).encode()).hexdigest()
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
-    """Add a member that looks the same whoever writes it and when; return the offset of its content."""
+    """Add a member that does not depend on user or time; return the offset of its content."""
     info = tarfile.TarInfo(name)
     info.size, info.mtime, info.mode = len(content), 0, 0o644
     offset = tar.offset + tarfile.BLOCKSIZE
@@ -303,7 +303,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
 
 
 def _finish(target: Path, shards: Sequence[PackedShard], missing: Sequence[Unpacked]) -> list[Unpacked]:
-    """Write the index, whose presence says that packing is complete, and the list of what is not in it."""
+    """Write the index, whose presence marks packing as complete, and the list of recordings missing from it."""
     members = [asdict(member) for shard in shards for member in shard.members]
     problems = [*missing, *(problem for shard in shards for problem in shard.problems)]
     atomic_write(target / PROBLEMS, pd.DataFrame(problems, columns=list(Unpacked._fields)).to_csv(index=False))
