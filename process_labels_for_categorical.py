@@ -68,7 +68,7 @@ def find_labels(options: argparse.Namespace) -> Path:
     """Return the labels of the MSP-PODCAST section of the corpora file.
 
     Raises:
-        ConfigurationError: Where there is none or more than one, or the file is wrong.
+        ConfigurationError: If there is none or more than one, or the file is wrong.
     """
     corpora = load_corpora(options.config).items()
     labels = {name: c.PATH_TO_LABEL for name, c in corpora if c.FORMAT == FORMAT and c.PATH_TO_LABEL is not None}

@@ -84,7 +84,7 @@ class SERDataset(Dataset[Utterance]):
             item: (epoch, row); with the epoch `EVALUATION` the whole recording is read.
 
         Raises:
-            DataError: Where the recording cannot be used.
+            DataError: If the recording cannot be used.
         """
         epoch, row = item
         crop, augmentation = None, None

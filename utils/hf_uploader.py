@@ -1,7 +1,7 @@
 """Upload a run's best model to the Hugging Face hub: `python -m utils.hf_uploader RUN_FOLDER USER/NAME`.
 
-It uploads the checkpoint, the model card with its plots, and the metrics of evaluated splits; not the recordings,
-their names, labels or predictions.
+What is uploaded: the checkpoint, the model card with its pictures, and the figures of evaluated splits. Recordings,
+their names, labels and predictions are not.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def categorical_figures(truth: Sequence[str], prediction: Sequence[str], classes
         `absent_classes` (without support), `labelled` (utterances with a class).
 
     Raises:
-        ValueError: Where there is no utterance, or one of an unknown class.
+        ValueError: If there is no utterance, or one of an unknown class.
 
     Examples:
         >>> figures = categorical_figures(["a", "a", "b", "b", "d"], ["a", "a", "b", "a", "d"], ["a", "b", "c", "d"])

@@ -79,7 +79,7 @@ class RegularisationKeys(Section):
         """The keys as numbers.
 
         Raises:
-            ValueError: Where a key still stands for the upstream's published value.
+            ValueError: If a key still stands for the upstream's published value.
         """
         if self.published_keys:
             raise ValueError(f"{', '.join(self.published_keys)}: not yet read from the upstream's config.json")

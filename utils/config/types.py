@@ -74,7 +74,7 @@ def _expanded(text: str) -> str:
     r"""Return a path with the home folder for `~`, the values of variables, and `/` for `\`.
 
     Raises:
-        PydanticCustomError: Where a user or variable is not known, or an escape of TOML has become a control character.
+        PydanticCustomError: If a user or variable is not known, or an escape of TOML has become a control character.
     """
     control = next((c for c in text if c in ESCAPES), None)
     if control is not None:

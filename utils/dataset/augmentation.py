@@ -76,7 +76,7 @@ class Augmenter:
         """Return the augmentation of an utterance of the given number of samples.
 
         Raises:
-            DataError: Where a recording of noise or of an impulse response cannot be used.
+            DataError: If a recording of noise or of an impulse response cannot be used.
         """
         speed = self._draw_speed(epoch, utterance, samples)
         samples = samples_at_speed(samples, speed)
@@ -111,7 +111,7 @@ def choose_augmenter(config: ExperimentConfig, seed: int) -> Augmenter | None:
     """Return the augmenter of an experiment's training utterances; None without augmentation.
 
     Raises:
-        DataError: Where a folder of noise or of impulse responses cannot be used.
+        DataError: If a folder of noise or of impulse responses cannot be used.
     """
     if not config.augments_waveforms:
         return None
@@ -154,7 +154,7 @@ def read_response(path: str) -> Waveform:
     recording through the same microphones would be.
 
     Raises:
-        DataError: Where it is silent.
+        DataError: If it is silent.
     """
     response = _read(path, LONGEST_RESPONSE)
     magnitude = np.abs(response)

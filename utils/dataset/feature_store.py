@@ -55,7 +55,7 @@ def store_folder() -> Path:
     """Return where frames are kept.
 
     Raises:
-        StoreError: Where the folder cannot be made.
+        StoreError: If the folder cannot be made.
     """
     try:
         folder = cache_folder("frozen")
@@ -77,7 +77,7 @@ def open_store(key: str, row_bytes: int, on_wait: Callable[[], None]) -> Iterato
         on_wait: Called before waiting for another process.
 
     Raises:
-        StoreError: Where the files cannot be opened.
+        StoreError: If the files cannot be opened.
     """
     place = store_folder() / key
     with _disk(place):
@@ -105,7 +105,7 @@ class FeatureStore:
         was_damaged: Whether kept frames were discarded because their files do not match.
 
     Raises:
-        StoreError: Where the files cannot be opened.
+        StoreError: If the files cannot be opened.
     """
 
     def __init__(self, place: Path, row_bytes: int) -> None:
@@ -159,7 +159,7 @@ class FeatureStore:
         """Discard everything; processes that have the old files open can still read them.
 
         Raises:
-            StoreError: Where files cannot be removed or made.
+            StoreError: If files cannot be removed or made.
         """
         with _disk(self.path):
             self._index_path.unlink(missing_ok=True)
@@ -205,7 +205,7 @@ class FeatureStore:
         """Fill `rows` from row `first` on; several threads may read at once.
 
         Raises:
-            StoreError: Where the file cannot be read, or has been shortened.
+            StoreError: If the file cannot be read, or has been shortened.
         """
         view, position = _flat(rows), first * self.row_bytes
         with _disk(self.path):
@@ -239,7 +239,7 @@ def make_room(wanted: int, limit: int, key: str) -> list[tuple[str, int]] | None
         Nothing is removed where the frames of `key` alone would exceed the limit.
 
     Raises:
-        StoreError: Where a file cannot be removed.
+        StoreError: If a file cannot be removed.
     """
     folder = store_folder()
     removed: list[tuple[str, int]] = []
@@ -259,7 +259,7 @@ def kept_bytes() -> int:
     """Return the bytes of all kept frames.
 
     Raises:
-        StoreError: Where their folder cannot be made.
+        StoreError: If their folder cannot be made.
     """
     folder = store_folder()
     with _disk(folder):

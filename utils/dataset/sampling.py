@@ -67,7 +67,7 @@ class RandomBatches:
         ranks: Number of processes.
 
     Raises:
-        ValueError: Where there are fewer utterances than ranks.
+        ValueError: If there are fewer utterances than ranks.
     """
 
     seconds: npt.NDArray[np.float64]

@@ -185,7 +185,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return the `config.json` of a folder in transformers' layout.
 
     Raises:
-        UpstreamError: Where it cannot be read.
+        UpstreamError: If it cannot be read.
     """
     return _read_json(folder / "config.json")
 

@@ -100,7 +100,7 @@ def fingerprint(path: Path) -> dict[str, object]:
     """Return the size of a file as `bytes` and its `sha256`, which reveal any later change.
 
     Raises:
-        OSError: Where it cannot be read.
+        OSError: If it cannot be read.
     """
     digest = hashlib.sha256()
     with path.open("rb") as file:

@@ -32,7 +32,7 @@ def read_token(name: str, env_file: Path = ENV_FILE) -> str | None:
     Even an empty environment variable takes precedence over `.env`, and so turns a token off.
 
     Raises:
-        ConfigurationError: Where `.env` cannot be read.
+        ConfigurationError: If `.env` cannot be read.
     """
     value = os.environ[name] if name in os.environ else _read_env(env_file).get(name)
     return (value or "").strip() or None
