@@ -50,7 +50,7 @@ class TrainerParts:
         development_feed: Loader of development utterances.
         development_batches: Development batches, longest first.
         name_development: Names development utterances by their rows.
-        judge: Turns development outputs into predictions and metrics.
+        compute_metrics: Turns development outputs into predictions and metrics.
         stopping: Decides what is saved and when to stop.
         record: Called with every epoch's record.
         save: Called with each snapshot from which an interrupted training can resume.
