@@ -64,9 +64,9 @@ def validate(run_folder: Path, repo_id: str, corpora_file: Path, token: str | No
         token: Of the hub.
 
     Raises:
-        HubError: Where it cannot be downloaded.
-        RunError: Where the folder is no finished run.
-        DataError: Where the recordings cannot be had.
+        HubError: If it cannot be downloaded.
+        RunError: If the folder is no finished run.
+        DataError: If the recordings cannot be had.
     """
     with tempfile.TemporaryDirectory(prefix="validate-") as name:
         fetched, expected = Path(name) / "fetched", Path(name) / "expected"
@@ -97,7 +97,7 @@ def choose_recordings(run_folder: Path, corpora_file: Path) -> pd.DataFrame:
     """Return `file` and `path` of development recordings, evenly spread over the split.
 
     Raises:
-        DataError: Where the corpus does not have them.
+        DataError: If the corpus does not have them.
     """
     name = read_run(run_folder).config.corpus
     corpora = load_corpora(corpora_file)

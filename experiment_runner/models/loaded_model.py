@@ -69,9 +69,9 @@ class LoadedModel:
             local_files_only: Whether nothing may be downloaded.
 
         Raises:
-            CheckpointError: Where there is none, or of another revision, it is damaged, or its weights do not fit key
+            CheckpointError: If there is none, or of another revision, it is damaged, or its weights do not fit key
                 by key.
-            HubError: Where it is to be downloaded and cannot be.
+            HubError: If it is to be downloaded and cannot be.
         """
         found = find_checkpoint(name, revision)
         repo_id, asked = split_revision(str(name))
@@ -104,7 +104,7 @@ class LoadedModel:
             folder: Made where it is not there; a model in it is replaced, and what else is in it stays.
 
         Raises:
-            CheckpointError: Where that cannot be done, or the folder is a run's.
+            CheckpointError: If that cannot be done, or the folder is a run's.
         """
         target = Path(folder).resolve()
         for place in (target, *target.parents):
@@ -143,7 +143,7 @@ def find_checkpoint(name: str | Path, revision: str | None = None) -> Path | Non
         revision: What `models/` must hold; a local folder has none.
 
     Raises:
-        CheckpointError: Where it can be neither.
+        CheckpointError: If it can be neither.
     """
     local = _find_local(Path(name))
     if local is not None:
@@ -164,7 +164,7 @@ def _find_local(path: Path) -> Path | None:
     """Return the folder of a checkpoint on this machine.
 
     Raises:
-        CheckpointError: Where the path holds several runs.
+        CheckpointError: If the path holds several runs.
     """
     if (path / EXPERIMENT).is_file():
         return CheckpointStore(path / "checkpoints").find("best")
@@ -180,7 +180,7 @@ def _find_fetched(name: str, revision: str | None) -> Path | None:
     """Return where in `models/` a model lies; None where it may be on the hub.
 
     Raises:
-        CheckpointError: Where it is one of git, and it or its revision is not there.
+        CheckpointError: If it is one of git, and it or its revision is not there.
     """
     try:
         folder = models_folder(name)

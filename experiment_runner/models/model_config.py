@@ -68,7 +68,7 @@ class ModelConfig:
         """Rebuild a description.
 
         Raises:
-            ValueError: Where the document has another format version.
+            ValueError: If the document has another format version.
         """
         values = {"genders": (), **document}  # checkpoints written before gender heads existed have none
         version = values.pop("format_version", None)

@@ -33,7 +33,7 @@ EXTRAS = "install them with `pip install -r requirements-extras.txt`"
 
 
 class ExportError(UserError):
-    """A model cannot be exported; the text names the remedy."""
+    """A model cannot be exported; the message names the remedy."""
 
 
 def export_onnx(model: LoadedModel, path: Path) -> float:
@@ -47,7 +47,7 @@ def export_onnx(model: LoadedModel, path: Path) -> float:
         The largest difference over outputs, at lengths from 0.5 s to 20 s.
 
     Raises:
-        ExportError: Where a package is missing, or the difference is more than 1e-4.
+        ExportError: If a package is missing, or the difference is more than 1e-4.
     """
     try:
         import onnxruntime  # noqa: F401 - asked for now, not after the export

@@ -60,7 +60,7 @@ def _add_folder(name: str, named: Named) -> None:
     """Add what lies below a folder.
 
     Raises:
-        DataError: Where none of it can be predicted.
+        DataError: If none of it can be predicted.
     """
     below = look_below(Path(name))
     if not below.recordings:
@@ -76,7 +76,7 @@ def _listed(name: str) -> list[str]:
     """Return the recordings that a list names.
 
     Raises:
-        DataError: Where it cannot be read or names none.
+        DataError: If it cannot be read or names none.
     """
     paths = read_list(Path(name))
     if not paths:
@@ -88,7 +88,7 @@ def read_list(path: Path) -> list[str]:
     """Return the paths in a CSV's column `path` or `file`, whatever their case.
 
     Raises:
-        DataError: Where the list cannot be read, or has neither.
+        DataError: If the list cannot be read, or has neither.
     """
     table = read_text_table("the list of recordings", path, key=None)
     columns = {fold(name): name for name in reversed([*table.columns])} | {name: name for name in table}

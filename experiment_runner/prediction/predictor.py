@@ -75,7 +75,7 @@ def predict(
 
     Raises:
         DataError: Names the recordings that cannot be used.
-        ValueError: Where the device has no such precision.
+        ValueError: If the device has no such precision.
     """
     names = list(map(str, paths))
     usable = look_at(names, windows)

@@ -80,7 +80,7 @@ def make_card(run_folder: Path, repo_id: str, license_id: str | None = None) -> 
         license_id: Of the weights, as the hub names it; where None, that of the experiment, if anybody has decided.
 
     Raises:
-        RunError: Where the folder is no finished run or cannot be read whole, or the name is none.
+        RunError: If the folder is no finished run or cannot be read whole, or the name is none.
     """
     try:
         validate_repo_id(repo_id)

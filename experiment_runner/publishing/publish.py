@@ -41,10 +41,10 @@ def upload_run(
         license_id: Of the weights, as the hub names it; where None, that of the last upload, else of the experiment.
 
     Raises:
-        RunError: Where the folder is no finished run.
-        CheckpointError: Where its checkpoint is missing or damaged.
-        HubError: Where the hub does not take it.
-        OSError: Where it cannot be noted.
+        RunError: If the folder is no finished run.
+        CheckpointError: If its checkpoint is missing or damaged.
+        HubError: If the hub does not take it.
+        OSError: If it cannot be noted.
     """
     license_id = _license(run_folder, license_id)
     with tempfile.TemporaryDirectory(prefix="upload-") as name:
@@ -66,8 +66,8 @@ def gather(run_folder: Path, folder: Path, repo_id: str, license_id: str | None 
         license_id: See `upload_run`.
 
     Raises:
-        RunError: Where it is no finished run.
-        CheckpointError: Where its checkpoint is missing or damaged.
+        RunError: If it is no finished run.
+        CheckpointError: If its checkpoint is missing or damaged.
     """
     card = make_card(run_folder, repo_id, _license(run_folder, license_id))
     best = CheckpointStore(run_folder / "checkpoints").find("best")

@@ -32,9 +32,9 @@ class SERModel(LoadedModel):
             commit_message: Of the commit.
 
         Raises:
-            HubError: Where the hub does not take it.
-            RunError: Where the model's run is not finished.
-            CheckpointError: Where the model cannot be written beside.
+            HubError: If the hub does not take it.
+            RunError: If the model's run is not finished.
+            CheckpointError: If the model cannot be written beside.
         """
         run_folder = run_of(self.folder)
         is_best = run_folder is not None and (run_folder / "checkpoints" / "best").resolve() == self.folder.resolve()

@@ -52,7 +52,7 @@ def confusion_matrix_picture(predictions: pd.DataFrame, classes: Sequence[str], 
         title: Of the picture.
 
     Raises:
-        ValueError: Where no row has a label, or one is none of the classes.
+        ValueError: If no row has a label, or one is none of the classes.
     """
     labelled = predictions[predictions["label"].notna()]
     found = categorical_figures(list(labelled["label"]), list(labelled["prediction"]), classes)

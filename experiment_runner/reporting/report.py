@@ -60,7 +60,7 @@ def draw_pictures(folder: Path) -> list[Path]:
     """Write the pictures of a run into `pictures/`, each as PNG and as PDF.
 
     Raises:
-        RunError: Where the folder is no run.
+        RunError: If the folder is no run.
     """
     written = []
     for name, figure in _figures(read_run(folder)):
@@ -130,7 +130,7 @@ def write_report(
         recordings: What `find_recordings` returned, where the page is to play them.
 
     Raises:
-        RunError: Where the folder is no run.
+        RunError: If the folder is no run.
     """
     drawn = draw_pictures(folder) if pictures is None else pictures
     page = _render(read_run(folder), drawn, recordings or {})

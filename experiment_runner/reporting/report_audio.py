@@ -21,9 +21,9 @@ def find_recordings(corpora_of: Mapping[str, str], corpora_file: Path) -> dict[s
         corpora_file: `config.toml`, which says where they lie.
 
     Raises:
-        ConfigurationError: Where that file cannot be used.
-        DataError: Where labels cannot be read.
-        RunError: Where it lacks a corpus, or none of its recordings is there.
+        ConfigurationError: If that file cannot be used.
+        DataError: If labels cannot be read.
+        RunError: If it lacks a corpus, or none of its recordings is there.
     """
     corpora = load_corpora(corpora_file)
     lacking = sorted({name for name in corpora_of.values() if name not in corpora})

@@ -20,7 +20,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 class DeviceError(UserError):
-    """The device asked for is not there; the text names the remedy."""
+    """The device asked for is not there; the message names the remedy."""
 
     exit_status = WRONG_INPUT
 
@@ -29,7 +29,7 @@ def choose_device(name: str, console: Console, processes: ProcessGroup) -> torch
     """Resolve `--device`; each of several processes on a machine has a GPU of its own.
 
     Raises:
-        DeviceError: Where CUDA is asked for and not there, or there are more processes than GPUs.
+        DeviceError: If CUDA is asked for and not there, or there are more processes than GPUs.
     """
     has_cuda = torch.cuda.is_available()
     if name == "auto":

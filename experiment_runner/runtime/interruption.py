@@ -21,7 +21,7 @@ EXIT_STATUS = 75
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
-    """The program was asked to end and has come to where nothing is lost; the text names the signal."""
+    """The program was asked to end and has come to where nothing is lost; the message names the signal."""
 
 
 class Interruption:

@@ -17,7 +17,7 @@ NameRows = Callable[[Sequence[int]], str]
 
 
 class FullMemoryError(UserError):
-    """A batch does not fit into the memory of the GPU; the text names its utterances and the remedy."""
+    """A batch does not fit into the memory of the GPU; the message names its utterances and the remedy."""
 
 
 def names_in(table: pd.DataFrame) -> NameRows:
@@ -34,7 +34,7 @@ def explained(name_rows: NameRows, rows: Sequence[int], remedy: str) -> Iterator
     """Say which utterances were computed when the memory was full.
 
     Raises:
-        FullMemoryError: Where it was.
+        FullMemoryError: If it was.
     """
     try:
         yield

@@ -38,7 +38,7 @@ def choose_precision(amp: str, device: torch.device) -> Precision:
     """Resolve the `amp` key for a device.
 
     Raises:
-        ValueError: Where the device cannot do what is asked.
+        ValueError: If the device cannot do what is asked.
     """
     is_gpu = device.type == "cuda"
     has_bf16 = is_gpu and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -28,7 +28,7 @@ def name_precision(amp: str, gpu: str | None, has_bf16: bool) -> PrecisionName:
         has_bf16: Whether the GPU computes in bf16.
 
     Raises:
-        ValueError: Where the device cannot do what is asked.
+        ValueError: If the device cannot do what is asked.
     """
     if amp == "off":
         return PrecisionName(FP32, 'fp32: amp = "off"')

@@ -246,7 +246,7 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], documents: Mapping[
     The old model stays until the new one is on the disk; a half-replaced model is read as damaged.
 
     Raises:
-        CheckpointError: Where it cannot be written.
+        CheckpointError: If it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -271,7 +271,7 @@ def read_checkpoint(folder: Path, linked: Path | None = None) -> tuple[dict[str,
         linked: Folder into which links may lead, as in the hub client's cache; None to allow no links.
 
     Raises:
-        CheckpointError: Where a file is missing or damaged.
+        CheckpointError: If a file is missing or damaged.
     """
     from safetensors.torch import load_file
 
@@ -333,7 +333,7 @@ def _check(folder: Path, linked: Path | None = None) -> None:
 
 
 def _is_own(path: Path, linked: Path | None) -> bool:
-    """Return whether a path is a file, or a link to one of `linked`."""
+    """Return whether a path is a file, or leads to a file directly in the folder `linked`."""
     return stat.S_ISREG(os.lstat(path).st_mode) or path.resolve().parent == linked
 
 

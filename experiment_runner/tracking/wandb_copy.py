@@ -42,7 +42,7 @@ SECTIONS = ("train_", "development_")
 
 
 class CopyError(UserError):
-    """A run cannot be copied; the text says why."""
+    """A run cannot be copied; the message says why."""
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep other copies of the same run away; the lock of a process that died is free.
 
     Raises:
-        CopyError: Where another one goes on for too long, or where a link stands in the lock's place.
+        CopyError: If another one goes on for too long, or where a link stands in the lock's place.
     """
     path = folder / LOCK
     if path.is_symlink():
@@ -218,7 +218,7 @@ def copy_run(folder: Path, token: str | None, follow: bool) -> None:
     """Copy one run folder, once or until it is told to end.
 
     Raises:
-        CopyError: Where another process copies it, or another run has taken its place.
+        CopyError: If another process copies it, or another run has taken its place.
     """
     identity = os.stat(folder).st_ino
     with locked(folder):

@@ -120,7 +120,7 @@ def _duration(path: Path, name: str) -> float:
     """Return the seconds of a recording that can be predicted and is not silent.
 
     Raises:
-        DataError: Where it is none.
+        DataError: If it is none.
     """
     looked = examine(str(path), is_deep=False)
     seconds = looked.header.frames / looked.header.rate_hz if looked.header else 0.0
@@ -144,7 +144,7 @@ def _table(predictions: Predictions, path: Path, name: str) -> pd.DataFrame:
     """Return what was predicted of a recording.
 
     Raises:
-        DataError: Where that was not possible.
+        DataError: If that was not possible.
     """
     if predictions.problems:
         raise DataError(f"{name} {predictions.problems[str(path)]}")

@@ -19,7 +19,7 @@ PORTS = range(7860, 7960)
 
 
 class DemoError(UserError):
-    """The page cannot be shown; the text names the remedy."""
+    """The page cannot be shown; the message names the remedy."""
 
 
 class Place(NamedTuple):
@@ -42,7 +42,7 @@ def demo_place(port: int | None) -> Iterator[Place]:
         port: The port; the first free one of gradio's where None.
 
     Raises:
-        DemoError: Where the port cannot be had, or a package is missing.
+        DemoError: If the port cannot be had, or a package is missing.
     """
     with _claimed(port) as door, tempfile.TemporaryDirectory(prefix="200ai-page-") as folder, _environment(folder):
         try:
