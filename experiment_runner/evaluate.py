@@ -81,7 +81,7 @@ def write_submissions(folder: Path, split: str, predictions: pd.DataFrame) -> li
     Args:
         folder: Folder to write to.
         split: Prefix of the file names.
-        predictions: As `tabulate_predictions` returns them.
+        predictions: Table that `tabulate_predictions` returned.
 
     Returns:
         `<split>-categorical.csv` with `FileName,Prediction` (the class's code, such as `A`) where classes were

@@ -119,7 +119,7 @@ class LoadedModel:
         write_model(target, self.network.state_dict(), documents)
 
     def is_unchanged(self) -> bool:
-        """Whether the weights are still those that were loaded, as far as the loaded files still exist."""
+        """Whether the weights still equal those in the file they were loaded from; False if it no longer exists."""
         if not (self.folder / WEIGHTS).is_file():
             return False
         loaded = load_file(self.folder / WEIGHTS)

@@ -41,7 +41,7 @@ def upload_run(
         license_id: Licence of the weights, as the hub names it; if None, the last upload's, else the experiment's.
 
     Raises:
-        RunError: If the folder is no finished run.
+        RunError: If the folder is not a finished run.
         CheckpointError: If its checkpoint is missing or damaged.
         HubError: If the hub refuses it.
         OSError: If the note cannot be written.
@@ -66,7 +66,7 @@ def gather(run_folder: Path, folder: Path, repo_id: str, license_id: str | None 
         license_id: See `upload_run`.
 
     Raises:
-        RunError: If it is no finished run.
+        RunError: If it is not a finished run.
         CheckpointError: If its checkpoint is missing or damaged.
     """
     card = make_card(run_folder, repo_id, _license(run_folder, license_id))

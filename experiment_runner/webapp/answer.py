@@ -88,7 +88,7 @@ def answer(
 
     Args:
         model: The model.
-        precision: Of the forward passes.
+        precision: Precision of the forward passes.
         path: Where the recording lies.
         name: What it is called on the page.
         trained_seconds: Most of an utterance that the model heard at a time in training; None where nothing says.

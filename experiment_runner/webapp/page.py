@@ -36,7 +36,7 @@ def build_page(model: LoadedModel, name: str, precision: Precision, uploads: Upl
     Args:
         model: The model.
         name: By which it was asked for.
-        precision: Of the forward passes.
+        precision: Precision of the forward passes.
         uploads: Where recordings come from.
     """
     origin = origin_of(model, name)

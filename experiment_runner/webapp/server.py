@@ -37,7 +37,7 @@ def serve(model: LoadedModel, name: str, precision: Precision, place: Place, con
     Args:
         model: The model.
         name: By which it was asked for.
-        precision: Of the forward passes.
+        precision: Precision of the forward passes.
         place: Where to listen, and to keep what is sent.
         console: Where to say so.
     """
