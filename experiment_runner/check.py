@@ -23,7 +23,7 @@ from utils import ConfigurationError, Plan, print_error
 
 
 class ExpectedRuns(NamedTuple):
-    """What training would do.
+    """What training would do with each run.
 
     Attributes:
         rows: Experiment, seed and what will happen to the run.

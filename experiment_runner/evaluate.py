@@ -84,8 +84,8 @@ def write_submissions(folder: Path, split: str, predictions: pd.DataFrame) -> li
         predictions: Table that `tabulate_predictions` returned.
 
     Returns:
-        `<split>-categorical.csv` with `FileName,Prediction` (the class's code, such as `A`) where classes were
-        predicted, and `<split>-attributes.csv` with `FileName,EmoAct,EmoVal,EmoDom` where attributes were.
+        `<split>-categorical.csv` with `FileName,Prediction` (the class's code, such as `A`) if classes were predicted,
+        and `<split>-attributes.csv` with `FileName,EmoAct,EmoVal,EmoDom` if attributes were.
     """
     tables = {}
     if "prediction" in predictions:

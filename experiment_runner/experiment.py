@@ -223,9 +223,9 @@ def build_trainer(run: Run, assembly: Assembly, recorder: RunWriter) -> Trainer:
 
 
 def _most_frames(run: Run, upstream: Upstream) -> int | None:
-    """Return the frames of the longest batch if whole steps are recorded, which starts after a frozen upstream.
+    """Return the frames of the longest batch if steps, which begin after a frozen upstream, are recorded; else None.
 
-    Steps are recorded on a GPU that has the kernels, in one process, with one micro-batch per step; else None.
+    Steps are recorded on a GPU that has the kernels, in one process, with one micro-batch per step.
     """
     config = run.config
     has_kernels = run.device.type == "cuda" and runs_triton(run.device)

@@ -185,7 +185,7 @@ def _report(run: Run) -> None:
     """Draw the plots and write the report; a failure here must not fail a finished run."""
     try:
         run.console.line(f"{run.name}: report: {write_report(run.folder.path)}")
-    except Exception as error:  # noqa: BLE001 - whatever stops a plot from being drawn, the run is done
+    except Exception as error:  # noqa: BLE001 - whatever keeps a picture from being drawn, the run is done
         again = python_command("experiment_runner.reporting.report", [run.folder.path])
         run.console.warn(f"{run.name}: no report ({type(error).__name__}: {error}); to write it later: {again}")
 
@@ -200,7 +200,7 @@ def _contain_failure(run: Run, action: Callable[[Run], Outcome]) -> Outcome:
         if isinstance(interrupted.__context__, EXPECTED_FAILURES):
             run.console.warn(f"{run.name}: {interrupted}, and before that: {interrupted.__context__}")
         raise
-    except Exception as error:  # noqa: BLE001 - an error in one run must not stop the others
+    except Exception as error:  # noqa: BLE001 - whatever breaks one run must not take the others with it
         run.processes.end(error, FAILED, partial(_tell_failure, run, error))
         return Outcome(run.config.name, run.seed, {}, "failed")
     finally:

@@ -143,7 +143,7 @@ class Trainer:
         try:
             self._save()
             self.parts.console.line(f"{interrupted}: all is saved, {self.place}")
-        except Exception as error:  # noqa: BLE001 - the program stops in any case, as the signal asked
+        except Exception as error:  # noqa: BLE001 - the program ends as the signal asked for in any case
             self.parts.console.warn(f"{interrupted}: {UNSAVED}: {error}")
 
     @property

@@ -78,7 +78,7 @@ def prepare(plan: Plan, for_training: bool = True, counts: ProcessCounts = ONE_P
     Args:
         plan: The experiment list.
         for_training: Whether a training, or a check of one, follows.
-        counts: Of the processes that would train together.
+        counts: Numbers of processes that would train together.
     """
     problems: list[str] = []
     needed = dict.fromkeys(name for e in plan.experiments for name in (e.corpus, *e.test_corpora))
@@ -313,7 +313,7 @@ def check_recordings(
     Args:
         experiments: The experiment list.
         console: Where the summary is printed.
-        counts: Of the processes that would train together.
+        counts: Numbers of processes that would train together.
     """
     problems: list[str] = []
     checked: dict[str, ExperimentData] = {}

@@ -26,7 +26,7 @@ def suggest_names(corpus: str, classes: Sequence[str], other: Corpus) -> str:
 
     Args:
         corpus: The training corpus.
-        classes: That are trained.
+        classes: Trained classes.
         other: The test corpus.
     """
     absent = [name for name in classes if name not in other.classes]
@@ -40,7 +40,7 @@ def describe_shared(corpus: str, classes: Sequence[str], other: Corpus) -> str:
 
     Args:
         corpus: The training corpus.
-        classes: That are trained.
+        classes: Trained classes.
         other: The test corpus.
     """
     shared = [name for name in classes if name in other.classes]

@@ -62,7 +62,7 @@ def with_checked_steps(config: ExperimentConfig, data: ExperimentData, ranks: in
         DataError: If no step of the training can serve a loss; it names each such loss and the remedy.
     """
     terms = list(_terms(config, data))
-    if not terms or len(data.train) < ranks:  # too few for the processes: `check_processes` says so
+    if not terms or len(data.train) < ranks:  # too few for the processes: `process_problems` reports it
         return data
     if config.batch_size * config.accumulation_steps * ranks == 1:
         losses = dict.fromkeys((term.key, term.loss) for term in terms)

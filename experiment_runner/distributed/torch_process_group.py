@@ -235,7 +235,7 @@ def _report(error: Exception) -> tuple[Exception, str, str]:
         json.dumps([error.args, vars(error)])  # must consist of texts and numbers only
         is_found = getattr(sys.modules[kind.__module__], kind.__qualname__, None) is kind
         sent = copy.copy(error) if is_found else plain
-    except Exception:  # noqa: BLE001 - copying an unknown class may raise anything
+    except Exception:  # noqa: BLE001 - whatever an unknown class does when it is copied
         sent = plain
     return sent, socket.gethostname(), trace
 

@@ -71,7 +71,7 @@ def make_loader(dataset: SERDataset, items: BatchItems, num_workers: int, device
     signal handlers from the start.
     """
     return DataLoader(
-        _GuardedDataset(dataset),  # type: ignore[arg-type] # its items are collated into batches
+        _GuardedDataset(dataset),  # type: ignore[arg-type] # what comes out is collated
         batch_sampler=items,
         collate_fn=_collate_guarded,  # `decoded` raises the errors that it passes on
         num_workers=num_workers,

@@ -1,7 +1,7 @@
 """Cache of the frozen part of an upstream: which outputs are kept on the disk, and the pass that computes them.
 
 Outputs that training never changes need not be computed again in every epoch, seed and experiment that share them.
-Cached are the outputs of utterances that are never cropped: all of development, and the training utterances that fit.
+Cached are the outputs of utterances that are never cropped: development, and training up to `max_seconds` long.
 """
 
 from __future__ import annotations

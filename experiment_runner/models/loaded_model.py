@@ -92,7 +92,7 @@ class LoadedModel:
             description = ModelConfig.from_json(document)
             network = description.rebuild()
             network.load_state_dict(weights, strict=True)
-        except Exception as error:  # noqa: BLE001 - a wrong config may raise any error
+        except Exception as error:  # noqa: BLE001 - a config can be wrong in any way
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the checkpoint {folder} does not fit this program: {reason}") from error
         return cls(network.to(device).eval(), description, folder)

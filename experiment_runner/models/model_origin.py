@@ -27,7 +27,7 @@ class Origin:
     """Origin of a model.
 
     Attributes:
-        name: Name of the experiment with its seed, or the name that the model was requested by.
+        name: Experiment and seed, or the name that the model was requested by.
         corpus: Training corpus, with language and kind of speech if known; empty if unknown.
         cautions: Sentences that warn if its data or its upstream are not real.
         trained_seconds: Longest excerpt of an utterance used in training, in seconds; None if unknown.

@@ -50,7 +50,7 @@ def export_onnx(model: LoadedModel, path: Path) -> float:
         ExportError: If a package is missing, or the difference is more than 1e-4.
     """
     try:
-        import onnxruntime  # noqa: F401 - fail now if missing, not after the export
+        import onnxruntime  # noqa: F401 - asked for now, not after the export
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ExportError(f"the export needs {error.name}, which is not installed; {EXTRAS}") from error

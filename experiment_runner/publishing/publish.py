@@ -106,7 +106,7 @@ def publish(run: Run) -> None:
         run.console.line(f"{run.name}: uploading to {repo_id}")
         done = upload_run(folder, repo_id, token, license_id=license_id)
         run.console.line(f"{run.name}: uploaded: {done}")
-    except Exception as error:  # noqa: BLE001 - whatever stops the upload, the run is done
+    except Exception as error:  # noqa: BLE001 - whatever keeps it from being uploaded, the run is done
         stated = ["--license", license_id] if license_id else []
         later = python_command("utils.hf_uploader", [folder, repo_id, *stated])
         run.console.warn(f"{run.name}: not uploaded ({' '.join(str(error).split())}); to do it later: {later}")

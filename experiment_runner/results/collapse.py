@@ -14,7 +14,7 @@ from experiment_runner.results.prediction_columns import attributes_of, classes_
 from utils.metrics import Metrics, Numbers, concordance, is_constant
 
 HARDLY = 0.05
-"""Predictions hardly vary if their deviation is below this share of the labels'; CCC is then at most twice it."""
+"""Predictions hardly vary if their deviation is at most this share of the labels'; CCC is then at most twice it."""
 
 
 def chance(predictions: pd.DataFrame) -> Metrics:

@@ -38,6 +38,6 @@ def run_command(
     except KeyboardInterrupt:
         print_error(interrupted)
         return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - users should not see a traceback
+    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
         print_unforeseen(error)
         return FAILED

@@ -20,7 +20,7 @@ EXIT_STATUS = 75
 """Exit status of an interrupted program, which the same command resumes (`EX_TEMPFAIL` of sysexits.h)."""
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error
+class Interrupted(Exception):  # noqa: N818 - nothing went wrong
     """The program was asked to stop and has reached a point where nothing is lost; the message names the signal."""
 
 

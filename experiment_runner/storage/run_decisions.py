@@ -64,7 +64,7 @@ def decide_finished(folder: RunFolder, data: ExperimentData, retrain: bool) -> D
 def decide_unfinished(
     folder: RunFolder, data: ExperimentData, environment: Mapping[str, object], retrain: bool, console: Console
 ) -> Decision:
-    """Find out where a run's training resumes or starts; a retraining resumes only its own checkpoints.
+    """Find out where a run's training resumes or starts; a retraining resumes only its own, if it can.
 
     Args:
         folder: Folder of the run.

@@ -138,7 +138,7 @@ class RunFolder:
 
     @property
     def is_being_replaced(self) -> bool:
-        """Whether a finished run is kept aside until this one has finished."""
+        """Whether a finished run is set aside until this one has finished."""
         return not self.is_finished and (self._replaced / RESULT).is_file()
 
     def find_unfinished(self, data: ExperimentData, environment: Mapping[str, object], console: Console) -> Path | None:

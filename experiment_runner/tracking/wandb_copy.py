@@ -244,7 +244,7 @@ def main(arguments: list[str] | None = None) -> int:
     for folder in options.folders:
         try:
             copy_run(folder.resolve(), read_token("WANDB_TOKEN"), options.follow)
-        except Exception as error:  # noqa: BLE001 - whatever a tracker does, the other runs are still copied
+        except Exception as error:  # noqa: BLE001 - whatever a tracker does, the run goes on and the others are copied
             failed = True
             kind = "" if isinstance(error, CopyError) else f"{type(error).__name__}: "
             sentence = Redaction()(kind + " ".join(str(error).split()))

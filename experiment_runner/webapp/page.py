@@ -134,7 +134,7 @@ def _heard(predict: Callable[[Path, str], Iterator[Shown]], asked: Upload) -> Ge
         yield from predict(asked.path, asked.name)
     except DataError as error:
         yield refuse(str(error))
-    except Exception as error:  # noqa: BLE001 - users should not see a traceback on the page
+    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the page
         print_unforeseen(error)
         yield refuse(UNFORESEEN)
 
