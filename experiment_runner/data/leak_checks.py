@@ -107,7 +107,7 @@ def check_selection(config: ExperimentConfig, data: ExperimentData, told: pd.Ind
         told: Development rows that `find_names_and_files` has already reported.
 
     Raises:
-        DataError: Names them.
+        DataError: If there are any; it names them.
     """
     _refuse_samples(_development(config, data), data.train, told)
 
@@ -129,7 +129,7 @@ def check_test_samples(
         told: Rows of the split that `find_names_and_files` has already reported.
 
     Raises:
-        DataError: Names them.
+        DataError: If there are any; it names them.
     """
     _refuse_samples(_test(config, test, table), trained, told)
 
