@@ -1,1 +1,1 @@
-"""Where data, model and configuration meet: training, evaluation, and what they keep."""
+"""Training and evaluation, where data, model and configuration meet, and the files that they write."""

@@ -1,4 +1,4 @@
-"""`main.py --check`: everything that can be said before a training, with all problems; nothing is changed."""
+"""`main.py --check`: reports everything known before training, with all problems; changes nothing."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from utils import ConfigurationError, Plan, print_error
 
 
 class ExpectedRuns(NamedTuple):
-    """What training would do.
+    """What training would do with each run.
 
     Attributes:
-        rows: Experiment, seed and what becomes of the run.
+        rows: Experiment, seed and what will happen to the run.
         problems: Why runs are refused.
-        others: Runs that go on with another number of processes than was started, by that number.
+        others: Runs that will resume with a different number of processes than was started, by that number.
     """
 
     rows: list[tuple[str, str, str]]
@@ -48,24 +48,24 @@ def check_plan(
     """Check a list, and show what would be trained; problems are printed as soon as they are known.
 
     Args:
-        plan: The list.
-        device: Where it is to run.
+        plan: The experiment list.
+        device: Device that it will run on.
         output: The output folder of the command.
         retrain: Whether finished runs are to be trained again.
-        problems: What is known to be wrong already.
+        problems: Problems already found.
         console: Where everything is shown.
-        started: Processes that the command was started with; half-done runs count with their own.
+        started: Processes that the command was started with; unfinished runs count with their own number.
 
     Returns:
         Whether all is well.
 
     Raises:
-        ConfigurationError: With the problems of recordings and runs.
+        ConfigurationError: If recordings or runs have problems; it lists them.
     """
     counts = count_processes(started, plan.experiments, output, retrain)
     setup = check_setup(plan, device.facts, counts)
     early = [*problems, *setup.problems]
-    if early:  # decoding may take minutes, which nobody should have to wait for to read these
+    if early:  # print these now: decoding the recordings below may take minutes
         print_error(ConfigurationError(early))
     if setup.experiments:
         show_plan(setup.experiments, console)
@@ -93,16 +93,16 @@ def expect_runs(
     console: Console,
     counts: ProcessCounts,
 ) -> ExpectedRuns:
-    """Find out what becomes of each run, as training does.
+    """Decide what will happen to each run, just as training does.
 
     Args:
-        experiments: The list.
-        checked: Data of those experiments whose recordings can be used, by name.
+        experiments: The experiment list.
+        checked: Data of the experiments whose recordings are usable, by experiment name.
         output: The output folder.
-        device: Where they are to be trained; None where that is not known.
+        device: Device that they would be trained on; None if unknown.
         retrain: Whether finished runs are to be trained again.
-        console: Where damaged checkpoints are told.
-        counts: Of the processes that would train them.
+        console: Where damaged checkpoints are reported.
+        counts: Numbers of processes that would train them.
     """
     expected = ExpectedRuns([], [], {})
     for experiment in experiments:
@@ -129,7 +129,7 @@ def _expect(
     console: Console,
     ranks: int,
 ) -> str:
-    """Say what becomes of one run."""
+    """Describe what will happen to one run."""
     folder.refuse_links()
     decision = decide_finished(folder, experiment.data, retrain)
     if decision.is_finished:
@@ -147,7 +147,7 @@ def _expect(
 
 
 def _precision_of(amp: str, device: DeviceFacts | None) -> str | None:
-    """Return the reason of a precision; None where it is not known, or is a problem already."""
+    """Return the reason for a precision; None if it is unknown or already reported as a problem."""
     if device is None:
         return None
     try:

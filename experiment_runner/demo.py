@@ -15,10 +15,10 @@ CORPUS = "demo-corpus"
 
 
 def make_corpus(output: Path, console: Console) -> Path:
-    """Write the corpus below the output folder, unless it is there; return its `config.toml`.
+    """Write the corpus under the output folder unless it exists; return its `config.toml`.
 
     Raises:
-        ConfigurationError: Where the folder belongs to something else or cannot be written.
+        ConfigurationError: If the folder belongs to something else or cannot be written.
     """
     try:
         return write_demo_corpus(output / CORPUS, say=console.line)
@@ -27,7 +27,7 @@ def make_corpus(output: Path, console: Console) -> Path:
 
 
 def show_results(outcomes: Iterable[Outcome], output: Path, console: Console) -> None:
-    """Say where the results are, and how to go on."""
+    """Print where the results are and which commands to try next."""
     for outcome in outcomes:
         report = output / outcome.experiment / f"seed-{outcome.seed}" / "report.html"
         if outcome.status == "evaluated" and report.is_file():

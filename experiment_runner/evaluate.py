@@ -1,4 +1,4 @@
-"""Evaluation of trained models: predictions as a table, and every figure computed from that table."""
+"""Evaluation of trained models: a table of predictions, and every metric computed from that table."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from utils.metrics import Metrics
 def run_evaluate(run: Run) -> dict[str, Metrics]:
     """Evaluate one trained run on every test split.
 
-    Writes `predictions/<split>.csv` and `evaluation/<split>.json`; for a split without labels `submissions/*.csv`.
+    Writes `predictions/<split>.csv` and `evaluation/<split>.json`, or `submissions/*.csv` for an unlabelled split.
 
     Returns:
-        Figures by split that has labels.
+        Metrics of each labelled split.
 
     Raises:
-        RunError: Where the run was trained with other settings, or on other classes.
-        CheckpointError: Where there is no usable checkpoint.
-        DataError: Where a test recording cannot be used, or holds the samples of a training recording.
+        RunError: If the run was trained with other settings or on other classes.
+        CheckpointError: If there is no usable checkpoint.
+        DataError: If a test recording is unusable, or has the same samples as a training recording.
     """
     with run.processes.raise_together():
         model = _load_trained(run)
@@ -76,16 +76,16 @@ def _load_trained(run: Run) -> LoadedModel:
 
 
 def write_submissions(folder: Path, split: str, predictions: pd.DataFrame) -> list[Path]:
-    """Write what MSP-PODCAST's leaderboards take for a split whose labels are kept back.
+    """Write the files that MSP-PODCAST's leaderboards accept for a split whose labels are withheld.
 
     Args:
-        folder: Where to.
-        split: Begins the files' names.
-        predictions: As `tabulate_predictions` returns them.
+        folder: Folder to write to.
+        split: Prefix of the file names.
+        predictions: Table that `tabulate_predictions` returned.
 
     Returns:
-        `<split>-categorical.csv` with `FileName,Prediction` (the class's code, such as `A`) where classes were
-        predicted, and `<split>-attributes.csv` with `FileName,EmoAct,EmoVal,EmoDom` where attributes were.
+        `<split>-categorical.csv` with `FileName,Prediction` (the class's code, such as `A`) if classes were predicted,
+        and `<split>-attributes.csv` with `FileName,EmoAct,EmoVal,EmoDom` if attributes were.
     """
     tables = {}
     if "prediction" in predictions:
@@ -103,7 +103,7 @@ def write_submissions(folder: Path, split: str, predictions: pd.DataFrame) -> li
 
 
 def _untested_classes(data: ExperimentData, test: EvaluationSplit) -> dict[str, list[str]]:
-    """Return which classes a test corpus shares and which it lacks, where it lacks some that were trained."""
+    """Return the trained classes that a test corpus has and those that it lacks, if it lacks any."""
     untested = [name for name in data.classes if name not in test.classes]
     return {"classes": list(test.classes), "untested_classes": untested} if untested else {}
 
@@ -121,7 +121,7 @@ def _predict_split(run: Run, model: LoadedModel, test: EvaluationSplit, table: p
 
 
 def _keep_split(run: Run, label: str, predictions: pd.DataFrame, figures: Metrics | None, checkpoint: str) -> None:
-    """Write a split's predictions, and its figures or, where it has no labels, submissions, into the run's folder."""
+    """Write a split's predictions, and its metrics or (if unlabelled) submissions, into the run's folder."""
     folder = run.folder.path
     write_predictions(folder / "predictions" / f"{label}.csv", predictions)
     if figures is None:

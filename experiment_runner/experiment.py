@@ -44,7 +44,7 @@ from utils.word_forms import counted
 
 @dataclass(frozen=True)
 class Assembly:
-    """A model ready to train, what it is, and where its upstream comes from."""
+    """A model ready to train, its description, and the origin of its upstream."""
 
     model: SERModelWrapper
     description: ModelConfig
@@ -56,18 +56,18 @@ def run_train(run: Run, checkpoint: Path | None = None) -> dict[str, Any]:
 
     Args:
         run: The run; its recordings are checked, see `preparation.check_training_recordings`.
-        checkpoint: Of the run, to go on from.
+        checkpoint: Checkpoint of the run to resume from.
 
     Returns:
-        What `result.json` holds: why and when training stopped, the best epoch and its development figures.
+        Content of `result.json`: why and when training stopped, the best epoch and its development metrics.
 
     Raises:
-        DataError: Where a recording cannot be used.
-        UpstreamError: Where the upstream cannot be loaded whole.
-        FloatingPointError: Where losses or gradients stay non-finite.
-        FullMemoryError: Where a batch does not fit into the GPU's memory.
-        CheckpointError: Where a checkpoint cannot be read or written.
-        Interrupted: Where a signal asked for the end; all is saved then.
+        DataError: If a recording is unusable.
+        UpstreamError: If the upstream cannot be loaded completely.
+        FloatingPointError: If losses or gradients stay non-finite.
+        FullMemoryError: If a batch does not fit into GPU memory.
+        CheckpointError: If a checkpoint cannot be read or written.
+        Interrupted: If a signal asked the program to stop; everything has been saved by then.
     """
     with run.processes.raise_together():
         if run.config.normalize == "corpus":
@@ -90,7 +90,7 @@ def run_train(run: Run, checkpoint: Path | None = None) -> dict[str, Any]:
 
 
 def _start(run: Run, assembly: Assembly, checkpoint: Path | None, records: Sequence[dict[str, Any]]) -> None:
-    """Begin a run's folder, or set it back to a checkpoint."""
+    """Create a run's folder, or set it back to a checkpoint."""
     if checkpoint is not None:
         run.folder.resume_from(checkpoint, records)
         best = run.folder.checkpoints.folder / "best"
@@ -127,7 +127,7 @@ def _finish(run: Run, recorder: RunWriter, stop: str) -> dict[str, Any]:
 
 
 def _describe_start(run: Run, assembly: Assembly, state: TrainingState | None) -> dict[str, object]:
-    """Return what has to be the same in all processes, since nothing sent later would make it so."""
+    """Return what must be the same in all processes from the start: nothing sent later would align it."""
     weights = hashlib.sha256()
     for name, tensor in assembly.model.state_dict().items():
         weights.update(name.encode())
@@ -223,9 +223,9 @@ def build_trainer(run: Run, assembly: Assembly, recorder: RunWriter) -> Trainer:
 
 
 def _most_frames(run: Run, upstream: Upstream) -> int | None:
-    """Return the frames of the longest batch, where whole steps are recorded, which begin behind a frozen upstream.
+    """Return the frames of the longest batch if steps, which begin after a frozen upstream, are recorded; else None.
 
-    On one GPU that has the kernels, in one process, one micro-batch a step; else None.
+    Steps are recorded on a GPU that has the kernels, in one process, with one micro-batch per step.
     """
     config = run.config
     has_kernels = run.device.type == "cuda" and runs_triton(run.device)
@@ -238,7 +238,7 @@ def _most_frames(run: Run, upstream: Upstream) -> int | None:
 
 
 def training_batches(run: Run) -> RandomBatches:
-    """Return the composition of a run's training batches."""
+    """Return the sampler that composes a run's training batches."""
     config, processes = run.config, run.processes
     seconds = run.data.train["seconds"].to_numpy(np.float64).clip(max=config.max_seconds)
     longest = math.inf if config.max_batch_seconds is None else config.max_batch_seconds
@@ -274,7 +274,7 @@ def _build_loss(run: Run) -> Loss:
 
 
 def _introduce(run: Run, assembly: Assembly) -> None:
-    """Print every number that was derived, so that the log explains the run."""
+    """Print every derived number, so that the log explains the run."""
     config, train, development = run.config, run.data.train, run.data.development
     trained = sum(p.numel() for p in assembly.model.parameters() if p.requires_grad)
     in_all = sum(p.numel() for p in assembly.model.parameters())

@@ -20,7 +20,7 @@ from utils.config.schema import ExperimentConfig
 
 @dataclass(frozen=True)
 class Run:
-    """What a training or an evaluation works with."""
+    """Everything that a training or an evaluation works with."""
 
     config: ExperimentConfig
     data: ExperimentData
@@ -33,27 +33,27 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """Of everything that is drawn."""
+        """Seed of every random draw."""
         return self.folder.seed
 
     @property
     def name(self) -> str:
-        """For the screen."""
+        """Experiment and seed, for console messages."""
         return f"{self.config.name} seed {self.seed}"
 
     @property
     def precision(self) -> Precision:
-        """Of forward passes."""
+        """Precision of forward passes."""
         return choose_precision(self.config.amp, self.device)
 
     @property
     def captures_steps(self) -> bool:
-        """Whether steps may be recorded: what a recording is filled up to depends on the batches before it."""
+        """Whether steps may be recorded as CUDA graphs: how far a graph pads a batch depends on earlier batches."""
         return self.config.compile == "auto" and not self.config.deterministic
 
     @property
     def environment(self) -> dict[str, object]:
-        """What is decided beyond the configuration and decides results with it."""
+        """Settings outside the configuration that also decide the results."""
         is_gpu = self.device.type == "cuda"
         return run_environment(self.config, self.data, self.precision.reason, is_gpu, self.processes.ranks)
 
@@ -64,7 +64,7 @@ class Run:
 
     @property
     def eval_batch_seconds(self) -> float:
-        """Of a forward pass in evaluation: a GPU is busy enough with ten minutes of audio, a CPU with two."""
+        """Seconds of audio in an evaluation batch: about ten minutes keep a GPU busy, two a CPU."""
         asked = self.config.eval_batch_seconds
         return asked if asked != "auto" else 640.0 if self.device.type == "cuda" else 128.0
 

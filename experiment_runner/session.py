@@ -1,4 +1,4 @@
-"""Runs a whole experiment list: trains or evaluates each run, survives those that fail, and prints the table."""
+"""Runs an experiment list: trains or evaluates each run, carries on past failures, and prints the tables."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from utils.errors import DataError
 from utils.hub.upstreams import UpstreamError
 
 FAILED = 1
-"""Exit status of a command of which a run failed."""
+"""Exit status of a command in which a run failed."""
 EXPECTED_FAILURES = (
     DataError,
     UpstreamError,
@@ -74,10 +74,10 @@ class Session:
     Args:
         experiments: The list, with its data.
         output: The output folder of the command.
-        device: Where models are.
+        device: Device that holds the models.
         console: Where everything is shown.
-        processes: That work on it together.
-        interruption: The signals that ask for the end.
+        processes: Processes that run the list together.
+        interruption: Signals that ask the program to stop.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Session:
         return outcomes
 
     def _tell_other_programs(self) -> None:
-        """Warn, in one line, of runs that other code or packages made."""
+        """Warn, in one line, of runs made with other code or package versions."""
         runs = [(run.name, run.folder.path) for run in self._runs if run.folder.holds_training]
         sentence = describe_other_programs(runs)
         if sentence is not None:
@@ -144,7 +144,7 @@ def train_run(run: Run, retrain: bool) -> Outcome:
 
 
 def _development_rows(run: Run) -> str:
-    """Return the n of the development figures."""
+    """Return the number of utterances behind the development metrics, as text."""
     return show_labelled(count_labelled(run.data.development, run.data.classes, run.data.attributes))
 
 
@@ -161,11 +161,11 @@ def _finished_before(run: Run, retrain: bool) -> dict[str, Any] | None:
 
 
 def _find_unfinished(run: Run, retrain: bool) -> Path | None:
-    """Return where an interrupted training goes on."""
+    """Return the checkpoint from which an interrupted training resumes."""
     try:
         decision = decide_unfinished(run.folder, run.data, run.environment, retrain, run.console)
     except (RunError, CheckpointError):
-        show_left_out(run.config, run.data, run.console)  # it may be what has changed
+        show_left_out(run.config, run.data, run.console)  # left-out recordings may be what has changed
         raise
     if decision.warning:
         run.console.warn(f"{run.name}: {decision.warning}")
@@ -182,7 +182,7 @@ def evaluate_run(run: Run) -> Outcome:
 
 
 def _report(run: Run) -> None:
-    """Draw the pictures and write the report, which no finished run may fail for."""
+    """Draw the plots and write the report; a failure here must not fail a finished run."""
     try:
         run.console.line(f"{run.name}: report: {write_report(run.folder.path)}")
     except Exception as error:  # noqa: BLE001 - whatever keeps a picture from being drawn, the run is done
@@ -205,14 +205,14 @@ def _contain_failure(run: Run, action: Callable[[Run], Outcome]) -> Outcome:
         return Outcome(run.config.name, run.seed, {}, "failed")
     finally:
         run.tracking.release(run.folder.path)
-        gc.collect()  # optimiser and scheduler refer to each other and would hold the model
+        gc.collect()  # optimiser and scheduler refer to each other and would keep the model in memory
         torch.cuda.empty_cache()
 
 
 def _tell_failure(run: Run, error: Exception, remark: str) -> None:
     sentences = error.problems if isinstance(error, DataError) else [_explain(error, run.folder.path)]
     problems = [sentence.removeprefix(f"{run.config.name}: ") for sentence in sentences]
-    has_log = run.folder.path.is_dir() and not isinstance(error, LinkError)  # the log may be such a link
+    has_log = run.folder.path.is_dir() and not isinstance(error, LinkError)  # the log may itself be that link
     with run.console.log_to(run.folder.path / LOG) if has_log else nullcontext():
         for problem in problems[:-1]:
             run.console.error(f"{run.name}: {problem}")
@@ -220,7 +220,7 @@ def _tell_failure(run: Run, error: Exception, remark: str) -> None:
 
 
 def _explain(error: Exception, folder: Path) -> str:
-    """Say why a run failed; what is not expected keeps its traceback in the run's folder."""
+    """Explain why a run failed; the traceback of an unexpected error is kept in the run's folder."""
     if isinstance(error, EXPECTED_FAILURES):
         return str(error)
     if isinstance(error, torch.OutOfMemoryError):

@@ -1,6 +1,6 @@
-"""What keeps a list from being run, found before anything is trained: training and `--check` ask the same function.
+"""Problems that keep a list from being run, found before training; training and `--check` call the same function.
 
-A new check is a function from the experiments to sentences, and a line of `check_setup`. Without torch.
+A new check is a function from experiments to sentences, and a line in `check_setup`. Does not import torch.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from utils.errors import ConfigurationError
 
 
 class Setup(NamedTuple):
-    """A list that was looked at.
+    """A checked experiment list.
 
     Attributes:
-        experiments: Those whose data is there.
-        problems: Why it cannot be run; empty where it can.
+        experiments: Experiments whose data is present.
+        problems: Reasons why the list cannot be run; empty if it can.
     """
 
     experiments: list[PreparedExperiment]
@@ -31,7 +31,7 @@ class Setup(NamedTuple):
         """Return the experiments.
 
         Raises:
-            ConfigurationError: With all problems, where there are any.
+            ConfigurationError: If there are problems; it lists them all.
         """
         if self.problems:
             raise ConfigurationError(self.problems)
@@ -42,10 +42,10 @@ def check_setup(plan: Plan, device: DeviceFacts | None, counts: ProcessCounts, f
     """Read labels, choose classes and rows, and find everything that keeps the list from being run.
 
     Args:
-        plan: The list.
-        device: Where it is to run; None where that is not known, and nothing is asked of it.
-        counts: Of the processes that work on it together.
-        for_training: Whether it is to be trained: upstreams and noise must be there then.
+        plan: The experiment list.
+        device: Device that it will run on; None if unknown, in which case the device is not checked.
+        counts: Numbers of processes that run it together.
+        for_training: Whether it will be trained, which needs upstreams and noise to be present.
     """
     prepared = prepare(plan, for_training, counts)
     problems = list(prepared.problems)
@@ -56,7 +56,7 @@ def check_setup(plan: Plan, device: DeviceFacts | None, counts: ProcessCounts, f
 
 
 def precision_problems(experiments: Iterable[PreparedExperiment], device: DeviceFacts) -> list[str]:
-    """Name every experiment whose `amp` the device does not have."""
+    """Name every experiment whose `amp` the device does not support."""
     problems = []
     for experiment in experiments:
         try:

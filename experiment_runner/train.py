@@ -33,7 +33,7 @@ from utils.metrics import Metrics
 SMALLER_STEPS = (
     "set max_batch_seconds (the optimiser steps stay the same), lower max_seconds, or set gradient_checkpointing = true"
 )
-"""Remedy for a training batch that does not fit into memory."""
+"""Advice shown when a training batch does not fit into memory."""
 UNSAVED = "what came after the last checkpoint is not saved"
 
 
@@ -43,20 +43,20 @@ class TrainerParts:
 
     Attributes:
         steps: Takes the optimiser steps.
-        train_batches: Composition of the training batches.
-        train_feed: Training utterances.
-        name_training: Names them by their rows.
-        normalisation: Of those that are augmented.
-        development_feed: Development utterances.
-        development_batches: Their batches, the longest first.
-        name_development: Names them by their rows.
-        judge: From development outputs to predictions and figures.
+        train_batches: Sampler that composes the training batches.
+        train_feed: Loader of training utterances.
+        name_training: Names training utterances by their rows.
+        normalisation: Normalisation of augmented training utterances.
+        development_feed: Loader of development utterances.
+        development_batches: Development batches, longest first.
+        name_development: Names development utterances by their rows.
+        compute_metrics: Turns development outputs into predictions and metrics.
         stopping: Decides what is saved and when to stop.
         record: Called with every epoch's record.
-        save: Called with each moment from which training is to go on after an interruption.
+        save: Called with each snapshot from which an interrupted training can resume.
         interruption: Checked between steps, and between batches of an evaluation.
         console: Where progress is shown.
-        processes: That train together; batches are this process's share.
+        processes: Processes that train together; the batches are this process's share.
     """
 
     steps: TrainingSteps
@@ -81,14 +81,14 @@ class Trainer:
 
     Args:
         parts: Its collaborators.
-        device: Where the model is.
-        log_every: Steps between two looks at the device.
-        save_seconds: A look that comes so long after the last saving saves again.
+        device: Device that holds the model.
+        log_every: Steps between progress updates, which wait for the device; 1 on the CPU.
+        save_seconds: Seconds since the last save after which a progress update saves again.
 
     Attributes:
-        steps: Those of `parts`.
-        epoch: Which goes on, counted from 1.
-        taken: Steps of it so far.
+        steps: `steps` of `parts`.
+        epoch: Current epoch, counted from 1.
+        taken: Steps of that epoch taken so far.
     """
 
     def __init__(self, parts: TrainerParts, device: torch.device, log_every: int, save_seconds: float) -> None:
@@ -96,7 +96,7 @@ class Trainer:
         self.steps = parts.steps
         self.model = parts.steps.parts.model
         self.device = device
-        self.log_every_steps = 1 if device.type == "cpu" else log_every  # on the CPU a look waits for nothing
+        self.log_every_steps = 1 if device.type == "cpu" else log_every  # on the CPU there is nothing to wait for
         self.save_seconds = save_seconds
         self.epoch, self.taken = 1, 0
         self._stop: str | None = None
@@ -104,17 +104,17 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def close(self) -> None:
-        """End the processes that decode."""
+        """Stop the decoding processes."""
         self.parts.train_feed.close()
         self.parts.development_feed.close()
 
     def fit(self, epochs: int) -> str:
-        """Train until early stopping or for so many epochs; return why training ended.
+        """Train until early stopping or for `epochs` epochs; return why training ended.
 
         Raises:
-            FloatingPointError: Where losses or gradients stay non-finite.
-            FullMemoryError: Where a batch does not fit into the GPU's memory.
-            Interrupted: Where a signal asked for the end; all is saved then.
+            FloatingPointError: If losses or gradients stay non-finite.
+            FullMemoryError: If a batch does not fit into GPU memory.
+            Interrupted: If a signal asked the program to stop; everything has been saved by then.
         """
         try:
             if self._stop is None and self.epoch <= epochs:
@@ -139,7 +139,7 @@ class Trainer:
         )
 
     def _save_at_the_end(self, interrupted: Interrupted) -> None:
-        """Save what an interrupted training goes on from; where that fails, it goes on from the checkpoint before."""
+        """Save the state to resume from; if that fails, training resumes from the previous checkpoint."""
         try:
             self._save()
             self.parts.console.line(f"{interrupted}: all is saved, {self.place}")
@@ -148,7 +148,7 @@ class Trainer:
 
     @property
     def place(self) -> str:
-        """How far training has come, for the screen."""
+        """How far training has come, for console messages."""
         if not self.taken:
             return f"after epoch {self.epoch - 1}" if self.epoch > 1 else "before the first step"
         return f"after step {self.taken} of {self.parts.train_batches.steps_per_epoch} of epoch {self.epoch}"
@@ -156,15 +156,15 @@ class Trainer:
     def restore(
         self, weights: Mapping[str, Tensor], state: TrainingState, records: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Go on from a moment.
+        """Resume from a snapshot.
 
         Args:
-            weights: As they were then, and all that follows.
-            state: See weights.
-            records: What was recorded of the epochs until then, see `recorder.flatten`.
+            weights: Model weights of the snapshot.
+            state: Training state of the snapshot.
+            records: Records of the epochs up to then, see `run_writer.flatten`.
 
         Raises:
-            CheckpointError: Where they are those of another model.
+            CheckpointError: If they belong to another model.
         """
         try:
             self.model.load_state_dict(dict(weights))
@@ -183,14 +183,14 @@ class Trainer:
         self._saved = self._position
 
     def _fit_epoch(self) -> Decision:
-        """Train what is left of an epoch, evaluate, record, and decide."""
+        """Train the rest of the epoch, evaluate, record, and decide about saving and stopping."""
         started = time.perf_counter()
         trained = sum(self.parts.train_batches.step_sizes(self.epoch)[self.taken :])
         train = self.train_epoch(self.epoch, self.taken)
         train_seconds = time.perf_counter() - started
         development = self.evaluate()
         decide = partial(self.parts.stopping.update, development.loss, development.score)
-        decision = self.parts.processes.on_main(decide)  # processes may differ in rounding, not in this
+        decision = self.parts.processes.on_main(decide)  # processes may round differently, but must agree here
         record = EpochRecord(
             self.epoch,
             self.steps.count,
@@ -214,7 +214,7 @@ class Trainer:
 
         Args:
             epoch: Counted from 1.
-            taken: Steps of it that were taken before.
+            taken: Steps of the epoch that were already taken.
         """
         self.model.train()
         self.epoch, self.taken = epoch, taken
@@ -243,7 +243,7 @@ class Trainer:
         return means
 
     def evaluate(self) -> DevelopmentFigures:
-        """Judge the model on the whole development split."""
+        """Evaluate the model on the whole development split."""
         outputs, targets = self._infer_development(self.parts.development_batches)
         with torch.inference_mode():
             terms = {name: float(term) for name, term in self.steps.parts.loss(outputs, targets).items()}
@@ -252,9 +252,9 @@ class Trainer:
         return DevelopmentFigures(loss, terms, selection_score(figures), figures, predictions)
 
     def _warm_up(self) -> None:
-        """Run the longest batches before the first epoch: full memory or a broken evaluation show in seconds.
+        """Run the longest batches before the first epoch, so that full memory or a broken evaluation shows in seconds.
 
-        Nothing is learnt: the training batch's gradients are dropped.
+        The model does not change: the training batch's gradients are dropped.
         """
         self._infer_development(self.parts.development_batches[:1])
         self.model.train()
@@ -271,7 +271,7 @@ class Trainer:
         return infer(self.model, share, self.device, precision, self.parts.name_development, processes)
 
     def _watched(self, feed: BatchLoader, batches: list[Rows], epoch: int) -> Iterator[Batch]:
-        """Serve batches until the program is asked to end."""
+        """Serve batches until the program is asked to stop."""
         for batch in feed.serve(batches, epoch):
             self.parts.interruption.check()
             yield batch
@@ -281,11 +281,11 @@ class Trainer:
         return self.steps.count, self.epoch, self.taken
 
     def _is_saving_due(self) -> bool:
-        """Ask the main process, whose clock counts."""
+        """Whether it is time to save, by the main process's clock."""
         return self.parts.processes.on_main(lambda: time.monotonic() - self._saved_at >= self.save_seconds)
 
     def _save(self, best: EpochRecord | None = None, is_over: bool = False) -> None:
-        """Save all that training goes on from, unless nothing has changed; the optimiser not once training is over."""
+        """Save the state to resume from unless nothing has changed; leave the optimiser out once training is over."""
         if self._position == self._saved:
             return
         tensors, document = self.steps.state(with_optimiser=not is_over)
@@ -301,7 +301,7 @@ class Trainer:
         self._saved, self._saved_at = self._position, time.monotonic()
 
     def _log_progress(self, progress: EpochProgress) -> None:
-        """Wait for the device, show the loss, and end a run that goes nowhere."""
+        """Wait for the device, show the loss, abort after too many non-finite steps, and save when due."""
         progress.show_loss(self.steps.losses.means()["loss"])
         with self.parts.processes.raise_together():
             refused = self.steps.refused.too_many()
@@ -316,6 +316,6 @@ class Trainer:
 
 
 def selection_score(figures: Metrics) -> float:
-    """Return what selects the model: macro-F1, mean CCC, or the mean of both in multitask."""
+    """Return the model selection score: macro-F1, mean CCC, or the mean of both in multitask training."""
     scores = [float(figures[name]) for name in ("macro_f1", "mean_ccc") if name in figures]
     return sum(scores) / len(scores)

@@ -35,18 +35,18 @@ from utils.hub.repositories import fetch
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-5
 GPU_TOLERANCES = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}
-"""Of predictions that a GPU made in training, by precision: its rounding is not the upload's fault."""
+"""Tolerances for predictions made on a GPU in training, by precision: its rounding is not the upload's fault."""
 MOST_RECORDINGS = 32
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was compared.
+    """The result of one comparison.
 
     Attributes:
-        name: What.
-        found: In words.
-        is_well: Whether it is as it should be.
+        name: What was compared.
+        found: Result in words.
+        is_well: Whether it is as expected.
     """
 
     name: str
@@ -55,18 +55,18 @@ class Check:
 
 
 def validate(run_folder: Path, repo_id: str, corpora_file: Path, token: str | None) -> list[Check]:
-    """Compare what lies on the hub with the run that it was uploaded from.
+    """Compare a model on the hub with the run that it was uploaded from.
 
     Args:
-        run_folder: The run.
-        repo_id: The repository.
-        corpora_file: Says where the corpus of the run lies.
-        token: Of the hub.
+        run_folder: Folder of the run.
+        repo_id: Repository on the hub.
+        corpora_file: Configuration file with the location of the run's corpus.
+        token: Token for the hub.
 
     Raises:
-        HubError: Where it cannot be downloaded.
-        RunError: Where the folder is no finished run.
-        DataError: Where the recordings cannot be had.
+        HubError: If the model cannot be downloaded.
+        RunError: If the folder is not a finished run.
+        DataError: If the recordings are not available.
     """
     with tempfile.TemporaryDirectory(prefix="validate-") as name:
         fetched, expected = Path(name) / "fetched", Path(name) / "expected"
@@ -97,7 +97,7 @@ def choose_recordings(run_folder: Path, corpora_file: Path) -> pd.DataFrame:
     """Return `file` and `path` of development recordings, evenly spread over the split.
 
     Raises:
-        DataError: Where the corpus does not have them.
+        DataError: If the corpus does not have them.
     """
     name = read_run(run_folder).config.corpus
     corpora = load_corpora(corpora_file)
@@ -112,7 +112,7 @@ def choose_recordings(run_folder: Path, corpora_file: Path) -> pd.DataFrame:
 
 
 def _compare_predictions(run_folder: Path, fetched: Path, recordings: pd.DataFrame, scratch: Path) -> list[Check]:
-    """Compare what the downloaded model predicts in another process with what the run predicted."""
+    """Compare the downloaded model's predictions, made in another process, with the run's."""
     listed, output = scratch / "recordings.csv", scratch / "predicted.csv"
     recordings["path"].map(os.path.abspath).to_csv(listed, index=False)  # predict.py runs in another folder
     command = [sys.executable, "predict.py", "--model", str(fetched), "--device", "cpu", "--output", str(output)]
@@ -135,7 +135,7 @@ def _compare_predictions(run_folder: Path, fetched: Path, recordings: pd.DataFra
 
 
 def _stored_predictions(run_folder: Path) -> pd.DataFrame:
-    """Return the development predictions, by the names of recordings."""
+    """Return the development predictions, indexed by recording name."""
     return read_predictions(run_folder / "predictions" / "development.csv").set_index("file")
 
 
@@ -147,7 +147,7 @@ def _compare_tables(found: pd.DataFrame, expected: pd.DataFrame, name: str, allo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 0 where all is the same, 1 where something is not or cannot be compared, 2 for wrong input."""
+    """Return 0 if everything matches, 1 if something differs or cannot be compared, 2 for wrong input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="such as runs/NAME/seed-42")
     parser.add_argument("repo_id", metavar="USER/NAME", help="where it was uploaded to")
@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def carry_out(options: argparse.Namespace) -> int:
-    """Compare what was uploaded with the run, and show it."""
+    """Compare the upload with the run, and show the result."""
     checks = validate(options.run, options.repo_id, options.config, read_token("HUGGINGFACE_TOKEN"))
     console = Console()
     rows = [(check.name, check.found, "" if check.is_well else "WRONG") for check in checks]

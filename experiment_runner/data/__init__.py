@@ -1,1 +1,1 @@
-"""Which rows and classes an experiment trains and evaluates on."""
+"""Selection of the rows and classes that an experiment trains and evaluates on."""

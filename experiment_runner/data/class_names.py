@@ -1,4 +1,4 @@
-"""The classes that an experiment lists, beside the ones that its corpus has."""
+"""Matches the classes that an experiment lists with those of its corpus."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from utils.word_forms import fold, shown
 
 
 def match_classes(config: ExperimentConfig, corpus: Corpus) -> tuple[ExperimentConfig, tuple[str, ...]]:
-    """Return an experiment with `classes` and `class_groups` as its corpus spells them, and a sentence a changed name.
+    """Return an experiment with `classes` and `class_groups` in its corpus's spelling, and a sentence per changed name.
 
-    Case, Unicode form and characters that nobody can see do not count.
+    Case, Unicode form and invisible characters are ignored.
 
     Raises:
-        DataError: Where two listed names are one class.
+        DataError: If two listed names are the same class.
     """
     words = map(class_name, corpus.cells.nothing.get("emotion", ()))
     known = {fold(name): name for name in (*words, *corpus.table["emotion"].dropna().unique())}
@@ -37,7 +37,7 @@ def match_classes(config: ExperimentConfig, corpus: Corpus) -> tuple[ExperimentC
 
 
 def with_named_words(corpus: Corpus, config: ExperimentConfig) -> Corpus:
-    """Return a corpus in which the words for nothing that an experiment lists under `classes` are classes."""
+    """Return a corpus in which words for "no label" are classes if the experiment lists them under `classes`."""
     listed = {fold(name): name for name in config.classes or ()}
     words = corpus.cells.nothing.get("emotion")
     if words is None or not listed:

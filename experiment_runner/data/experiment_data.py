@@ -1,4 +1,4 @@
-"""What an experiment trains and evaluates on: its classes, its rows, and what it leaves out."""
+"""The data that an experiment trains and evaluates on: its classes, its rows, and the rows left out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from utils.word_forms import counted
 class EvaluationSplit:
     """A test split of one corpus, over the classes that it shares with the training corpus.
 
-    A hidden one has no labels: its predictions are for a challenge's leaderboard.
+    A hidden split has no labels: its predictions are for a challenge's leaderboard.
     """
 
     corpus: str
@@ -40,7 +40,7 @@ class EvaluationSplit:
 
     @property
     def label(self) -> str:
-        """Name of its files and rows: the split, with the corpus before it where that is another one."""
+        """Name of its files and table rows: the split, prefixed with the corpus if that is another one."""
         return self.split if self.is_own_corpus else f"{self.corpus}-{self.split}"
 
 
@@ -56,15 +56,15 @@ class ExperimentData:
         train: Rows that are trained on.
         development: Rows that select the model.
         tests: Test splits of the training corpus and of `test_corpora`.
-        left_out: By split, rows of the training corpus that carry none of the wanted labels.
-        genders: Genders in output order; empty where there is no gender head.
-        synthetic_corpora: Those of the corpora whose recordings are synthetic.
-        notes: What readers say of the corpora's files.
-        warnings: What somebody should look at before training, of corpora and of this experiment.
+        left_out: By split, rows of the training corpus that carry none of the labels in use.
+        genders: Genders in output order; empty if there is no gender head.
+        synthetic_corpora: Corpora whose recordings are synthetic.
+        notes: Remarks of the corpus readers on the files.
+        warnings: Points to check before training, about corpora and this experiment.
         learns_votes: Whether classes are learnt from the raters' votes.
-        left_out_recordings: Training recordings that cannot be used: `file`, `kind` and `reason`.
-        whole_fingerprint: Of the data with them; None where they have not been looked for yet.
-        release: Of the training corpus, where its files tell.
+        left_out_recordings: Unusable training recordings: `file`, `kind` and `reason`.
+        whole_fingerprint: Fingerprint of the data including them; None before recordings are checked.
+        release: Release of the training corpus, if its files state it.
     """
 
     classes: tuple[str, ...]
@@ -85,9 +85,9 @@ class ExperimentData:
     release: str | None = None
 
     def fingerprint(self) -> str:
-        """Return a hash of what is trained and selected on: files, splits, speakers and labels in order, and scale.
+        """Return a hash of training and development data: files, splits, speakers and labels in order, and scale.
 
-        Whether the recordings can be used is not part of it.
+        Whether the recordings are usable is not part of it.
         """
         if self.whole_fingerprint is not None:
             return self.whole_fingerprint
@@ -99,7 +99,7 @@ class ExperimentData:
     def describe_splits(self) -> dict[str, dict[str, int]]:
         """Return, for each split of the training corpus, how many `utterances` are used and how many are not.
 
-        `left_out` are those without a label in use; `speakers` stands there where speakers are known.
+        `left_out` counts those without a label in use; `speakers` is present if speakers are known.
         """
         tables = {"train": self.train, "development": self.development}
         tables |= {test.split: test.table for test in self.tests if test.is_own_corpus}
@@ -114,7 +114,7 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
     """Choose an experiment's classes and rows.
 
     Raises:
-        DataError: Names the class without training examples, the empty split, or the corpus without shared classes.
+        DataError: If a class has no training examples, a split is empty, or a corpus shares no classes.
     """
     corpora = {name: with_named_words(corpora[name], config) for name in (config.corpus, *config.test_corpora)}
     corpus = corpora[config.corpus]
@@ -166,16 +166,16 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
 def with_usable(
     config: ExperimentConfig, data: ExperimentData, training: Preflight, development: pd.DataFrame
 ) -> ExperimentData:
-    """Return an experiment's data with the durations of its recordings, without those that cannot be trained on.
+    """Return an experiment's data with the durations of its recordings, without those unusable for training.
 
     Args:
         config: The experiment.
-        data: As `resolve_data` returns it.
-        training: What is usable of the training split.
+        data: Data that `resolve_data` returned.
+        training: Usable recordings of the training split.
         development: The development split with `seconds`.
 
     Raises:
-        DataError: Names the class, attribute or gender that is not left in the training split.
+        DataError: If no training row is left of a class, attribute or gender; it names it.
     """
     train, counts = training.usable, _count(training.usable, data.classes)
     _check_training(config, data.classes, data.attributes, counts, {"train": train, "development": development})
@@ -238,8 +238,8 @@ def _used_rows(
 ) -> pd.Series:
     """Return which rows are trained, selected or evaluated on, (rows,) bool.
 
-    A row is used for a label that is learnt. Rows of test splits are also used where raters voted on them, since every
-    model is compared to the votes, and where their labels are kept back.
+    A row is used if it has a label that is learnt. Rows of test splits are also used if raters voted on them, since
+    every model is compared to the votes, and if their labels are withheld.
     """
     table = corpus.table
     has_attribute = table[list(attributes)].notna().any(axis=1)
@@ -317,7 +317,7 @@ def _check_genders(config: ExperimentConfig, train: pd.DataFrame) -> None:
 def _compare_classes(
     config: ExperimentConfig, others: Sequence[Corpus], classes: tuple[str, ...]
 ) -> tuple[list[str], list[str]]:
-    """Return what the plan says of the classes of test corpora, and what it warns of."""
+    """Return the plan's remarks and warnings on the classes of test corpora."""
     if not classes:
         return [], []
     notes = [f"{config.name}: {describe_shared(config.corpus, classes, other)}" for other in others]

@@ -1,4 +1,4 @@
-"""What somebody should know about the labels of an experiment before it is trained."""
+"""Warnings about the labels of an experiment, given before it is trained."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from utils.word_forms import counted, shown, some
 
 
 def warn_of_labels(corpus: Corpus, classes: tuple[str, ...], by_split: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
-    """Return a sentence for each thing to know about the speakers and classes of a training corpus.
+    """Return a sentence for each notable fact about the speakers and classes of a training corpus.
 
     Args:
-        corpus: As the experiment sees it.
-        classes: Those in use; none where attributes alone are learnt.
+        corpus: Training corpus, as the experiment sees it.
+        classes: Classes in use; empty if only attributes are learnt.
         by_split: Rows in use of each split.
     """
     sentences = [warn_of_unknown(corpus.table), warn_of_spellings(written_twice(corpus.table))]
@@ -30,7 +30,7 @@ def warn_of_labels(corpus: Corpus, classes: tuple[str, ...], by_split: Mapping[s
 
 
 def warn_of_scales(corpora: Iterable[Corpus]) -> Iterator[str]:
-    """Yield a sentence for each corpus whose attributes stay away from an end of their scale."""
+    """Yield a sentence for each corpus whose attribute values stay well away from an end of their scale."""
     for corpus in corpora:
         labelled = corpus.table[~corpus.table["split"].isin(corpus.hidden)]
         sentence = warn_of_scale(unreached_scales(labelled, corpus.attribute_scale), corpus.attribute_scale)

@@ -1,8 +1,8 @@
-"""Refuses experiments whose evaluation would hear what was trained or selected on.
+"""Refuses experiments that would be evaluated on utterances used for training or model selection.
 
-What paths, names and labels tell is refused before a training, which keeps test recordings closed. What samples tell is
-refused where recordings are opened anyway: train and development before a training, test splits in `--check` and
-`--test`.
+Leaks visible in paths, names and labels are refused before training, which does not open test recordings. Leaks visible
+only in the samples are refused when recordings are opened anyway: train and development before training, test splits in
+`--check` and `--test`.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ MOST_SPEAKERS = 10
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A split that must hold nothing of what is trained or selected on, and the words for it in a sentence.
+    """A split that must not overlap with training or selection data, and the wording of the error message.
 
     Attributes:
-        place: Begins the sentence: experiment, key and corpus.
-        split: Its name.
-        table: Its rows.
-        heard: Where it must not come from.
-        remedy: How to get rid of rows that do.
+        place: Start of the message: experiment, key and corpus.
+        split: Name of the split.
+        table: Rows of the split.
+        heard: Data that it must not overlap with.
+        remedy: How to get rid of overlapping rows.
     """
 
     place: str
@@ -50,7 +50,7 @@ class Evaluated:
     remedy: str
 
     def refuse(self, pairs: pd.DataFrame, what: str) -> list[str]:
-        """Return the sentence on rows that have a partner, if there are any."""
+        """Return the message on rows that have a counterpart in the other data, if there are any."""
         if pairs.empty:
             return []
         count = f"{len(pairs):,} of {len(self.table):,} recordings of {self.split}"
@@ -59,11 +59,11 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Leaks:
-    """What paths and labels tell of an experiment's splits.
+    """Leaks between an experiment's splits that are visible in paths and labels.
 
     Attributes:
-        problems: A sentence for each kind of leak of each split.
-        told: By label of a split, those of its rows that the sentences are on.
+        problems: One message per kind of leak and split.
+        told: Rows that the messages report, by label of the split.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -73,13 +73,13 @@ class Leaks:
 def find_names_and_files(
     config: ExperimentConfig, data: ExperimentData, corpora: Mapping[str, Corpus], files: RealFiles
 ) -> Leaks:
-    """Find evaluation on what is trained on, as far as paths and labels tell; no recording is opened.
+    """Find evaluation on training data, as far as paths and labels show it; no recording is opened.
 
     Args:
         config: The experiment.
-        data: Its rows.
+        data: Data of the experiment.
         corpora: Every corpus that it names.
-        files: What other experiments have shown of files.
+        files: Real paths of files, shared between experiments.
     """
     development, trained = _development(config, data), join_trained(data.train, data.development)
     pairs = same_files(development.table, data.train, files)
@@ -103,11 +103,11 @@ def check_selection(config: ExperimentConfig, data: ExperimentData, told: pd.Ind
 
     Args:
         config: The experiment.
-        data: With `content` in train and development.
-        told: Rows of development that `find_names_and_files` has told.
+        data: Data of the experiment, with `content` in train and development.
+        told: Development rows that `find_names_and_files` has already reported.
 
     Raises:
-        DataError: Names them.
+        DataError: If there are any; it names them.
     """
     _refuse_samples(_development(config, data), data.train, told)
 
@@ -123,19 +123,19 @@ def check_test_samples(
 
     Args:
         config: The experiment.
-        test: The split.
+        test: The test split.
         table: Its rows, with `content`.
         trained: Rows of train and development, with `content`.
-        told: Rows of the split that `find_names_and_files` has told.
+        told: Rows of the split that `find_names_and_files` has already reported.
 
     Raises:
-        DataError: Names them.
+        DataError: If there are any; it names them.
     """
     _refuse_samples(_test(config, test, table), trained, told)
 
 
 def join_trained(train: pd.DataFrame, development: pd.DataFrame) -> pd.DataFrame:
-    """Return what test splits must not hold: the rows that are trained on, then those that select the model."""
+    """Return the rows that test splits must not contain: training rows, then development rows."""
     return pd.concat([train, development], ignore_index=True)
 
 
@@ -160,7 +160,7 @@ def _tell_names(
     corpus: Corpus,
     tested: Corpus,
 ) -> list[str]:
-    """Return what file names, of which the pairs are known, and speakers tell of rows of the same published corpus."""
+    """Return messages on equal file names (given as pairs) and speakers in rows of the same published corpus."""
     problems = evaluated.refuse(pairs, "have the names of recordings of")
     allowed = [section.allow_speaker_overlap for section in (corpus.section, tested.section) if section is not None]
     speakers = heard_speakers(rows.drop(index=pairs.index), trained, allowed)

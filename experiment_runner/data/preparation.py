@@ -45,12 +45,12 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class PreparedExperiment:
-    """An experiment whose data and upstream are known to be there.
+    """An experiment whose data and upstream are known to be present.
 
     Attributes:
         config: The experiment.
         data: Its data.
-        leaking: By label of a split, the rows of which a problem says already that they are trained or selected on.
+        leaking: Rows already reported as overlapping with training or selection data, by label of the split.
     """
 
     config: ExperimentConfig
@@ -59,26 +59,26 @@ class PreparedExperiment:
 
 
 class Preparation(NamedTuple):
-    """The experiments of a plan whose data is there, and the problems of all corpora and experiments."""
+    """The experiments of a plan whose data is present, and the problems of all corpora and experiments."""
 
     experiments: list[PreparedExperiment]
     problems: list[str]
 
 
 class CheckedRecordings(NamedTuple):
-    """Data of the experiments whose recordings can be used, by name, and the problems of all recordings."""
+    """Data of the experiments with usable recordings, by name, and the problems of all recordings."""
 
     data: dict[str, ExperimentData]
     problems: list[str]
 
 
 def prepare(plan: Plan, for_training: bool = True, counts: ProcessCounts = ONE_PROCESS) -> Preparation:
-    """Read corpora, choose classes and rows, and, where training is to come, look for upstreams, noise and labels.
+    """Read corpora, choose classes and rows, and, before training, check upstreams, noise and labels.
 
     Args:
         plan: The experiment list.
-        for_training: Whether training is to come, or a check of it.
-        counts: Of the processes that would train together.
+        for_training: Whether a training, or a check of one, follows.
+        counts: Numbers of processes that would train together.
     """
     problems: list[str] = []
     needed = dict.fromkeys(name for e in plan.experiments for name in (e.corpus, *e.test_corpora))
@@ -112,20 +112,20 @@ def prepare(plan: Plan, for_training: bool = True, counts: ProcessCounts = ONE_P
 def _with_checked_steps(
     problems: list[str], place: str, experiment: PreparedExperiment, ranks: int
 ) -> PreparedExperiment:
-    """Return an experiment with warnings of its steps; one whose steps are refused still has its recordings checked."""
+    """Return an experiment with warnings about its steps; if these are refused, recordings are still checked."""
     data = _collect(problems, place, with_checked_steps, experiment.config, experiment.data, ranks)
     return experiment if data is None else replace(experiment, data=data)
 
 
 def _resolve(resolved: Resolved, corpora: Mapping[str, Corpus]) -> PreparedExperiment:
-    """Return an experiment with its data, its classes spelt as the corpus spells them."""
+    """Return an experiment with its data, and with its classes in the corpus's spelling."""
     matched, notes = match_classes(resolved.config, corpora[resolved.config.corpus])
     data = resolve_data(matched, corpora)
     return PreparedExperiment(matched, replace(data, notes=(*data.notes, *notes, *resolved.notes)))
 
 
 def _resolve_where_possible(config: ExperimentConfig) -> Resolved:
-    """Read an upstream's numbers where it lies; an evaluation, which loads a checkpoint alone, does without."""
+    """Read an upstream's numbers if it is present; an evaluation only loads a checkpoint and can do without."""
     try:
         return resolve_regularisation(config, MODELS_FOLDER)
     except UpstreamError:
@@ -139,7 +139,7 @@ def _collect(
     *arguments: Arguments.args,
     **named: Arguments.kwargs,
 ) -> Found | None:
-    """Return what an action finds; where it fails, keep why and go on."""
+    """Return an action's result; if it fails, add the reason to `problems` and return None."""
     try:
         return action(*arguments, **named)
     except DataError as error:
@@ -154,13 +154,13 @@ def _collect(
 def check_training_recordings(
     config: ExperimentConfig, data: ExperimentData, console: Console, ranks: int = 1
 ) -> ExperimentData:
-    """Return the data with durations, without training recordings that cannot be used; test recordings stay closed.
+    """Return the data with durations, without unusable training recordings; test recordings are not opened.
 
-    Noise and impulse responses are decoded once, too.
+    Noise and impulse responses are decoded once as well.
 
     Raises:
-        DataError: Where more of them cannot be used than may be left out, development holds samples of training, or the
-            steps of what is left cannot serve a loss.
+        DataError: If more recordings are unusable than may be left out, development contains samples of training, or
+            the steps of the remaining rows cannot serve a loss.
     """
     measured = _measure(config, data, console)
     check_selection(config, measured)
@@ -170,7 +170,7 @@ def check_training_recordings(
 def _check_steps_of_usable(
     config: ExperimentConfig, data: ExperimentData, console: Console, ranks: int
 ) -> ExperimentData:
-    """Return measured data, and warn of what its steps lack for want of recordings that are left out."""
+    """Return measured data, and warn if its steps lack labelled utterances because recordings were left out."""
     checked, warnings = with_steps_of_usable(config, data, ranks)
     for warning in warnings:
         console.warn(warning)
@@ -178,10 +178,10 @@ def _check_steps_of_usable(
 
 
 def _measure(config: ExperimentConfig, data: ExperimentData, console: Console) -> ExperimentData:
-    """Return the data with `seconds` and `content`, without training recordings that cannot be used.
+    """Return the data with `seconds` and `content`, without unusable training recordings.
 
     Raises:
-        DataError: With the problems of both splits and of augmentation.
+        DataError: If there are problems in either split or in augmentation; it lists them all.
     """
     problems: list[str] = []
     with console.count(len(data.train) + len(data.development), "recordings checked") as advance:
@@ -204,13 +204,13 @@ def _check_noise(config: ExperimentConfig, console: Console) -> None:
 
 
 def show_faint_mixes(data: ExperimentData, console: Console) -> None:
-    """Warn of recordings of training and development whose channels partly cancel."""
+    """Warn of training and development recordings whose channels partly cancel when mixed."""
     for sentence in warn_of_faint_mixes([data.train, data.development]):
         console.warn(sentence)
 
 
 def show_left_out(config: ExperimentConfig, data: ExperimentData, console: Console) -> None:
-    """Warn of training recordings that cannot be used."""
+    """Warn of unusable training recordings."""
     left_out = data.left_out_recordings
     if left_out.empty:
         return
@@ -222,7 +222,7 @@ def show_left_out(config: ExperimentConfig, data: ExperimentData, console: Conso
 
 
 def show_plan(experiments: Sequence[PreparedExperiment], console: Console) -> None:
-    """Print what will be run, what is left out, and what deserves a warning."""
+    """Print the experiments, the rows left out, and warnings."""
     rows: list[tuple[str, ...]] = []
     notes: list[str] = []
     warnings: list[str] = []
@@ -266,17 +266,17 @@ def show_plan(experiments: Sequence[PreparedExperiment], console: Console) -> No
 
 
 def _font_warnings(experiments: Sequence[PreparedExperiment]) -> list[str]:
-    """Say which names pictures will not be able to show."""
+    """Name the characters in names that plots cannot show."""
     names = [e.config.name for e in experiments] + [name for e in experiments for name in e.data.classes]
     if "".join(names).isascii():
-        return []  # matplotlib is not loaded for nothing
+        return []  # avoids loading matplotlib
     from experiment_runner.runtime.fonts import font_note
 
     return [note] if (note := font_note(names)) else []
 
 
 def synthetic_note(experiments: Iterable[PreparedExperiment]) -> str:
-    """Say which corpora are synthetic; empty where none is."""
+    """Say which corpora are synthetic; empty if none is."""
     names = dict.fromkeys(name for experiment in experiments for name in experiment.data.synthetic_corpora)
     return f"{', '.join(names)}: SYNTHETIC recordings, no figure says anything about speech" if names else ""
 
@@ -308,12 +308,12 @@ def _settings(config: ExperimentConfig) -> str:
 def check_recordings(
     experiments: Iterable[PreparedExperiment], console: Console, counts: ProcessCounts = ONE_PROCESS
 ) -> CheckedRecordings:
-    """Decode every recording of every split, unless that was done before, and print what is there.
+    """Decode every recording of every split, unless done before, and print a summary.
 
     Args:
-        experiments: The list.
-        console: Where it is printed.
-        counts: Of the processes that would train together.
+        experiments: The experiment list.
+        console: Where the summary is printed.
+        counts: Numbers of processes that would train together.
     """
     problems: list[str] = []
     checked: dict[str, ExperimentData] = {}
@@ -343,13 +343,13 @@ def check_recordings(
 
 
 def check_test_recordings(config: ExperimentConfig, data: ExperimentData, console: Console) -> list[pd.DataFrame]:
-    """Return the table of every test split with `seconds`; none holds what was trained or selected on.
+    """Return the table of every test split with `seconds`; none overlaps with training or selection data.
 
-    What training decoded is known. Where it is not, as without the cache, training recordings are decoded again; those
-    that are not there any more cannot be compared, which does not keep a model from being evaluated.
+    Results of decoding the training recordings are cached; without the cache they are decoded again. Recordings that no
+    longer exist cannot be compared, but the model can still be evaluated.
 
     Raises:
-        DataError: With every split that cannot be used.
+        DataError: If splits are unusable; it lists them all.
     """
     splits = (data.train, data.development)
     with console.count(sum(map(len, splits)), "recordings of train and development compared") as advance:
@@ -377,9 +377,9 @@ def _check_tests(
     console: Console,
     leaking: Mapping[str, pd.Index] = MappingProxyType({}),
 ) -> list[pd.DataFrame | None]:
-    """Return the table of every test split with `seconds`, or None where it cannot be used; keep why.
+    """Return the table of every test split with `seconds`, or None if it is unusable; reasons go to `problems`.
 
-    Their samples are compared with those of `trained`, where these are known, but for rows that are known to leak.
+    Samples are compared with those of `trained`, if these are known, except in rows already known to leak.
     """
     tables = []
     with console.count(sum(len(test.table) for test in tests), "test recordings checked") as advance:

@@ -1,4 +1,4 @@
-"""Over which classes a test corpus evaluates a model, and what is lost between the classes of two corpora."""
+"""The classes on which a test corpus evaluates a model, and those that do not match between two corpora."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from utils.data.labels.near_names import find_near
 
 
 def near_classes(absent: Sequence[str], surplus: Sequence[str]) -> dict[str, str]:
-    """Return, for classes that only the trained corpus has, the name that the other corpus probably has for them.
+    """Return, for classes that only the training corpus has, the probable name in the other corpus.
 
     Args:
-        absent: Classes that are trained and that the other corpus lacks.
-        surplus: Classes that the other corpus alone has.
+        absent: Trained classes that the other corpus lacks.
+        surplus: Classes that only the other corpus has.
     """
     found = {name: find_near(name, surplus) for name in absent}
     return {name: other for name, other in found.items() if other is not None}
 
 
 def suggest_names(corpus: str, classes: Sequence[str], other: Corpus) -> str:
-    """Say which classes of two corpora probably are the same under two names; empty where none are.
+    """Say which classes of two corpora are probably the same under two names; empty if none are.
 
     Args:
         corpus: The training corpus.
-        classes: That are trained.
+        classes: Trained classes.
         other: The test corpus.
     """
     absent = [name for name in classes if name not in other.classes]
@@ -40,7 +40,7 @@ def describe_shared(corpus: str, classes: Sequence[str], other: Corpus) -> str:
 
     Args:
         corpus: The training corpus.
-        classes: That are trained.
+        classes: Trained classes.
         other: The test corpus.
     """
     shared = [name for name in classes if name in other.classes]

@@ -1,16 +1,16 @@
-"""Losses that need two labelled utterances in an optimiser step, and experiments whose steps do not hold them.
+"""Finds experiments whose optimiser steps lack the two labelled utterances that some losses need.
 
-A loss that is divided by the sum of its weights (WeightedCrossEntropy) or measures how values vary together (CCCLoss)
-says nothing of a single utterance: the weight cancels, the covariance is 0. All others are plain means of a function of
-one utterance, the log priors of BalancedSoftmax and the factor of Focal included, and are as right with one as with
-many. `tests/experiment_runner/data/test_step_rows.py` finds the same by differentiating every loss.
+A loss that is divided by the sum of its weights (WeightedCrossEntropy) or measures covariance (CCCLoss) learns nothing
+from a single utterance: the weight cancels, the covariance is 0. All others are plain means of a function of one
+utterance, including the log priors of BalancedSoftmax and the factor of Focal, and are as valid with one as with many.
+`tests/experiment_runner/data/test_step_rows.py` confirms this by differentiating every loss.
 
-Rows count that carry the loss's label, over all processes and micro-batches of a step, since the losses are taken over
-these together: which process or micro-batch holds a row does not matter. What is certain is refused: steps of one
-utterance, or a label so rare that no two of its rows meet in any step of the training, which the seed decides. What
-happens by chance in some steps is said with its number, and stays: such a step trains the other terms.
+Rows that carry the loss's label are counted over all processes and micro-batches of a step, since the losses are
+computed over all of these together. Certain failures are refused: steps of one utterance, or a label so rare that no
+two of its rows meet in any step of the training (which depends on the seed). Failures that chance causes in some steps
+only give a warning with their number, since such a step still trains the other terms.
 
-Without torch, so that `--check` finds the same as training.
+Does not import torch, so that `--check` finds the same as training.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ NEED_TWO_ROWS = {
     "WeightedCrossEntropy": ("its class weights cancel, which leaves plain CrossEntropy", "CrossEntropy"),
     "CCCLoss": ("it trains nothing, since the covariance of a single utterance is 0", "MSELoss"),
 }
-"""By loss: what becomes of it in a step of one labelled utterance, and the loss that is as right with one."""
+"""By loss: its behaviour in a step with one labelled utterance, and an alternative loss that works with one."""
 
 
 @dataclass(frozen=True)
 class LabelledTerm:
-    """A term of the loss that needs two labelled utterances a step.
+    """A term of the loss that needs two labelled utterances per step.
 
     Attributes:
-        key: The key that chose its loss.
-        loss: The key's value.
-        label: What its utterances must carry.
-        labelled: Which training utterances do, (utterances,) bool.
+        key: Configuration key that selects its loss.
+        loss: Value of the key.
+        label: Label that its utterances must carry.
+        labelled: Whether each training utterance carries it, (utterances,) bool.
     """
 
     key: str
@@ -51,18 +51,18 @@ class LabelledTerm:
 
 
 def with_checked_steps(config: ExperimentConfig, data: ExperimentData, ranks: int = 1) -> ExperimentData:
-    """Return an experiment's data, with a warning of steps from which a term of the loss learns nothing.
+    """Return an experiment's data, with a warning about steps from which a term of the loss learns nothing.
 
     Args:
         config: The experiment.
-        data: As `resolve_data` returns it.
+        data: Data that `resolve_data` returned.
         ranks: Processes that train together.
 
     Raises:
-        DataError: Names each loss that no step of the training can serve, and the remedy.
+        DataError: If no step of the training can serve a loss; it names each such loss and the remedy.
     """
     terms = list(_terms(config, data))
-    if not terms or len(data.train) < ranks:  # too few for the processes: `check_processes` says so
+    if not terms or len(data.train) < ranks:  # too few for the processes: `process_problems` reports it
         return data
     if config.batch_size * config.accumulation_steps * ranks == 1:
         losses = dict.fromkeys((term.key, term.loss) for term in terms)
@@ -82,15 +82,15 @@ def with_checked_steps(config: ExperimentConfig, data: ExperimentData, ranks: in
 def with_steps_of_usable(
     config: ExperimentConfig, data: ExperimentData, ranks: int = 1
 ) -> tuple[ExperimentData, list[str]]:
-    """Check the steps again where training recordings were left out, which changes what they hold.
+    """Check the steps again if training recordings were left out, which changes the content of the steps.
 
     Args:
         config: The experiment.
-        data: Its data, of which the recordings are checked.
+        data: Its data, with checked recordings.
         ranks: Processes that train together.
 
     Returns:
-        The data, and those warnings of its steps that it did not have before, which it then has.
+        The data including all warnings about its steps, and those of the warnings that are new.
 
     Raises:
         DataError: As `with_checked_steps` does.
@@ -117,19 +117,19 @@ def _terms(config: ExperimentConfig, data: ExperimentData) -> Iterator[LabelledT
 
 
 def _batches(config: ExperimentConfig, utterances: int, seed: int, ranks: int) -> RandomBatches:
-    """Return the batches of a training; how long its utterances are does not change its steps."""
+    """Return the batches of a training; the durations of utterances do not affect which steps they are in."""
     sizes = config.batch_size, config.accumulation_steps
     return RandomBatches(np.ones(utterances), *sizes, seed, ranks=ranks)
 
 
 def _never_two(config: ExperimentConfig, term: LabelledTerm, seed: int, ranks: int) -> bool:
-    """Return whether no step of the training holds two labelled utterances; nearly always epoch 1 denies it."""
+    """Return whether no step of the training has two labelled utterances; epoch 1 nearly always settles it."""
     batches = _batches(config, len(term.labelled), seed, ranks)
     return all(max(batches.count_rows(term.labelled, epoch)) < 2 for epoch in range(1, config.epoch + 1))
 
 
 def _some_without_two(config: ExperimentConfig, term: LabelledTerm, ranks: int) -> list[str]:
-    """Warn of the steps of epoch 1 that hold fewer than two labelled utterances."""
+    """Warn of steps in epoch 1 that have fewer than two labelled utterances."""
     seed = config.seeds[0]
     counts = _batches(config, len(term.labelled), seed, ranks).count_rows(term.labelled, 1)
     lonely = sum(count < 2 for count in counts)
@@ -144,7 +144,7 @@ def _some_without_two(config: ExperimentConfig, term: LabelledTerm, ranks: int) 
 
 
 def _count(ranks: int) -> str:
-    """Name the processes of a step: who is to start several may have started one, for a check."""
+    """Describe the number of processes: a check may run with one although training will use several."""
     return f"{ranks} processes" if ranks > 1 else "1 process (as started; more with torchrun)"
 
 

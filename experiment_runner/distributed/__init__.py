@@ -1,1 +1,1 @@
-"""One process or many, with the same operations."""
+"""One process or several, with the same operations."""

@@ -7,14 +7,14 @@ import os
 from experiment_runner.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 
 STARTED_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
-"""The variable of the environment that `torchrun` sets and nothing else."""
+"""Environment variable that only `torchrun` sets."""
 
 
 def join_processes() -> ProcessGroup:
-    """Return the processes that `torchrun` started with this one, once all are there; without it, this one alone.
+    """Return the group of processes that `torchrun` started, once all have joined; without it, just this one.
 
     Raises:
-        ProcessesError: Where they do not find each other.
+        ProcessesError: If they do not find each other.
     """
     if STARTED_BY_TORCHRUN not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         return SINGLE_PROCESS

@@ -1,4 +1,4 @@
-"""How many processes train each run: as many as were started, or as its half-done training was begun with."""
+"""Processes that train each run: as many as were started, or as its unfinished training began with."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ class ProcessCounts:
     """Numbers of processes.
 
     Attributes:
-        started: As many as the command was started with.
-        begun: Those of half-done runs, by experiment and seed.
+        started: Processes that the command was started with.
+        begun: Processes that unfinished runs began with, by experiment and seed.
     """
 
     started: int = 1
     begun: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     def of(self, config: ExperimentConfig) -> int:
-        """Return how many train an experiment: those of its first half-done run, if there is one."""
+        """Return how many processes train an experiment: as many as its first unfinished run, if any."""
         known = (self.begun.get((config.name, seed)) for seed in config.seeds)
         return next((count for count in known if count is not None), self.started)
 
     def of_run(self, name: str, seed: int) -> int:
-        """Return how many train one run."""
+        """Return how many processes train one run."""
         return self.begun.get((name, seed), self.started)
 
 

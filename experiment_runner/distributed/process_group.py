@@ -1,7 +1,7 @@
-"""The processes that train one model together, started by `torchrun`; one process by itself is the plain case.
+"""The processes that train one model together, started by `torchrun`; this module holds the case of one process.
 
-Without torch, so that a configuration is validated before torch is imported; `torch_process_group.py` has the other
-case.
+Does not import torch, so that a configuration is validated before torch is imported; `torch_process_group.py` holds the
+case of several.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Dealt = TypeVar("Dealt")
 
 
 class ProcessesError(UserError):
-    """The processes cannot work together; the text names the remedy."""
+    """The processes cannot work together; the message names the remedy."""
 
 
 class ProcessGroup:
-    """One process by itself: there is nobody to ask, and every operation returns what it was given.
+    """A single process: there are no others, and every operation returns its input.
 
     Attributes:
         rank: Number of this process, from 0.
-        ranks: How many there are on all machines.
+        ranks: Number of processes on all machines.
         local_rank: Number of this process on its machine, from 0.
-        local_ranks: How many there are on this machine.
+        local_ranks: Number of processes on this machine.
     """
 
     rank, ranks = 0, 1
@@ -40,7 +40,7 @@ class ProcessGroup:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the others, once all are done."""
+        """Leave the group, once all processes are done."""
 
     @property
     def is_main(self) -> bool:
@@ -52,21 +52,21 @@ class ProcessGroup:
         return part * self.ranks + self.rank
 
     def shard(self, batches: list[Dealt]) -> list[Dealt]:
-        """Return this process's share of evaluation batches; where none is left for it, the first, a second time."""
+        """Return this process's share of evaluation batches; if it has none, the first batch, a second time."""
         return batches[self.rank :: self.ranks] or batches[:1]
 
     @contextmanager
     def raise_together(self) -> Iterator[None]:
-        """Raise, in every process, what the context raised in any; no process may wait for another inside it."""
+        """Raise in every process an error that the context raised in any; inside, no process may wait for another."""
         yield
 
     def on_main(self, action: Callable[[], Found]) -> Found:
-        """Do something in the main process alone; every process gets what it returned or raised."""
+        """Run an action in the main process only; every process gets its result or its error."""
         return action()
 
     @contextmanager
     def on_main_while(self, enter: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
-        """Hold something in the main process alone; every process gets what entering it raised."""
+        """Enter a context in the main process only; every process gets an error raised on entering."""
         with ExitStack() as held:
 
             def enter_here() -> None:
@@ -82,17 +82,17 @@ class ProcessGroup:
             describe: Returns a short description of each; not called where there is one process.
 
         Raises:
-            ProcessesError: Names the things that differ.
+            ProcessesError: If things differ; it names them.
         """
 
     def gather(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], slice]:
         """Join the rows of all processes, in the order of their ranks.
 
         Args:
-            tensors: Each (rows, …) of one device, with at least one row; how many may differ between processes.
+            tensors: Each (rows, …), all on one device, with at least one row; processes may have different numbers.
 
         Returns:
-            Each (rows of all processes, …), without a graph, and where this process's own rows are.
+            Each (rows of all processes, …), without a graph, and the slice of this process's rows.
         """
         return list(tensors), slice(None)
 
@@ -103,12 +103,12 @@ class ProcessGroup:
         """Replace gradients, in place, by their sums over the processes; one that is None counts as zeros."""
 
     def end(self, error: BaseException, status: int, tell: Callable[[str], None]) -> int:
-        """Tell, in one process, why something failed; does not return where the processes have lost step.
+        """Report a failure in one process; does not return if the processes are out of step.
 
         Args:
-            error: What happened; what `raise_together` raised leaves the processes in step.
-            status: Exit status that belongs to it.
-            tell: Tells it, with a remark to append.
+            error: The error; one that `raise_together` raised leaves the processes in step.
+            status: Exit status for the error.
+            tell: Prints the error, followed by a remark.
 
         Returns:
             The status.
@@ -117,7 +117,7 @@ class ProcessGroup:
         return status
 
     def leave(self, status: int) -> int:
-        """Return the status of a process whose work is done; several processes end with it here."""
+        """Return the exit status of a process whose work is done; with several processes, end the process here."""
         return status
 
 

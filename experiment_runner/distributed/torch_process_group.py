@@ -1,7 +1,7 @@
-"""Several processes that train one model together: what they tell each other, through torch.distributed.
+"""Several processes that train one model together, communicating through torch.distributed.
 
-Tensors of a GPU travel by NCCL. Everything else (decisions, errors, numbers of rows) travels by gloo between the hosts,
-so that no process waits for its device to say something.
+GPU tensors are sent by NCCL. Everything else (decisions, errors, numbers of rows) is sent by gloo between the hosts, so
+that no process has to wait for its device to send it.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from torch.distributed.rendezvous import rendezvous
 from experiment_runner.distributed.process_group import Found, ProcessesError, ProcessGroup
 
 LONGEST_WAIT = timedelta(hours=1)
-"""For processes that are busy with something else; those that ended are noticed at once."""
+"""Time limit of waiting for busy processes; processes that ended are noticed at once."""
 BUCKET_ELEMENTS = 1 << 25
-"""Gradients are summed in buckets of about so many numbers (128 MiB)."""
+"""Approximate number of elements in a bucket of summed gradients (128 MiB)."""
 
 
 FAILURES = "failures"
-"""Key of the store under which processes that lost step count themselves."""
+"""Key of the store that counts processes which failed out of step."""
 
 
 class TorchProcessGroup(ProcessGroup):
-    """The processes that one `torchrun`, or one on each machine, has started; made once, in each of them.
+    """The processes started by one `torchrun`, or by one on each machine; created once in each process.
 
     Raises:
-        ProcessesError: Where they do not find each other.
+        ProcessesError: If they do not find each other.
     """
 
     def __init__(self) -> None:
@@ -57,14 +57,14 @@ class TorchProcessGroup(ProcessGroup):
             ) from error
 
     def __exit__(self, *raised: object) -> None:
-        """Leave the others, once all are done: `torchrun` ends those that still run when one has failed."""
+        """Leave the group, once all processes are done: `torchrun` ends those still running if one has failed."""
         if raised == (None, None, None):
             self._sum_on_host([0])
             dist.destroy_process_group()
 
     @contextmanager
     def raise_together(self) -> Iterator[None]:
-        """Raise, in every process, what the context raised in any; no process may wait for another inside it."""
+        """Raise in every process an error that the context raised in any; inside, no process may wait for another."""
         failure: Exception | None = None
         try:
             yield
@@ -87,7 +87,7 @@ class TorchProcessGroup(ProcessGroup):
         return error
 
     def on_main(self, action: Callable[[], Found]) -> Found:
-        """Do something in the main process alone; every process gets what it returned or raised."""
+        """Run an action in the main process only; every process gets its result or its error."""
         found: list[Found | None] = [None]
         with self.raise_together():
             if self.is_main:
@@ -100,7 +100,7 @@ class TorchProcessGroup(ProcessGroup):
         """Make sure that every process works on the same things.
 
         Raises:
-            ProcessesError: Names the things that differ.
+            ProcessesError: If things differ; it names them.
         """
         own: Mapping[str, object] = {}
         with self.raise_together():
@@ -137,7 +137,7 @@ class TorchProcessGroup(ProcessGroup):
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Replace float32 tensors without a graph, in place, by their sums over the processes.
 
-        One bucket is copied while another is on its way.
+        One bucket is copied while another is being sent.
         """
         on_the_way: deque[tuple[list[Tensor], Tensor, dist.Work]] = deque()
         for bucket in _buckets(tensors):
@@ -152,7 +152,7 @@ class TorchProcessGroup(ProcessGroup):
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace gradients, in place, by their sums over the processes.
 
-        Those of a layer that some processes have skipped count as zeros there; those that no process has stay None.
+        Gradients of a layer that some processes skipped count as zeros there; those that no process has stay None.
         """
         every = list(parameters)
         used = self._sum_on_host([parameter.grad is not None for parameter in every])
@@ -165,12 +165,12 @@ class TorchProcessGroup(ProcessGroup):
         self.sum(gradients)
 
     def end(self, error: BaseException, status: int, tell: Callable[[str], None]) -> int:
-        """Tell, in one process, why something failed; does not return where the processes have lost step.
+        """Report a failure in one process; does not return if the processes are out of step.
 
-        Processes that wait for one that failed cannot be told, so it ends at once, and `torchrun` ends them.
+        Processes that wait for a failed one cannot be notified, so it exits at once, and `torchrun` ends the others.
         """
         if error is self._agreed:
-            self._agreed = None  # it holds on to what the failed experiment had in memory
+            self._agreed = None  # it would keep the failed experiment's objects in memory
             if self.is_main:
                 tell(self._remark)
             return status
@@ -179,16 +179,16 @@ class TorchProcessGroup(ProcessGroup):
                 f" (in process {self.rank} on {socket.gethostname()}, in the middle of joint work: all processes end "
                 "here, without the rest of the list; the same command keeps what is finished)"
             )
-        return self.leave(status)  # an orderly end would wait for the others
+        return self.leave(status)  # an orderly shutdown would wait for the others
 
     def leave(self, status: int) -> int:
-        """End the process: taking torch.distributed's threads down was seen to abort one that had done its work."""
+        """End the process at once: shutting down torch.distributed's threads has aborted processes that were done."""
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
 
     def _is_first_to_fail(self) -> bool:
-        """Ask the store, which answers whatever the other processes do; who keeps it has failed if it does not."""
+        """Ask the store, which answers whatever other processes do, unless the process that holds it has failed."""
         try:
             return bool(self._store.add(FAILURES, 1) == 1)
         except RuntimeError:
@@ -210,7 +210,7 @@ class TorchProcessGroup(ProcessGroup):
 
 @contextmanager
 def _joint_work() -> Iterator[None]:
-    """Say in a sentence what gloo and NCCL raise where another process is gone."""
+    """Turn the errors that gloo and NCCL raise when another process is gone into one sentence."""
     try:
         yield
     except RuntimeError as error:
@@ -228,11 +228,11 @@ def _take_over(bucket: list[Tensor], flat: Tensor, work: dist.Work) -> None:
 
 
 def _report(error: Exception) -> tuple[Exception, str, str]:
-    """Return an error as it can be sent, the host's name and the traceback."""
+    """Return an error in a form that can be sent, the host's name and the traceback."""
     trace = "".join(traceback.format_exception(error))
     kind, plain = type(error), RuntimeError(f"{type(error).__name__}: {error}")
     try:
-        json.dumps([error.args, vars(error)])  # made of texts and numbers alone
+        json.dumps([error.args, vars(error)])  # must consist of texts and numbers only
         is_found = getattr(sys.modules[kind.__module__], kind.__qualname__, None) is kind
         sent = copy.copy(error) if is_found else plain
     except Exception:  # noqa: BLE001 - whatever an unknown class does when it is copied
@@ -241,7 +241,7 @@ def _report(error: Exception) -> tuple[Exception, str, str]:
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Cut a list, in its order, where about `BUCKET_ELEMENTS` numbers are full."""
+    """Split a list, in order, into buckets of about `BUCKET_ELEMENTS` elements."""
     bucket: list[Tensor] = []
     elements = 0
     for tensor in tensors:
@@ -259,5 +259,5 @@ def _row_bytes(tensor: Tensor) -> int:
 
 
 def _as_bytes(tensor: Tensor) -> Tensor:
-    """Return (rows, …) as (rows, bytes)."""
+    """Return a tensor (rows, …) as (rows, bytes)."""
     return tensor.reshape(len(tensor), -1).contiguous().view(torch.uint8)

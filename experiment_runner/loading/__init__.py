@@ -1,1 +1,1 @@
-"""Rows to batches: the processes that decode them, and the features that are cached."""
+"""From rows to batches: the processes that decode them, and the cached features."""

@@ -1,4 +1,4 @@
-"""Feeds: the batches of a split, and the processes that decode them."""
+"""Batch loaders: the batches of a split, and the processes that decode them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from utils.dataset.sampling import BatchItems, Item, Rows
 from utils.errors import DataError, UserError
 
 LONGEST_WAIT = 1800.0
-"""Seconds that a batch is waited for: a disk of the network may be gone for a while, but not for ever."""
+"""Seconds to wait for a batch: a network disk may be unavailable for a while, but not for ever."""
 SECONDS_BETWEEN_LOOKS = 1.0
-"""While a batch is waited for."""
+"""Seconds between two calls of `check` while waiting for a batch."""
 
 
 class NoAnswerError(UserError):
-    """No batch was decoded for a long time; the text names the remedy."""
+    """No batch was decoded for a long time; the message names the remedy."""
 
 
 @dataclass(frozen=True)
 class BatchLoader:
-    """Batches of a split: which ones, and the loader that decodes them.
+    """Serves chosen batches of a split from the loader that decodes them.
 
     Attributes:
-        items: What each pass of the loader serves.
-        loader: Decodes.
-        check: Called while a batch is waited for; raises where that is to end.
-        closed: Whether nobody waits any more.
+        items: Batches that each pass of the loader serves.
+        loader: Loader that decodes them.
+        check: Called while waiting for a batch; raises to end the wait.
+        closed: Whether `close` was called, which ends every wait.
     """
 
     items: BatchItems
@@ -54,7 +54,7 @@ class BatchLoader:
         return decoded(begin_pass(self.loader), self._look)
 
     def close(self) -> None:
-        """End the processes that decode, and the wait for them in other threads."""
+        """Stop the decoding processes, and end the waits for them in other threads."""
         self.closed.set()
         end_workers(self.loader)
 
@@ -65,15 +65,15 @@ class BatchLoader:
 
 
 def make_loader(dataset: SERDataset, items: BatchItems, num_workers: int, device: torch.device) -> DataLoader[Batch]:
-    """Return a loader whose workers live as long as it does; `items` says what each pass serves.
+    """Return a loader whose workers live as long as it does; `items` holds what each pass serves.
 
-    On Linux workers are forked, whatever Python's default is: they share the tables with the main process, and have
-    its signal handlers from their first moment on.
+    On Linux, workers are forked whatever Python's default is: they share the tables with the main process, and have its
+    signal handlers from the start.
     """
     return DataLoader(
         _GuardedDataset(dataset),  # type: ignore[arg-type] # what comes out is collated
         batch_sampler=items,
-        collate_fn=_collate_guarded,  # `decoded` takes the errors out
+        collate_fn=_collate_guarded,  # `decoded` raises the errors that it passes on
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         timeout=LONGEST_WAIT if num_workers > 0 else 0,
@@ -85,14 +85,14 @@ def make_loader(dataset: SERDataset, items: BatchItems, num_workers: int, device
 
 
 def _begin_worker(_: int) -> None:
-    """Let a signal to all processes reach the main one alone, which ends its workers when it has saved."""
+    """Leave signals sent to all processes to the main process, which stops its workers after saving."""
     outlive_signals()
 
 
 def begin_pass(loader: DataLoader[Batch]) -> Iterator[Batch]:
-    """Start a pass whose batches are waited for a second at a time, so that `decoded` can look around and ask again.
+    """Start a pass that waits for batches one second at a time, so that `decoded` can call `check` and wait again.
 
-    Workers that live on answer first that they begin anew; torch cannot ask for that twice, so it is waited for whole.
+    Persistent workers first confirm that they restart; torch cannot repeat that wait, so it gets the full time limit.
     """
     if loader._iterator is not None:
         loader._iterator._timeout = loader.timeout
@@ -103,10 +103,10 @@ def begin_pass(loader: DataLoader[Batch]) -> Iterator[Batch]:
 
 
 def end_workers(loader: DataLoader[Batch]) -> None:
-    """End the processes that decode for a loader; a later pass starts others.
+    """Stop a loader's decoding processes; a later pass starts new ones.
 
-    Torch ends them as soon as nothing refers to the loader. Where it refers to itself by way of others, though, the
-    garbage collector takes away the queues first, and each process is waited for for five seconds.
+    Torch stops them as soon as nothing refers to the loader. If the loader is part of a reference cycle, though, the
+    garbage collector removes the queues first, and torch waits five seconds for each process.
     """
     passes = loader._iterator
     loader._iterator = None
@@ -118,12 +118,12 @@ def decoded(passes: Iterator[Batch], check: Callable[[], None] = lambda: None) -
     """Serve the batches of a pass.
 
     Args:
-        passes: As `begin_pass` returns it.
-        check: Called every second while a batch is waited for; raises where that is to end.
+        passes: Iterator that `begin_pass` returned.
+        check: Called every second while waiting for a batch; raises to end the wait.
 
     Raises:
-        DataError: Where a recording cannot be used; as a worker met it, without the worker's traceback.
-        NoAnswerError: Where no batch comes for half an hour.
+        DataError: If a recording is unusable; the worker's error, without its traceback.
+        NoAnswerError: If no batch arrives for half an hour.
     """
     while (batch := _next(passes, check)) is not None:
         if isinstance(batch, DataError):
@@ -148,7 +148,7 @@ def _next(passes: Iterator[Batch], check: Callable[[], None]) -> Batch | None:
 
 
 class _GuardedDataset(Dataset[Utterance | DataError]):
-    """Hands errors over as values: raised in a worker, they would arrive as the text of a traceback."""
+    """Returns errors as values: raised in a worker, they would arrive as the text of a traceback."""
 
     def __init__(self, dataset: SERDataset) -> None:
         self.dataset = dataset

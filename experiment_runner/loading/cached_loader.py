@@ -1,4 +1,4 @@
-"""Feeds: batches of a split, decoded from its recordings or read from what is kept of the frozen part."""
+"""Loaders for batches of a split, decoded from recordings or read from cached outputs of the frozen part."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ from utils.dataset.feature_store import THREADS
 from utils.dataset.sampling import BatchItems, Rows
 
 AHEAD = 4
-"""Batches that are read before they are asked for."""
+"""Number of batches that are read ahead."""
 SHARE_OF_FREE_GPU_MEMORY = 4
-"""Kept frames lie in a GPU's memory where they take at most one part in so many of what is free before training."""
+"""Cached frames are held in GPU memory if they take at most 1/4 of what is free before training."""
 MOST_BYTES_AT_ONCE = 256 << 20
-"""Are read on their way into a GPU's memory."""
+"""Bytes read at once when frames are loaded into GPU memory."""
 
 Item = TypeVar("Item")
 
 
 class Source(Protocol):
-    """Where a batch's kept frames come from, in two steps."""
+    """Source of a batch's cached frames, read in two steps."""
 
     def fetch(self, rows: Rows) -> Tensor:
-        """Do what a thread of its own can do ahead of time, for some utterances of a split."""
+        """Do the part for some utterances of a split that a separate thread can do ahead of time."""
 
     def finish(self, fetched: Tensor) -> Tensor:
-        """Return their frames (total_frames, width), when the batch is asked for."""
+        """Return their frames, (total_frames, width), when the batch is needed."""
 
 
 class DiskFrames:
-    """Reads a split's kept frames from their file, or from the memory in which the system keeps it.
+    """Reads a split's cached frames from their file, or from the system's page cache.
 
     Args:
-        kept: Where they lie.
-        places: Of the split.
+        kept: Cached frames of the run.
+        places: Places of the split's utterances in the store.
         is_pinned: Whether they are read into page-locked memory.
     """
 
@@ -66,7 +66,7 @@ class DiskFrames:
         self._pool = ThreadPoolExecutor(THREADS)
 
     def fetch(self, rows: Rows) -> Tensor:
-        """Read the frames of some utterances, by several threads."""
+        """Read the frames of some utterances, with several threads."""
         lengths = self._frames[rows]
         shape = (int(lengths.sum()), self.width)
         frames = torch.empty(shape, dtype=self.dtype, pin_memory=self._is_pinned)
@@ -81,15 +81,15 @@ class DiskFrames:
         return frames
 
     def finish(self, fetched: Tensor) -> Tensor:
-        """Return what was read."""
+        """Return the frames that were read."""
         return fetched
 
 
 class DeviceFrames:
-    """Holds a split's kept frames in a GPU's memory, and gathers them there.
+    """Holds a split's cached frames in GPU memory, and gathers batches there.
 
     Args:
-        disk: What they are read from.
+        disk: Source to read the frames from.
         device: The GPU.
     """
 
@@ -108,26 +108,26 @@ class DeviceFrames:
             self._table[start : start + len(fetched)].copy_(fetched, non_blocking=True)
 
     def fetch(self, rows: Rows) -> Tensor:
-        """Return the rows of the table that some utterances have, (total_frames,)."""
+        """Return the row numbers of some utterances' frames in the table, (total_frames,)."""
         lengths = self._frames[rows]
         starts = self._first[rows] - (lengths.cumsum() - lengths)
         return torch.from_numpy(np.repeat(starts, lengths) + np.arange(lengths.sum()))
 
     def finish(self, fetched: Tensor) -> Tensor:
-        """Gather them."""
+        """Gather the frames of these rows."""
         return self._table.index_select(0, fetched.to(self._table.device, non_blocking=True))
 
 
 @dataclass(frozen=True)
 class CachedLoader(BatchLoader):
-    """A feed that reads what is kept of the frozen part, and decodes only the other utterances.
+    """A loader that reads cached outputs of the frozen part, and decodes only the other utterances.
 
     Attributes:
-        dataset: Of the split; its labels are the batches'.
-        source: Of the kept frames.
-        samples: Of every kept utterance; -1 for the others, which the loader decodes.
-        frames: Likewise.
-        is_pinned: Whether batches are handed out in page-locked memory.
+        dataset: Dataset of the split, which provides the labels.
+        source: Source of the cached frames.
+        samples: Samples of every cached utterance; -1 for the others, which the loader decodes.
+        frames: Frames of every cached utterance; -1 for the others.
+        is_pinned: Whether batches are returned in page-locked memory.
     """
 
     dataset: SERDataset
@@ -137,7 +137,7 @@ class CachedLoader(BatchLoader):
     is_pinned: bool
 
     def serve(self, batches: list[Rows], epoch: int) -> Iterator[Batch]:
-        """Read the batches in order, a few of them ahead."""
+        """Read the batches in order, a few of them in advance."""
         others = [missing for rows in batches if len(missing := rows[self.samples[rows] < 0])]
         self.items.batches, self.items.epoch = others, epoch
         waveforms = self.decode() if others else iter(())
@@ -150,7 +150,7 @@ class CachedLoader(BatchLoader):
             yield batch.pin_memory() if self.is_pinned else batch
 
     def _join(self, rows: Rows, is_known: npt.NDArray[np.bool_], decoded_others: Batch | None) -> Batch:
-        """Make a batch of what is kept of its utterances and of the others' waveforms."""
+        """Combine cached frames and the waveforms of the other utterances into a batch."""
         counts, others = self.samples[rows], None
         if decoded_others is not None:
             if not is_known.any():
@@ -173,7 +173,7 @@ class CachedLoader(BatchLoader):
 
 
 def ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
-    """Compute items in a thread of its own before they are asked for; what is raised there is raised here."""
+    """Compute items ahead of time in a separate thread; errors raised there are raised here."""
     with ThreadPoolExecutor(1) as pool:
         pending = deque(pool.submit(next, items, None) for _ in range(AHEAD))
         try:
@@ -185,10 +185,10 @@ def ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
 
 
 def build_feeds(run: Run, upstream: Upstream, description: ModelConfig) -> tuple[BatchLoader, BatchLoader]:
-    """Return the feeds of training and development.
+    """Return the loaders of training and development.
 
     Raises:
-        DataError: Where a recording cannot be used.
+        DataError: If a recording cannot be used.
     """
     datasets = [_dataset(run, description, is_training) for is_training in (True, False)]
     kept = cache_features(run, upstream, description)
@@ -216,7 +216,7 @@ def _dataset(run: Run, description: ModelConfig, is_training: bool) -> SERDatase
 
 
 def _sources(run: Run, kept: CachedFeatures) -> list[Source]:
-    """Return the sources of training and development: the GPU's memory where there is room, else the disk."""
+    """Return the sources of training and development: GPU memory if there is room, else the disk."""
     is_cuda = run.device.type == "cuda"
     disk = [DiskFrames(kept, places, is_cuda) for places in kept.places]
     size = sum(int(places["frames"].clip(lower=0).sum()) for places in kept.places) * kept.store.row_bytes

@@ -1,7 +1,7 @@
-"""The frozen part of an upstream, computed once: which outputs are kept on the disk, and the pass that computes them.
+"""Cache of the frozen part of an upstream: which outputs are kept on the disk, and the pass that computes them.
 
-What training never changes need not be computed in every epoch, nor by every seed and experiment that share it. Kept
-are the outputs of utterances that are always read whole: development, and training utterances that are never cropped.
+Outputs that training never changes need not be computed again in every epoch, seed and experiment that share them.
+Cached are the outputs of utterances that are never cropped: development, and training up to `max_seconds` long.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from utils.io.syntax_hash import PROGRAM, hash_sources, sources_of
 VERSION = 1
 GIB = 1 << 30
 FRAMES_BEGIN_AT = ("dataset_module.ser_dataset", "net.upstream", "utils.hub.upstreams")
-"""What decodes, normalises and encodes: what other code has computed than they and their imports is computed again."""
+"""Modules that decode, normalise and encode; if they or their imports change, frames are computed again."""
 SHAPES_NO_FRAME = (
     "net.augmentation",
     "net.loss_modules",
@@ -57,21 +57,21 @@ SHAPES_NO_FRAME = (
     "utils.hub.repositories",
     "utils.hub.model_files",
 )
-"""Imported by those for labels, for augmented utterances, of which nothing is kept, or for where upstreams lie."""
+"""Modules that those import only for labels, augmentation (never cached) or the location of upstreams."""
 LIBRARIES = ("torch", "transformers", "soxr", "numpy")
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True)
 class CachedFeatures:
-    """Kept frames of a run's utterances.
+    """Cached frames of a run's utterances.
 
     Attributes:
-        store: Where they lie.
-        places: `first`, `samples` and `frames` of every training and of every development utterance, in the order of
-            its table; -1 where it is not kept.
-        width: Numbers a frame.
-        dtype: Of these.
+        store: Store that holds them.
+        places: `first`, `samples` and `frames` of every training and of every development utterance, in table order; -1
+            for those that are not cached.
+        width: Numbers per frame.
+        dtype: Element type of the frames.
     """
 
     store: FeatureStore
@@ -81,10 +81,10 @@ class CachedFeatures:
 
 
 def cache_features(run: Run, upstream: Upstream, description: ModelConfig) -> CachedFeatures | None:
-    """Find the frames of the frozen part, compute those that are missing, and say so; None where they are not kept.
+    """Find the frozen part's frames, compute and report the missing ones; None if they are not cached.
 
     Raises:
-        DataError: Where a recording cannot be used.
+        DataError: If a recording cannot be used.
     """
     try:
         return _Keeper(run, upstream, description).keep()
@@ -98,11 +98,11 @@ def cache_features(run: Run, upstream: Upstream, description: ModelConfig) -> Ca
 
 
 class NotKeptError(Exception):
-    """The frozen part is not worth the space, or there is none; the text says why."""
+    """The frozen part is not worth the space, or there is none; the message says why."""
 
 
 class _Keeper:
-    """Finds, computes and keeps the frames of one run's frozen part."""
+    """Finds, computes and stores the frames of one run's frozen part."""
 
     def __init__(self, run: Run, upstream: Upstream, description: ModelConfig) -> None:
         _check_it_is_wanted(run, upstream)
@@ -115,7 +115,7 @@ class _Keeper:
         self.wanted = pd.concat([train[self.is_whole], run.data.development]).reset_index(drop=True)
 
     def keep(self) -> CachedFeatures:
-        """Return kept frames, computed where they are missing."""
+        """Return the cached frames, after computing the missing ones."""
         if self.run.config.cache_gib == "auto":
             _check_it_pays(self.run.device, self._bytes_of(self.wanted))
         key = store_key(self.run, self.upstream, self.description.normalisation)
@@ -142,12 +142,12 @@ class _Keeper:
         return (store.find(recordings)["first"] < 0).to_numpy()
 
     def _bytes_of(self, table: pd.DataFrame) -> int:
-        """Return what the frames of utterances take, from what their headers say of their lengths."""
+        """Return the bytes of the utterances' frames, estimated from the durations in the file headers."""
         samples = np.rint(table["seconds"].to_numpy(np.float64) * SAMPLE_RATE_HZ).astype(int)
         return sum(self.upstream.frame_counts(samples.tolist())) * self.row_bytes if len(samples) else 0
 
     def _drop_damaged(self, store: FeatureStore, recordings: Identities) -> None:
-        """Read everything that is wanted and kept, which also brings it into memory, and throw away what is damaged."""
+        """Read all needed cached frames, which also brings them into memory, and drop damaged ones."""
         found = int((~self._missing(store, recordings)).sum())
         with self.console.count(found, "kept outputs of the frozen part checked") as advance:
             is_sound = store.check(recordings, advance)
@@ -157,10 +157,10 @@ class _Keeper:
             self.console.warn(f"frozen part: {store.path} is damaged; it is computed again")
 
     def _make_room(self, store: FeatureStore, key: str, recordings: Identities) -> None:
-        """Make room for what is missing by removing what was used least recently.
+        """Make room for missing frames by removing the least recently used ones.
 
         Raises:
-            NotKeptError: Where there is not so much room.
+            NotKeptError: If there is not enough room.
         """
         limit, why = self._limit()
         size = store.size + self._bytes_of(self.wanted[self._missing(store, recordings)])
@@ -178,7 +178,7 @@ class _Keeper:
             raise NotKeptError(f"its {_size(size)} are more than there is room for ({why}: {_size(limit)})")
 
     def _limit(self) -> tuple[int, str]:
-        """Return the bytes that all kept frames may take together, and who says so."""
+        """Return the limit on the bytes of all cached frames, and where the limit comes from."""
         asked = self.run.config.cache_gib
         if asked != "auto":
             return int(asked * GIB), f"cache_gib = {asked:g}"
@@ -186,13 +186,13 @@ class _Keeper:
         return free // 2, "half of the disk space that is free for it"
 
     def _fill(self, store: FeatureStore, recordings: Identities, is_missing: npt.NDArray[np.bool_]) -> None:
-        """Compute the frames of missing recordings and keep them; where the disk fails, nothing is left on it.
+        """Compute and store the frames of missing recordings; if the disk fails, nothing is left on it.
 
-        Batches are those of all recordings that are wanted, so that a filling which goes on after an interruption
-        rounds as one that was not interrupted.
+        Batches are composed from all needed recordings, so that a pass resumed after an interruption rounds just as an
+        uninterrupted one.
 
         Raises:
-            StoreError: Where the disk is full, say.
+            StoreError: If the frames cannot be stored, for example on a full disk.
         """
         was_training = self.upstream.training
         self.upstream.eval()
@@ -224,7 +224,7 @@ class _Keeper:
             self.upstream.train(was_training)
 
     def _batches(self, is_missing: npt.NDArray[np.bool_]) -> Iterator[Batch]:
-        """Decode, as a development pass does, the batches of what is wanted that hold something missing."""
+        """Decode, as a development pass does, the batches that contain missing recordings."""
         run, description = self.run, self.description
         dataset = SERDataset(
             self.wanted, description.labels, description.normalisation, run.config.max_seconds, run.seed
@@ -246,10 +246,10 @@ class _Keeper:
 
 
 def _check_it_is_wanted(run: Run, upstream: Upstream) -> None:
-    """Refuse to keep what is not frozen, not wanted, or not of use.
+    """Refuse to cache outputs that are not frozen, not requested or not useful.
 
     Raises:
-        NotKeptError: Says which.
+        NotKeptError: If one of these holds; it says which.
     """
     if upstream.frozen_stage is None:
         what = f"{run.config.upstream_model} cannot start behind its convolutions, as WavLM can"
@@ -265,15 +265,15 @@ def _check_it_is_wanted(run: Run, upstream: Upstream) -> None:
 def _check_it_pays(device: torch.device, wanted: int) -> None:
     """Refuse frames that a GPU computes about as fast as a disk delivers them.
 
-    In half precision the convolutions' output takes 51 kB a second of audio; the frames of a `base` upstream take 154
-    kB, all of its layers 2 MB. A disk of 1 GB/s delivers them for 20,000, 6,500 and 500 seconds of audio a second, one
-    on a network for a tenth of that. An H100 computes the convolutions of 60,000 (256 s in 4.0 ms) and even trains a
-    `base` upstream on 5,000 (256 s in 48 ms, docs/performance.md). So frames must stay in the memory between epochs, of
-    which they may take half. A CPU core computes a `base` upstream on about five seconds of audio a second, which any
-    disk exceeds.
+    In half precision the convolutions' output takes 51 kB per second of audio; the frames of a `base` upstream take 154
+    kB, all of its layers 2 MB. Per second, a 1 GB/s disk delivers these for 20,000, 6,500 and 500 seconds of audio, a
+    network disk for a tenth of that. An H100 computes the convolutions of 60,000 seconds of audio per second (256 s in
+    4.0 ms) and even trains a `base` upstream on 5,000 (256 s in 48 ms, docs/performance.md). So frames must stay in
+    memory between epochs, where they may take half of it. A CPU core computes a `base` upstream on about five seconds
+    of audio per second, which any disk exceeds.
 
     Raises:
-        NotKeptError: Where they would not stay in memory.
+        NotKeptError: If they would not stay in memory.
     """
     memory = _memory_bytes()
     if device.type == "cuda" and wanted > memory // 2:
@@ -284,20 +284,20 @@ def _check_it_pays(device: torch.device, wanted: int) -> None:
 
 
 def _memory_bytes() -> int:
-    """Return the memory of the machine, or of the container where that is less."""
+    """Return the memory of the machine, or of the container if that is less."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, ValueError):  # the file says "max" where there is no limit
+    with suppress(OSError, ValueError):  # the file says "max" if there is no limit
         return min(machine, int(MEMORY_LIMIT.read_text(encoding="ascii")))
     return machine
 
 
 def frozen_dtype(run: Run, upstream: Upstream) -> torch.dtype:
-    """Return the dtype in which training takes the frozen part's frames: nothing is rounded for being kept."""
+    """Return the dtype in which training uses the frozen part's frames, so that caching rounds nothing."""
     return torch.float32 if upstream.frozen_stage == "upstream" else run.precision.dtype or torch.float32
 
 
 def store_key(run: Run, upstream: Upstream, normalisation: Normalisation) -> str:
-    """Return a hash of everything but the recordings that kept frames depend on, down to their rounding."""
+    """Return a hash of everything except recordings that cached frames depend on, down to their rounding."""
     config = upstream.encoder.config.to_dict()
     if upstream.frozen_stage == "cnn":
         relevant = [name for name in config if name.startswith(("conv_", "feat_extract"))]
@@ -318,7 +318,7 @@ def store_key(run: Run, upstream: Upstream, normalisation: Normalisation) -> str
 
 
 def frame_sources(program: Path = PROGRAM) -> list[Path]:
-    """Return the sources that frames are computed by: this file, that of its loader, and all that these decode with.
+    """Return the source files that compute frames: this file, its loader's, and all that they decode with.
 
     Args:
         program: The folder of the program.
@@ -334,7 +334,7 @@ def _programs() -> list[str]:
 
 
 def _processor(device: torch.device) -> str:
-    """Return what decides how sums are rounded."""
+    """Return the processor model, which decides how sums are rounded."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"

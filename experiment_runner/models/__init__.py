@@ -1,1 +1,1 @@
-"""A model without its run: its configuration, loading it, and what is known of its origin."""
+"""A model without its run: its configuration, how it is loaded, and its origin."""

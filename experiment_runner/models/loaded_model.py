@@ -33,7 +33,7 @@ class LoadedModel:
     Attributes:
         network: The model itself, on its device.
         description: Its classes, attributes, scale and normalisation.
-        folder: Of its checkpoint.
+        folder: Folder of its checkpoint.
     """
 
     network: SERModelWrapper
@@ -42,7 +42,7 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device that holds the model."""
         return next(self.network.parameters()).device
 
     @classmethod
@@ -56,22 +56,22 @@ class LoadedModel:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
     ) -> Self:
-        """Load a trained model; every weight must be there, and none be left over.
+        """Load a trained model; its weights must match the checkpoint's exactly.
 
         Args:
-            name: A run's folder, one that holds a checkpoint, `git+https://host/path` that `download_model.py` has
-                fetched, or `<user>/<model>` on the hub: from `models/` where it was fetched, else from the hub client's
-                cache, into which it is downloaded. A revision may stand behind an `@`.
-            device: Where to.
-            revision: A branch, a tag or a commit; one that lies in `models/` must be of that.
-            token: Of the hub; where None, what its client finds.
-            cache_dir: In place of the hub client's own.
-            local_files_only: Whether nothing may be downloaded.
+            name: A run's folder, a checkpoint's folder, a `git+https://host/path` fetched by `download_model.py`, or
+                `<user>/<model>` on the hub. The last is read from `models/` if it was fetched, else downloaded into the
+                hub client's cache. A revision may follow an `@`.
+            device: Device to load the model on.
+            revision: A branch, a tag or a commit; a model in `models/` must have this revision.
+            token: Token for the hub; if None, the one that its client finds.
+            cache_dir: Cache folder, instead of the hub client's own.
+            local_files_only: Whether downloads are forbidden.
 
         Raises:
-            CheckpointError: Where there is none, or of another revision, it is damaged, or its weights do not fit key
-                by key.
-            HubError: Where it is to be downloaded and cannot be.
+            CheckpointError: If there is no checkpoint, it has another revision, it is damaged, or its weights do not
+                match key by key.
+            HubError: If it cannot be downloaded.
         """
         found = find_checkpoint(name, revision)
         repo_id, asked = split_revision(str(name))
@@ -98,13 +98,13 @@ class LoadedModel:
         return cls(network.to(device).eval(), description, folder)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model as it is now, for `from_pretrained`; figures and provenance go with unchanged weights alone.
+        """Write the model for `from_pretrained`; metrics and provenance only accompany unchanged weights.
 
         Args:
-            folder: Made where it is not there; a model in it is replaced, and what else is in it stays.
+            folder: Folder, created if missing; a model in it is replaced, and its other files stay.
 
         Raises:
-            CheckpointError: Where that cannot be done, or the folder is a run's.
+            CheckpointError: If it cannot be written, or the folder is a run's.
         """
         target = Path(folder).resolve()
         for place in (target, *target.parents):
@@ -119,7 +119,7 @@ class LoadedModel:
         write_model(target, self.network.state_dict(), documents)
 
     def is_unchanged(self) -> bool:
-        """Whether the weights are those that were loaded, as far as these are still there."""
+        """Whether the weights still equal those in the file they were loaded from; False if it no longer exists."""
         if not (self.folder / WEIGHTS).is_file():
             return False
         loaded = load_file(self.folder / WEIGHTS)
@@ -127,23 +127,23 @@ class LoadedModel:
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """Return the folder of the run that a checkpoint's folder belongs to, if it is that of a run."""
+    """Return the folder of the run that a checkpoint's folder belongs to, if any."""
     checkpoints = checkpoint.resolve().parent
     run = checkpoints.parent
     return run if checkpoints.name == "checkpoints" and (run / EXPERIMENT).is_file() else None
 
 
 def find_checkpoint(name: str | Path, revision: str | None = None) -> Path | None:
-    """Return the folder of a checkpoint: of a run its best, else the folder itself, or one in `models/`.
+    """Return the folder of a checkpoint: a run's best one, the named folder itself, or one in `models/`.
 
-    None where the name is none of these, and may be one of the hub.
+    None if the name is none of these, and so may be a model on the hub.
 
     Args:
         name: See `SERModel.from_pretrained`.
-        revision: What `models/` must hold; a local folder has none.
+        revision: Revision that a model in `models/` must have; local folders have none.
 
     Raises:
-        CheckpointError: Where it can be neither.
+        CheckpointError: If the name can be neither local nor on the hub.
     """
     local = _find_local(Path(name))
     if local is not None:
@@ -164,7 +164,7 @@ def _find_local(path: Path) -> Path | None:
     """Return the folder of a checkpoint on this machine.
 
     Raises:
-        CheckpointError: Where the path holds several runs.
+        CheckpointError: If the path holds several runs.
     """
     if (path / EXPERIMENT).is_file():
         return CheckpointStore(path / "checkpoints").find("best")
@@ -177,10 +177,10 @@ def _find_local(path: Path) -> Path | None:
 
 
 def _find_fetched(name: str, revision: str | None) -> Path | None:
-    """Return where in `models/` a model lies; None where it may be on the hub.
+    """Return the folder of a model in `models/`; None if it may be on the hub.
 
     Raises:
-        CheckpointError: Where it is one of git, and it or its revision is not there.
+        CheckpointError: If it comes from git, and it or its revision is missing.
     """
     try:
         folder = models_folder(name)

@@ -24,17 +24,17 @@ class ModelConfig:
     """A trained model without its weights.
 
     Attributes:
-        model_type: As in the experiment list.
-        classes: Emotion classes in output order; empty where none were trained.
-        attributes: Attributes in output order; empty where none were trained.
-        attribute_scale: Lowest and highest value of the training corpus, which outputs 0 and 1 stand for.
+        model_type: `model_type` of the experiment list.
+        classes: Emotion classes in output order; empty if none were trained.
+        attributes: Attributes in output order; empty if none were trained.
+        attribute_scale: Lowest and highest value of the training corpus, represented by outputs 0 and 1.
         class_counts: Training utterances of each class.
-        normalisation: Applied to every waveform.
+        normalisation: Normalisation of every waveform.
         layer_weighting: Whether frames are a weighted sum of all layers.
         head_dropout: Dropout of the heads.
         upstream: The encoder's transformers config.
-        sample_rate_hz: Of the waveforms.
-        genders: Genders in output order; empty where there is no gender head.
+        sample_rate_hz: Sample rate of the waveforms, in Hz.
+        genders: Genders in output order; empty if there is no gender head.
     """
 
     model_type: str
@@ -51,7 +51,7 @@ class ModelConfig:
 
     @property
     def labels(self) -> Labels:
-        """What the model's outputs are called."""
+        """Names of the model's outputs."""
         return Labels(self.classes, self.attributes, self.attribute_scale, self.genders)
 
     @property
@@ -60,7 +60,7 @@ class ModelConfig:
         return HeadShape(len(self.classes), len(self.attributes), self.head_dropout, len(self.genders))
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
+        """Return the document that `from_json` reads."""
         return {"format_version": FORMAT_VERSION, **asdict(self)}
 
     @classmethod
@@ -68,7 +68,7 @@ class ModelConfig:
         """Rebuild a description.
 
         Raises:
-            ValueError: Where the document has another format version.
+            ValueError: If the document has another format version.
         """
         values = {"genders": (), **document}  # checkpoints written before gender heads existed have none
         version = values.pop("format_version", None)
@@ -82,13 +82,13 @@ class ModelConfig:
         return cls(**values)
 
     def rebuild(self) -> SERModelWrapper:
-        """Return the model with random weights, for a checkpoint's weights to be loaded into."""
+        """Return the model with random weights, ready to load a checkpoint's weights."""
         upstream = Upstream(build_encoder(self.upstream), NO_MASKING, self.layer_weighting, freeze="none")
         return SERModelWrapper(upstream, self.heads)
 
 
 def without_place(upstream: dict[str, Any]) -> dict[str, Any]:
-    """Return a transformers config without the folder that it was loaded from, which is nobody else's affair."""
+    """Return a transformers config without the folder that it was loaded from, which is private."""
     return {name: value for name, value in upstream.items() if name != "_name_or_path"}
 
 

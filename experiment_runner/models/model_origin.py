@@ -1,4 +1,4 @@
-"""What people must know of a trained model before they believe it, as far as its folder tells."""
+"""What users must know about a trained model before they trust it, as far as its folder shows."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from utils.io.files import MOST_JSON_BYTES, read_text
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model comes from.
+    """Origin of a model.
 
     Attributes:
-        name: Of the experiment with its seed, or what the model was asked for by.
-        corpus: What it was trained on, with language and kind of speech where they are known; empty where nothing says.
-        cautions: Sentences: that its data or its upstream are not real.
-        trained_seconds: Most of an utterance that it heard at a time in training; None where nothing says.
+        name: Experiment and seed, or the name that the model was requested by.
+        corpus: Training corpus, with language and kind of speech if known; empty if unknown.
+        cautions: Sentences that warn if its data or its upstream are not real.
+        trained_seconds: Longest excerpt of an utterance used in training, in seconds; None if unknown.
     """
 
     name: str
@@ -40,20 +40,20 @@ class Origin:
 
 
 def origin_of(model: LoadedModel, name: str) -> Origin:
-    """Return what is known of a model.
+    """Return what is known about a model.
 
-    A run's folder tells its experiment. A checkpoint by itself, such as one of the hub, tells by its provenance what is
-    not real of it; one that was written before that stood there tells of its upstream no more than the shape.
+    A run's folder has the experiment. A checkpoint on its own, for example from the hub, states in its provenance what
+    is not real about it; in older ones, which lack this, only the shape of the upstream can show it.
 
     Args:
         model: The model.
-        name: By which it was asked for.
+        name: Name that it was requested by.
     """
     run = run_of(model.folder)
     if run is not None:
         try:
             return _of_run(run)
-        except RunError:  # the checkpoint was compared with its hashes; what lies around it is not needed to predict
+        except RunError:  # the checkpoint matches its hashes; the files around it are not needed to predict
             pass
     provenance = _read_provenance(model.folder)
     synthetic, seconds = provenance.get("synthetic_corpora"), provenance.get("max_seconds")
@@ -73,7 +73,7 @@ def _of_run(run: Path) -> Origin:
 
 
 def _read_provenance(folder: Path) -> Mapping[str, Any]:
-    """Return what a checkpoint keeps beside its weights; nothing where that cannot be read."""
+    """Return the provenance stored beside a checkpoint's weights; empty if it cannot be read."""
     with suppress(OSError, ValueError, RecursionError):
         document = json.loads(read_text(folder / PROVENANCE, MOST_JSON_BYTES))
         if isinstance(document, dict):
@@ -88,7 +88,7 @@ def _of_data(synthetic: list[str]) -> tuple[str, ...]:
 
 
 def _of_shape(upstream: dict[str, Any]) -> tuple[str, ...]:
-    """Recognise the built-in shapes, which no pre-trained upstream has."""
+    """Return a caution if an upstream has a built-in shape, which no pre-trained upstream has."""
     for name, shape in UPSTREAMS["built_in"].items():
         if all(upstream.get(key) == value for key, value in shape["config"].items()):
             return (f"RANDOM weights: the upstream has the shape of {name}, which nobody has pre-trained.",)

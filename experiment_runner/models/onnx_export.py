@@ -1,4 +1,4 @@
-"""A trained model as ONNX: waveforms as they were decoded → probabilities, and attributes on their scale."""
+"""Exports a trained model to ONNX: from decoded waveforms to probabilities, and attributes on their scale."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ INPUT = "waveforms"
 CHECKED_SECONDS = (0.5, 3.1, 20.0)
 TOLERANCE = 1e-4
 MOST_BYTES = 1536 << 20
-"""Beyond, torch writes weights into a file of their own."""
+"""Above this size, torch writes the weights into a separate file."""
 EXTRAS = "install them with `pip install -r requirements-extras.txt`"
 
 
 class ExportError(UserError):
-    """A model cannot be exported; the text names the remedy."""
+    """A model cannot be exported; the message names the remedy."""
 
 
 def export_onnx(model: LoadedModel, path: Path) -> float:
-    """Write a model, and compare what onnxruntime makes of it with the model itself.
+    """Write a model, and compare onnxruntime's outputs with the model's own.
 
-    The graph takes `waveforms`, (batch, samples) float32, 16 kHz mono, all of one length that may be any; it returns
-    `emotion` and `gender`, probabilities in the order of the metadata's `classes` and `genders`, and `attribute` on the
-    metadata's `attribute_scale`, each (batch, outputs), where the model has them.
+    The graph takes `waveforms`, (batch, samples) float32, 16 kHz mono, all of the same, arbitrary length. Where the
+    model has them, it returns `emotion` and `gender`, probabilities in the order of the metadata's `classes` and
+    `genders`, and `attribute` on the metadata's `attribute_scale`, each (batch, outputs).
 
     Returns:
         The largest difference over outputs, at lengths from 0.5 s to 20 s.
 
     Raises:
-        ExportError: Where a package is missing, or the difference is more than 1e-4.
+        ExportError: If a package is missing, or the difference is more than 1e-4.
     """
     try:
         import onnxruntime  # noqa: F401 - asked for now, not after the export
@@ -111,7 +111,7 @@ def _largest_difference(plain: SpeechEmotionModel, path: Path) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to ourselves what the exporter says of its own parts."""
+    """Suppress the exporter's messages about its own internals."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

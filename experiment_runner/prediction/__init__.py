@@ -1,1 +1,1 @@
-"""Recordings in, tables out: what a trained model says of any recordings."""
+"""Predictions of a trained model for any recordings: recordings in, tables out."""

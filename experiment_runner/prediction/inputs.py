@@ -16,13 +16,13 @@ MOST_ENDINGS = 5
 
 
 class Named(NamedTuple):
-    """What a command line names.
+    """The recordings that a command line names.
 
     Attributes:
-        recordings: Their paths, in order.
-        unusable: Sentences on folders and lists that give none.
-        left_out: Why files of folders that may be sound are not predicted, by path.
-        others: Number of further files in the folders by what their names end with.
+        recordings: Paths of the recordings, in order.
+        unusable: Messages on folders and lists that contain none.
+        left_out: Why possible audio files in folders are not predicted, by path.
+        others: Number of other files in the folders, by suffix.
     """
 
     recordings: list[str]
@@ -31,7 +31,7 @@ class Named(NamedTuple):
     others: Counter[str]
 
     def describe_others(self) -> str:
-        """Say how many files of the folders are no recordings; empty where none is."""
+        """Say how many files in the folders are not recordings; empty if all are."""
         number = self.others.total()
         if not number:
             return ""
@@ -57,10 +57,10 @@ def find_recordings(names: Sequence[str]) -> Named:
 
 
 def _add_folder(name: str, named: Named) -> None:
-    """Add what lies below a folder.
+    """Add the recordings under a folder.
 
     Raises:
-        DataError: Where none of it can be predicted.
+        DataError: If none of its files can be predicted.
     """
     below = look_below(Path(name))
     if not below.recordings:
@@ -76,7 +76,7 @@ def _listed(name: str) -> list[str]:
     """Return the recordings that a list names.
 
     Raises:
-        DataError: Where it cannot be read or names none.
+        DataError: If it cannot be read or names none.
     """
     paths = read_list(Path(name))
     if not paths:
@@ -85,10 +85,10 @@ def _listed(name: str) -> list[str]:
 
 
 def read_list(path: Path) -> list[str]:
-    """Return the paths in a CSV's column `path` or `file`, whatever their case.
+    """Return the paths in a CSV's column `path` or `file` (in upper or lower case).
 
     Raises:
-        DataError: Where the list cannot be read, or has neither.
+        DataError: If the list cannot be read, or has neither column.
     """
     table = read_text_table("the list of recordings", path, key=None)
     columns = {fold(name): name for name in reversed([*table.columns])} | {name: name for name in table}

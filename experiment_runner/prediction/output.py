@@ -1,4 +1,4 @@
-"""Predictions for people and programs: a table on the screen, a file, and pictures of courses."""
+"""Output of predictions: a table on the console, a file, and plots over time."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from utils.word_forms import counted
 STANDARD_OUTPUT = "-"
 FORMATS = (".csv", ".jsonl")
 PROBLEMS = ".problems.csv"
-"""Ends the name of the file beside the output that says what was not predicted, and why."""
+"""Suffix of the file beside the output that lists recordings not predicted, with reasons."""
 MOST_ROWS = 40
-"""That are shown on the screen."""
+"""Maximum number of rows shown on the console."""
 
 
 def keep(table: pd.DataFrame, output: str | None, console: Console, cautions: Sequence[str] = ()) -> None:
-    """Write predictions where the command line says, else show them.
+    """Write predictions to the output that the command line names, else show them.
 
     Args:
         table: The predictions.
-        output: Of the command line.
+        output: Output file of the command line, if any.
         console: Where they are shown.
-        cautions: What must be known of the model; written into every row, since files are read without the screen.
+        cautions: Cautions about the model, written into every row since files are read without the console messages.
     """
     if cautions:
         table = table.assign(**{MODEL_WARNING: " ".join(cautions)})
@@ -49,13 +49,13 @@ def keep(table: pd.DataFrame, output: str | None, console: Console, cautions: Se
 
 
 def tell_problems(problems: Mapping[str, str], asked: int, output: str | None, console: Console) -> None:
-    """Say which recordings were not predicted, and why: all on the screen, or the first ones and all in a file.
+    """Report recordings not predicted, with reasons: all on the console, or the first ones, with all in a file.
 
     Args:
-        problems: By path.
-        asked: Recordings that were asked for.
-        output: Of the command line; the file lies beside it.
-        console: Where they are told.
+        problems: Reasons by path.
+        asked: Number of requested recordings.
+        output: Output file of the command line, if any; the list is written beside it.
+        console: Where they are reported.
     """
     number = f"{len(problems):,} of {asked:,} recordings were not predicted"
     if output is None or output == STANDARD_OUTPUT:
@@ -71,7 +71,7 @@ def tell_problems(problems: Mapping[str, str], asked: int, output: str | None, c
 
 
 def show(table: pd.DataFrame, console: Console) -> None:
-    """Show what is predicted of each recording or segment, as people read it."""
+    """Show the predictions for each recording or segment in readable form."""
     if table.empty:
         return
     shown = table.head(MOST_ROWS)
@@ -93,7 +93,7 @@ def show(table: pd.DataFrame, console: Console) -> None:
 
 
 def draw(table: pd.DataFrame, model: LoadedModel, folder: Path, console: Console) -> None:
-    """Draw the course of each recording."""
+    """Plot each recording's predictions over time."""
     from experiment_runner.reporting.course_figure import course_picture
     from experiment_runner.reporting.figure_style import save_picture
     from experiment_runner.runtime.fonts import font_note

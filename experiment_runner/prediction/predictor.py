@@ -1,4 +1,4 @@
-"""What a trained model says of any recordings, whole or as a course over time."""
+"""Predictions of a trained model for any recordings, as a whole or over time."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from utils.errors import DataError
 from utils.word_forms import counted, some
 
 BATCH_SECONDS = {"cpu": 60.0, "cuda": 640.0}
-"""Of audio in a forward pass."""
+"""Maximum seconds of audio in a forward pass, by kind of device."""
 AHEAD = 8
-"""Recordings that are decoded while others are predicted."""
+"""Number of recordings decoded ahead while others are predicted."""
 Columns = dict[str, list[object]]
-"""Plain lists: arrays that are kept between batches would scatter the heap."""
+"""Columns of predictions as plain lists: arrays kept between batches would fragment the heap."""
 
 
 class Usable(NamedTuple):
-    """Recordings by what their headers say.
+    """Recordings sorted by whether their headers make them usable.
 
     Attributes:
-        seconds: Of those that can be predicted, by path, in the order asked for.
-        problems: Why the others cannot, by path.
+        seconds: Durations of usable recordings by path, in the requested order.
+        problems: Why the others are unusable, by path.
     """
 
     seconds: Mapping[str, float]
@@ -52,7 +52,7 @@ class Usable(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """An excerpt, and the recording it is of."""
+    """An excerpt, and the recording that it belongs to."""
 
     path: str
     excerpt: Excerpt
@@ -61,21 +61,21 @@ class _Piece(NamedTuple):
 def predict(
     model: LoadedModel, paths: Iterable[str | Path], windows: Windows | None = None, amp: str = "off"
 ) -> pd.DataFrame:
-    """Return what a model says of recordings, in their order, also where one is asked for twice.
+    """Return a model's predictions for recordings, in the given order, with repeated recordings repeated.
 
     Args:
         model: The model.
         paths: Recordings of any format that libsndfile reads, any rate and any number of channels.
-        windows: Excerpts that are predicted one by one; the whole recording where None.
-        amp: As the key of the same name; `off` computes in fp32 on every device.
+        windows: Excerpts that are predicted one by one; None to predict whole recordings.
+        amp: Like the configuration key `amp`; `off` computes in fp32 on every device.
 
     Returns:
-        `file` (the path as given), with windows `start_seconds` and `end_seconds`, then as in `predictions/*.csv`:
+        `file` (the path as given); with windows, `start_seconds` and `end_seconds`; then, as in `predictions/*.csv`,
         `prediction` and `prob_<class>`, `pred_<attribute>` on its scale, `gender_prediction`.
 
     Raises:
-        DataError: Names the recordings that cannot be used.
-        ValueError: Where the device has no such precision.
+        DataError: If recordings are unusable; it names them.
+        ValueError: If the device does not support the precision.
     """
     names = list(map(str, paths))
     usable = look_at(names, windows)
@@ -92,7 +92,7 @@ def _refuse(problems: Mapping[str, str]) -> None:
 
 
 def warn_of_silence(silent: Sequence[str]) -> str:
-    """Say which recordings hold silence alone, of which a model says something nevertheless; empty where none does."""
+    """Name the recordings that are pure silence, for which a model predicts something anyway; empty if none."""
     if not silent:
         return ""
     are, them = counted(len(silent), "recording is", "recordings are"), "it" if len(silent) == 1 else "them"
@@ -122,7 +122,7 @@ def look_at(paths: Iterable[str | Path], windows: Windows | None) -> Usable:
 
 
 def _is_utf8(name: str) -> bool:
-    """Return whether a name can be written into a table; those of other systems may not be."""
+    """Return whether a name can be written into a table; names from other systems may not be UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -132,14 +132,14 @@ def _is_utf8(name: str) -> bool:
 
 @dataclass
 class Predictions:
-    """What has been predicted so far, also where that was interrupted.
+    """The predictions so far, even after an interruption.
 
     Attributes:
         model: The model.
         windows: See `predict`.
-        precision: Of the forward passes.
-        problems: Of recordings of which there are no rows, by path.
-        faint: What mixing the channels loses, in dB, of recordings that it loses much of, by path.
+        precision: Precision of the forward passes.
+        problems: Why recordings have no rows, by path.
+        faint: Loss in dB from mixing the channels, by path, for recordings that lose much.
     """
 
     model: LoadedModel
@@ -155,20 +155,20 @@ class Predictions:
 
         Args:
             paths: The recordings.
-            advance: Told how many more seconds of audio are done.
+            advance: Called with the seconds of audio just completed.
         """
         for seconds in self.steps(paths):
             advance(seconds)
 
     def steps(self, paths: Sequence[str]) -> Iterator[float]:
-        """Predict recordings batch by batch, as somebody asks for the next, and yield the seconds of audio in each."""
+        """Predict recordings lazily, batch by batch, and yield the seconds of audio in each batch."""
         windows, most_seconds = self.windows, BATCH_SECONDS[self.model.device.type]
         for batch in _batches(self._watched(_pieces(paths, windows, self.problems, self.faint)), most_seconds):
             self._add(batch)
             yield sum(piece.excerpt.seconds if windows is None else windows.hop_seconds for piece in batch)
 
     def _watched(self, pieces: Iterable[_Piece]) -> Iterator[_Piece]:
-        """Remember the lowest and the highest sample of each recording."""
+        """Pass pieces on, and record the lowest and highest sample of each recording."""
         for piece in pieces:
             low, high = self._extremes.get(piece.path, (np.inf, -np.inf))
             samples = piece.excerpt.samples
@@ -177,12 +177,12 @@ class Predictions:
 
     @property
     def silent(self) -> list[str]:
-        """The recordings predicted so far that hold silence alone, as an audit judges it."""
+        """The recordings predicted so far that are pure silence, by the audit's definition."""
         swings = {path: (high - low) / 2 for path, (low, high) in self._extremes.items() if path not in self.problems}
         return [path for path, swing in swings.items() if swing < SILENT_PEAK]
 
     def _add(self, batch: Sequence[_Piece]) -> None:
-        """Predict a batch; one that does not fit into the memory of a GPU in halves."""
+        """Predict a batch; if it does not fit into GPU memory, predict its halves."""
         try:
             self._parts.append(_predict_batch(self.model, batch, self.windows, self.precision))
             return
@@ -196,7 +196,7 @@ class Predictions:
 
     @property
     def table(self) -> pd.DataFrame:
-        """What `predict` returns, each recording once."""
+        """The table that `predict` returns, with each recording once."""
         parts = self._parts or [_as_columns(self.model, [], _no_outputs(self.model), self.windows)]
         table = pd.DataFrame({name: list(chain.from_iterable(part[name] for part in parts)) for name in parts[0]})
         is_whole = np.array([path not in self.problems for path in table["file"]], dtype=bool)
@@ -206,7 +206,7 @@ class Predictions:
 def _pieces(
     paths: Sequence[str], windows: Windows | None, problems: dict[str, str], faint: dict[str, float]
 ) -> Iterator[_Piece]:
-    """Read recordings one after the other; enter unusable ones into `problems`, those to warn of into `faint`."""
+    """Read recordings in turn; enter unusable ones into `problems`, and those that lose much in mixing into `faint`."""
     mixes = [Cancellation() for _ in paths]
     read = (
         _read_ahead(paths, mixes)
@@ -224,7 +224,7 @@ def _pieces(
 
 
 def _read_ahead(paths: Iterable[str], mixes: Iterable[Cancellation]) -> Iterator[Iterator[Excerpt]]:
-    """Read whole recordings, a few of them while others are predicted."""
+    """Read whole recordings, a few ahead while others are predicted."""
     with ThreadPoolExecutor(AHEAD) as pool:
         pending: deque[Future[Excerpt]] = deque()
         for path, mix in zip(paths, mixes, strict=True):
@@ -245,7 +245,7 @@ def _result(future: Future[Excerpt]) -> Iterator[Excerpt]:
 
 
 def _batches(pieces: Iterable[_Piece], most_seconds: float) -> Iterator[list[_Piece]]:
-    """Part excerpts into batches of at most so many seconds, or of one."""
+    """Group excerpts into batches of at most `most_seconds`, or of a single excerpt."""
     batch: list[_Piece] = []
     total = 0.0
     for piece in pieces:
@@ -278,7 +278,7 @@ def _as_columns(model: LoadedModel, batch: Sequence[_Piece], outputs: Outputs, w
 
 
 def _no_outputs(model: LoadedModel) -> Outputs:
-    """Return the outputs for no recording."""
+    """Return outputs without rows, for no recording."""
     heads = model.description.heads
     sizes = (heads.classes, heads.attributes, heads.genders)
     return Outputs(torch.empty(0, 0), *(torch.empty(0, size) if size else None for size in sizes))

@@ -1,4 +1,4 @@
-"""What to say of recordings that are much longer than the utterances that a model was trained on."""
+"""Warnings about recordings that are much longer than the utterances a model was trained on."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from experiment_runner.results.prediction_columns import as_clock
 
 MUCH_LONGER = 2.5
-"""Times the longest crop of training."""
+"""Factor on the longest crop of training."""
 
 
 def is_much_longer(seconds: float, trained_seconds: float | None) -> bool:
-    """Return whether a recording is far longer than what a model heard at a time in training, if that is known."""
+    """Return whether a recording is much longer than the longest crop of training, if that is known."""
     return trained_seconds is not None and seconds > MUCH_LONGER * trained_seconds
 
 
 def warn_of_length(seconds: float, trained_seconds: float | None) -> str:
-    """Return what the page says beside the answer for a whole recording; empty where it is of ordinary length."""
+    """Return the web page's warning for a whole recording; empty if its length is ordinary."""
     if trained_seconds is None or not is_much_longer(seconds, trained_seconds):
         return ""
     return (
@@ -27,15 +27,15 @@ def warn_of_length(seconds: float, trained_seconds: float | None) -> str:
 
 
 def warn_of_lengths(seconds: Mapping[str, float], segment_seconds: float | None, trained_seconds: float | None) -> str:
-    """Return what the screen says of recordings, or of the segments that they are predicted in.
+    """Return the console warning for recordings, or for the segments that they are predicted in.
 
     Args:
         seconds: Length of each recording by path.
-        segment_seconds: Length of a segment; None where recordings are predicted whole.
-        trained_seconds: The longest crop of training; None where it is not known.
+        segment_seconds: Length of a segment; None if recordings are predicted as a whole.
+        trained_seconds: Longest crop of training, in seconds; None if unknown.
 
     Returns:
-        A sentence; empty where there is nothing to warn of.
+        A sentence; empty if there is nothing to warn of.
     """
     if trained_seconds is None or not seconds:
         return ""

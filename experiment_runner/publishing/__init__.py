@@ -1,1 +1,1 @@
-"""What leaves the machine: runs on the hub, and their model cards."""
+"""Uploads of runs to the hub, and their model cards."""

@@ -1,6 +1,6 @@
-"""The card of a trained model on the Hugging Face hub, from its run's folder alone.
+"""The card of a trained model on the Hugging Face hub, made only from its run's folder.
 
-Nothing in it tells of the machine or names a recording: no path, host, user or file.
+It reveals nothing about the machine and names no recording: no path, host, user or file.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ HUB_METRICS = {
     "ccc_valence": ("ccc", None),
     "ccc_dominance": ("ccc", None),
 }
-"""Figures of the metadata: the hub's name of the metric, and its arguments."""
+"""Metrics in the metadata: the hub's name of each metric, and its arguments."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Card:
     """A model card.
 
     Attributes:
-        text: Metadata in YAML and the text in Markdown: `README.md` of the repository.
-        pictures: What the text shows: the file in the run's folder by its name in the repository.
+        text: YAML metadata and Markdown text, the repository's `README.md`.
+        pictures: Plots in the text: file in the run's folder, by name in the repository.
     """
 
     text: str
@@ -58,12 +58,12 @@ class Card:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The figures of one split, as they were written.
+    """The stored metrics of one split.
 
     Attributes:
-        label: The split, with the corpus before it where that is another one.
-        figures: Of `evaluation/<label>.json`; for development of the best checkpoint's `metrics.json`.
-        pictures: In the run's folder, with the sentence below each.
+        label: Name of the split, prefixed with the corpus if that is another one.
+        figures: Metrics from `evaluation/<label>.json`, or, for development, the best checkpoint's `metrics.json`.
+        pictures: Plots in the run's folder, with the caption of each.
     """
 
     label: str
@@ -75,12 +75,12 @@ def make_card(run_folder: Path, repo_id: str, license_id: str | None = None) -> 
     """Make the card of a finished run's best model.
 
     Args:
-        run_folder: Such as `runs/<experiment>/seed-<n>`; nothing is written there.
-        repo_id: Where the model will lie on the hub, `<user>/<name>`.
-        license_id: Of the weights, as the hub names it; where None, that of the experiment, if anybody has decided.
+        run_folder: Run's folder, such as `runs/<experiment>/seed-<n>`; nothing is written there.
+        repo_id: Repository on the hub, `<user>/<name>`.
+        license_id: Licence of the weights, as the hub names it; if None, the experiment's, if it states one.
 
     Raises:
-        RunError: Where the folder is no finished run or cannot be read whole, or the name is none.
+        RunError: If the folder is not a finished run or cannot be read completely, or the name is invalid.
     """
     try:
         validate_repo_id(repo_id)
@@ -102,7 +102,7 @@ def make_card(run_folder: Path, repo_id: str, license_id: str | None = None) -> 
 
 
 def _evaluated(folder: Path) -> list[str]:
-    """Return the names of the evaluated splits: those of the training corpus first."""
+    """Return the names of the evaluated splits, the training corpus's first."""
     names = [path.stem for path in (folder / "evaluation").glob("*.json")]
     return sorted(names, key=lambda name: (OWN_SPLIT.fullmatch(name) is None, len(name), name))
 
@@ -117,21 +117,21 @@ def _read_split(run: StoredRun, label: str) -> Evaluated:
         figures = _of_predictions(run, label, figures)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{path} cannot be read ({error}); evaluate again: {evaluation_command(run.folder)}") from error
-    path = run.folder / PICTURES / f"confusion-{label}.png"  # the others show single recordings' labels
+    path = run.folder / PICTURES / f"confusion-{label}.png"  # other plots show labels of single recordings
     pictures = ((path, CAPTIONS["confusion"].format(split=label)),) if path.is_file() else ()
     return Evaluated(label, figures, pictures)
 
 
 def _of_predictions(run: StoredRun, label: str, figures: Metrics) -> Metrics:
-    """Return the figures of a split as its predictions give them today, as in the report beside it.
+    """Return the metrics of a split recomputed from its predictions, as in the report beside it.
 
-    They are those that were written, but for what an earlier release counted otherwise, such as figures by gender.
+    They equal the stored ones except where an earlier release computed differently, such as metrics by gender.
     """
     return next((split.figures for split in run.splits if split.label == label), figures)
 
 
 def _metadata(run: StoredRun, tests: list[Evaluated], repo_id: str, license_id: str | None) -> ModelCardData:
-    """Return what the hub reads; what is not known, or not of test splits, is left out."""
+    """Return the metadata for the hub; unknown values, and metrics not of test splits, are left out."""
     corpus = known_corpus(run.config, run.resolved)
     upstream = run.provenance.get("upstream_id")
     results = [result for test in tests for result in _results(run, test)]

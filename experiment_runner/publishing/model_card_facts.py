@@ -1,4 +1,4 @@
-"""What a model card says of a run's model, data and training, without anything of the machine."""
+"""Facts about a run's model, data and training for its model card, without details of the machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from utils.metrics import Metrics
 
 
 def outputs(run: StoredRun) -> list[tuple[str, list[str], str]]:
-    """Return the model's heads with their outputs in order, and what the values are."""
+    """Return the model's heads with their outputs in order, and the meaning of the values."""
     description = run.description
     low, high = description["attribute_scale"]
     heads = [
@@ -25,7 +25,7 @@ def outputs(run: StoredRun) -> list[tuple[str, list[str], str]]:
 
 
 def describe_upstream(run: StoredRun) -> dict[str, Any]:
-    """Return `id` on the hub and `revision` where they are known, the `name` unless it is a folder's, and the sizes."""
+    """Return the hub `id` and `revision` (if known), the `name` (unless it is a folder's), and the sizes."""
     name, config = run.config.upstream_model, run.description["upstream"]
     return {
         "id": run.provenance.get("upstream_id"),
@@ -36,9 +36,9 @@ def describe_upstream(run: StoredRun) -> dict[str, Any]:
 
 
 def data_rows(run: StoredRun, figures: Mapping[str, Metrics]) -> list[tuple[str, list[int | None]]]:
-    """Return, for each split of the training corpus, its utterances, those with a class, speakers, and rows left out.
+    """Return, by split of the training corpus, numbers of utterances, utterances with a class, speakers, left-out rows.
 
-    None where the run does not tell.
+    A number is None if the run does not store it.
     """
     splits = run.resolved.get("splits", {})
     labelled = {"train": sum(run.description["class_counts"])} if run.description["classes"] else {}
@@ -53,7 +53,7 @@ def data_rows(run: StoredRun, figures: Mapping[str, Metrics]) -> list[tuple[str,
 
 
 def training_rows(run: StoredRun) -> list[tuple[str, str]]:
-    """Return the settings that decided what was learnt, in words."""
+    """Return the settings that shaped the training, in words."""
     config, numbers, result = run.config, run.config.regularisation, run.course.result or {}
     pooled = "a learnt mix of all layers" if config.layer_weighting else "the last layer"
     rows = {
@@ -114,6 +114,6 @@ def _spec_augment(numbers: Regularisation) -> str:
 
 
 def _augmentation(config: ExperimentConfig) -> str:
-    """Describe waveform augmentation without the folders that it read."""
+    """Describe waveform augmentation without the folders that it read from."""
     named = {key: "recordings" for key in config.augmentation_folders}
     return config.model_copy(update=named).describe_augmentation() or "none"

@@ -1,4 +1,4 @@
-"""The Python program of a model card: the model in plain PyTorch, and what loads it and predicts one recording."""
+"""The Python program of a model card: the model in plain PyTorch, and code to load it and predict one recording."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 STANDALONE_MODEL = Path(__file__).resolve().parents[2] / "net" / "standalone_model.py"
-"""It is read and not imported, which takes seconds."""
+"""Source that is read as text, because importing it takes seconds."""
 USAGE_IMPORTS = """\
 import json
 from pathlib import Path
@@ -38,10 +38,10 @@ for head, labels in (("emotion", "classes"), ("attribute", "attributes"), ("gend
 
 
 def complete_snippet(repo_id: str) -> str:
-    """Return a program that needs nothing of this project: it prints what the model hears in `speech.wav`.
+    """Return a program that does not need this project: it prints the model's predictions for `speech.wav`.
 
     Args:
-        repo_id: Where the model lies on the hub.
+        repo_id: Repository of the model on the hub.
     """
     source = STANDALONE_MODEL.read_text(encoding="utf-8")
     imports = [node for node in ast.parse(source).body if isinstance(node, (ast.Import, ast.ImportFrom))]
@@ -51,7 +51,7 @@ def complete_snippet(repo_id: str) -> str:
 
 
 def _join(imports: list[ast.stmt]) -> str:
-    """Return imports, each once, in the usual order: Python's own, a line between, the others."""
+    """Return imports, each once, in the usual order: standard library, blank line, others."""
     groups: tuple[set[str], set[str]] = (set(), set())
     for node in imports:
         line = ast.unparse(node)

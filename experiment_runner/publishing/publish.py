@@ -1,4 +1,4 @@
-"""What of a run is published, and publishing it where its experiment says so; no run fails for that."""
+"""Uploads a run, on command or if its experiment requests it; no run fails because of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from utils.io.files import MOST_JSON_BYTES, atomic_write, fingerprint, read_text
 from utils.io.secrets import read_token
 
 PUBLISHED = "published.json"
-"""In a run's folder: where it was uploaded to, under which licence, and a hash of what it was then."""
+"""File in a run's folder: where it was uploaded to, its licence, and a hash of what was uploaded."""
 
 
 def upload_run(
@@ -31,20 +31,20 @@ def upload_run(
 ) -> Uploaded:
     """Upload a finished run's best model with its card, and note in the run's folder that this was done.
 
-    A repository that is there gets a new revision.
+    An existing repository gets a new revision.
 
     Args:
-        run_folder: Such as `runs/<experiment>/seed-<n>`.
-        repo_id: `<user>/<name>`.
-        token: Of the hub, one that may write.
-        is_public: Whether a new repository can be read by everybody; one that is there stays as it is.
-        license_id: Of the weights, as the hub names it; where None, that of the last upload, else of the experiment.
+        run_folder: Run's folder, such as `runs/<experiment>/seed-<n>`.
+        repo_id: Repository, `<user>/<name>`.
+        token: Token for the hub, with write access.
+        is_public: Whether a new repository is public; an existing one stays as it is.
+        license_id: Licence of the weights, as the hub names it; if None, the last upload's, else the experiment's.
 
     Raises:
-        RunError: Where the folder is no finished run.
-        CheckpointError: Where its checkpoint is missing or damaged.
-        HubError: Where the hub does not take it.
-        OSError: Where it cannot be noted.
+        RunError: If the folder is not a finished run.
+        CheckpointError: If its checkpoint is missing or damaged.
+        HubError: If the hub refuses it.
+        OSError: If the note cannot be written.
     """
     license_id = _license(run_folder, license_id)
     with tempfile.TemporaryDirectory(prefix="upload-") as name:
@@ -57,21 +57,21 @@ def upload_run(
 
 
 def gather(run_folder: Path, folder: Path, repo_id: str, license_id: str | None = None) -> None:
-    """Put into a folder what is uploaded of a run: checkpoint, card, pictures, and figures of evaluated splits.
+    """Collect a run's files for upload in a folder: checkpoint, card, plots, and metrics of evaluated splits.
 
     Args:
         run_folder: The run.
-        folder: An empty one.
-        repo_id: Where it will lie on the hub.
+        folder: Empty folder to fill.
+        repo_id: Repository on the hub.
         license_id: See `upload_run`.
 
     Raises:
-        RunError: Where it is no finished run.
-        CheckpointError: Where its checkpoint is missing or damaged.
+        RunError: If it is not a finished run.
+        CheckpointError: If its checkpoint is missing or damaged.
     """
     card = make_card(run_folder, repo_id, _license(run_folder, license_id))
     best = CheckpointStore(run_folder / "checkpoints").find("best")
-    config, _ = read_checkpoint(best)  # what is damaged is not uploaded
+    config, _ = read_checkpoint(best)  # a damaged checkpoint must not be uploaded
     for name in MODEL_FILES:
         if name not in (CONFIG, MANIFEST):
             shutil.copyfile(best / name, folder / name)
@@ -87,9 +87,9 @@ def gather(run_folder: Path, folder: Path, repo_id: str, license_id: str | None 
 
 
 def publish(run: Run) -> None:
-    """Upload a finished run where its experiment says so and it has not been uploaded as it is.
+    """Upload a finished run if its experiment requests it and its current state is not uploaded yet.
 
-    A failure is told with the command that uploads it later.
+    A failure is reported with the command to upload it later.
     """
     repo_id, folder, license_id = run.config.repository(run.seed), run.folder.path, run.config.license
     if repo_id is None:
@@ -113,7 +113,7 @@ def publish(run: Run) -> None:
 
 
 def _state(folder: Path, repo_id: str, license_id: str | None) -> str:
-    """Return a hash of what would be uploaded, and where; card and manifest hold every figure and the weights' hash."""
+    """Return a hash of the upload and its target; card and manifest contain every metric and the weights' hash."""
     texts = [
         ENDPOINT,
         make_card(folder, repo_id, _license(folder, license_id)).text,
@@ -124,12 +124,12 @@ def _state(folder: Path, repo_id: str, license_id: str | None) -> str:
 
 
 def _license(folder: Path, stated: str | None) -> str | None:
-    """Return the licence that is stated now, else that of the last upload, which nobody takes back by silence."""
+    """Return the licence stated now, else the last upload's, which stays in force when none is stated."""
     return stated or _published(folder).get("license")
 
 
 def _published(folder: Path) -> dict[str, str]:
-    """Return what was written when the run was uploaded; nothing where it was not, or that cannot be read."""
+    """Return the note on the run's upload; empty if there is none or it cannot be read."""
     try:
         found = json.loads(read_text(folder / PUBLISHED, MOST_JSON_BYTES))
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""A trained model that can be loaded, saved and uploaded: what `predict.py` gives to other programs."""
+"""A trained model that can be loaded, saved and uploaded: the class that `predict.py` offers to other programs."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ class SERModel(LoadedModel):
         """Upload the model as it is now; a run's best one, with unchanged weights, with its card and figures.
 
         Args:
-            repo_id: `<user>/<name>`; made where it is not there. Card and figures that are there and are of other
-                weights are removed.
-            private: Whether its owner alone can read a new repository; one that everybody can read is written to only
-                where this is false.
-            token: Of the hub, one that may write; where None, what its client finds.
-            commit_message: Of the commit.
+            repo_id: Repository, `<user>/<name>`, created if missing. An existing card and metrics of other weights are
+                removed.
+            private: Whether a new repository is private; an existing public one is only written to if this is false.
+            token: Token for the hub, with write access; if None, the one that its client finds.
+            commit_message: Message of the commit.
 
         Raises:
-            HubError: Where the hub does not take it.
-            RunError: Where the model's run is not finished.
-            CheckpointError: Where the model cannot be written beside.
+            HubError: If the hub refuses it.
+            RunError: If the model's run is not finished.
+            CheckpointError: If a local copy of the model cannot be written.
         """
         run_folder = run_of(self.folder)
         is_best = run_folder is not None and (run_folder / "checkpoints" / "best").resolve() == self.folder.resolve()

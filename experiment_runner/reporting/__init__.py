@@ -1,1 +1,1 @@
-"""Numbers to pages, tables and figures."""
+"""Pages, tables and plots made from numbers."""

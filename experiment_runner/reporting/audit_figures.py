@@ -1,7 +1,7 @@
-"""The pictures of an audit: what a corpus holds, by split and by gender, and how far its raters agree.
+"""The plots of an audit: the contents of a corpus, by split and by gender, and how far its raters agree.
 
-Drawn from tables alone, at the size and in the colours of `experiment_runner.reporting.figures`. Every utterance
-counts, none is drawn by itself, so that a corpus of a hundred thousand takes as long as one of a hundred.
+Drawn only from tables, in the size and colours of `experiment_runner.reporting.figures`. Utterances are counted and
+never drawn one by one, so that a corpus of a hundred thousand takes as long as one of a hundred.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from experiment_runner.reporting.figure_style import (
 from utils.metrics import Numbers
 
 ROW_INCHES, ROOM_INCHES = 0.44, 0.62
-"""Height of a row, and of what is above and below all of them."""
+"""Height of a row, and total height above and below the rows."""
 TALLEST = 0.56
-"""Of a row's height; the median's number stands above."""
+"""Height of the tallest bar as a share of the row's; the median's number stands above it."""
 MARKERS = (("o", VERMILLION, -0.13), ("s", BLUE, 0.13))
 """Shape, colour, and shift in rows, so that neither of two equal shares hides the other."""
 MOST_BINS, FEWEST_BINS = 48, 10
@@ -51,12 +51,12 @@ class Panel:
     """Distributions of one quantity, one row each.
 
     Attributes:
-        title: Above the panel.
-        label: Of its axis, with the unit.
+        title: Title above the panel.
+        label: Label of its axis, with the unit.
         values: Finite numbers by row; a row may hold none.
-        edges: Of the bins, ascending; what lies outside is counted beside the row.
-        unit: Behind the median.
-        decimals: Of the median.
+        edges: Edges of the bins, ascending; values outside are counted beside the row.
+        unit: Unit printed after the median.
+        decimals: Decimals of the median.
         is_log: Whether the axis is logarithmic.
     """
 
@@ -70,7 +70,7 @@ class Panel:
 
 
 def even_bins(low: float, high: float, number: int) -> Numbers:
-    """Return edges at round numbers that reach from `low` to `high`, as many as `number` values deserve."""
+    """Return edges at round numbers from `low` to `high`, as many as suit `number` values."""
     wanted = float(np.clip(np.sqrt(number), FEWEST_BINS, MOST_BINS))
     least = max(high - low, 1e-6) / wanted
     power = 10.0 ** np.floor(np.log10(least))
@@ -89,9 +89,9 @@ def rows_picture(panels: Sequence[Panel], columns: Sequence[str], title: str = "
     """Draw panels side by side, each with the same rows: the share of a row's values in every bin, median, quartiles.
 
     Args:
-        panels: One takes a paper's column, several its page.
-        columns: What is written at the left of each row, by the order of the first panel's rows.
-        title: Of the picture; none where it is empty.
+        panels: Panels to draw; one takes a paper's column width, several its page width.
+        columns: Text to the left of each row, in the order of the first panel's rows.
+        title: Title of the plot; none if empty.
     """
     rows = list(panels[0].values)
     width = COLUMN_INCHES if len(panels) == 1 else PAGE_INCHES
@@ -122,14 +122,14 @@ def _draw_panel(axes: Axes, panel: Panel, rows: list[str]) -> None:
 
 
 def _powers_of_two(high: float) -> list[float]:
-    """Return up to nine powers of two from 1 to `high`, evenly far from each other."""
+    """Return up to nine evenly spaced powers of two from 1 to `high`."""
     number = int(np.log2(high)) + 1
     return [2.0**power for power in range(0, number, 1 + number // 10)]
 
 
 def _shares(values: Numbers, edges: Numbers) -> Numbers:
-    """Return the share of the values in each bin; all of them count, also those outside."""
-    # Means of ratings lie on the edges, where the last binary digit would choose the bin.
+    """Return the share of all values, including those outside the bins, in each bin."""
+    # Means of ratings fall on the edges, where rounding errors would decide the bin.
     lower = edges[:-1] - 1e-6 * np.diff(edges)
     return np.asarray(np.histogram(values, [*lower, edges[-1]])[0] / max(len(values), 1), dtype=np.float64)
 
@@ -159,9 +159,9 @@ def paired_shares_picture(counts: Mapping[str, Mapping[str, int]], of: str, titl
     """Draw each class's share of two groups of utterances, as two markers on a line.
 
     Args:
-        counts: Utterances by group and class; both groups know the same classes.
-        of: What a share is of, for the axis.
-        title: Of the picture; none where it is empty.
+        counts: Utterances by group and class; both groups have the same classes.
+        of: What the shares refer to, for the axis label.
+        title: Title of the plot; none if empty.
     """
     first = next(iter(counts.values()))
     names = sorted(first, key=lambda name: -sum(group[name] for group in counts.values()))
@@ -183,11 +183,11 @@ def paired_shares_picture(counts: Mapping[str, Mapping[str, int]], of: str, titl
 
 @styled
 def votes_picture(votes: pd.DataFrame, title: str = "") -> Figure:
-    """Draw which classes raters chose where the consensus is a given one: each row's votes in percent.
+    """Draw which classes raters chose for each consensus class: each row's votes in percent.
 
     Args:
-        votes: Primary votes by consensus (rows) and chosen class (columns), every row with some.
-        title: Of the picture; none where it is empty.
+        votes: Primary votes by consensus (rows) and chosen class (columns); no row is empty.
+        title: Title of the plot; none if empty.
     """
     shares = votes.to_numpy(dtype=np.float64) / votes.sum(axis=1).to_numpy()[:, None]
     rows = [shortened(str(name)) for name in votes.index]

@@ -1,4 +1,4 @@
-"""The page of an audit: what was found, what the corpus holds, and pictures of it, in one file."""
+"""The page of an audit: findings, contents of the corpus, and plots, in one file."""
 
 from __future__ import annotations
 
@@ -91,16 +91,16 @@ class Kind:
 
     @property
     def left_out(self) -> int:
-        """How many are not listed."""
+        """Number of findings that are not listed."""
         return self.count - len(self.first)
 
 
 def write_audit_page(found: Audit, target: Path) -> Path:
-    """Write an audit as one page that needs nothing beside it, whole or not at all.
+    """Write an audit as one self-contained page, completely or not at all.
 
     Args:
         found: The audit.
-        target: The page's file, in a folder that is there.
+        target: File of the page, in an existing folder.
     """
     table = found.corpus.table
     counts = count_classes(found.corpus)
@@ -134,7 +134,7 @@ def _contents(found: Audit) -> str:
 
 
 def kinds_of(found: Audit) -> list[Kind]:
-    """Return every kind that was found, errors first, each with its first findings."""
+    """Return every kind of finding that occurs, errors first, each with its first findings."""
     rank = {severity: place for place, severity in enumerate(SEVERITIES)}
     kinds = []
     for row in count_findings(found).itertuples(index=False):
@@ -146,7 +146,7 @@ def kinds_of(found: Audit) -> list[Kind]:
 
 
 def split_rows(found: Audit) -> list[tuple[str, list[str]]]:
-    """Return each split with the cells of `SPLIT_COLUMNS`; what is not known is a dash."""
+    """Return each split with the cells of `SPLIT_COLUMNS`; unknown values are dashes."""
     rows = []
     for split, row in summarise_splits(found).iterrows():
         cells = ["–" if math.isnan(row[name]) else write(row[name]) for name, _, write in SPLIT_COLUMNS]
@@ -155,7 +155,7 @@ def split_rows(found: Audit) -> list[tuple[str, list[str]]]:
 
 
 def class_rows(counts: pd.DataFrame) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return each class with its count and share in every split; shares are of what has a class."""
+    """Return each class with its count and share in every split; shares refer to utterances with a class."""
     labelled = counts.drop(index="no class").sum()
     rows = []
     for name, row in counts.iterrows():
@@ -172,7 +172,7 @@ def class_rows(counts: pd.DataFrame) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def pictures_of(found: Audit) -> Pictures:
-    """Draw what there is data for, by the names of `CAPTIONS`."""
+    """Draw the plots that there is data for, by the names of `CAPTIONS`."""
     recordings = found.recordings[["seconds", "peak"]].set_axis(found.corpus.table.index)
     table = pd.concat([found.corpus.table, recordings], axis=1)
     yield from _durations(found, table)
@@ -204,7 +204,7 @@ def _durations(found: Audit, table: pd.DataFrame) -> Pictures:
     rows = _by_split(table, table["seconds"])
     if rows:
         seconds = np.concatenate(list(rows.values()))
-        # Recordings beyond are findings of their own; one of an hour would leave no room for the others.
+        # Longer recordings are reported as findings; a single one of an hour would squeeze the others.
         high = float(seconds[seconds <= ODD_DURATION * np.quantile(seconds, 0.75)].max()) or 1.0
         panel = Panel("", "duration, s", rows, even_bins(0, high, len(seconds)), " s")
         yield "durations", rows_picture([panel], _names(rows), _title(found, "durations", len(seconds)))

@@ -1,4 +1,4 @@
-"""What an audit prints: what the corpus holds, what was found, and the verdict."""
+"""Prints an audit: contents of the corpus, findings, and the verdict."""
 
 from __future__ import annotations
 

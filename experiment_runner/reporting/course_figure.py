@@ -1,4 +1,4 @@
-"""The course of emotion over a recording, as a picture."""
+"""Plot of emotion over the time of a recording."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from experiment_runner.results.prediction_columns import END, START, as_clock, a
 from utils.metrics import Numbers
 
 MOST_COLUMNS = 350
-"""What a column's width can show; longer courses are drawn as means over several segments."""
+"""Maximum number of columns that the width can show; longer courses are drawn as means over several segments."""
 ROW_INCHES, CURVE_INCHES, ROOM_INCHES = 0.24, 1.1, 0.75
 LINES = (("-", BLUE), ("--", VERMILLION), ("-.", GREEN))
 
@@ -39,8 +39,8 @@ def course_picture(course: pd.DataFrame, scale: tuple[float, float], title: str)
 
     Args:
         course: Rows of one recording, as `predict` returns them with windows.
-        scale: Of the attributes.
-        title: Of the picture; the number of segments is put behind it.
+        scale: Scale of the attributes.
+        title: Title of the plot; the number of segments is appended.
     """
     classes, attributes = classes_of(course), attributes_of(course)
     columns = [*(f"prob_{name}" for name in classes), *(f"pred_{name}" for name in attributes)]

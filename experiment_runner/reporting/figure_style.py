@@ -1,4 +1,4 @@
-"""How pictures look: sizes, fonts and colours of a paper's column, and files that are the same bytes each time.
+"""Style of plots: sizes, fonts and colours for a paper's column, and files that are identical each time.
 
 Colours are those of Okabe and Ito, which readers of every colour vision tell apart, and none of them is the only cue:
 lines differ in style and marker too, and every cell of a matrix has its numbers.
@@ -26,13 +26,13 @@ COLUMN_INCHES, PAGE_INCHES = 3.35, 7.0
 POINTS_PER_INCH = 72.0
 DOTS_PER_INCH = 300
 SMALL, LARGE = 6.5, 8.0
-"""Font sizes in points; nothing is smaller than the first."""
+"""Font sizes in points; no text is smaller than the first."""
 TITLE_SIZE, TITLE_INCHES, TITLE_MARGIN_INCHES = 7.5, 0.135, 0.03
 """Size in points and height in inches of a line of a figure's title, and the room above and below."""
 NARROWEST_CELL = 15.0
-"""Points of a matrix's cell that a percentage takes."""
+"""Minimum width of a matrix cell in points, needed for a percentage."""
 LONGEST_NAME = 24
-"""Characters of a name that are drawn; of longer ones beginning and end, which together tell names apart."""
+"""Maximum characters of a drawn name; longer ones keep beginning and end, which together tell names apart."""
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7"
 INK, GREY, PALE = "#222222", "#767676", "#e4e4e4"
 SPLIT_MARKERS = (("o", VERMILLION), ("^", GREEN), ("D", ORANGE), ("s", PURPLE), ("v", INK), ("P", BLUE))
@@ -59,7 +59,7 @@ LETTERS = TextToPath()
 
 
 def shortened(name: str) -> str:
-    """Return a name that leaves room for what is beside it, of characters that can be drawn."""
+    """Return a name shortened to leave room for its surroundings, in characters that can be drawn."""
     kept = LONGEST_NAME // 2
     return drawable(name if len(name) <= LONGEST_NAME else f"{name[: kept - 1]}…{name[-kept:]}")
 
@@ -72,20 +72,20 @@ def width_in_points(text: str, size: float) -> float:
 
 
 def matrix_inches(classes: int, beside: float) -> float:
-    """Return the width of a matrix: a paper's column, its page, or more where cells would be too narrow.
+    """Return the width of a matrix: a paper's column, its page, or more if cells would be too narrow.
 
     Args:
         classes: Number of cells in a row.
-        beside: Width of what stands beside them, in points.
+        beside: Width of the labels beside the cells, in points.
     """
     least = (beside + NARROWEST_CELL * classes) / POINTS_PER_INCH
     return COLUMN_INCHES if least <= COLUMN_INCHES else max(PAGE_INCHES, least)
 
 
 def settled(figure: Figure, title: str) -> Figure:
-    """Lay a figure out once and for all, while this module's style is in force, with a title above unless it is empty.
+    """Fix the layout of a figure while this module's style is in force, with a title above unless it is empty.
 
-    Whoever cuts a picture out of its page still reads there what it shows. The figure grows by its title.
+    The title tells what a plot shows even if it is cut out of its page. The figure grows by the title's height.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -111,7 +111,7 @@ def _entitle(figure: Figure, title: str) -> None:
 
 
 def _title_lines(text: str, room: float) -> list[str]:
-    """Break a title between words, and a word that is too long for a line anywhere."""
+    """Break a title between words, or anywhere within a word that is too long for a line."""
     lines: list[str] = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines[-1] else word
@@ -127,7 +127,7 @@ def _title_lines(text: str, room: float) -> list[str]:
 
 
 def save_picture(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG or PDF that appears whole or not at all, the same bytes each time."""
+    """Write a figure as PNG or PDF, completely or not at all, and with the same bytes each time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, is_flushed=False) as partial:
         _write(figure, partial, path.suffix[1:])

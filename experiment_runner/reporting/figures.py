@@ -1,4 +1,4 @@
-"""The pictures of a run: matplotlib figures drawn from tables and never from a model."""
+"""The plots of a run: matplotlib figures drawn from tables and never from a model."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ from utils.metrics import Numbers, categorical_figures, dimensional_figures, spl
 
 @styled
 def confusion_matrix_picture(predictions: pd.DataFrame, classes: Sequence[str], title: str) -> Figure:
-    """Draw how often each true class was taken for each class: rows truth, columns prediction.
+    """Draw how often each true class (row) was predicted as each class (column).
 
     Args:
-        predictions: As `tabulate_predictions` returns it; rows without a label are left out.
+        predictions: Table that `tabulate_predictions` returned; rows without a label are left out.
         classes: The class list, in output order.
-        title: Of the picture.
+        title: Title of the plot.
 
     Raises:
-        ValueError: Where no row has a label, or one is none of the classes.
+        ValueError: If no row has a label, or a label is not one of the classes.
     """
     labelled = predictions[predictions["label"].notna()]
     found = categorical_figures(list(labelled["label"]), list(labelled["prediction"]), classes)
@@ -80,7 +80,7 @@ def confusion_matrix_picture(predictions: pd.DataFrame, classes: Sequence[str], 
 
 
 def _row_labels(names: list[str], totals: npt.NDArray[np.int64]) -> list[str]:
-    """Return `angry (123)`, on two lines where one would take the cells' room."""
+    """Return labels such as `angry (123)`, on two lines if one would take room from the cells."""
     on_one_line = [f"{name} ({total})" for name, total in zip(names, totals, strict=True)]
     is_short = len(names) <= 6 and max(width_in_points(label, SMALL) for label in on_one_line) < 75
     return on_one_line if is_short else [f"{n}\n({t})" for n, t in zip(names, totals, strict=True)]
@@ -103,7 +103,7 @@ def _fill_cells(axes: Axes, counts: npt.NDArray[np.int64], cell_width: float) ->
 
 
 def _number_that_fits(count: int, points: float) -> str:
-    """Return a count, in thousands where the cell is too narrow for all of its digits."""
+    """Return a count, in thousands if the cell is too narrow for all of its digits."""
     texts = (str(count), f"{count / 1000:.1f}k", f"{count / 1000:.0f}k")
     return next((text for text in texts if width_in_points(text, SMALL) <= points), texts[-1])
 
@@ -118,10 +118,10 @@ def training_curves_picture(
     """Draw the losses and the development scores of every epoch, which one was saved, and why training ended.
 
     Args:
-        epochs: The lines of `metrics.jsonl`, one at least.
-        result: `result.json`; None where training has not finished.
-        loss_stop_ratio: Of the experiment; the limit of the development loss is drawn where it is given.
-        title: Of the picture; none where it is empty.
+        epochs: The lines of `metrics.jsonl`, at least one.
+        result: `result.json`; None if training has not finished.
+        loss_stop_ratio: The experiment's `loss_stop_ratio`; if given, the development loss limit is drawn.
+        title: Title of the plot; none if empty.
     """
     course = Course(epochs, result, loss_stop_ratio)
     figure = Figure(figsize=(COLUMN_INCHES, 3.9), layout="constrained")
@@ -136,9 +136,9 @@ def training_curves_picture(
         losses.plot(course.numbers, course.loss_limits(), label=f"{loss_stop_ratio:g} × smallest", **look)
     for axes, label in ((losses, "loss"), (scores, "development score")):
         axes.set_ylabel(label)
-        # The automatic locator changes its mind, and the labels their width, while the layout settles.
+        # The automatic locator would change its ticks, and so the labels' width, during layout.
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-        # From the right, so that a wide legend reaches over the axis's numbers, where there is room.
+        # Anchored at the right, so that a wide legend extends over the axis's numbers, where there is room.
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1.035), ncols=3, handlelength=2.2, borderaxespad=0, **LEGEND)
     marks = _mark_best(losses, scores, course) + _mark_end(losses, scores, course)
     figure.legend(handles=marks, loc="outside upper left", handlelength=1.2, borderpad=0.1)
@@ -169,7 +169,7 @@ def _mark_best(losses: Axes, scores: Axes, course: Course) -> list[Line2D]:
 
 
 def _mark_end(losses: Axes, scores: Axes, course: Course) -> list[Line2D]:
-    """Mark the last epoch, and ring what the stopping rule saw there; return the legend's entry."""
+    """Mark the last epoch, and ring the value that the stopping rule used; return the legend's entry."""
     last, result = course.numbers[-1], course.result or {}
     marker = "v" if result else ">"
     look: dict[str, Any] = {"color": INK, "marker": marker, "ms": 5, "mec": "white", "mew": 0.4, "ls": "none"}
@@ -191,12 +191,12 @@ def _ring(axes: Axes, epoch: int, height: float) -> None:
 
 @styled
 def attribute_scatter_picture(predictions: pd.DataFrame, scale: tuple[float, float], title: str) -> Figure:
-    """Draw truth against prediction, one panel an attribute, with its CCC.
+    """Draw truth against prediction, one panel per attribute, with its CCC.
 
     Args:
-        predictions: As `tabulate_predictions` returns it; rows without an attribute are left out of its panel.
+        predictions: Table that `tabulate_predictions` returned; rows without an attribute are left out of its panel.
         scale: Lowest and highest value of the corpus.
-        title: Of the picture.
+        title: Title of the plot.
     """
     names = attributes_of(predictions)
     truth = {name: predictions[name].to_numpy(dtype=np.float64) for name in names}
@@ -210,7 +210,7 @@ def attribute_scatter_picture(predictions: pd.DataFrame, scale: tuple[float, flo
         axes.set_title(f"CCC {'–' if math.isnan(ccc) else f'{ccc:.3f}'}", loc="right", gid="ccc")
         axes.set_xlabel("truth")
     figure.axes[0].set_ylabel("prediction")
-    figure.draw_without_rendering()  # squares take a second pass to leave room for what is below them
+    figure.draw_without_rendering()  # square axes need a second layout pass to leave room below them
     return settled(figure, title)
 
 
@@ -243,8 +243,8 @@ def class_shares_picture(
 
     Args:
         counts_by_split: Utterances by class and split; `train` among the splits decides the order.
-        groups: Head, mid and tail classes. The limits between them are drawn where shares decided.
-        title: Of the picture; none where it is empty.
+        groups: Head, mid and tail classes; the limits between them are drawn if shares decided them.
+        title: Title of the plot; none if empty.
     """
     train = counts_by_split["train"]
     names = sorted(train, key=lambda name: -train[name])
@@ -299,7 +299,7 @@ def _mark_shares(axes: Axes, names: list[str], counts: Mapping[str, int], split:
 
 
 def _band_groups(axes: Axes, names: list[str], groups: Mapping[str, Sequence[str]]) -> None:
-    """Shade the rows of every other run of one group, and name it at the right."""
+    """Shade every other block of rows of the same group, and name it at the right."""
     group_of = {name: group for group, members in groups.items() for name in members}
     start = 0
     for index, (group, members) in enumerate(groupby(names, key=lambda name: group_of.get(name, ""))):
@@ -311,7 +311,7 @@ def _band_groups(axes: Axes, names: list[str], groups: Mapping[str, Sequence[str
 
 
 def _draw_limits(axes: Axes, number: int) -> None:
-    """Draw the shares that part head from mid, and mid from tail."""
+    """Draw the shares that separate head from mid, and mid from tail."""
     for share, label, side, style in ((1 / number, " 1/C", "left", "--"), (1 / (8 * number), "1/(8 C)", "right", ":")):
         axes.axvline(100 * share, color=INK, lw=0.8, ls=style, zorder=3)
         above = axes.get_xaxis_transform()

@@ -1,4 +1,4 @@
-"""Pages of HTML that need nothing beside them, and of Markdown: the template environment and the filters they share."""
+"""Self-contained HTML pages and Markdown pages: their template environment and shared filters."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from utils.config.wording import describe_value
 from utils.io.secrets import Redaction
 
 PACKAGE = Path(__file__).resolve().parents[1]
-"""Templates are named from here."""
+"""Folder that template names are relative to."""
 MARKDOWN = re.compile(r"([\\`*_\[\]<>|#$~&])")
-"""What means something in Markdown wherever it stands."""
+"""Characters with a meaning anywhere in Markdown."""
 LINE_ENDS = re.compile(r"\s*[\r\n]+\s*")
 
 
 def render_page(template: str, **content: object) -> str:
-    """Return a page: a template of this folder with its content, which is escaped wherever it is text."""
+    """Return an HTML page: a template of the package filled with content, with text escaped."""
     return _environment().get_template(template).render(**content)
 
 
 def render_markdown(template: str, **content: object) -> str:
-    """Return a page in Markdown: a template of this folder with its content, escaped wherever it is text.
+    """Return a Markdown page: a template of the package filled with content, with text escaped.
 
-    Tokens are taken out of a text before it is escaped, which would hide them from whoever looks later.
+    Tokens are redacted before a text is escaped, since escaping would hide them from later redaction.
     """
     redaction = Redaction()
 
@@ -55,7 +55,7 @@ def _environment(finalize: Callable[[object], object] | None = None) -> Environm
 
 
 def in_markdown(text: str) -> Markup:
-    """Return a text such that Markdown shows it as it is, on one line."""
+    """Escape a text so that Markdown shows it literally, on one line."""
     return Markup(MARKDOWN.sub(r"\\\1", LINE_ENDS.sub(" ", text)))
 
 
@@ -65,14 +65,14 @@ def as_code(value: object) -> Markup:
 
 
 def number(value: float | None) -> str:
-    """Show a figure with three decimals, a count whole, and what is not there as a dash."""
+    """Format a metric with three decimals, a count as an integer, and a missing value as a dash."""
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
 def shown(value: object) -> str:
-    """Show a setting as TOML writes it."""
+    """Format a setting as TOML writes it."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {shown(item)}" for key, item in value.items()) + " }"
     return describe_value(value)

@@ -1,8 +1,8 @@
-"""The pictures and the page of a run, from its folder alone: `python -m experiment_runner.reporting.report FOLDER`.
+"""The plots and the report page of a run, from its folder alone: `python -m experiment_runner.reporting.report FOLDER`.
 
-Nothing is asked of a model or a corpus, so both can be made again at any time, also for a run of long ago. With
-`--with-audio` the corpus's labels are read to find recordings, which the page then plays from where they lie on this
-machine; they are copied nowhere, and the page is no part of what is uploaded.
+Neither model nor corpus is needed, so both can be made again at any time, even for an old run. With `--with-audio` the
+corpus's labels are read to find recordings, which the page then plays from their place on this machine; they are not
+copied, and the page is not uploaded.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ CAPTIONS = {
 
 
 def draw_pictures(folder: Path) -> list[Path]:
-    """Write the pictures of a run into `pictures/`, each as PNG and as PDF.
+    """Write the plots of a run into `pictures/`, each as PNG and as PDF.
 
     Raises:
-        RunError: Where the folder is no run.
+        RunError: If the folder is not a run.
     """
     written = []
     for name, figure in _figures(read_run(folder)):
@@ -94,7 +94,7 @@ def _figures(run: StoredRun) -> Iterator[tuple[str, Figure]]:
 
 
 def _sizes(run: StoredRun) -> str:
-    """Return how many utterances were trained on and how many selected the model, as far as the run tells."""
+    """Return the numbers of training and development utterances, as far as the run stores them."""
     known = run.resolved.get("splits", {})
     sizes = {split: known.get(split, {}).get("utterances") for split in ("train", "development")}
     return ", ".join(f"{split} n = {size:,}" for split, size in sizes.items() if size is not None) or "n unknown"
@@ -110,7 +110,7 @@ def _class_counts(run: StoredRun) -> dict[str, dict[str, int]]:
 
 
 def _scale(run: StoredRun, split: SplitReport, attributes: Sequence[str]) -> tuple[float, float]:
-    """Return the scale of a split's corpus; that of another corpus is in no file, so its values stand for it."""
+    """Return the scale of a split's corpus; another corpus's scale is not stored, so it is taken from the values."""
     values = split.predictions[[*attributes, *(f"pred_{name}" for name in attributes)]]
     low, high = float(values.min().min()), float(values.max().max())
     if split.is_own_corpus and "attribute_scale" in run.description:
@@ -122,15 +122,15 @@ def _scale(run: StoredRun, split: SplitReport, attributes: Sequence[str]) -> tup
 def write_report(
     folder: Path, pictures: Sequence[Path] | None = None, recordings: Mapping[str, Mapping[str, str]] | None = None
 ) -> Path:
-    """Write `report.html` into a run's folder, one page that needs nothing beside it.
+    """Write `report.html` into a run's folder, as one self-contained page.
 
     Args:
         folder: The run's folder.
-        pictures: What `draw_pictures` returned; drawn now where it is left out.
-        recordings: What `find_recordings` returned, where the page is to play them.
+        pictures: Plots that `draw_pictures` returned; drawn now if left out.
+        recordings: Recordings that `find_recordings` returned, if the page is to play them.
 
     Raises:
-        RunError: Where the folder is no run.
+        RunError: If the folder is not a run.
     """
     drawn = draw_pictures(folder) if pictures is None else pictures
     page = _render(read_run(folder), drawn, recordings or {})
@@ -165,7 +165,7 @@ def _render(run: StoredRun, pictures: Sequence[Path], recordings: Mapping[str, M
 def _mistakes(
     splits: Sequence[SplitReport], recordings: Mapping[str, Mapping[str, str]]
 ) -> Iterator[tuple[str, str, list[Mistake]]]:
-    """Yield, for each split that has some, its label, what is listed, and the list."""
+    """Yield, for each split with mistakes, its label, a description of the list, and the list."""
     for split in splits:
         places = recordings.get(split.label, {})
         yield split.label, "classes", class_mistakes(split.predictions, places)
@@ -175,13 +175,13 @@ def _mistakes(
 def _embedded(path: Path) -> dict[str, object]:
     kind, _, split = path.stem.partition("-")
     data = path.read_bytes()
-    is_wide = int.from_bytes(data[16:20]) > 1.5 * COLUMN_INCHES * DOTS_PER_INCH  # as the header of a PNG says
+    is_wide = int.from_bytes(data[16:20]) > 1.5 * COLUMN_INCHES * DOTS_PER_INCH  # width in the PNG header
     caption = CAPTIONS[kind].format(split=split)
     return {"is_wide": is_wide, "caption": caption, "data": base64.b64encode(data).decode("ascii")}
 
 
 def cautions(run: StoredRun) -> list[str]:
-    """Return what nobody who reads a figure of this run may overlook: that its data or its upstream are not real."""
+    """Return cautions that must accompany every number of this run: that its data or its upstream are not real."""
     warnings = []
     synthetic = synthetic_corpora(run.resolved)
     if synthetic:
@@ -192,7 +192,7 @@ def cautions(run: StoredRun) -> list[str]:
 
 
 def _warnings(run: StoredRun) -> list[str]:
-    """Return what stands above a report: cautions, what could not be used, and figures that say less than they seem."""
+    """Return the warnings above a report: cautions, unusable files, and metrics that mean less than they seem to."""
     warnings = cautions(run)
     left_out = run.resolved.get("left_out_recordings", "none")
     if left_out != "none":
@@ -221,7 +221,7 @@ def _ending(run: StoredRun) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw and write again for each folder; return 1 where one of them is no run."""
+    """Redraw the plots and rewrite the report of each folder; return 1 if one of them is not a run."""
     parser = argparse.ArgumentParser(
         prog="python -m experiment_runner.reporting.report", description="Draw and write again."
     )
@@ -245,7 +245,7 @@ def _corpora_of(run: StoredRun) -> dict[str, str]:
 
 
 def _draw_again(folder: Path, corpora_file: Path | None) -> None:
-    """Draw and write a run's pictures and report; with its recordings where a file says where they lie."""
+    """Write a run's plots and report; with its recordings if `corpora_file` tells where they are."""
     run = read_run(folder)
     recordings = None if corpora_file is None else find_recordings(_corpora_of(run), corpora_file)
     pictures = draw_pictures(folder)

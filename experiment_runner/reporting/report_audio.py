@@ -1,4 +1,4 @@
-"""Where the recordings of a report lie on this machine, for a page that plays them from there."""
+"""Finds the recordings of a report on this machine, for a page that plays them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from utils.data.loader import read_corpus
 def find_recordings(corpora_of: Mapping[str, str], corpora_file: Path) -> dict[str, dict[str, str]]:
     """Return addresses of recordings on this machine, by a split's label and by file.
 
-    Recordings that are not there are left out, also those that lie in shards alone.
+    Missing recordings, and those that exist only in shards, are left out.
 
     Args:
-        corpora_of: The name of the corpus of each split, by the split's label.
-        corpora_file: `config.toml`, which says where they lie.
+        corpora_of: Name of each split's corpus, by the split's label.
+        corpora_file: `config.toml`, with the locations of corpora.
 
     Raises:
-        ConfigurationError: Where that file cannot be used.
-        DataError: Where labels cannot be read.
-        RunError: Where it lacks a corpus, or none of its recordings is there.
+        ConfigurationError: If that file cannot be used.
+        DataError: If labels cannot be read.
+        RunError: If the file lacks a corpus, or none of its recordings exists.
     """
     corpora = load_corpora(corpora_file)
     lacking = sorted({name for name in corpora_of.values() if name not in corpora})

@@ -1,4 +1,4 @@
-"""What a report says first and what it lists: verdicts, the worst mistakes, and the keys that were changed."""
+"""Contents of a report: headline metrics, the worst mistakes, and the changed configuration keys."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ ABSENT = "(none)"
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of figures of a split, beside what chance gives.
+    """One group of metrics of a split, with the chance level.
 
     Attributes:
-        figures: Such as `macro-F1 0.612, UAR 0.598`.
-        basis: How many utterances they are over.
-        chance: What a model that has learnt nothing would get.
+        figures: Metrics, such as `macro-F1 0.612, UAR 0.598`.
+        basis: Number of utterances that they cover.
+        chance: Metrics of a model that has learnt nothing.
     """
 
     figures: str
@@ -42,12 +42,12 @@ class Mistake:
     """One utterance that was predicted wrongly.
 
     Attributes:
-        file: Its name in the corpus.
+        file: Name of the recording in the corpus.
         subject: `class`, or the name of an attribute.
-        truth: What it is.
-        prediction: What the model says.
+        truth: True class or value.
+        prediction: Predicted class or value.
         size: Probability of the prediction, or the error's size on the corpus's scale.
-        audio: Address of the recording on this machine; empty where it is not asked for or not there.
+        audio: Address of the recording on this machine; empty if not requested or missing.
     """
 
     file: str
@@ -59,7 +59,7 @@ class Mistake:
 
 
 def findings_of(predictions: pd.DataFrame, figures: Metrics) -> list[Finding]:
-    """Return what stands at the top of a report about one split: classes, then attributes."""
+    """Return the headline metrics of one split for the top of a report: classes, then attributes."""
     found = []
     labelled = predictions[predictions["label"].notna()] if "label" in predictions else predictions[:0]
     if len(labelled):
@@ -78,7 +78,7 @@ def findings_of(predictions: pd.DataFrame, figures: Metrics) -> list[Finding]:
 
 
 def _describe_chance(labelled: pd.DataFrame) -> str:
-    """Say what a model would get that always predicts the most frequent class of a split."""
+    """Describe the metrics of always predicting a split's most frequent class."""
     by_chance = chance(labelled)
     return (
         f'always predicting "{by_chance["class"]}" gives macro-F1 {number(by_chance["macro_f1"])}, '
@@ -87,10 +87,10 @@ def _describe_chance(labelled: pd.DataFrame) -> str:
 
 
 def class_mistakes(predictions: pd.DataFrame, recordings: Mapping[str, str]) -> list[Mistake]:
-    """Return the wrong predictions that the model was surest of, the surest first.
+    """Return the wrong predictions with the highest probability, highest first.
 
     Args:
-        predictions: Of a split.
+        predictions: Predictions of a split.
         recordings: Addresses of recordings by file.
     """
     if "label" not in predictions:
@@ -106,10 +106,10 @@ def class_mistakes(predictions: pd.DataFrame, recordings: Mapping[str, str]) -> 
 
 
 def attribute_errors(predictions: pd.DataFrame, recordings: Mapping[str, str]) -> list[Mistake]:
-    """Return the predictions of attributes that are farthest from the truth, the farthest first.
+    """Return the attribute predictions farthest from the truth, farthest first.
 
     Args:
-        predictions: Of a split.
+        predictions: Predictions of a split.
         recordings: Addresses of recordings by file.
     """
     errors = []
@@ -125,11 +125,11 @@ def attribute_errors(predictions: pd.DataFrame, recordings: Mapping[str, str]) -
 def changed_keys(experiment: Mapping[str, Any], published: Mapping[str, float]) -> dict[str, tuple[Any, Any]]:
     """Return the keys of an experiment that differ from their defaults, each with its value and the default.
 
-    Those that have no default are among them, with `(none)` in its place.
+    Keys without a default are included, with `(none)` as the default.
 
     Args:
-        experiment: A run's keys, in numbers.
-        published: The numbers of its upstream, by key; those of runs that store none were the same for every upstream.
+        experiment: A run's keys, with numeric values resolved.
+        published: Numbers of its upstream, by key; runs that store none used the same for every upstream.
     """
     defaults = {**with_defaults({}), **published}
     pairs = {key: (value, defaults.get(key, ABSENT)) for key, value in sorted(experiment.items())}
@@ -151,7 +151,7 @@ def commands_of(folder: Path) -> dict[str, str]:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a time as people say it."""
+    """Return a duration in readable words."""
     if seconds is None:
         return "an unknown time"
     minutes = seconds / 60

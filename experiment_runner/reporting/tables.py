@@ -1,4 +1,4 @@
-"""The tables at the end of a command: what became of each run, and its figures."""
+"""The tables at the end of a command: the outcome of each run, and its metrics."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from experiment_runner.runtime.console import Console
 
 DEVELOPMENT_METRICS = (("macro_f1", "dev macro-F1"), ("mean_ccc", "dev mean CCC"))
 STOPS = {"sma_f1": "score", "loss": "loss", "epochs": "last epoch"}
-"""What ended training: words for what `result.json` calls it."""
+"""Words for the reasons in `result.json` why training ended."""
 Titles = Sequence[tuple[str, str]]
-"""Figures by name, with the titles of their columns."""
+"""Names of metrics, with the titles of their columns."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one run.
+    """Outcome of one run.
 
     Attributes:
-        experiment: Its name.
-        seed: Its seed.
-        found: `result.json` after training; figures by split after evaluation.
+        experiment: Name of the experiment.
+        seed: Seed of the run.
+        found: Content of `result.json` after training; metrics by split after evaluation.
         status: `trained`, `finished before`, `evaluated` or `failed`.
-        development_rows: After training, how many labelled utterances its figures are over, for a table.
+        development_rows: After training, number of labelled utterances behind its metrics, for a table.
     """
 
     experiment: str
@@ -46,12 +46,12 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether it failed; why was said when it did."""
+        """Whether it failed; the reason was printed at the time."""
         return self.status == "failed"
 
 
 def show_training(outcomes: Sequence[Outcome], console: Console, note: str) -> None:
-    """Print one row a run, and the mean and deviation over seeds."""
+    """Print one row per run, and the mean and deviation over seeds."""
     developments = [outcome.found.get("development", {}) for outcome in outcomes]
     used = [
         (f"development_{key}", title)
@@ -74,7 +74,7 @@ def show_training(outcomes: Sequence[Outcome], console: Console, note: str) -> N
 
 
 def show_evaluation(outcomes: Sequence[Outcome], console: Console, note: str) -> None:
-    """Print one row a run and test split, and the mean and deviation over seeds; then the same by gender."""
+    """Print one row per run and test split, and the mean and deviation over seeds; then the same by gender."""
     every = [figures for outcome in outcomes for figures in outcome.found.values()]
     used = [(key, title) for key, title in METRICS if any(key in figures for figures in every)]
     rows = []
@@ -96,7 +96,7 @@ def show_evaluation(outcomes: Sequence[Outcome], console: Console, note: str) ->
 
 
 def _fewer_classes(outcomes: Sequence[Outcome]) -> str:
-    """Name the classes that test corpora lack, for the note below the table; empty where none lacks any."""
+    """Name the classes that test corpora lack, for the note below the table; empty if none lacks any."""
     return note_fewer((split, figures) for outcome in outcomes for split, figures in outcome.found.items())
 
 
@@ -105,7 +105,7 @@ def _mark(split: str, evaluated: Sequence[Outcome]) -> str:
 
 
 def _show_genders(outcomes: Sequence[Outcome], used: Titles, console: Console, note: str) -> None:
-    """Print one row an experiment, test split and gender: the mean over seeds."""
+    """Print one row per experiment, test split and gender: the mean over seeds."""
     rows: list[list[str]] = []
     lacking: list[str] = []
     for name, group in _by_experiment(outcomes).items():
@@ -129,9 +129,9 @@ def _show_genders(outcomes: Sequence[Outcome], used: Titles, console: Console, n
 
 
 def _means(found: Sequence[Mapping[str, Any]], used: Titles) -> list[str]:
-    """Return mean and, of several, sample standard deviation of each figure; empty where it is not known.
+    """Return the mean and (of several runs) sample standard deviation of each metric; empty if unknown.
 
-    A figure that some of the runs do not have, such as the CCC of constants, says of how many it is the mean.
+    A metric that some runs lack, such as the CCC of constants, states how many runs its mean covers.
     """
     if len(found) == 1:
         return [_cell(found[0], key) for key, _ in used]
@@ -149,7 +149,7 @@ def _mean_of(number: int, seeds: int) -> str:
 
 
 def _cell(figures: Mapping[str, Any], key: str) -> str:
-    """Return a figure of one run; a mean CCC that is not over all attributes says over how many it is."""
+    """Return a metric of one run; a mean CCC that does not cover all attributes states how many it covers."""
     part = show_attributes(figures) if key == "mean_ccc" else ""
     return _number(figures.get(key)) + (f" ({part})" if part else "")
 

@@ -1,1 +1,1 @@
-"""A model's outputs to columns, and columns to numbers."""
+"""From a model's outputs to columns of predictions, and from columns to metrics."""

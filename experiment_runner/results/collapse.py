@@ -1,6 +1,6 @@
-"""Figures that look like figures and are not: a model that says the same of everything, truth that never varies.
+"""Metrics that look like results but are not: a model that always predicts the same, labels that never vary.
 
-Each is said in a sentence beside what chance gives, so that nobody takes .25 of four classes for a result.
+Each gets a sentence next to the chance level, so that .25 on four classes is not taken for a result.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from experiment_runner.results.prediction_columns import attributes_of, classes_
 from utils.metrics import Metrics, Numbers, concordance, is_constant
 
 HARDLY = 0.05
-"""Predictions hardly vary whose deviation is this share of the truth's: their CCC is at most twice the share."""
+"""Predictions hardly vary if their deviation is at most this share of the labels'; CCC is then at most twice it."""
 
 
 def chance(predictions: pd.DataFrame) -> Metrics:
-    """Return what always predicting the most frequent class gives: `class`, `macro_f1`, `uar` and `accuracy`.
+    """Return the metrics of always predicting the most frequent class: `class`, `macro_f1`, `uar` and `accuracy`.
 
-    Where the class has a share p of the utterances, its F1 is 2p / (1 + p) and its recall 1; of all others both are 0.
+    If the class has a share p of the utterances, its F1 is 2p / (1 + p) and its recall 1; for all others both are 0.
 
     Args:
-        predictions: Of a split with classes, at least one row labelled.
+        predictions: Predictions of a split with classes and at least one labelled row.
     """
     classes, counts = classes_of(predictions), predictions["label"].value_counts()
     name = max(classes, key=lambda name: int(counts.get(name, 0)))
@@ -33,10 +33,10 @@ def chance(predictions: pd.DataFrame) -> Metrics:
 
 
 def remarks(predictions: pd.DataFrame) -> list[str]:
-    """Return a sentence on each kind of figure that says less than it seems to.
+    """Return a sentence on each kind of metric that means less than it seems to.
 
     Args:
-        predictions: Of a split, as `evaluate.tabulate_predictions` returns them.
+        predictions: Predictions of a split, see `prediction_table.tabulate_predictions`.
     """
     found = [*_remarks_on_classes(predictions)] if classes_of(predictions) else []
     for name in attributes_of(predictions):

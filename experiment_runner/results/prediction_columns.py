@@ -1,13 +1,13 @@
-"""What is said in the columns of predictions, and how."""
+"""Names and formats of the columns of predictions."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 START, END = "start_seconds", "end_seconds"
-"""Where a segment of a recording lies."""
+"""Columns with the start and end of a segment of a recording."""
 MODEL_WARNING = "model_warning"
-"""Written last, and only where nothing that the model says of speech means anything."""
+"""Last column, written only if the model's predictions about speech are meaningless."""
 
 
 def attributes_of(predictions: pd.DataFrame) -> list[str]:
@@ -21,7 +21,7 @@ def classes_of(predictions: pd.DataFrame) -> list[str]:
 
 
 def as_clock(seconds: float) -> str:
-    """Return a time as `0:05` or `1:02:03`, with a decimal where it is no whole second."""
+    """Return a time as `0:05` or `1:02:03`, with a decimal if it is not a whole second."""
     whole, rest = divmod(round(10 * seconds), 10)
     minutes, second = divmod(whole, 60)
     hours, minute = divmod(minutes, 60)

@@ -1,4 +1,4 @@
-"""The table of a split's predictions, which is also the file that is kept of them."""
+"""The table of a split's predictions, and the file that stores it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ from utils.io.files import atomic_write
 def tabulate_predictions(
     table: pd.DataFrame, outputs: Outputs, labels: Labels, shared_classes: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Return the predictions of a split, one row an utterance in the table's order.
+    """Return the predictions of a split, one row per utterance in the table's order.
 
     Args:
         table: Utterance table of the split.
         outputs: The model's outputs for it.
-        labels: The model's classes and attributes; the scale is that of the table's corpus.
-        shared_classes: The classes to choose from, where they are fewer than the model's.
+        labels: The model's classes and attributes, with the scale of the table's corpus.
+        shared_classes: Classes to choose from if they are fewer than the model's.
 
     Returns:
-        `file`, then `label`, `prediction`, `prob_<class>` and, where the corpus knows its raters' primary votes, their
-        `share_<class>`, where classes were trained, then `<attribute>` and
-        `pred_<attribute>` on the scale of the table, clipped to it, then `gender` where any is known and
-        `gender_prediction` where it was trained.
+        `file`; if classes were trained, `label`, `prediction`, `prob_<class>` and (if the corpus has its raters'
+        primary votes) their `share_<class>`; `<attribute>` and `pred_<attribute>` on the scale of the table, clipped to
+        it; `gender` if any is known, and `gender_prediction` if it was trained.
     """
     columns: dict[str, object] = {"file": table["file"].to_numpy(dtype=object)}
     if outputs.emotion is not None:
@@ -38,7 +37,7 @@ def tabulate_predictions(
         columns["label"] = table["emotion"].where(table["emotion"].isin(classes)).to_numpy(dtype=object)
         columns |= predicted_emotion(outputs.emotion, labels.classes, classes)
         if has_votes(table):
-            shares = vote_shares(table, classes, VoteSettings())  # whatever was learnt, so that models can be compared
+            shares = vote_shares(table, classes, VoteSettings())  # the same settings for every model, to compare them
             columns |= {f"share_{name}": shares[:, index] for index, name in enumerate(classes)}
     if outputs.attributes is not None:
         for name, values in predicted_attributes(outputs.attributes, labels).items():
@@ -52,12 +51,12 @@ def tabulate_predictions(
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Read `predictions/<split>.csv`; only an empty field is a missing value, whatever a class is called."""
+    """Read `predictions/<split>.csv`; only an empty field is a missing value, so a class may be called "NA"."""
     text = dict.fromkeys(("file", "label", "prediction"), str)
     return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
 
 
 def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
-    """Write predictions, whole or not at all, so that reading them back gives the same numbers."""
+    """Write predictions, completely or not at all, so that reading them back gives the same numbers."""
     path.parent.mkdir(exist_ok=True)
     atomic_write(path, predictions.to_csv(index=False))

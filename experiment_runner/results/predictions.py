@@ -1,4 +1,4 @@
-"""What a model's outputs say, as columns of a table."""
+"""A model's outputs as columns of a table of predictions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Column = npt.NDArray[np.float64] | npt.NDArray[np.object_]
 
 
 def predicted_columns(outputs: Outputs, labels: Labels) -> dict[str, Column]:
-    """Return all that is predicted, by the columns' names in `predictions/<split>.csv`."""
+    """Return all predictions by their column names in `predictions/<split>.csv`."""
     columns: dict[str, Column] = {}
     if outputs.emotion is not None:
         columns |= predicted_emotion(outputs.emotion, labels.classes, labels.classes)
@@ -31,9 +31,9 @@ def predicted_emotion(logits: Tensor, known: Sequence[str], classes: Sequence[st
     """Return `prediction` and `prob_<class>`.
 
     Args:
-        logits: (rows, known).
+        logits: Logits of the classes, (rows, known).
         known: The model's classes.
-        classes: Those to choose from.
+        classes: Classes to choose from.
     """
     chosen = logits[:, [known.index(name) for name in classes]]
     probabilities = chosen.double().softmax(-1).cpu().numpy()

@@ -1,4 +1,4 @@
-"""How many rows a figure is over: those that carry the label, never all rows of the file."""
+"""Number of rows behind a metric: those that carry the label, never all rows of the file."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 import pandas as pd
 
 LABELLED = "labelled"
-"""The figure that counts utterances with a class; with an attribute's name behind it, those with the attribute."""
+"""Key that counts utterances with a class; followed by an attribute's name, those with the attribute."""
 
 FEWER = "†: over fewer classes than were trained, which is easier; not to be compared with the other rows"
 UNTESTED = "untested_classes"
-"""Beside the figures of a split: the trained classes that its corpus lacks, where it lacks some."""
+"""Key, among a split's metrics, of the trained classes that its corpus lacks, if any."""
 
 
 def find_untested(trained: Iterable[str], figures: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return, by the name that figures give them, the trained classes that a split's figures are not over."""
+    """Return, under the key `UNTESTED`, the trained classes that a split's metrics do not cover."""
     tested = figures.get("per_class", {})
     untested = [name for name in trained if name not in tested] if tested else []
     return {UNTESTED: untested} if untested else {}
 
 
 def mark_fewer(label: str, figures: Mapping[str, Any]) -> str:
-    """Return a split's label, with a mark where its figures are over fewer classes than were trained.
+    """Return a split's label, with a mark if its metrics cover fewer classes than were trained.
 
     Examples:
         >>> mark_fewer("OTHER-test1", {"untested_classes": ["angry"]})
@@ -33,31 +33,31 @@ def mark_fewer(label: str, figures: Mapping[str, Any]) -> str:
 
 
 def note_fewer(splits: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
-    """Name the classes that test corpora lack, for the note below a table; empty where none lacks any.
+    """Name the classes that test corpora lack, for the note below a table; empty if none lacks any.
 
     Args:
-        splits: Labels of splits with their figures.
+        splits: Labels of splits with their metrics.
     """
     lacking = [f"{label} lacks {', '.join(figures[UNTESTED])}" for label, figures in splits if figures.get(UNTESTED)]
     return f"{FEWER}: {'; '.join(dict.fromkeys(lacking))}" if lacking else ""
 
 
 def count_labelled(table: pd.DataFrame, classes: Sequence[str], attributes: Sequence[str]) -> dict[str, int]:
-    """Return, by the names that figures give them, how many rows of an utterance table have a class and an attribute.
+    """Return, by metric key, how many rows of an utterance table have a class and each attribute.
 
     Args:
         table: Utterance table of a split.
-        classes: The classes in use; empty where none is.
-        attributes: The attributes in use; empty where none is.
+        classes: Classes in use; may be empty.
+        attributes: Attributes in use; may be empty.
     """
     counts = {LABELLED: int(table["emotion"].isin(list(classes)).sum())} if classes else {}
     return counts | {f"{LABELLED}_{name}": int(table[name].notna().sum()) for name in attributes}
 
 
 def show_labelled(figures: Mapping[str, Any]) -> str:
-    """Return the n of a row of figures: one number where it is the same for all of them, else one for each kind.
+    """Return the n of a row of metrics: one number if it is the same for all of them, else one per kind.
 
-    Figures that were written before attributes had counts of their own show the utterances of the split.
+    Metrics written before attributes had their own counts show the number of utterances of the split.
 
     Examples:
         >>> show_labelled({"labelled": 1200, "labelled_arousal": 1200, "labelled_valence": 1200})
@@ -77,19 +77,19 @@ def show_labelled(figures: Mapping[str, Any]) -> str:
 
 
 def show_present(figures: Mapping[str, Any]) -> str:
-    """Return over how many classes the means of a group are, `3 of 4`; empty where no classes were predicted."""
+    """Return how many classes a group's means cover, as `3 of 4`; empty if no classes were predicted."""
     return f"{len(figures['classes'])} of {len(figures['per_class'])}" if "classes" in figures else ""
 
 
 def show_attributes(figures: Mapping[str, Any]) -> str:
-    """Return over how many attributes a mean CCC is, `2 of 3`; empty where it is over all of them."""
+    """Return how many attributes a mean CCC covers, as `2 of 3`; empty if it covers all of them."""
     attributes = [key for key in figures if key.startswith(f"{LABELLED}_")]
     defined = len(figures.get("mean_ccc_attributes", attributes))
     return f"{defined} of {len(attributes)}" if 0 < defined < len(attributes) else ""
 
 
 def describe_part(gender: str, figures: Mapping[str, Any]) -> str:
-    """Name what the means of a gender are over, where it lacks classes, or attributes with a CCC; else empty.
+    """Name what a gender's means cover, if it lacks classes or attributes with a CCC; else empty.
 
     Examples:
         >>> classes = {"angry": {"support": 3}, "sad": {"support": 0}}
@@ -119,4 +119,4 @@ IN_TEMPLATES = {
     "marked": mark_fewer,
     "note_fewer": note_fewer,
 }
-"""What the report and the model card call, by the names that their templates give it."""
+"""Functions that the report and the model card call, by their names in the templates."""

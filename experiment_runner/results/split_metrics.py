@@ -31,21 +31,20 @@ METRICS = (
     ("mean_ccc", "mean CCC"),
     ("gender_accuracy", "gender accuracy"),
 )
-"""The figures of a split that tables show, with their titles."""
+"""The metrics of a split that tables show, with their titles."""
 
 
 def figures_from_predictions(predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> Metrics:
-    """Compute every figure of a split from its predictions.
+    """Compute every metric of a split from its predictions.
 
     Args:
-        predictions: As `tabulate_predictions` returns it, or as read back from `predictions/<split>.csv`.
+        predictions: Result of `tabulate_predictions`, or the table read back from `predictions/<split>.csv`.
         groups: Head, mid and tail classes.
 
     Returns:
-        `utterances` (rows), the figures of `utils.metrics` over those that are labelled, with `groups`; `chance`, where
-        any row has a class, and `remarks`, see `collapse`; where genders are known, the same figures `by_gender`, the
-        means over classes over those that occur in the gender, which `classes` names; where genders were predicted,
-        `gender_accuracy`.
+        `utterances` (rows); the metrics of `utils.metrics` over labelled rows, with `groups`; `chance` (if any row has
+        a class) and `remarks`, see `collapse`; if genders are known, the same metrics `by_gender`, with means over the
+        classes that occur in the gender, which `classes` names; if genders were predicted, `gender_accuracy`.
     """
     figures = _emotion_figures(predictions, groups)
     if figures.get("labelled"):
@@ -61,7 +60,7 @@ def figures_from_predictions(predictions: pd.DataFrame, groups: Mapping[str, Seq
 
 
 def _emotion_figures(predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]], is_part: bool = False) -> Metrics:
-    """Return the figures of a split, or of a part of it, whose means are over the classes that occur there."""
+    """Return the metrics of a split, or of a part of it, with means over the classes that occur in the part."""
     figures: Metrics = {"utterances": len(predictions)}
     classes = [name.removeprefix("prob_") for name in predictions.columns if name.startswith("prob_")]
     if classes:

@@ -1,4 +1,4 @@
-"""Running a command to its exit status: what was foreseen is a sentence, what was not leaves a traceback in a file."""
+"""Runs a command to its exit status: expected errors print a sentence, others leave a traceback in a file."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def run_command(
     remark: str = "",
     statuses: Mapping[type[UserError], int] | None = None,
 ) -> int:
-    """Do what a command line asks for and return the exit status; nothing is raised.
+    """Run a command and return its exit status; nothing is raised.
 
     Args:
-        action: What is done; SIGTERM stops it as Ctrl-C does.
-        interrupted: Said where it was stopped.
-        remark: Stands behind what failed through no fault of the command line, such as `; the same command goes on`.
-        statuses: Exit statuses of this command where they are not those of the errors' classes.
+        action: The work of the command; SIGTERM stops it as Ctrl-C does.
+        interrupted: Message shown if it was stopped.
+        remark: Appended to errors not caused by the command line, for example `; the same command goes on`.
+        statuses: Exit statuses of this command that differ from those of the errors' classes.
 
     Returns:
-        What the action returns; that of a `UserError`; 130 after Ctrl-C; 1 for the disk and what nobody foresaw.
+        The action's status, or that of a `UserError`; 130 after Ctrl-C; 1 for disk errors and unexpected errors.
     """
     try:
         with stopped_as_by_keyboard():

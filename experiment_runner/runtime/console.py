@@ -1,4 +1,4 @@
-"""What a person sees: the plan, the progress of an epoch, a line an epoch, and the table at the end."""
+"""Console output: the plan, the progress of an epoch, one line per epoch, and the table at the end."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ from utils.io.secrets import Redaction
 from utils.text import printable
 
 PLAIN_WIDTH = 160
-"""Of what is no terminal, unless the environment's COLUMNS says otherwise."""
+"""Width of outputs that are not a terminal, unless the environment variable COLUMNS is set."""
 COMMAND = re.compile(r"(?<!\w)(?:PYTHONPATH=\S+ )?(?:\S*/)?(?:python[\d.]*|pip|torchrun|apt-get) [^;`]*")
-"""Of a sentence, what is to be typed: it stays on one line, so that it can be copied."""
+"""A command within a sentence: it stays on one line, so that it can be copied."""
 SECONDS_BETWEEN_LINES = 60.0
 
 
 class _GivingUp(RichConsole):
-    """Gives an output up that cannot be written to any more; the program goes on."""
+    """Gives up an output that can no longer be written to; the program continues."""
 
     def _check_buffer(self) -> None:
-        """Write what is ready: lines, tables and bars, which have a thread of their own, all come through here."""
+        """Write pending output: lines, tables and bars (which have their own thread) all pass through here."""
         try:
             super()._check_buffer()
         except OSError:
             self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
-        """Write no more, where rich would end the program."""
+        """Stop writing, where rich would end the program."""
         self.quiet = True
         abandon(self.file)
 
 
 class EpochProgress:
-    """The progress of one epoch: a bar on a terminal, else a plain line a minute.
+    """The progress of one epoch: a bar on a terminal, else a plain line every minute.
 
     Args:
         epoch: Counted from 1.
-        utterances: In the epoch.
-        bar: Of the terminal, if there is one.
+        utterances: Utterances in the epoch.
+        bar: Progress bar, if there is a terminal.
         say: Prints a plain line.
     """
 
@@ -77,7 +77,7 @@ class EpochProgress:
             self._say(f"epoch {self._epoch}  {done}  {self._loss}  {rate:.1f} utterances/s  {minutes:.1f} min left")
 
     def show_loss(self, loss: float) -> None:
-        """Show the mean loss of the epoch so far from now on."""
+        """Set the mean loss of the epoch so far, to be shown from now on."""
         self._loss = f"loss {loss:.4f}"
 
 
@@ -85,8 +85,8 @@ class Console:
     """Prints to the terminal, and to a run's log while one is attached.
 
     Args:
-        is_silent: Nothing is printed or logged but errors, which are printed: another process speaks for this one.
-        to_stderr: Standard output is for what a program was asked for; what is said of it goes beside.
+        is_silent: Whether only errors are printed and nothing is logged, because another process reports for this one.
+        to_stderr: Whether messages go to standard error, which leaves standard output to the program's results.
     """
 
     def __init__(self, is_silent: bool = False, to_stderr: bool = False) -> None:
@@ -94,7 +94,7 @@ class Console:
         is_terminal = stream.isatty() and not is_silent
         asked = width_of_environment()
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends nothing
+            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show must not cause errors
         self.rich = _GivingUp(
             stderr=to_stderr,
             highlight=False,
@@ -118,7 +118,7 @@ class Console:
             self._log = None
 
     def line(self, text: str, style: str = "") -> None:
-        """Print one line, without any token."""
+        """Print one line, with tokens redacted."""
         text = printable(self._redact(text))
         self.rich.print(escape(self._readable(text)), style=style or None)
         if self._log is not None:
@@ -131,7 +131,7 @@ class Console:
                 self.warn(f"{path} cannot be written ({error.strerror}); the run goes on without it")
 
     def warn(self, text: str) -> None:
-        """Print a line that must not be overlooked."""
+        """Print a warning line that stands out."""
         self.line(f"WARNING: {text}", style="bold yellow")
 
     def error(self, text: str) -> None:
@@ -142,7 +142,7 @@ class Console:
 
     @contextmanager
     def epoch_progress(self, epoch: int, utterances: int) -> Iterator[EpochProgress]:
-        """Show loss, utterances a second and time left while an epoch runs."""
+        """Show loss, utterances per second and time left while an epoch runs."""
         if not self.rich.is_terminal:
             yield EpochProgress(epoch, utterances, None, self.line)
             return
@@ -158,7 +158,7 @@ class Console:
 
     @contextmanager
     def count(self, total: int, things: str) -> Iterator[Callable[[int], None]]:
-        """Show how many things are done: a bar on a terminal, else a plain line a minute."""
+        """Show how many things are done: a bar on a terminal, else a plain line every minute."""
         done, said = 0, time.monotonic()
         is_terminal = self.rich.is_terminal
         columns = (*Progress.get_default_columns(), MofNCompleteColumn())
@@ -176,7 +176,7 @@ class Console:
             yield advance
 
     def _readable(self, text: str) -> str:
-        """Break a line between words where there is a width to keep; a terminal would break it inside them."""
+        """Break a line between words if there is a width limit; a terminal would break it inside words."""
         return "\n".join(at_words(text, self.rich.width)) if self._breaks_lines else text
 
     def table(
@@ -194,14 +194,14 @@ class Console:
         """Print a table as wide as the screen allows, see `table_layout`, with notes below.
 
         Args:
-            title: Above it.
-            columns: Their titles.
-            rows: Cells.
-            numeric: Places of the columns of figures, which are aligned right.
-            notes: What must not be overlooked; empty ones are left out.
+            title: Title above the table.
+            columns: Titles of the columns.
+            rows: Cells of each row.
+            numeric: Indices of numeric columns, which are aligned right.
+            notes: Notes below the table; empty ones are left out.
             keys: Number of columns, from the left, that name a row.
-            prose: Places of the columns of sentences, which may be broken between words.
-            lists: Places of the columns of lists, which may be broken behind commas.
+            prose: Indices of columns of sentences, which may be broken between words.
+            lists: Indices of columns of lists, which may be broken after commas.
         """
         cells = [[printable(self._redact(cell)) for cell in row] for row in rows]
         described = describe_columns(columns, numeric, prose, lists)
@@ -218,13 +218,13 @@ class Console:
 
 
 def width_of_environment() -> int | None:
-    """Return the COLUMNS of the environment, None where they are not set or no number."""
+    """Return the environment variable COLUMNS; None if it is not set or not a number."""
     columns = os.environ.get("COLUMNS", "")
     return int(columns) if columns.isdecimal() and int(columns) else None
 
 
 def at_words(text: str, width: int) -> list[str]:
-    """Return a text on lines that end between words; longer words, and commands, are left to the terminal."""
+    """Split a text into lines between words; words longer than a line and commands are left to the terminal."""
     commands = COMMAND.findall(text)
     for command in commands:
         text = text.replace(command, command.replace(" ", "\0"))

@@ -1,4 +1,4 @@
-"""Where a command runs."""
+"""The device that a command runs on."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 class DeviceError(UserError):
-    """The device asked for is not there; the text names the remedy."""
+    """The requested device is not available; the message names the remedy."""
 
     exit_status = WRONG_INPUT
 
 
 def choose_device(name: str, console: Console, processes: ProcessGroup) -> torch.device:
-    """Resolve `--device`; each of several processes on a machine has a GPU of its own.
+    """Resolve `--device`; each of several processes on a machine has its own GPU.
 
     Raises:
-        DeviceError: Where CUDA is asked for and not there, or there are more processes than GPUs.
+        DeviceError: If CUDA is requested but not available, or there are more processes than GPUs.
     """
     has_cuda = torch.cuda.is_available()
     if name == "auto":
@@ -40,12 +40,12 @@ def choose_device(name: str, console: Console, processes: ProcessGroup) -> torch
         raise DeviceError(explain_missing_gpu())
     if name == "cpu":
         keep_freed_memory()
-    torch.backends.cudnn.allow_tf32 = False  # what is said to be float32 is
+    torch.backends.cudnn.allow_tf32 = False  # keep float32 computations in float32
     return torch.device(name) if name == "cpu" or processes.ranks == 1 else _own_gpu(processes)
 
 
 def describe_device(device: torch.device) -> DeviceFacts:
-    """Return what the checks before a training ask of a device."""
+    """Return the facts about a device that the checks before training use."""
     if device.type == "cpu":
         return CPU
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -65,7 +65,7 @@ def _own_gpu(processes: ProcessGroup) -> torch.device:
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Compute what is said to be float32 in float32 while the context lasts, whatever torch is set to."""
+    """Compute float32 operations in full float32 while the context lasts, whatever torch's settings are."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -76,10 +76,10 @@ def exact_float32() -> Iterator[None]:
 
 @contextmanager
 def repeatable(is_wanted: bool, device: torch.device) -> Iterator[None]:
-    """Take only operations that repeat bit for bit while the context lasts; the CPU has no others.
+    """Use only operations that repeat bit for bit while the context lasts; the CPU has no others.
 
     Raises:
-        RuntimeError: By torch, where an operation has no such form.
+        RuntimeError: Raised by torch if an operation has no such form.
     """
     if not is_wanted or device.type == "cpu":
         yield
@@ -95,7 +95,7 @@ def repeatable(is_wanted: bool, device: torch.device) -> Iterator[None]:
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory instead of returning it to the system after every operation.
 
-    Activations of a training step are freed and asked for again; handing their pages back and forth took half of a
+    Activations of a training step are freed and allocated again; handing their pages back and forth took half of a
     step's time on the CPU (1.58 s against 0.78 s, see docs/performance.md).
     """
     if platform.libc_ver()[0] == "glibc":

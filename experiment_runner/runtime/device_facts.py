@@ -1,4 +1,4 @@
-"""What is known of the device that `--device` means before torch is imported."""
+"""Facts about the device that `--device` names, available before torch is imported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NO_CUDA = "no CUDA GPU is available on this machine; run with --device cpu to us
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What decides precision and results of the device that a run is on.
+    """The properties of a run's device that affect its precision and results.
 
     Attributes:
         gpu: Name of the GPU; None for the CPU.
@@ -27,12 +27,12 @@ CPU = DeviceFacts()
 
 @dataclass(frozen=True)
 class DeviceSurvey:
-    """What can be said of `--device` without torch.
+    """The facts about `--device` that are known without torch.
 
     Attributes:
-        facts: Of the device; None where it is not known, as where another machine is to train.
-        problem: Why the command cannot run here, although `--device` asks for it.
-        note: What is worth a line beside.
+        facts: Facts about the device; None if it is unknown, for example if another machine will train.
+        problem: Why the command cannot run here as `--device` requests.
+        note: Additional remark to print.
     """
 
     facts: DeviceFacts | None = None
@@ -41,7 +41,7 @@ class DeviceSurvey:
 
 
 def survey_device(name: str | None) -> DeviceSurvey:
-    """Look at the device that `--device` names; without it training wants a GPU, which may be another machine's."""
+    """Examine the device that `--device` names; without it training needs a GPU, possibly another machine's."""
     if name == "cpu":
         return DeviceSurvey(CPU)
     is_judged, torch_cuda = read_torch_cuda()
@@ -61,5 +61,5 @@ def survey_device(name: str | None) -> DeviceSurvey:
 
 
 def explain_missing_gpu() -> str:
-    """Return the sentence of a command that needs a GPU and has none."""
+    """Return the error message of a command that needs a GPU and has none."""
     return survey_device("cuda").problem or NO_CUDA

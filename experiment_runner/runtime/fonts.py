@@ -1,4 +1,4 @@
-"""Fonts of pictures: one that comes with matplotlib, and behind it the usual ones for Chinese, Japanese and Korean.
+"""Fonts of plots: one that comes with matplotlib, then the usual ones for Chinese, Japanese and Korean.
 
 Matplotlib would warn of every glyph that no font has. Here such a character is drawn as a box, and the program says
 in a sentence what to install.
@@ -23,7 +23,7 @@ CJK_FONTS = (
     *("IPAexGothic", "IPAGothic", "IPAPGothic", "TakaoGothic", "TakaoPGothic", "VL Gothic", "VL PGothic"),
     *("NanumGothic", "NanumBarunGothic", "UnDotum", "Baekmuk Gulim"),
 )
-"""Those of Linux, Windows and macOS; matplotlib takes a character from the first font that has it."""
+"""CJK fonts of Linux, Windows and macOS; matplotlib takes a character from the first font that has it."""
 BOX = "\N{WHITE VERTICAL RECTANGLE}"
 MOST_NAMED = 12
 
@@ -55,7 +55,7 @@ def drawable(text: str) -> str:
 
 
 def font_note(texts: Iterable[str]) -> str:
-    """Say which characters pictures cannot show, and what to install; empty where fonts have all of them."""
+    """Say which characters plots cannot show, and what to install; empty if the fonts have all of them."""
     characters = lacking("".join(texts))
     if not characters:
         return ""

@@ -1,7 +1,7 @@
-"""What the GPU's driver says, asked without torch, which takes seconds to import.
+"""Queries the GPU driver without torch, which takes seconds to import.
 
-The driver is asked by this file as a program of its own: one that crashes or hangs takes nobody with it, and a process
-that has begun to use a GPU could not fork. So it imports the standard library alone.
+The query runs this file as a separate program: a driver that crashes or hangs does not affect the caller, and a process
+that has begun to use a GPU could not fork. So this file imports only the standard library.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ NO_DEVICE = 100
 MAJOR, MINOR = 75, 76
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
 LONGEST_ANSWER = 30.0
-"""Seconds; a driver that has to load its module first takes several."""
+"""Timeout in seconds; a driver that has to load its module first takes several."""
 FIRST_WITH_BF16 = (8, 0)
-"""Compute capability."""
+"""First compute capability with bf16."""
 
 
 @dataclass(frozen=True)
 class Driver:
-    """A driver and what it sees.
+    """A driver and the GPUs that it sees.
 
     Attributes:
-        cuda: The newest CUDA that it supports, such as (13, 0); None where there is no driver.
-        gpus: Name and compute capability of each.
-        failure: Why it sees none, where it says so.
+        cuda: Newest CUDA version that it supports, such as (13, 0); None if there is no driver.
+        gpus: Name and compute capability of each GPU.
+        failure: Reason why it sees none, if it gives one.
     """
 
     cuda: tuple[int, int] | None = None
@@ -43,11 +43,11 @@ class Driver:
 
 
 def find_obstacle(driver: Driver, torch_cuda: str | None) -> str | None:
-    """Say why torch has no GPU; None where it should have one.
+    """Explain why torch has no GPU; None if it should have one.
 
     Args:
-        driver: What the driver says.
-        torch_cuda: The CUDA that torch is built for; None where it is built without.
+        driver: Result of `ask_driver`.
+        torch_cuda: CUDA version that torch is built for; None if it is built without CUDA.
     """
     if torch_cuda is None:
         return "the installed torch is built without CUDA"
@@ -64,9 +64,9 @@ def find_obstacle(driver: Driver, torch_cuda: str | None) -> str | None:
 
 
 def read_torch_cuda() -> tuple[bool, str | None]:
-    """Return whether the installed torch is one for NVIDIA's GPUs or for none, and the CUDA that it is built for.
+    """Return whether the installed torch is for NVIDIA GPUs or for CPUs only, and the CUDA version it is built for.
 
-    From the text of its `version.py`; a torch for other makers' GPUs, or none at all, is not judged here.
+    Read from the text of its `version.py`; a torch for other makers' GPUs, or a missing one, is not judged here.
     """
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
@@ -81,7 +81,7 @@ def read_torch_cuda() -> tuple[bool, str | None]:
 
 
 def ask_driver() -> Driver:
-    """Ask the driver, in a process of its own."""
+    """Query the driver in a separate process."""
     command = [sys.executable, "-I", "-S", str(Path(__file__).resolve())]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_ANSWER)
@@ -97,7 +97,7 @@ def ask_driver() -> Driver:
 
 
 def _answer() -> dict[str, object]:
-    """Return what the driver says, by its library, as JSON."""
+    """Query the driver through its library; return the answer for JSON."""
     try:
         library = ctypes.CDLL(LIBRARY)
     except OSError:

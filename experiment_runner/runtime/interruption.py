@@ -1,6 +1,6 @@
-"""Signals that ask the program to end: noted where something would be lost, and obeyed where it can be saved.
+"""Signals that ask the program to stop: deferred while something would be lost, and obeyed once it can be saved.
 
-Without torch, so that the program can be interrupted before torch is imported.
+Does not import torch, so that the program can be interrupted before torch is imported.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""What schedulers and people send; SLURM sends the last one where `sbatch --signal` says so."""
+"""Signals that schedulers and people send; SLURM sends the last one if `sbatch --signal` requests it."""
 WORKER_SECONDS = 60
-"""That processes which decode outlive SIGTERM, for the main process to finish its step and to end them."""
+"""Seconds that decoding processes outlive SIGTERM, so that the main process can finish its step and stop them."""
 EXIT_STATUS = 75
-"""Of a program that was interrupted: the same command goes on (`EX_TEMPFAIL` of sysexits.h)."""
+"""Exit status of an interrupted program, which the same command resumes (`EX_TEMPFAIL` of sysexits.h)."""
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
-    """The program was asked to end and has come to where nothing is lost; the text names the signal."""
+    """The program was asked to stop and has reached a point where nothing is lost; the message names the signal."""
 
 
 class Interruption:
-    """The signals that one process gets while the context lasts.
+    """The signals that one process receives while the context lasts.
 
     Outside of `held`, the first one raises KeyboardInterrupt at once; inside, it waits for the next `check`. The second
     one ends the process at once.
@@ -47,7 +47,7 @@ class Interruption:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let signals wait for a `check`, or for the end of the context."""
+        """Defer signals to the next `check` or the end of the context."""
         self._is_held = True
         try:
             yield
@@ -58,10 +58,10 @@ class Interruption:
 
     @contextmanager
     def interrupt_wins(self) -> Iterator[None]:
-        """Take whatever fails after a signal for what the signal did.
+        """Treat any failure after a signal as an effect of the signal.
 
-        The exception that it raises can be lost, as in a weak reference's callback, or break what it comes into, as an
-        import, in ways of its own.
+        The exception that a signal raises can be lost, as in a weak reference's callback, or cause other errors where
+        it strikes, as in an import.
         """
         try:
             yield
@@ -70,10 +70,10 @@ class Interruption:
             raise
 
     def check(self) -> None:
-        """Obey a signal that came.
+        """Obey a signal that has arrived.
 
         Raises:
-            Interrupted: Where one did.
+            Interrupted: If one has.
         """
         if self._noted:
             raise Interrupted(self._noted)
@@ -89,9 +89,9 @@ class Interruption:
 
 
 def outlive_signals() -> None:
-    """Leave it to the main process what a signal to all of its processes means; for those that it has started.
+    """In a child process, leave the handling of signals sent to all processes to the main process.
 
-    SIGTERM also comes from a main process that ends, and waits for this one: it gives the main process a while.
+    SIGTERM also comes from a main process that ends and waits for this one, so it takes effect after a delay.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -99,9 +99,9 @@ def outlive_signals() -> None:
 
 
 def end_children() -> None:
-    """Kill the processes that this one has started and not ended, which would be waited for.
+    """Kill the child processes still running, which this process would otherwise wait for.
 
-    Meanwhile nothing takes their end for a failure, as torch does of those that decode.
+    Meanwhile their end is not treated as a failure, as torch would for decoding processes.
     """
     before = None
     with suppress(ValueError):  # in a thread that is not the main one
@@ -115,7 +115,7 @@ def end_children() -> None:
 
 @contextmanager
 def stopped_as_by_keyboard() -> Iterator[None]:
-    """Let SIGTERM, as a batch system sends it, stop a program like Ctrl-C."""
+    """Let SIGTERM, which batch systems send, stop a program like Ctrl-C."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

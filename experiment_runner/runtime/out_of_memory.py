@@ -1,4 +1,4 @@
-"""Utterances by their names, and the memory of a GPU that is full with them."""
+"""Errors of full GPU memory, with the names of the utterances in the batch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from utils.word_forms import counted, some
 
 MOST_NAMES = 20
 NameRows = Callable[[Sequence[int]], str]
-"""From rows of a split to the names of their utterances, as a text; of many the first twenty."""
+"""Turns rows of a split into a text with their utterances' names, at most the first twenty."""
 
 
 class FullMemoryError(UserError):
-    """A batch does not fit into the memory of the GPU; the text names its utterances and the remedy."""
+    """A batch does not fit into the memory of the GPU; the message names its utterances and the remedy."""
 
 
 def names_in(table: pd.DataFrame) -> NameRows:
-    """Return what names the rows of a split's utterance table."""
+    """Return the function that names the rows of a split's utterance table."""
 
     def name_rows(rows: Sequence[int]) -> str:
         return some(table["file"].iloc[list(rows)], MOST_NAMES)
@@ -31,10 +31,10 @@ def names_in(table: pd.DataFrame) -> NameRows:
 
 @contextmanager
 def explained(name_rows: NameRows, rows: Sequence[int], remedy: str) -> Iterator[None]:
-    """Say which utterances were computed when the memory was full.
+    """Report which utterances were being computed when memory ran out.
 
     Raises:
-        FullMemoryError: Where it was.
+        FullMemoryError: If memory ran out.
     """
     try:
         yield

@@ -9,7 +9,7 @@ import torch
 from experiment_runner.runtime.precision_names import BF16, FP16, FP32, name_precision
 
 DTYPES = {FP32: None, FP16: torch.float16, BF16: torch.bfloat16}
-"""Of autocast."""
+"""Dtype of autocast by precision."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Precision:
     """The precision of the forward pass, and why it was chosen.
 
     Attributes:
-        dtype: Of autocast; None for plain fp32.
-        reason: For the screen.
+        dtype: Dtype of autocast; None for plain fp32.
+        reason: Reason for the choice, for console messages.
     """
 
     dtype: torch.dtype | None
@@ -38,7 +38,7 @@ def choose_precision(amp: str, device: torch.device) -> Precision:
     """Resolve the `amp` key for a device.
 
     Raises:
-        ValueError: Where the device cannot do what is asked.
+        ValueError: If the device does not support the requested precision.
     """
     is_gpu = device.type == "cuda"
     has_bf16 = is_gpu and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,4 +1,4 @@
-"""Which precision the `amp` key means on a device, without torch, so that `--check` knows it too."""
+"""Resolves the `amp` key to a precision on a device, without torch, so that `--check` can use it too."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class PrecisionName(NamedTuple):
 
     Attributes:
         name: `fp32`, `fp16` or `bf16`.
-        reason: For the screen.
+        reason: Reason for the choice, for console messages.
     """
 
     name: str
@@ -23,12 +23,12 @@ def name_precision(amp: str, gpu: str | None, has_bf16: bool) -> PrecisionName:
     """Resolve the `amp` key for a device.
 
     Args:
-        amp: The key.
+        amp: Value of the key.
         gpu: Name of the GPU; None for the CPU.
         has_bf16: Whether the GPU computes in bf16.
 
     Raises:
-        ValueError: Where the device cannot do what is asked.
+        ValueError: If the device does not support the requested precision.
     """
     if amp == "off":
         return PrecisionName(FP32, 'fp32: amp = "off"')

@@ -1,6 +1,6 @@
-"""Which code and packages shape the numbers of a run, and which runs were made by others than today's.
+"""The code and package versions that affect a run's numbers, and the runs made with versions other than the current.
 
-Without torch, so that `--check` can tell it.
+Does not import torch, so that `--check` can report it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ RUNS_BEGIN_AT = (
     "experiment_runner.distributed.join",
     "utils.data.loader",
 )
-"""Training, evaluation and where they run: what these reach by their imports shapes a run's numbers, unless it stands
-below."""
+"""Modules of training, evaluation and devices: everything that they import affects a run's numbers, unless it is
+listed below."""
 SHAPES_NO_NUMBER = (
     "experiment_runner.storage.checkpoints",
     "experiment_runner.results.collapse",
@@ -70,9 +70,9 @@ SHAPES_NO_NUMBER = (
     "utils.io.secrets",
     "utils.io.syntax_hash",
 )
-"""What shows, keeps, copies or refuses, with what only that imports; keys, rows and labels are compared themselves."""
+"""Modules, and their imports, that only show, store, copy or check; keys, rows and labels are compared directly."""
 TABLES = ("config_cat.json", "config_dim.json", "upstream_shapes.json")
-"""Of `configs/`: what labels are translated by, and what the built-in shapes are."""
+"""Files in `configs/` with the label translations and the built-in upstream shapes."""
 PACKAGES = ("torch", "torchaudio", "transformers", "numpy", "pandas", "scikit-learn", "soundfile", "soxr")
 CODE, LIBSNDFILE = "code", "libsndfile"
 EXPERIMENT = "experiment.toml"
@@ -80,7 +80,7 @@ EXPERIMENT = "experiment.toml"
 
 @cache
 def program_version() -> dict[str, str]:
-    """Return what a run's numbers depend on beside its configuration and data: a hash of the code, and versions."""
+    """Return what a run's numbers depend on besides configuration and data: a hash of the code, and versions."""
     code = hash_sources(number_sources())[:16]
     versions = {name: package_version(name) for name in PACKAGES}
     return {CODE: code, **versions, LIBSNDFILE: soundfile.__libsndfile_version__}
@@ -105,10 +105,10 @@ def package_version(name: str) -> str:
 
 
 def describe_other_programs(runs: Iterable[tuple[str, Path]]) -> str | None:
-    """Say in one sentence which runs other code or other packages made; None where there are none.
+    """Say in one sentence which runs were made with other code or packages; None if there are none.
 
     Args:
-        runs: Name and folder of each; those that do not say what made them are left out.
+        runs: Name and folder of each run; runs without a stored version are left out.
     """
     named = [f"{name} ({', '.join(changes)})" for name, folder in runs if (changes := find_program_changes(folder))]
     if not named:
@@ -120,10 +120,10 @@ def describe_other_programs(runs: Iterable[tuple[str, Path]]) -> str | None:
 
 
 def find_program_changes(folder: Path) -> list[str]:
-    """Return what has changed since a run was begun, or since its checkpoints were saved, such as `torch 2.10 -> 2.11`.
+    """Return the changes since a run was begun or its checkpoints were saved, for example `torch 2.10 -> 2.11`.
 
     Args:
-        folder: The run's; nothing is returned where it says nothing, or cannot be read.
+        folder: Folder of the run; if it stores no version or cannot be read, the result is empty.
     """
     today = program_version()
     changes: dict[str, str] = {}
@@ -133,7 +133,7 @@ def find_program_changes(folder: Path) -> list[str]:
 
 
 def _stored_programs(folder: Path) -> list[Mapping[str, str]]:
-    """Return what a run says of the programs that made it; one that went on with other code has several."""
+    """Return the program versions stored in a run; one that was resumed with other code has several."""
     documents = [_read_toml(folder / EXPERIMENT).get("resolved")]
     documents += [_read_json(folder / "checkpoints" / link / PROVENANCE) for link in ("best", "last")]
     programs = [document.get("program") for document in documents if isinstance(document, Mapping)]

@@ -1,8 +1,9 @@
-"""How a table fits a screen: whole names and whole figures at any width.
+"""Fits a table to the screen, with unbroken names and numbers at any width.
 
-A box around the table comes first. Where it is too wide the lines of the box go, then names become headings above their
-rows, the columns part into several tables below each other, or every row becomes a block with a line a cell, whichever
-of the three takes the fewest lines. A name or a figure is broken only where it alone is longer than the screen.
+The first choice is a table with a box. If that is too wide, the lines are dropped; after that, names become headings
+above their rows, the columns are split into several tables below each other, or every row becomes a block with one line
+per cell, whichever of the three takes the fewest lines. A name or a number is broken only if it alone is longer than
+the screen.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 NARROWEST = 40
-"""Screens are taken to be at least so wide: in fewer cells nobody reads a table."""
+"""Assumed minimum width of a screen in cells: a narrower table would be unreadable."""
 LEAST_PROSE = 20
-"""Cells that a column of sentences gets at least, unless all of them are shorter."""
+"""Minimum width in cells of a column of sentences, unless all of them are shorter."""
 GAP, INDENT = 2, 2
 Row = Sequence[str]
 
@@ -31,10 +32,10 @@ class Column:
     """A column of a table.
 
     Attributes:
-        title: Its heading.
-        is_number: Whether its cells are aligned right, and its heading stands on several lines.
-        break_after: Where its cells may be broken: behind a space that follows one of these characters; behind any
-            space where it is empty; nowhere where it is None.
+        title: Heading of the column.
+        is_number: Whether its cells are aligned right and its heading may take several lines.
+        break_after: Characters after which its cells may be broken, at a space that follows; any space if empty;
+            never if None.
     """
 
     title: str
@@ -46,7 +47,7 @@ class Column:
         return wrapped(text, width, self.break_after)
 
     def natural(self, rows_of_cells: Iterable[str]) -> int:
-        """Return the width at which nothing is broken but the heading of a number."""
+        """Return the width at which nothing is broken except headings of numbers."""
         title = _longest_part(self.title, "") if self.is_number else cell_len(self.title)
         return max([title, *map(cell_len, rows_of_cells)])
 
@@ -61,8 +62,8 @@ class Layout(NamedTuple):
     """A table as it is printed.
 
     Attributes:
-        parts: To be printed one below the other.
-        lines: That they take.
+        parts: Parts to be printed one below the other.
+        lines: Number of lines that they take.
     """
 
     parts: list[RenderableType]
@@ -70,7 +71,7 @@ class Layout(NamedTuple):
 
 
 Draw = Callable[[Sequence[Column], Sequence[Row], int], Layout | None]
-"""Lays columns and rows out in a width; None where they do not fit."""
+"""Lays out columns and rows in a width; None if they do not fit."""
 
 
 def describe_columns(
@@ -79,10 +80,10 @@ def describe_columns(
     """Return the columns of a table from their titles.
 
     Args:
-        titles: Of all columns.
-        numeric: Places of the columns of figures.
-        prose: Places of those of sentences, which are broken between words.
-        lists: Places of those of lists, which are broken behind commas.
+        titles: Titles of all columns.
+        numeric: Indices of numeric columns.
+        prose: Indices of columns of sentences, which are broken between words.
+        lists: Indices of columns of lists, which are broken after commas.
     """
     breaks = {place: "" if place in prose else "," for place in range(len(titles)) if place in prose or place in lists}
     return [Column(title, place in numeric, breaks.get(place)) for place, title in enumerate(titles)]
@@ -92,9 +93,9 @@ def choose_layout(columns: Sequence[Column], rows: Sequence[Row], width: int, ke
     """Lay a table out for a screen.
 
     Args:
-        columns: Of the table.
-        rows: Their cells.
-        width: Of the screen, in cells.
+        columns: Columns of the table.
+        rows: Cells of each row.
+        width: Width of the screen, in cells.
         keys: Number of columns, from the left, that name a row.
     """
     width = max(width, NARROWEST)
@@ -112,11 +113,11 @@ def choose_layout(columns: Sequence[Column], rows: Sequence[Row], width: int, ke
 
 
 def wrapped(text: str, width: int, break_after: str | None = "") -> list[str]:
-    """Return a text on lines of at most so many cells; only a part that is longer is broken, anywhere.
+    """Split a text into lines of at most `width` cells; only a part longer than that is broken anywhere.
 
     Args:
-        text: On one line.
-        width: In cells.
+        text: Text on one line.
+        width: Width in cells.
         break_after: See `Column`.
     """
     lines: list[str] = []
@@ -129,7 +130,7 @@ def wrapped(text: str, width: int, break_after: str | None = "") -> list[str]:
 
 
 def _parts(text: str, break_after: str | None) -> list[str]:
-    """Return what is not to be broken."""
+    """Return the parts of a text that must not be broken."""
     if break_after is None:
         return [text]
     parts: list[str] = []
@@ -146,7 +147,7 @@ def _longest_part(text: str, break_after: str | None) -> int:
 
 
 def _widths(columns: Sequence[Column], rows: Sequence[Row], room: int) -> list[int] | None:
-    """Return how wide each column is; None where they do not fit."""
+    """Return the width of each column; None if they do not fit."""
     cells = [[row[place] for row in rows] for place in range(len(columns))]
     widths = [column.least(texts) for column, texts in zip(columns, cells, strict=True)]
     spare = room - sum(widths)
@@ -180,7 +181,7 @@ def _boxed(columns: Sequence[Column], rows: Sequence[Row], width: int) -> Layout
 
 
 def _open(columns: Sequence[Column], rows: Sequence[Row], width: int) -> Layout | None:
-    """Put columns beside each other without lines, but for one below their titles."""
+    """Put columns side by side, with a line only below their titles."""
     widths = _widths(columns, rows, width - GAP * (len(columns) - 1))
     if widths is None:
         return None
@@ -191,7 +192,7 @@ def _open(columns: Sequence[Column], rows: Sequence[Row], width: int) -> Layout 
 
 
 def _under_headings(columns: Sequence[Column], rows: Sequence[Row], width: int) -> Layout | None:
-    """Put the first cell of rows that share it above them, and the other cells below it."""
+    """Print the first cell of rows that share it as a heading above their other cells."""
     rest = columns[1:]
     widths = _widths(rest, [row[1:] for row in rows], width - INDENT - GAP * (len(rest) - 1))
     if widths is None:
@@ -209,7 +210,7 @@ def _title_of_headings(column: Column) -> list[Text]:
 
 
 def _in_panels(draw: Draw, columns: Sequence[Column], rows: Sequence[Row], width: int, keys: int) -> Layout | None:
-    """Part the columns into tables below each other, each with the columns that name a row."""
+    """Split the columns into tables below each other, each with the columns that name a row."""
     panels = _panels(draw, columns, rows, width, keys, 1)
     if not panels:
         return None
@@ -222,7 +223,7 @@ def _in_panels(draw: Draw, columns: Sequence[Column], rows: Sequence[Row], width
 def _panels(
     draw: Draw, columns: Sequence[Column], rows: Sequence[Row], width: int, keys: int, number: int
 ) -> list[Layout]:
-    """Return as many tables of as many columns as that, or more where they do not fit; none where a column does not."""
+    """Return `number` tables of about equal size, or more if they are too wide; none if a column does not fit."""
     panels: list[Layout] = []
     begin = keys
     while begin < len(columns):
@@ -241,7 +242,7 @@ def _panels(
 
 
 def _as_records(columns: Sequence[Column], rows: Sequence[Row], width: int, keys: int) -> Layout:
-    """Give every row a block: what names it, and a line for each other cell; above all, the titles of what names it."""
+    """Give every row a block: its name cells, then a line per other cell; the name cells' titles come first of all."""
     titles = [column.title for column in columns[:keys]]
     lines = _names(titles, width) if any(titles) else []
     for row in rows:
@@ -258,7 +259,7 @@ def _names(cells: Sequence[str], width: int) -> list[Text]:
 
 
 def _field(column: Column, cell: str, title_width: int, width: int) -> list[Text]:
-    """Return `title  cell`; what is too wide beside the title stands below it."""
+    """Return `title  cell`; a cell that is too wide beside the title is put below it."""
     beside = INDENT + title_width + GAP
     is_beside = _longest_part(cell, column.break_after) <= width - beside
     indent = beside if is_beside else 2 * INDENT
@@ -282,7 +283,7 @@ def _row(columns: Sequence[Column], row: Row, widths: Sequence[int], indent: int
 
 
 def _beside(cells: Sequence[list[str]], lines: int, at_end: bool = False) -> list[tuple[str, ...]]:
-    """Return cells of several lines line by line, filled up below or above."""
+    """Return multi-line cells line by line, padded below or above."""
     fill = [[""] * (lines - len(cell)) for cell in cells]
     return list(zip(*(f + c if at_end else c + f for c, f in zip(cells, fill, strict=True)), strict=True))
 

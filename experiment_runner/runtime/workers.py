@@ -1,4 +1,4 @@
-"""How many processes decode recordings beside a training."""
+"""Number of processes that decode recordings during training."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ MOST_WORKERS = 16
 
 
 def choose_workers(num_workers: int | str, device: torch.device, sharing: int) -> int:
-    """Resolve the `num_workers` key: on a GPU the cores that are free, on the CPU none, whose cores the model needs.
+    """Resolve the `num_workers` key: on a GPU the free cores; on the CPU none, since the model needs the cores.
 
     Args:
-        num_workers: The key.
-        device: Where the model is.
+        num_workers: Value of the key.
+        device: Device that holds the model.
         sharing: Processes that share the machine's cores.
     """
     if isinstance(num_workers, int):

@@ -1,1 +1,1 @@
-"""What a run leaves on disk, and what is read from there."""
+"""The files of a run: writing and reading them."""

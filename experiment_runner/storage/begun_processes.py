@@ -1,4 +1,4 @@
-"""How many processes half-done runs were begun with, and how to go on with as many."""
+"""The number of processes that unfinished runs began with, and the command to resume with as many."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from utils.config.schema import ExperimentConfig
 def count_processes(
     started: int, experiments: Iterable[ExperimentConfig], output: Path, retrain: bool
 ) -> ProcessCounts:
-    """Find out which half-done runs were begun with how many processes.
+    """Find out how many processes each unfinished run began with.
 
     Args:
-        started: How many the command was started with.
-        experiments: The list.
+        started: Processes that the command was started with.
+        experiments: The experiment list.
         output: The output folder of the command.
-        retrain: Whether finished runs are to be trained again, which goes on with half-done retrainings alone.
+        retrain: Whether finished runs are to be trained again, which resumes only unfinished retrainings.
     """
     begun: dict[tuple[str, int], int] = {}
     for config in experiments:
@@ -33,7 +33,7 @@ def count_processes(
 
 
 def tell_other_count(runs: Iterable[str], count: int, retrain: bool) -> str:
-    """Return what the check says of half-done runs that need another number of processes than it was started with."""
+    """Return the check's message on unfinished runs that need a different number of processes than was started."""
     arguments = ["--retrain"] if retrain else []
     if count > 1:
         command = torchrun_command(count, "main.py", arguments, RUN_OPTIONS)

@@ -1,9 +1,9 @@
-"""Checkpoints: folders that appear whole or not at all, with manifests of hashes.
+"""Checkpoints: folders that are written completely or not at all, with manifests of hashes.
 
-`checkpoints/epoch-E-step-S/` holds a model with what belongs to it, and in `state/` what its training goes on from. The
-renaming of a folder is the one moment at which a save becomes true; the links `best` and `last` follow it, and are set
-right from the newest folder's state where a process died in between. Older folders are removed after that: those that
-are kept for going on from lose nothing, the best one loses its `state/`, all others go.
+`checkpoints/epoch-E-step-S/` holds a model with its documents, and in `state/` the state to resume training from. A
+save takes effect at one moment, when its folder is renamed; the links `best` and `last` are set afterwards, and are
+repaired from the newest folder's state if a process died in between. Older folders are removed after that: those kept
+for resuming stay complete, the best one loses its `state/`, and all others are deleted.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ from utils.errors import WRONG_INPUT, UserError
 from utils.hub.model_files import CONFIG, MANIFEST, MODEL_FILES, WEIGHTS
 from utils.io.files import MOST_JSON_BYTES, atomic_write, fingerprint, read_text, write_json
 
-if TYPE_CHECKING:  # what only looks at checkpoints, as --check does, needs no torch
+if TYPE_CHECKING:  # code that only inspects checkpoints, as --check does, needs no torch
     from torch import Tensor
 
 STATE = "state"
 STATE_TENSORS = "state.safetensors"
 STATE_DOCUMENT = "state.json"
 FORMAT = 1
-"""Of training states. Another one cannot be gone on from."""
+"""Format of training states; a state in another format cannot be resumed."""
 UNEVALUATED = "-unevaluated"
-"""Ends the name of a folder that was saved between an epoch's last step and its evaluation."""
+"""Suffix of a folder that was saved between an epoch's last step and its evaluation."""
 NAME = re.compile(rf"epoch-(\d+)-step-(\d+)({UNEVALUATED})?")
 LINKS = ("best", "last", "best.link", "last.link")
-"""Beside such folders, and what `_point` leaves of them where a process dies."""
+"""The links beside such folders, and what `_point` leaves if a process dies in it."""
 TEMPORARY, REMOVED = ".tmp", ".removed"
 AFRESH = "; train again with --retrain"
 SPARE_BYTES = 16 << 20
-"""Must stay free beside what a save needs."""
+"""Disk space that must stay free in addition to what a save needs."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, damaged or cannot be written; the text names it and the remedy."""
+    """A checkpoint is missing, damaged or cannot be written; the message names it and the remedy."""
 
     exit_status = WRONG_INPUT
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a training goes on from, beside its model's weights.
+    """The state from which training resumes, apart from the model's weights.
 
     Attributes:
-        tensors: By name.
+        tensors: Tensors by name.
         document: JSON; `best` is the name of the best checkpoint's folder, or None.
     """
 
@@ -66,16 +66,16 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is saved.
+    """The content of one checkpoint.
 
     Attributes:
         epoch: Counted from 1.
         step: Optimiser steps so far.
         weights: The model's state dict.
         documents: JSON documents by file name.
-        state: What training goes on from; the store adds `format` and `best`.
+        state: State to resume training from; the store adds `format` and `best`.
         is_best: Whether it is the best so far.
-        is_evaluated: Whether all of the steps so far are evaluated, or lie in an epoch that still goes on.
+        is_evaluated: Whether all steps so far have been evaluated or belong to an epoch still in progress.
         texts: Other files by name.
     """
 
@@ -90,7 +90,7 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return f"epoch-{self.epoch}-step-{self.step}{'' if self.is_evaluated else UNEVALUATED}"
 
     @property
@@ -104,21 +104,21 @@ class CheckpointStore:
     """The checkpoints of one run.
 
     Args:
-        folder: `checkpoints/` of the run; made at the first save.
+        folder: `checkpoints/` of the run; created at the first save.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def save(self, checkpoint: Checkpoint, keep: int = 1) -> Path:
-        """Write a checkpoint, let `last`, and `best` where it is, point at it, and remove what is older.
+        """Write a checkpoint, point `last` (and `best` if it is the best) at it, and remove older ones.
 
         Args:
-            checkpoint: What is saved; its name must be new.
-            keep: Checkpoints that keep what training goes on from, this one included.
+            checkpoint: Checkpoint to save; its name must be new.
+            keep: Number of checkpoints that keep their training state, including this one.
 
         Raises:
-            CheckpointError: Where it cannot be written; those that were there stay.
+            CheckpointError: If it cannot be written; existing checkpoints stay.
         """
         target = self.folder / checkpoint.name
         best = checkpoint.name if checkpoint.is_best else self._best_before()
@@ -141,14 +141,14 @@ class CheckpointStore:
 
     @property
     def has_any(self) -> bool:
-        """Whether there are some that a training can go on from, if they are not damaged."""
+        """Whether there are checkpoints to resume from, provided that they are undamaged."""
         return bool(self._resumable())
 
     def find(self, link: str) -> Path:
         """Return the folder that a link points at.
 
         Raises:
-            CheckpointError: Where there is none.
+            CheckpointError: If there is none.
         """
         path = self.folder / link
         if not (path / MANIFEST).is_file():
@@ -156,12 +156,12 @@ class CheckpointStore:
         return path.resolve()
 
     def newest(self) -> tuple[Path | None, list[str]]:
-        """Return the newest checkpoint that a training can go on from, and what is wrong with newer ones.
+        """Return the newest usable checkpoint to resume from, and the problems of newer ones.
 
         Every file of it, and of the best one, is checked.
 
         Raises:
-            CheckpointError: Where there are some, and none that can be used.
+            CheckpointError: If there are checkpoints but none is usable.
         """
         problems: list[str] = []
         candidates = self._resumable()
@@ -179,7 +179,7 @@ class CheckpointStore:
         return None, problems
 
     def resume_from(self, path: Path, keep: int) -> None:
-        """Set the links as they were when a checkpoint was saved, and remove what does not belong to it."""
+        """Set the links back to when a checkpoint was saved, and remove everything newer."""
         best = read_state_document(path)["best"]
         for other in self._folders():
             if _order(other) > _order(path):
@@ -187,7 +187,7 @@ class CheckpointStore:
         self._tidy(path, best, keep)
 
     def finish(self) -> None:
-        """Remove what training goes on from, once it has ended, and what processes that died have left."""
+        """Once training has ended, remove its training states and the leftovers of processes that died."""
         for path in self._resumable():
             _remove(path / STATE)
         self._clear()
@@ -197,7 +197,7 @@ class CheckpointStore:
         return [path for path in found if not path.is_symlink() and NAME.fullmatch(path.name)]
 
     def _resumable(self) -> list[Path]:
-        """Return those with a training state, the newest first."""
+        """Return the folders that have a training state, newest first."""
         return sorted((path for path in self._folders() if (path / STATE).is_dir()), key=_order, reverse=True)
 
     def _best_before(self) -> str | None:
@@ -213,7 +213,7 @@ class CheckpointStore:
             )
 
     def _tidy(self, last: Path, best: str | None, keep: int) -> None:
-        """Point the links and remove leftovers and older folders."""
+        """Set the links and remove leftovers and older folders."""
         self._point("last", last.name)
         if best is not None:
             self._point("best", best)
@@ -227,7 +227,7 @@ class CheckpointStore:
         self._clear()
 
     def _clear(self) -> None:
-        """Remove what processes that died in the middle have left."""
+        """Remove the leftovers of processes that died while saving."""
         found = self.folder.iterdir() if self.folder.is_dir() else iter(())
         leftovers = [path for path in found if path.suffix in (TEMPORARY, REMOVED)]
         for leftover in (*leftovers, *(path / (STATE + REMOVED) for path in self._folders())):
@@ -241,12 +241,12 @@ class CheckpointStore:
 
 
 def write_model(folder: Path, weights: Mapping[str, Tensor], documents: Mapping[str, object]) -> None:
-    """Write a model that `read_checkpoint` reads into a folder, in place of one that is there.
+    """Write a model, readable by `read_checkpoint`, into a folder, replacing any model there.
 
-    The one that is there stays until the new one is on the disk; one that was half replaced is read as damaged.
+    The old model stays until the new one is on the disk; a half-replaced model is read as damaged.
 
     Raises:
-        CheckpointError: Where it cannot be written.
+        CheckpointError: If it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -268,10 +268,10 @@ def read_checkpoint(folder: Path, linked: Path | None = None) -> tuple[dict[str,
 
     Args:
         folder: The checkpoint.
-        linked: Where links may lead, as those of the hub client's cache do; nowhere where None.
+        linked: Folder into which links may lead, as in the hub client's cache; None to allow no links.
 
     Raises:
-        CheckpointError: Where a file is missing or damaged.
+        CheckpointError: If a file is missing or damaged.
     """
     from safetensors.torch import load_file
 
@@ -281,10 +281,10 @@ def read_checkpoint(folder: Path, linked: Path | None = None) -> tuple[dict[str,
 
 
 def read_state(folder: Path) -> TrainingState:
-    """Return what a training goes on from, after checking its files.
+    """Return the state to resume from, after checking its files.
 
     Raises:
-        CheckpointError: Where a file is missing or damaged, or another version of the program has written it.
+        CheckpointError: If a file is missing or damaged, or was written by another version of the program.
     """
     from safetensors.torch import load_file
 
@@ -294,7 +294,7 @@ def read_state(folder: Path) -> TrainingState:
 
 
 def read_state_document(folder: Path) -> dict[str, Any]:
-    """Return what a training goes on from but for its tensors, after checking its files.
+    """Return the state to resume from without its tensors, after checking its files.
 
     Raises:
         CheckpointError: As `read_state`.
@@ -318,7 +318,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _check(folder: Path, linked: Path | None = None) -> None:
-    """Compare the files of a folder with its manifest, which names at least those that are read."""
+    """Compare a folder's files with its manifest, which must name at least the files that are read."""
     with _read(folder):
         manifest = _read_json(folder / MANIFEST)
         needed = {STATE_TENSORS, STATE_DOCUMENT} if folder.name == STATE else {WEIGHTS, CONFIG}
@@ -333,7 +333,7 @@ def _check(folder: Path, linked: Path | None = None) -> None:
 
 
 def _is_own(path: Path, linked: Path | None) -> bool:
-    """Return whether a path is a file, or a link to one of `linked`."""
+    """Return whether a path is a file, or leads to a file directly in the folder `linked`."""
     return stat.S_ISREG(os.lstat(path).st_mode) or path.resolve().parent == linked
 
 
@@ -376,14 +376,14 @@ def _write(
 
 
 def _order(path: Path) -> tuple[int, int, bool]:
-    """Return what grows with every checkpoint of a training."""
+    """Return a sort key that grows with every checkpoint of a training."""
     match = NAME.fullmatch(path.name)
     assert match is not None
     return int(match[2]), int(match[1]), match[3] is None
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder that is whole until, in one moment, it has another name."""
+    """Remove a folder after renaming it, so that it is never seen half removed."""
     renamed = path.with_name(path.name + REMOVED)
     path.rename(renamed)
     shutil.rmtree(renamed)

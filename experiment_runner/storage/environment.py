@@ -1,4 +1,4 @@
-"""What is decided beyond a run's configuration and decides its results with it, without torch."""
+"""Settings outside a run's configuration that also decide its results. Does not import torch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from utils.dataset.sampling import count_steps
 def run_environment(
     config: ExperimentConfig, data: ExperimentData, precision: str | None, is_gpu: bool, ranks: int
 ) -> dict[str, object]:
-    """Return what an interrupted training must find as it was, to go on.
+    """Return the settings that must be unchanged for an interrupted training to resume.
 
     Args:
         config: The experiment.
-        data: Its data, of which the recordings are checked.
-        precision: The precision's reason; None where it is not known, and not compared then.
+        data: Its data, with checked recordings.
+        precision: Reason for the precision; None if unknown, and then not compared.
         is_gpu: Whether the model is on a GPU.
         ranks: Processes that train together.
     """
@@ -29,7 +29,7 @@ def run_environment(
         "processes": ranks,
         **({} if precision is None else {"precision": precision}),
         "left_out_recordings": f"{len(left_out)} ({names})" if left_out else "none",
-        "deterministic": config.deterministic and is_gpu,  # the CPU always is
+        "deterministic": config.deterministic and is_gpu,  # the CPU always is deterministic
         "augmentation_files": identify_augmentation(config),
         STEPS_PER_EPOCH: count_steps(len(data.train), config.batch_size * config.accumulation_steps * ranks, ranks),
     }

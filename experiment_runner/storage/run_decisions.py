@@ -1,6 +1,6 @@
-"""What becomes of a run: trained, gone on with, skipped or refused; training and `--check` ask the same functions.
+"""Decides whether a run is trained, resumed, skipped or refused; training and `--check` call the same functions.
 
-Without torch, and nothing on the disk is changed.
+Does not import torch, and changes nothing on the disk.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ GONE_ON_WITH = "gone on with"
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of a run.
+    """What will happen to a run.
 
     Attributes:
-        checkpoint: From which its training goes on; None where it begins.
-        is_finished: Whether it is skipped, since it is finished.
-        is_recovered: Whether it is finished, but lies aside, since its retraining was interrupted before it saved.
-        warning: What deserves a warning beside; empty where nothing does.
+        checkpoint: Checkpoint from which training resumes; None if it starts from the beginning.
+        is_finished: Whether it is skipped because it is finished.
+        is_recovered: Whether it is finished but was set aside by a retraining that was interrupted before saving.
+        warning: Text of a warning; empty if there is none.
     """
 
     checkpoint: Path | None = None
@@ -34,7 +34,7 @@ class Decision:
     warning: str = ""
 
     def describe(self, retrain: bool) -> str:
-        """Say it in a few words, for a table."""
+        """Describe the decision in a few words, for a table."""
         if self.is_recovered:
             return "skipped: finished before an interrupted --retrain, which is dropped"
         if self.is_finished:
@@ -45,10 +45,10 @@ class Decision:
 
 
 def decide_finished(folder: RunFolder, data: ExperimentData, retrain: bool) -> Decision:
-    """Find out whether a run is finished, before its recordings are looked at.
+    """Find out whether a run is finished, before its recordings are checked.
 
     Raises:
-        RunError: Where it was trained with other result-deciding keys or on other data, or cannot be read.
+        RunError: If it was trained with other result-deciding keys or on other data, or cannot be read.
     """
     if retrain:
         return Decision()
@@ -64,19 +64,19 @@ def decide_finished(folder: RunFolder, data: ExperimentData, retrain: bool) -> D
 def decide_unfinished(
     folder: RunFolder, data: ExperimentData, environment: Mapping[str, object], retrain: bool, console: Console
 ) -> Decision:
-    """Find out where a run's training goes on or begins; a retraining goes on with its own alone, if it can.
+    """Find out where a run's training resumes or starts; a retraining resumes only its own, if it can.
 
     Args:
-        folder: The run's.
-        data: Its data, of which the recordings are checked.
+        folder: Folder of the run.
+        data: Its data, with checked recordings.
         environment: See `RunFolder.find_unfinished`.
         retrain: Whether a finished run is trained again.
-        console: Where damaged checkpoints are told.
+        console: Where damaged checkpoints are reported.
 
     Raises:
-        RunError: Where it was begun with other result-deciding keys, on other data or in another setting, or its folder
+        RunError: If it was begun with other result-deciding keys, on other data or in another setting, or its folder
             cannot be written to.
-        CheckpointError: Where checkpoints are there, and none that can be used.
+        CheckpointError: If there are checkpoints but none is usable.
     """
     folder.refuse_obstacles()
     if retrain and not folder.is_being_replaced:

@@ -1,4 +1,4 @@
-"""The folder of one run: `<output>/<experiment>/seed-<n>/`, and what lies in it."""
+"""The folder of one run, `<output>/<experiment>/seed-<n>/`, and its files."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ TRACKING = "tracking"
 LOG = "train.log"
 SKIPPED = "skipped.csv"
 STEPS_PER_EPOCH = "steps_per_epoch"
-"""A setting: optimiser steps of an epoch. Runs begun before it was kept joined no last step of a single utterance."""
+"""Key of the optimiser steps per epoch. Runs begun before it was stored kept a last step of one utterance separate."""
 
 
 class RunError(UserError):
-    """A run cannot go on as asked; the text names the remedy."""
+    """A run cannot continue as requested; the message names the remedy."""
 
     exit_status = WRONG_INPUT
 
 
 class LinkError(RunError):
-    """A link leads out of the run, so that nothing may be written into its folder."""
+    """A link leads out of the run's folder, so nothing may be written there."""
 
 
 class RunFolder:
-    """Where one experiment with one seed keeps everything.
+    """The folder that holds everything of one experiment with one seed.
 
     Args:
         output: The output folder of the command.
@@ -62,10 +62,10 @@ class RunFolder:
         self._replaced = self.path.with_name(self.path.name + ".replaced")
 
     def refuse_links(self) -> None:
-        """Refuse symbolic links that nobody but a stranger makes; the folder itself may lie behind one.
+        """Refuse symbolic links that a run does not make itself; the folder itself may be behind one.
 
         Raises:
-            LinkError: Names the first one.
+            LinkError: If there is such a link; it names the first.
         """
         for folder in (self.path, self._replaced):
             for path in sorted(folder.rglob("*")):
@@ -76,10 +76,10 @@ class RunFolder:
                     )
 
     def refuse_obstacles(self) -> None:
-        """Refuse to train into what is no folder, or one that cannot be written to.
+        """Refuse to train into a path that is not a folder or is not writable.
 
         Raises:
-            RunError: Names the folder.
+            RunError: If the path cannot be used; it names the folder.
         """
         for folder in (self.path.parent, self.path):
             obstacle = find_obstacle(folder, "give the experiment another name") if os.path.lexists(folder) else None
@@ -88,17 +88,17 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether training ended by its own rules."""
+        """Whether training ended by its own stopping rules."""
         return (self.path / RESULT).is_file()
 
     @property
     def holds_training(self) -> bool:
-        """Whether something was trained, to its end or so far that it can be gone on with."""
+        """Whether it holds a finished training, or an unfinished one that can be resumed."""
         return self.is_finished or self.checkpoints.has_any
 
     @property
     def begun_processes(self) -> int | None:
-        """How many processes a half-done training was begun with; None where there is none, or it does not tell."""
+        """Processes that an unfinished training began with; None if there is none, or if that was not stored."""
         if self.is_finished or not self.checkpoints.has_any:
             return None
         try:
@@ -108,10 +108,10 @@ class RunFolder:
         return count if type(count) is int and count > 0 else None
 
     def result(self) -> dict[str, Any]:
-        """Return what training found: `stop`, `epochs`, `best_epoch`, `development`, `seconds`.
+        """Return the training's result: `stop`, `epochs`, `best_epoch`, `development`, `seconds`.
 
         Raises:
-            RunError: Where that cannot be read.
+            RunError: If it cannot be read.
         """
         path = self.path / RESULT
         try:
@@ -127,7 +127,7 @@ class RunFolder:
         """Refuse a run that was trained with other result-deciding keys, on other data or in another setting.
 
         Raises:
-            RunError: Shows every difference.
+            RunError: If there are differences; it shows them all.
         """
         changed = self._changes(self.path, data, environment or {})
         if changed:
@@ -138,21 +138,21 @@ class RunFolder:
 
     @property
     def is_being_replaced(self) -> bool:
-        """Whether a finished run is kept aside until this one has finished."""
+        """Whether a finished run is set aside until this one has finished."""
         return not self.is_finished and (self._replaced / RESULT).is_file()
 
     def find_unfinished(self, data: ExperimentData, environment: Mapping[str, object], console: Console) -> Path | None:
-        """Return the checkpoint that an interrupted training goes on from; None where nothing was saved yet.
+        """Return the checkpoint from which an interrupted training resumes; None if nothing was saved yet.
 
         Args:
-            data: Of the run.
-            environment: Decided beyond the configuration, and must be as it was; of texts the part before a colon.
-            console: Where damaged checkpoints are told.
+            data: Data of the run.
+            environment: Settings outside the configuration, which must be unchanged; texts up to their first colon.
+            console: Where damaged checkpoints are reported.
 
         Raises:
-            RunError: Where it was begun with other keys that decide results, on other data or in another setting; shows
-                every difference.
-            CheckpointError: Where checkpoints are there, and none that can be used.
+            RunError: If it was begun with other result-deciding keys, on other data or in another setting; shows every
+                difference.
+            CheckpointError: If there are checkpoints but none is usable.
         """
         if self.is_finished:
             return None
@@ -164,16 +164,16 @@ class RunFolder:
         return found
 
     def can_recover(self, data: ExperimentData) -> bool:
-        """Whether there is a finished run whose replacement was interrupted before anything of it was saved.
+        """Whether there is a finished run whose replacement was interrupted before it saved anything.
 
-        Only if it is still what is asked for.
+        Only if that run still matches the configuration and data.
         """
         if not self.is_being_replaced or self._changes(self._replaced, data):
             return False
         return not self.checkpoints.has_any or bool(self._changes(self.path, data))
 
     def recover(self, data: ExperimentData) -> bool:
-        """Bring back the run that `can_recover` sees; return whether there was one."""
+        """Restore the run that `can_recover` finds; return whether there was one."""
         if not self.can_recover(data):
             return False
         shutil.rmtree(self.path, ignore_errors=True)
@@ -206,7 +206,7 @@ class RunFolder:
         return changed
 
     def _changed_steps(self, resolved: Mapping[str, Any], data: ExperimentData, today: object) -> list[str]:
-        """Name another number of optimiser steps, which only the program itself can have changed."""
+        """Name a changed number of optimiser steps, which only a change in the program can have caused."""
         ranks = resolved.get("processes", 1)
         effective = self.config.batch_size * self.config.accumulation_steps * ranks
         then = resolved.get(STEPS_PER_EPOCH, count_steps_before_joining(len(data.train), effective, ranks))
@@ -218,12 +218,11 @@ class RunFolder:
         ]
 
     def start(self, resolved: dict[str, Any], left_out: pd.DataFrame) -> None:
-        """Begin afresh; an earlier run is kept aside until this one has finished.
+        """Start from the beginning; an earlier run is set aside until this one has finished.
 
         Args:
-            resolved: What was decided beyond the configuration, for `experiment.toml`.
-            left_out: Training recordings that cannot be used, for `skipped.csv`, which is not there where there are
-                none.
+            resolved: Settings decided outside the configuration, for `experiment.toml`.
+            left_out: Unusable training recordings, for `skipped.csv`, which is not written if there are none.
         """
         if self.path.exists():
             if self.is_finished or not self._replaced.exists():
@@ -239,13 +238,13 @@ class RunFolder:
             atomic_write(self.path / SKIPPED, left_out.to_csv(index=False))
 
     def resume_from(self, checkpoint: Path, records: Sequence[dict[str, Any]]) -> None:
-        """Set checkpoints and `metrics.jsonl` back to when a checkpoint was saved."""
+        """Set checkpoints and `metrics.jsonl` back to the state when a checkpoint was saved."""
         self._remove_leftovers()
         self.checkpoints.resume_from(checkpoint, self.config.keep_checkpoints)
         atomic_write(self.path / METRICS, "".join(map(_as_line, records)))
 
     def _remove_leftovers(self) -> None:
-        """Remove what a process that died while it wrote a file has left; the tracker's process may be writing."""
+        """Remove files left by a process that died while writing, but not the tracker's, which may still be writing."""
         for path in self.path.rglob("*.tmp"):
             if PARTIAL.fullmatch(path.name) and not path.name.startswith(TRACKING):
                 path.unlink(missing_ok=True)
@@ -256,19 +255,19 @@ class RunFolder:
             file.write(_as_line(record))
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Mark the run as finished, and let go of what nobody needs any more."""
+        """Mark the run as finished, and remove what it no longer needs."""
         write_json(self.path / RESULT, result)
         self.clear()
 
     def clear(self) -> None:
-        """Remove what a finished run does not need: what its training went on from, and the run that it replaces."""
+        """Remove what a finished run does not need: its training states, and the run that it replaces."""
         self.checkpoints.finish()
         shutil.rmtree(self._replaced, ignore_errors=True)
         self._remove_leftovers()
 
 
 def _is_own_link(link: Path, folder: Path) -> bool:
-    """Whether a run makes such a link itself: of its checkpoints, or of the tracker's client, which follows none."""
+    """Whether it is a run's own link: to a checkpoint, or made by the tracker's client, which follows no links."""
     place = link.relative_to(folder)
     if place.parts[0] == "wandb" and len(place.parts) > 1:
         return link.name == "latest-run" or link.suffix == ".log"
@@ -281,9 +280,9 @@ def _as_line(record: dict[str, Any]) -> str:
 
 
 def _is_unread(experiment: Mapping[str, Any], key: str) -> bool:
-    """Whether a number was left to an upstream that is not on this machine, as it may be where nothing is trained.
+    """Whether a number is left to an upstream that is not on this machine, as may happen where nothing is trained.
 
-    Whatever is stored is right then: it was read from that upstream, or it is what the checkpoint was trained with.
+    The stored number is then right: it was read from that upstream, or the checkpoint was trained with it.
     """
     return key in REGULARISATION and experiment.get(key) == PUBLISHED
 

@@ -1,4 +1,4 @@
-"""What a run's `experiment.toml` tells: its configuration, what was decided beyond it, and what it was trained on."""
+"""Reads a run's `experiment.toml`: its configuration, further resolved settings, and its training data."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class StoredExperiment(NamedTuple):
 
     Attributes:
         experiment: As it was written, with keys that this release may not know.
-        resolved: What was decided beyond it.
-        config: The configuration, of the keys known.
+        resolved: Settings decided outside the configuration.
+        config: The configuration, limited to known keys.
     """
 
     experiment: dict[str, Any]
@@ -30,13 +30,13 @@ class StoredExperiment(NamedTuple):
 
 @dataclass(frozen=True)
 class KnownCorpus:
-    """What everybody can know of a published corpus.
+    """Public facts about a published corpus.
 
     Attributes:
-        language: Its code.
-        language_name: Its name in English.
-        speech: What kind of it.
-        terms: A sentence on its licence, where that restricts what is published.
+        language: Language code.
+        language_name: Name of the language in English.
+        speech: Kind of speech.
+        terms: Sentence on its licence, if that restricts what may be published.
     """
 
     language: str
@@ -56,21 +56,21 @@ PUBLISHED = {
     "ravdess": KnownCorpus("en", "English", "acted speech"),
     "cremad": KnownCorpus("en", "English", "acted speech"),
 }
-"""By name in lower case, letters and digits alone."""
+"""Published corpora by name, in lower-case letters and digits only."""
 
 
 def read_experiment(folder: Path) -> StoredExperiment:
     """Read the configuration of a run.
 
     Raises:
-        RunError: Where the folder is no run, or its configuration cannot be read.
+        RunError: If the folder is not a run, or its configuration cannot be read.
     """
     try:
         document = read_toml(folder / EXPERIMENT)
         experiment, resolved = document["experiment"], document["resolved"]
         known = {key: value for key, value in with_defaults(experiment).items() if key in ExperimentConfig.model_fields}
         if known["freeze"] == "upstream":
-            known["layerdrop"] = 0.0  # written where it had no effect, and was not refused for it yet
+            known["layerdrop"] = 0.0  # older releases wrote it where it had no effect, and did not refuse it yet
         return StoredExperiment(experiment, resolved, ExperimentConfig.model_validate(known))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(
@@ -82,16 +82,16 @@ def read_experiment(folder: Path) -> StoredExperiment:
 
 
 def known_corpus(config: ExperimentConfig, resolved: Mapping[str, Any]) -> KnownCorpus | None:
-    """Return what is known of the training corpus; None where it has no published one's name, or is synthetic."""
+    """Return the facts about the training corpus; None if it is synthetic or not named like a published one."""
     is_synthetic = config.corpus in synthetic_corpora(resolved)
     return None if is_synthetic else PUBLISHED.get(re.sub(r"[\W_]", "", config.corpus.lower()))
 
 
 def synthetic_corpora(resolved: Mapping[str, Any]) -> list[str]:
-    """Return the names of the corpora whose recordings nobody spoke."""
+    """Return the names of the corpora whose recordings are synthetic."""
     return list(map(str, resolved.get("synthetic_corpora", ())))
 
 
 def has_random_upstream(config: ExperimentConfig, resolved: Mapping[str, Any]) -> bool:
-    """Whether the upstream's weights were random before training, nothing of it pre-trained."""
+    """Whether the upstream's weights were random before training, with nothing pre-trained."""
     return "RANDOM weights" in str(resolved.get("upstream", "")) or config.upstream_model in UPSTREAMS["built_in"]

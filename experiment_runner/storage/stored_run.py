@@ -1,4 +1,4 @@
-"""A run as its folder tells it."""
+"""A run as read from its folder."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class SplitReport:
     """One split that has predictions.
 
     Attributes:
-        label: The name of its files.
+        label: Name of its files.
         predictions: `predictions/<label>.csv`.
-        figures: Computed from the predictions, as those of `evaluation/<label>.json` were.
+        figures: Metrics computed from the predictions, as were those in `evaluation/<label>.json`.
         date: When the predictions were written, as `2026-01-31`.
     """
 
@@ -49,18 +49,18 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """What a run's folder holds.
+    """The content of a run's folder.
 
     Attributes:
         folder: The folder.
         experiment: The configuration as it was written, with keys that this release may not know.
-        resolved: What was decided beyond it.
-        config: The configuration, of the keys known.
+        resolved: Settings decided outside the configuration.
+        config: The configuration, limited to known keys.
         course: Epochs and result.
         description: `config.json` of the best checkpoint; empty before the first.
         provenance: `provenance.json` of the best checkpoint; empty before the first.
         groups: Head, mid and tail classes.
-        splits: Development first, then the test splits.
+        splits: Splits with predictions: development first, then the test splits.
         problems: Sentences on what could not be read.
     """
 
@@ -77,7 +77,7 @@ class StoredRun:
 
     @property
     def title(self) -> str:
-        """Experiment and seed, as they stand above every picture."""
+        """Experiment and seed, the title of every plot."""
         return f"{self.config.name}, seed {self.resolved.get('seed', '?')}"
 
     @property
@@ -90,7 +90,7 @@ def read_run(folder: Path) -> StoredRun:
     """Read a run's folder, finished or not.
 
     Raises:
-        RunError: Where the folder is no run.
+        RunError: If the folder is not a run.
     """
     problems: list[str] = []
     experiment, resolved, config = read_experiment(folder)
@@ -114,7 +114,7 @@ def read_run(folder: Path) -> StoredRun:
 
 
 def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
-    """Return a JSON document; None where there is none, with a sentence where there is one that cannot be read."""
+    """Return a JSON document, or None; a document that cannot be read is added to `problems`."""
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -191,10 +191,10 @@ class Course:
         return f"stopped at epoch {last}: {reasons.get(stop, stop)}"
 
     def values(self, key: str) -> Numbers:
-        """Return a figure of every epoch, NaN where a line lacks it."""
+        """Return a metric for every epoch, NaN where a line lacks it."""
         return np.array([math.nan if line.get(key) is None else line[key] for line in self.epochs], dtype=np.float64)
 
     def loss_limits(self) -> Numbers:
-        """Return what each epoch's development loss must not exceed: a factor on the smallest of the epochs before."""
+        """Return the limit of each epoch's development loss: a factor on the smallest loss of earlier epochs."""
         before = np.concatenate([[math.nan], self.values("development_loss")[:-1]])
         return (self.loss_stop_ratio or math.nan) * np.fmin.accumulate(before)

@@ -1,1 +1,1 @@
-"""Copies of runs elsewhere."""
+"""Copies of runs at an experiment tracker."""

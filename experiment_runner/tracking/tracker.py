@@ -1,7 +1,7 @@
-"""Tracking: processes that copy run folders to Weights & Biases, and what is said of them.
+"""Tracking: processes that copy run folders to Weights & Biases, and the messages about them.
 
-Training only starts them, glances at them after an epoch, and closes their standard input. One that fails or hangs
-costs a sentence.
+Training only starts them, checks on them after each epoch, and closes their standard input. One that fails or hangs
+only causes a message.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LONGEST_START = 60.0
 LONGEST_END = 30.0
 """Seconds that the end of the program waits for all copies together."""
 QUIET_END = 3.0
-"""Seconds of it that pass without a word."""
+"""Seconds of that wait without a message."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class _Copy:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with it, as far as can be told without waiting."""
+        """Its problem, if any, as far as can be seen without waiting."""
         state, status = read_state(self.folder), self.process.poll()
         if status:
             return state.get("error") or f"the copying process ended with status {status}"
@@ -50,7 +50,7 @@ class Tracking:
     """The copies of one session.
 
     Args:
-        console: Where the first failure is told; of the others, what was not copied.
+        console: Where the first failure is reported; for the others, only what was not copied.
     """
 
     def __init__(self, console: Console) -> None:
@@ -59,7 +59,7 @@ class Tracking:
         self._has_told = False
 
     def follow(self, config: ExperimentConfig, folder: Path) -> None:
-        """Copy a run from now on, where the experiment wants it; an earlier copy of it ends first."""
+        """Copy a run from now on if the experiment requests it; an earlier copy process of it is ended first."""
         if config.tracking == "wandb":
             self._end([copy for copy in self._copies if copy.folder == folder])
             self._copies = [copy for copy in self._copies if copy.folder != folder]
@@ -69,16 +69,16 @@ class Tracking:
                 self._tell(f"the copying process cannot be started ({error})")
 
     def look(self) -> None:
-        """Mention copies that failed or have not begun; never waits."""
+        """Report copies that failed or have not begun; never waits."""
         for copy in self._copies:
             if copy.problem:
                 self._tell(copy.problem)
 
     def release(self, folder: Path) -> None:
-        """Let the copy of a run send the rest and end by itself."""
+        """Let the copy of a run send the rest and end on its own."""
         for copy in self._copies:
             if copy.folder == folder and copy.process.stdin is not None and not copy.process.stdin.closed:
-                # Decoding processes hold the pipe open too, so that closing it alone would be no sign.
+                # Decoding processes also hold the pipe open, so closing it would not be noticed.
                 with suppress(OSError):
                     copy.process.stdin.write(b"\n")
                     copy.process.stdin.close()
@@ -127,7 +127,7 @@ class Tracking:
 
 
 def _wait(copies: list[_Copy], seconds: float) -> list[_Copy]:
-    """Return the copies that have not ended after so long."""
+    """Return the copies that have not ended after that time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and any(copy.process.poll() is None for copy in copies):
         time.sleep(0.05)
@@ -135,7 +135,7 @@ def _wait(copies: list[_Copy], seconds: float) -> list[_Copy]:
 
 
 def _start(folder: Path) -> subprocess.Popen[bytes]:
-    """Start the copying process in a session of its own, so that an interrupt of the training leaves it alone."""
+    """Start the copying process in its own session, so that an interrupt of the training does not reach it."""
     if read_state(folder):
         change_state(folder, started=False, finished=False, error="")
     return subprocess.Popen(

@@ -1,8 +1,8 @@
 """Copies a run folder to Weights & Biases: `python -m experiment_runner.tracking.wandb_copy RUN_FOLDER…`.
 
-`metrics.jsonl` and `evaluation/*.json` are the truth; this process only reads them, so that training never waits for a
-tracker. It sends all that is there, whatever was sent before: a run can be copied again at any time. With `--follow` it
-goes on until something comes over its standard input or that closes, which it does when training ends, however it ends.
+`metrics.jsonl` and `evaluation/*.json` are the source; this process only reads them, so that training never waits for a
+tracker. It sends everything, whatever was sent before: a run can be copied again at any time. With `--follow` it
+continues until its standard input receives data or closes, which happens however training ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from utils.io.secrets import Redaction, print_error, read_token
 
 STATE = "tracking.json"
 STATE_TYPES = {"id": str, "mode": str, "url": str, "files": str, "error": str, "started": bool, "finished": bool}
-"""Keys of `tracking.json`; a copy that is finished has all of them."""
+"""Keys of `tracking.json` with their types; a finished copy has all of them."""
 LOCK = "tracking.lock"
 COPY_NAME = re.compile(r"(offline-)?run-[\w-]+")
 """Names of the folders that the tracker's client makes in `wandb/`."""
@@ -42,11 +42,11 @@ SECTIONS = ("train_", "development_")
 
 
 class CopyError(UserError):
-    """A run cannot be copied; the text says why."""
+    """A run cannot be copied; the message says why."""
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return what is known of a run's copy: what `STATE_TYPES` names; nothing where the file makes no sense."""
+    """Return the state of a run's copy, with the keys of `STATE_TYPES`; empty if the file is not valid."""
     try:
         document = json.loads(read_text(folder / STATE, MOST_JSON_BYTES))
     except (OSError, ValueError, RecursionError):
@@ -60,16 +60,16 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def change_state(folder: Path, **changes: object) -> None:
-    """Change what is known of a run's copy; the file appears whole or not at all."""
+    """Change the state of a run's copy; the file is written completely or not at all."""
     atomic_write(folder / STATE, json.dumps({**read_state(folder), **changes}, indent=2) + "\n")
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other copies of the same run away; the lock of a process that died is free.
+    """Exclude other copies of the same run; the lock of a process that died is free.
 
     Raises:
-        CopyError: Where another one goes on for too long, or where a link stands in the lock's place.
+        CopyError: If another copy takes too long, or the lock file is a link.
     """
     path = folder / LOCK
     if path.is_symlink():
@@ -109,7 +109,7 @@ class WandbCopy:
         change_state(folder, mode=mode, url=self.run.url or "", files=self.files.name, started=True)
 
     def send_epochs(self) -> None:
-        """Send the lines of `metrics.jsonl` that were not sent yet; a line still being written waits."""
+        """Send the lines of `metrics.jsonl` not sent yet, except a line still being written."""
         path = self.folder / "metrics.jsonl"
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         lines = text[: text.rfind("\n") + 1].splitlines()
@@ -119,7 +119,7 @@ class WandbCopy:
         self.epochs_sent = len(lines)
 
     def send_results(self) -> None:
-        """Send figures of test splits, the result, and the pictures."""
+        """Send the metrics of test splits, the result, and the plots."""
         import wandb
 
         for path in sorted((self.folder / "evaluation").glob("*.json")):
@@ -134,7 +134,7 @@ class WandbCopy:
             self.run.log({f"pictures/{path.stem}": wandb.Image(str(path)) for path in pictures})
 
     def finish(self) -> None:
-        """Send the rest and let go; the earlier offline copy, if it was never synced, is replaced by this one."""
+        """Send the rest and close; an earlier offline copy that was never synced is replaced by this one."""
         self.send_epochs()
         self.send_results()
         self.run.finish(exit_code=0 if (self.folder / "result.json").is_file() else 1)
@@ -146,7 +146,7 @@ class WandbCopy:
 
 
 def remove_copy(copies: Path, name: str) -> None:
-    """Remove an offline copy that was never synced, if the name, which a stranger may have written, is that of one."""
+    """Remove an offline copy that was never synced, if the name (which is not trusted) is that of one."""
     copy = copies / name
     if not COPY_NAME.fullmatch(name) or copies.is_symlink() or copy.is_symlink() or list(copy.glob("*.synced")):
         return
@@ -179,7 +179,7 @@ def _begin(folder: Path, document: dict[str, Any], identity: str, token: str | N
             silent=True,
             disable_git=True,  # the remote's address can hold a token
             save_code=False,
-            x_stats_pid=os.getppid(),  # the training's use of the machine, not this process's
+            x_stats_pid=os.getppid(),  # monitor the training process, not this one
         ),
     )
     run.define_metric("epoch")
@@ -188,7 +188,7 @@ def _begin(folder: Path, document: dict[str, Any], identity: str, token: str | N
 
 
 def tags(experiment: dict[str, Any], resolved: dict[str, Any]) -> list[str]:
-    """Return corpus, task, model type, loss, upstream, `synthetic` where that is so, and the experiment's own tags."""
+    """Return corpus, task, model type, loss, upstream, `synthetic` if it applies, and the experiment's own tags."""
     names = [experiment[key] for key in ("corpus", "task", "model_type", "loss_type")]
     names += [Path(experiment["upstream_model"]).name, *experiment.get("tags", ())]
     names += ["synthetic"] * bool(resolved.get("synthetic_corpora"))
@@ -204,7 +204,7 @@ def section(name: str) -> str:
 
 
 def numbers(figures: dict[str, Any], path: str = "") -> dict[str, float]:
-    """Return every number of nested figures by its path, such as `groups/tail/macro_f1`."""
+    """Return every number of nested metrics by its path, such as `groups/tail/macro_f1`."""
     found: dict[str, float] = {}
     for name, value in figures.items():
         if isinstance(value, dict):
@@ -215,10 +215,10 @@ def numbers(figures: dict[str, Any], path: str = "") -> dict[str, float]:
 
 
 def copy_run(folder: Path, token: str | None, follow: bool) -> None:
-    """Copy one run folder, once or until it is told to end.
+    """Copy one run folder, once or until asked to end.
 
     Raises:
-        CopyError: Where another process copies it, or another run has taken its place.
+        CopyError: If another process is copying it, or another run has taken its place.
     """
     identity = os.stat(folder).st_ino
     with locked(folder):
@@ -235,7 +235,7 @@ def copy_run(folder: Path, token: str | None, follow: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 where every run was copied, 1 where one was not."""
+    """Return 0 if every run was copied, 1 if one was not."""
     parser = argparse.ArgumentParser(description="Copy run folders to Weights & Biases.")
     parser.add_argument("folders", type=Path, nargs="+", metavar="RUN_FOLDER", help="such as runs/NAME/seed-42")
     parser.add_argument("--follow", action="store_true", help="go on until standard input closes")

@@ -1,1 +1,1 @@
-"""What happens inside an epoch: optimiser steps, the development pass, and what is saved of them."""
+"""The inside of an epoch: optimiser steps, the development pass, and what is saved from them."""

@@ -10,15 +10,15 @@ SMALLEST_IMPROVEMENT = 1e-9
 
 @dataclass(frozen=True)
 class Decision:
-    """What follows from one epoch.
+    """Outcome of one epoch.
 
     Attributes:
         epoch: Counted from 1.
         smoothed: Mean of the last `window` scores.
-        improved: Whether the model is saved as best.
-        stop: Why training ends here: `sma_f1`, `loss` or None.
-        explanation: The same in words.
-        ending: Why training ends here, in words for a reader who does not know the rule; empty where it goes on.
+        improved: Whether the model is saved as the best.
+        stop: Rule that ends training here: `sma_f1`, `loss` or None.
+        explanation: All of this in words.
+        ending: Why training ends here, for a reader who does not know the rules; empty if it continues.
     """
 
     epoch: int
@@ -32,18 +32,18 @@ class Decision:
 class HybridEarlyStopping:
     """Decides after each epoch whether to save and whether to stop.
 
-    With S the mean of the last `window` scores (fewer while fewer exist), L the development loss:
+    S is the mean of the last `window` scores (fewer while fewer exist), and L the development loss:
 
-    1. S above its best so far (by more than 1e-9): the epoch is saved. Otherwise training stops (`sma_f1`), or, with
-       `patience` N, at the (N + 1)-th consecutive epoch without improvement.
-    2. L above `loss_stop_ratio` × the smallest earlier L: training stops (`loss`), after the saving.
-    3. Neither stops before epoch `min_epochs`.
+    1. If S exceeds its best so far by more than 1e-9, the epoch is saved. Otherwise training stops (`sma_f1`), or,
+       with `patience` N, stops at the (N + 1)-th consecutive epoch without improvement.
+    2. If L exceeds `loss_stop_ratio` × the smallest earlier L, training stops (`loss`), after saving.
+    3. Neither rule stops training before epoch `min_epochs`.
 
     Args:
-        window: Scores in the mean.
-        min_epochs: First epoch that may stop.
-        loss_stop_ratio: Factor on the smallest loss of the epochs before.
-        patience: Epochs without improvement that are forgiven.
+        window: Number of scores in the mean.
+        min_epochs: First epoch at which training may stop.
+        loss_stop_ratio: Factor on the smallest loss of earlier epochs.
+        patience: Consecutive epochs without improvement that are tolerated.
     """
 
     def __init__(self, window: int, min_epochs: int, loss_stop_ratio: float, patience: int) -> None:
@@ -65,7 +65,7 @@ class HybridEarlyStopping:
             score: Development macro-F1, mean CCC, or their mean.
 
         Raises:
-            FloatingPointError: Where either is not finite.
+            FloatingPointError: If either is not finite.
         """
         epoch = len(self.scores) + 1
         if not (math.isfinite(loss) and math.isfinite(score)):
@@ -84,7 +84,7 @@ class HybridEarlyStopping:
 
     @property
     def rule(self) -> str:
-        """What ends training early, in a sentence for the start of a training."""
+        """The stopping rules in one sentence, shown when training starts."""
         times = f" {self.patience + 1} times in a row" if self.patience else ""
         first = max(self.min_epochs, 2)
         held_back = f"min_epochs = {self.min_epochs}" + " holds nothing back" * (self.min_epochs <= 2)
@@ -95,11 +95,11 @@ class HybridEarlyStopping:
         )
 
     def advice(self, epoch: int, most: int) -> str:
-        """Say which key would have let a training go on that ended at an epoch.
+        """Say which key would have let a training continue that ended at an epoch.
 
         Args:
-            epoch: At which it ended.
-            most: Epochs that the training may take.
+            epoch: Epoch at which it ended.
+            most: Maximum number of epochs.
         """
         longer = min(max(2 * epoch, epoch + self.window), most)
         return f"min_epochs = {longer} would go on to epoch {longer} at least" if longer > epoch else ""
@@ -109,7 +109,7 @@ class HybridEarlyStopping:
         return "development score" if self.window == 1 else f"mean development score over the last {self.window} epochs"
 
     def _in_words(self, name: str, loss: float, smoothed: float) -> str:
-        """Say why a rule asks to stop, with its figures; the smallest loss is still that of the epochs before."""
+        """Say why a rule asks to stop, with its numbers; `smallest_loss` still excludes the current epoch here."""
         if name == "loss":
             return (
                 f"the development loss, {loss:.4f}, exceeds {self.loss_stop_ratio:g} times its smallest before, "
@@ -122,7 +122,7 @@ class HybridEarlyStopping:
         )
 
     def _judge(self, epoch: int, loss: float, smoothed: float, improved: bool) -> list[tuple[str, str]]:
-        """Update what is known of the scores and return the rules that ask to stop, the loss's last."""
+        """Update the best score and return the rules that ask to stop, the loss rule last."""
         reasons = []
         if improved:
             self.best, self.best_epoch, self.epochs_without_improvement = smoothed, epoch, 0

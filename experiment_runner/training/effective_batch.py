@@ -1,4 +1,4 @@
-"""Losses over an effective batch whose micro-batches lie in several processes."""
+"""Losses over an effective batch whose micro-batches are spread over several processes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from net.ser import Outputs
 
 
 def total_weights(loss: Loss, targets: Sequence[Targets], processes: ProcessGroup) -> Terms | None:
-    """Return what a separable loss of an effective batch is divided by; None where one micro-batch is all of it.
+    """Return the divisors of a separable loss over an effective batch; None if it is a single micro-batch.
 
     Args:
         loss: The criterion.
-        targets: Of this process's micro-batches.
-        processes: That share the effective batch.
+        targets: Targets of this process's micro-batches.
+        processes: Processes that share the effective batch.
     """
     if len(targets) * processes.ranks == 1:
         return None
@@ -32,10 +32,10 @@ def total_weights(loss: Loss, targets: Sequence[Targets], processes: ProcessGrou
 def differentiate(
     loss: Loss, outputs: Outputs, targets: Targets, processes: ProcessGroup, scaler: GradScaler
 ) -> tuple[Terms, list[Tensor]]:
-    """Compute any loss of all processes' utterances, and its gradient with respect to this process's outputs.
+    """Compute any loss over all processes' utterances, and its gradient with respect to this process's outputs.
 
-    Every process computes the same loss and carries the gradient of its own rows back into the model; the sum of the
-    parameters' gradients over the processes is then that of the loss itself.
+    Every process computes the same loss and backpropagates the gradient of its own rows; summed over the processes, the
+    parameters' gradients are then those of the loss itself.
 
     Returns:
         The loss's terms, and the scaled gradients of `outputs.tensors()`.
@@ -48,7 +48,7 @@ def differentiate(
 
 
 def gather(outputs: Outputs, targets: Targets, processes: ProcessGroup) -> tuple[Outputs, Targets, slice]:
-    """Join outputs, without embeddings, and targets of all processes; the slice is where this one's own are."""
+    """Join the outputs (without embeddings) and targets of all processes; the slice selects this process's rows."""
     outputs = outputs.without_embedding()
     heads = outputs.tensors()
     tensors, own = processes.gather([outputs.embedding, *heads, *targets.tensors()])

@@ -1,7 +1,7 @@
-"""Optimiser steps behind a frozen upstream, each recorded whole as one CUDA graph.
+"""Optimiser steps after a frozen upstream, each recorded entirely as one CUDA graph.
 
-What is left to compute of them is a few hundred small kernels; launching these one by one takes the host many times as
-long as running them takes the GPU.
+After the upstream, a step consists of a few hundred small kernels; the host takes many times as long to launch them one
+by one as the GPU takes to run them.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from net.packing.buckets import round_frames
 from utils.dataset.collation import Batch
 
 SHARE = 4
-"""A recording takes at most one part in so many more frames than its batches have: these frames cost little."""
+"""A recording pads its batches by at most 1/`SHARE` of their frames, which costs little."""
 MOST_RECORDINGS = 64
 Kind = tuple[int, int]
-"""What one recording serves: batches of so many frames when filled up, and of so many utterances."""
+"""The batches that one recording serves: number of frames after padding, and number of utterances."""
 
 
 class RecordingError(Exception):
-    """A step cannot be recorded; the text names the remedy."""
+    """A step cannot be recorded; the message names the remedy."""
 
 
 class Graph(Protocol):
     """A `torch.cuda.CUDAGraph`."""
 
     def replay(self) -> None:
-        """Do again what was recorded."""
+        """Run the recorded work again."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Recording:
     """One recorded step.
 
     Attributes:
-        graph: From the places to all that a step changes.
-        batch: The places: a batch's frames, filled up, and its labels.
-        names: Of the loss terms.
-        terms: Their values, (terms,).
+        graph: Graph of the step, which reads `batch` and changes all that a step changes.
+        batch: Fixed input tensors: a batch's frames, padded, and its labels.
+        names: Names of the loss terms.
+        terms: Values of the loss terms, (terms,).
     """
 
     graph: Graph
@@ -55,12 +55,12 @@ class Recording:
 
 
 class GraphedStep:
-    """Takes optimiser steps, by a recording from the second batch of a kind on.
+    """Takes optimiser steps, from the second batch of a kind on by replaying a recording.
 
     Args:
-        take: Takes a step with a batch on the GPU, without waiting for it. All that it reads and changes must stay at
-            its place in memory, and the model in training mode; no graph of an earlier step may be alive.
-        most_frames: Of a batch; steps with more are taken without a recording.
+        take: Takes a step with a batch on the GPU, without waiting for it. All that it reads and changes must keep its
+            memory address, and the model must stay in training mode; no graph of an earlier step may be alive.
+        most_frames: Maximum frames of a recorded batch; steps with more are taken without a recording.
     """
 
     def __init__(self, take: Callable[[Batch], Terms], most_frames: int) -> None:
@@ -73,20 +73,20 @@ class GraphedStep:
 
     @staticmethod
     def kind_of(batch: Batch) -> Kind:
-        """Return what a batch has in common with others of its recording."""
+        """Return the kind of a batch; batches of one kind share a recording."""
         return round_frames(len(_frames_of(batch).values), SHARE), len(batch.rows)
 
     def __call__(self, batch: Batch) -> Terms:
         """Take a step.
 
         Args:
-            batch: With the frames of all its utterances.
+            batch: Batch that holds the frames of all its utterances.
 
         Returns:
-            The loss terms, which stay what they are in later steps.
+            The loss terms, which later steps do not overwrite.
 
         Raises:
-            RecordingError: Where the GPU cannot record it.
+            RecordingError: If the GPU cannot record the step.
         """
         kind = self.kind_of(batch)
         if kind not in self._seen or kind[0] > self._rows:
@@ -101,7 +101,7 @@ class GraphedStep:
         return dict(zip(recording.names, recording.terms.clone().unbind(), strict=True))
 
     def _make_room(self, batch: Batch) -> None:
-        """Allocate what recordings share, once; drop them all where they are too many."""
+        """Allocate once what recordings share; drop all recordings if there are too many."""
         if len(self.recordings) >= MOST_RECORDINGS:
             self.recordings, self._pool = {}, None
         if self._values is None:
@@ -109,7 +109,7 @@ class GraphedStep:
             self._values = values.new_zeros((self._rows, values.shape[1]))
 
     def _places(self, kind: Kind, batch: Batch) -> Batch:
-        """Return a batch of the kind, whose tensors a recording reads."""
+        """Return a batch of the kind, for a recording to read from."""
         inputs = _frames_of(batch)
         assert self._values is not None
         assert inputs.starts is not None
@@ -136,7 +136,7 @@ class GraphedStep:
 
     @staticmethod
     def _fill(places: Batch, batch: Batch) -> None:
-        """Copy a batch to where a recording reads it; frames behind its own are zeros."""
+        """Copy a batch to where a recording reads it; the padding frames become zeros."""
         there, given = _frames_of(places), _frames_of(batch)
         assert there.starts is not None
         assert given.starts is not None

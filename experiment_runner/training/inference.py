@@ -29,18 +29,18 @@ def infer(
 
     Args:
         model: The model.
-        batches: This process's share, as `TorchProcessGroup.shard` gives it.
-        device: Where the model is.
-        precision: Of the forward passes.
+        batches: This process's share of the batches, see `TorchProcessGroup.shard`.
+        device: Device that holds the model.
+        precision: Precision of the forward passes.
         name_rows: Names utterances by their rows.
-        processes: That share the batches.
+        processes: Processes that share the batches.
 
     Returns:
-        In every process, outputs without embeddings, and targets, of the utterances of all processes on the device,
+        In every process: outputs (without embeddings) and targets of the utterances of all processes, on the device,
         fp32, ordered by row, each row once.
 
     Raises:
-        FullMemoryError: Where a batch does not fit into the GPU's memory.
+        FullMemoryError: If a batch does not fit into GPU memory.
     """
     was_training = model.training
     model.eval()

@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 MOST_IN_A_ROW = 10
-"""So many end the experiment."""
+"""This many refused steps in a row end the experiment."""
 
 
 class NonfiniteSteps:
     """Counts refused steps without waiting for the device.
 
     Args:
-        device: Where gradients are.
+        device: Device that holds the gradients.
 
     Attributes:
-        counts: (5,) float64: refused steps in all, in a row now, most in a row; all steps, and their number when the
-            most were reached.
+        counts: (5,) float64: total refused steps, current refused steps in a row, most refused steps in a row, all
+            steps, and the number of all steps when that maximum was reached.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -25,7 +25,7 @@ class NonfiniteSteps:
 
     @property
     def total(self) -> int:
-        """Refused steps in all; waits for the device."""
+        """Total number of refused steps; waits for the device."""
         return int(self.counts[0])
 
     def add(self, is_refused: Tensor) -> None:
@@ -41,10 +41,10 @@ class NonfiniteSteps:
         self.counts.copy_(torch.stack([total + is_refused, in_row, torch.maximum(most, in_row), steps, reached]))
 
     def load_state(self, counts: Tensor) -> None:
-        """Continue where another one was."""
+        """Continue from the counts of an earlier instance."""
         self.counts.copy_(counts)
 
     def too_many(self) -> range:
-        """Wait for the device; return the numbers, from 1, of too many steps in a row, empty where there were none."""
+        """Wait for the device; return the numbers, from 1, of too many refused steps in a row, or an empty range."""
         _, _, most, _, reached = (int(count) for count in self.counts.tolist())
         return range(reached - most + 1, reached + 1) if most >= MOST_IN_A_ROW else range(0)

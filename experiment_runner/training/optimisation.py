@@ -1,4 +1,4 @@
-"""Optimiser, learning-rate schedule and precision."""
+"""Optimiser, gradient clipping and learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ONE_CYCLE_END = 1 / 25e4
 
 
 def build_optimiser(model: SERModelWrapper, config: ExperimentConfig) -> torch.optim.AdamW:
-    """Return one fused AdamW over the trained parameters: upstream and head, weight matrices decayed, the rest not."""
+    """Return one fused AdamW over the trained parameters of upstream and head; only weight matrices are decayed."""
     head = {id(parameter) for parameter in model.head_parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
@@ -40,17 +40,17 @@ def build_optimiser(model: SERModelWrapper, config: ExperimentConfig) -> torch.o
 
 
 def make_recordable(optimiser: torch.optim.AdamW) -> None:
-    """Keep the learning rates on the GPU, where a recorded step reads them; the schedule must exist already."""
+    """Move the learning rates to the GPU, where a recorded step reads them; the schedule must already exist."""
     for group in optimiser.param_groups:
         group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=group["params"][0].device)
         group["capturable"] = True
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale the gradients down to a norm of `max_norm`, all together; return the norm before.
+    """Scale all gradients together down to a norm of `max_norm`; return the norm before scaling.
 
-    As `torch.nn.utils.clip_grad_norm_`, bit for bit, for gradients of one device and dtype: it asks the device and
-    dtype of every one, which takes longer than the GPU takes to scale them.
+    Bit for bit the same as `torch.nn.utils.clip_grad_norm_` for gradients of one device and dtype; that function looks
+    up the device and dtype of every gradient, which takes longer than the GPU takes to scale them.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
@@ -67,7 +67,7 @@ def build_scheduler(optimiser: torch.optim.Optimizer, config: ExperimentConfig, 
 
 
 def go_to_step(scheduler: LambdaLR, step: int) -> None:
-    """Set a schedule to an optimiser step counted from 0, as if it had been stepped there."""
+    """Set a schedule to an optimiser step (counted from 0), as if it had been stepped up to it."""
     scheduler.last_epoch = step
     scheduler._step_count = step + 1
     for group, rate, factor in zip(
@@ -81,12 +81,12 @@ def go_to_step(scheduler: LambdaLR, step: int) -> None:
 
 
 def current_rate(scheduler: LambdaLR) -> float:
-    """Return the learning rate of the next step, of the first group, without asking the device."""
+    """Return the first group's learning rate for the next step, without waiting for the device."""
     return float(scheduler.base_lrs[0]) * scheduler.lr_lambdas[0](scheduler.last_epoch)
 
 
 def learning_rate_factor(scheduler: str, step: int, total_steps: int, warmup_steps: int) -> float:
-    """Return the share of the highest learning rate at an optimiser step counted from 0.
+    """Return the learning rate at an optimiser step (counted from 0) as a fraction of the highest.
 
     `constant` and `cosine` rise linearly over the warm-up; `cosine` then falls to 0 along half a cosine. `one_cycle`
     rises from 1/25 and falls to 1/250,000, both along half a cosine.

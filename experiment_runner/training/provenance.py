@@ -1,4 +1,4 @@
-"""What a result depends on beside its configuration."""
+"""Everything that a result depends on besides its configuration."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from utils.hub.upstreams import find_upstream, read_source
 
 
 def describe_provenance(run: Run) -> dict[str, Any]:
-    """Return seed, data, the upstream's place on the hub, commit, program, package versions and machine.
+    """Return seed, data, the upstream's hub location, commit, program, package versions and machine.
 
     Raises:
-        UpstreamError: Where what is kept beside the upstream cannot be read.
+        UpstreamError: If the files stored beside the upstream cannot be read.
     """
     folder = find_upstream(run.config.upstream_model)
     source = {} if folder is None else read_source(folder)
@@ -42,7 +42,7 @@ def describe_provenance(run: Run) -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """Return the commit of this program, with `+changes` where files differ from it; None outside a git checkout."""
+    """Return this program's commit, with `+changes` if files differ from it; None outside a git checkout."""
     root = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:

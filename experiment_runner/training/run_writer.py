@@ -1,4 +1,4 @@
-"""Keeps what a training finds: a line an epoch, checkpoints, and the result."""
+"""Writes the results of a training: one line per epoch, checkpoints, and the final result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from utils.word_forms import counted
 
 DEVELOPMENT_PREDICTIONS = "development.csv"
 NEEDED = {"epoch", "improved", "stop", "smoothed_score", "development_loss", "development_score", "refused_steps"}
-"""Of an epoch's record, for going on from it."""
+"""Keys of an epoch's record that resuming needs."""
 
 
 class RunWriter:
@@ -34,12 +34,12 @@ class RunWriter:
 
     Args:
         run: The run.
-        description: What the model is.
-        records: Of the epochs that were recorded before.
-        seconds: That training has taken before.
+        description: Description of the model.
+        records: Records of earlier epochs.
+        seconds: Training time before this start, in seconds.
 
     Attributes:
-        records: One flat line an epoch, as in `metrics.jsonl`.
+        records: One flat record per epoch, as in `metrics.jsonl`.
     """
 
     def __init__(
@@ -57,17 +57,17 @@ class RunWriter:
         self.provenance = describe_provenance(run)
 
     def compute_metrics(self, outputs: Outputs) -> tuple[pd.DataFrame, Metrics]:
-        """Return development predictions and their figures."""
+        """Return development predictions and their metrics."""
         predictions = tabulate_predictions(self.run.data.development, outputs, self.description.labels)
         return predictions, figures_from_predictions(predictions, self.groups)
 
     @property
     def seconds(self) -> float:
-        """That training has taken so far."""
+        """Training time so far, in seconds."""
         return time.monotonic() - self._began
 
     def save(self, moment: TrainingSnapshot) -> None:
-        """Save where training can be gone on from; with the best model, the predictions that made it the best."""
+        """Save a checkpoint to resume from; the best model is saved with its development predictions."""
         documents: dict[str, object] = {CONFIG: self.description.to_json(), PROVENANCE: self.provenance}
         texts = {}
         if moment.best is not None:
@@ -90,7 +90,7 @@ class RunWriter:
             show_predictions(path, self.run.folder.path)
 
     def record(self, record: EpochRecord) -> None:
-        """Write an epoch's line, to `metrics.jsonl` and to the screen."""
+        """Write an epoch's line to `metrics.jsonl` and to the console."""
         refused = record.refused_steps - (self.records[-1]["refused_steps"] if self.records else 0)
         self.records.append(flatten(record))
         self.run.folder.append_metrics(self.records[-1])
@@ -103,7 +103,7 @@ class RunWriter:
             )
 
     def result(self, stop: str) -> dict[str, Any]:
-        """Return what `result.json` holds."""
+        """Return the content of `result.json`."""
         best = [record for record in self.records if record["improved"]][-1]
         return {
             "stop": stop,
@@ -117,10 +117,10 @@ class RunWriter:
 
 
 def recorded_before(state: TrainingState) -> dict[str, Any]:
-    """Return the `records` and `seconds` of a training that goes on.
+    """Return the `records` and `seconds` of a resumed training.
 
     Raises:
-        CheckpointError: Where they are not what a recorder has saved.
+        CheckpointError: If they are not what a `RunWriter` has saved.
     """
     records, seconds = state.document.get("records"), state.document.get("seconds")
     is_known = isinstance(records, list) and all(isinstance(r, dict) and r.keys() >= NEEDED for r in records)
@@ -130,14 +130,14 @@ def recorded_before(state: TrainingState) -> dict[str, Any]:
 
 
 def show_predictions(checkpoint: Path, folder: Path) -> None:
-    """Put the development predictions of the best checkpoint where a run's predictions lie."""
+    """Copy the best checkpoint's development predictions to the run's predictions folder."""
     target = folder / "predictions" / DEVELOPMENT_PREDICTIONS
     target.parent.mkdir(exist_ok=True)
     atomic_write(target, (checkpoint / DEVELOPMENT_PREDICTIONS).read_bytes())
 
 
 def flatten(record: EpochRecord) -> dict[str, Any]:
-    """Return an epoch's numbers and decision as one flat line; figures that are not finite are left out."""
+    """Return an epoch's numbers and decision as one flat record; non-finite numbers are left out."""
     development, decision = record.development, record.decision
     figures = {name: value for name, value in development.figures.items() if isinstance(value, float)}
     numbers = {
@@ -162,7 +162,7 @@ def flatten(record: EpochRecord) -> dict[str, Any]:
 
 
 def epoch_line(record: EpochRecord, epochs: int) -> str:
-    """Return an epoch's line for the screen."""
+    """Return an epoch's line for the console."""
     development = record.development
     names = (("macro_f1", "macro-F1"), ("mean_ccc", "mean CCC"), ("gender_accuracy", "gender accuracy"))
     scores = "  ".join(f"{label} {development.figures[key]:.4f}" for key, label in names if key in development.figures)

@@ -1,4 +1,4 @@
-"""What a trainer hands over: an epoch's record, and the moments from which training can be gone on."""
+"""The data that a trainer hands over: epoch records, and snapshots from which training can be resumed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class DevelopmentFigures:
     Attributes:
         loss: The training criterion, without auxiliary terms, once over the whole split, in fp32, on outputs of the
             training's precision.
-        terms: Its named parts.
-        score: What selects the model, see `selection_score`.
-        figures: Figures of the split, such as `macro_f1` and `mean_ccc`.
-        predictions: What they were computed from.
+        terms: Named terms of the loss, with the auxiliary ones.
+        score: Model selection score, see `selection_score`.
+        figures: Metrics of the split, such as `macro_f1` and `mean_ccc`.
+        predictions: Predictions that the metrics were computed from.
     """
 
     loss: float
@@ -41,13 +41,13 @@ class EpochRecord:
         epoch: Counted from 1.
         step: Optimiser steps so far.
         train: Mean of each loss term.
-        development: The pass after it.
-        decision: Of early stopping.
-        refused_steps: So far.
-        trained: Utterances that were trained on in `train_seconds`: fewer than the epoch's where it was interrupted.
-        train_seconds: Since the start, or since training was gone on with in the middle of it.
-        seconds: Likewise, with the development pass.
-        learning_rate: At its end.
+        development: Development pass after the epoch.
+        decision: Decision of early stopping.
+        refused_steps: Refused steps so far.
+        trained: Utterances trained on in `train_seconds`: fewer than the epoch has if it was interrupted.
+        train_seconds: Training time since the epoch's start, or since training resumed in the middle of it.
+        seconds: The same, including the development pass.
+        learning_rate: Learning rate at the end of the epoch.
     """
 
     epoch: int
@@ -64,15 +64,15 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrainingSnapshot:
-    """Where a training can be gone on from.
+    """A state from which training can be resumed.
 
     Attributes:
-        epoch: The last one of which steps were taken.
+        epoch: Last epoch in which steps were taken.
         step: Optimiser steps so far.
         is_evaluated: False between an epoch's last step and its evaluation.
-        best: The record of the epoch that ends here, if its model is the best so far.
-        weights: Of the model.
-        state: All else, but for what was recorded.
+        best: Record of the epoch that ends here if its model is the best so far, else None.
+        weights: State dict of the model.
+        state: Everything else needed to resume, except the epochs' records.
     """
 
     epoch: int

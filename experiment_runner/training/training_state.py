@@ -1,8 +1,8 @@
-"""What a training goes on from, as tensors and JSON.
+"""The state from which training resumes, as tensors and JSON.
 
-Nothing is drawn from a generator that lives from step to step: what the model draws depends on (seed, step), what is
-drawn for an utterance on (seed, epoch, utterance), the order on (seed, epoch). So no generator's state is kept. The
-schedule is a function of the step, and early stopping one of the epochs' figures.
+No random generator lives from step to step, so no generator's state is kept: the model's random draws depend on (seed,
+step), those for an utterance on (seed, epoch, utterance), and the order on (seed, epoch). The schedule is a function of
+the step, and early stopping a function of the epochs' metrics.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from experiment_runner.storage.checkpoints import CheckpointError
 
 OPTIMISER = "optimiser."
-"""Begins the names of its tensors, before a parameter's name, a dot and the name that the optimiser gives it."""
+"""Prefix of the optimiser's tensor names; the parameter's name, a dot and the optimiser's key follow."""
 
 
 def optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimiser's tensors by parameter."""
+    """Return the optimiser's tensors, named by parameter and key."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
         f"{OPTIMISER}{names[id(parameter)]}.{key}": value
@@ -29,10 +29,10 @@ def optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dic
 
 
 def restore_optimiser(model: nn.Module, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser the tensors that another one had over the same parameters.
+    """Load the tensors of an earlier optimiser over the same parameters.
 
     Raises:
-        CheckpointError: Where they are those of other parameters.
+        CheckpointError: If the tensors belong to other parameters.
     """
     trained = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
     parameters = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in trained}

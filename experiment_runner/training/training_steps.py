@@ -1,4 +1,4 @@
-"""Optimiser steps: what an effective batch does to the model."""
+"""Optimiser steps: one update of the model per effective batch."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from utils.seeding import step_seed
 
 @dataclass(frozen=True)
 class StepParts:
-    """What optimiser steps are made of.
+    """The collaborators of `TrainingSteps`.
 
     Attributes:
         model: In training mode, on the device.
         loss: The criterion.
         optimiser: Fused AdamW over the trained parameters.
-        scheduler: Stepped once an optimiser step.
-        precision: Of forward passes.
-        device: Where the model is.
-        seed: Of dropout and masks, with a step's number.
-        max_grad_norm: Gradients are scaled down to this norm.
-        most_frames: Of a batch, where steps behind a frozen upstream are recorded, see `GraphedStep`: the optimiser
-            must be recordable then. None where they are not.
-        processes: That take each step together.
+        scheduler: Learning-rate schedule, stepped once per optimiser step.
+        precision: Precision of forward passes.
+        device: Device that holds the model.
+        seed: Seed of dropout and masks, combined with the step's number.
+        max_grad_norm: Norm to which gradients are scaled down.
+        most_frames: Maximum frames of a batch if steps after a frozen upstream are recorded, see `GraphedStep` (the
+            optimiser must be recordable then); None if they are not recorded.
+        processes: Processes that take each step together.
     """
 
     model: SERModelWrapper
@@ -59,10 +59,10 @@ class TrainingSteps:
     """Takes optimiser steps.
 
     Attributes:
-        count: How many there were.
-        losses: Means of the loss terms, to be restarted with every epoch.
+        count: Number of steps taken.
+        losses: Running means of the loss terms, to be restarted with every epoch.
         refused: Steps whose gradients were not finite.
-        trained: The parameters that are changed.
+        trained: Trained parameters.
     """
 
     def __init__(self, parts: StepParts) -> None:
@@ -77,11 +77,11 @@ class TrainingSteps:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """Learning rate of the next step."""
         return current_rate(self.parts.scheduler)
 
     def take(self, window: list[Batch]) -> Terms:
-        """Take one optimiser step over the micro-batches of an effective batch; return the loss terms of all of it."""
+        """Take one optimiser step over the micro-batches of an effective batch; return its loss terms."""
         if self._recorded is not None and len(window) == 1:
             terms = self._recorded(self._behind_upstream(window[0]))
         else:
@@ -91,22 +91,22 @@ class TrainingSteps:
         return terms
 
     def rehearse(self, batch: Batch) -> None:
-        """Do what a step does up to the gradients, and drop them: nothing is learnt."""
+        """Compute a step's gradients and drop them; the model does not change."""
         _backward([_sum(self.parts.loss(self._forward(batch, 0), batch.targets))])
         self.parts.optimiser.zero_grad(set_to_none=True)
 
     def state(self, with_optimiser: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what `load_state` takes, as tensors and JSON."""
+        """Return the state for `load_state`, as tensors and JSON."""
         terms, sums = self.losses.sums()
         optimiser = optimiser_tensors(self.parts.model, self.parts.optimiser) if with_optimiser else {}
         tensors = {**optimiser, "refused": self.refused.counts, "terms": sums}
         return tensors, {"step": self.count, "scaler": self._scaler.state_dict(), "terms": list(terms)}
 
     def load_state(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
-        """Continue where others were.
+        """Continue from the state of earlier steps.
 
         Raises:
-            CheckpointError: Where these were steps of another model.
+            CheckpointError: If the state belongs to another model.
         """
         restore_optimiser(self.parts.model, self.parts.optimiser, tensors)
         self.count = document["step"]
@@ -126,20 +126,20 @@ class TrainingSteps:
         return terms
 
     def _take_seeded(self, batch: Batch) -> Terms:
-        """Do what `_take` does with one micro-batch in one process, but for setting seeds, without the host's help."""
+        """Do what `_take` does for one micro-batch in one process, but without setting seeds and without the host."""
         terms = self._differentiate_part(batch, None)
         self._update()
         self.losses.add(terms)
         return terms
 
     def _behind_upstream(self, batch: Batch) -> Batch:
-        """Return a batch with all its frames of the frozen upstream, and set the step's seeds."""
+        """Set the step's seeds and return a batch with all its frames from the frozen upstream."""
         self._seed(0)
         with self.parts.precision.autocast(self.parts.device):
             return replace(batch, inputs=self.parts.model.upstream.complete(batch.inputs))
 
     def _seed(self, part: int) -> None:
-        """Let dropout and masks depend on seed, step and a micro-batch's number in the effective batch alone."""
+        """Make dropout and masks depend only on seed, step and the micro-batch's number in the effective batch."""
         seed = step_seed(self.parts.seed, self.count, self.parts.processes.number(part))
         _seed_generators(seed, self.parts.device)
 
@@ -173,7 +173,8 @@ class TrainingSteps:
         """Differentiate a loss of all utterances at once, holding one micro-batch's graph at a time.
 
         The first pass collects the outputs without a graph, the loss gives their gradient, and the second pass, with
-        the same draws, carries it back into the model. A single micro-batch keeps its graph and takes one pass.
+        the same random draws, backpropagates it into the model. A single micro-batch keeps its graph and takes one
+        pass.
         """
         is_single = len(window) == 1
         with torch.set_grad_enabled(is_single):
@@ -189,7 +190,7 @@ class TrainingSteps:
         return terms
 
     def _update(self) -> None:
-        """Step the optimiser; gradients that are not finite are refused on the device, without waiting for it."""
+        """Step the optimiser; non-finite gradients are refused on the device, without waiting for it."""
         optimiser = self.parts.optimiser
         self.parts.processes.sum_gradients(self.trained)
         self._scaler.unscale_(optimiser)
@@ -205,8 +206,8 @@ class TrainingSteps:
 def _seed_generators(seed: int, device: torch.device) -> None:
     """Seed the generators that a step draws from, as `torch.manual_seed` would.
 
-    It also seeds kinds of devices that are not there, by keeping the call and a traceback for each: a millisecond and
-    some memory a step.
+    `torch.manual_seed` also seeds kinds of devices that are absent, storing the call and a traceback for each: a
+    millisecond and some memory per step.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":

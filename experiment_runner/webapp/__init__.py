@@ -1,1 +1,1 @@
-"""The page in the browser: a recording in, what a model hears in it out, for this machine alone."""
+"""The demo page in the browser: predictions for a recording, on this machine only."""

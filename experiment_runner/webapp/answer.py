@@ -1,4 +1,4 @@
-"""What the demo page says of one recording: emotion, attributes and gender as a whole, then the course over time."""
+"""The demo page's answer for one recording: emotion, attributes and gender overall, then the course over time."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ REMEDIES = {
     "truncated": "; copy it again",
     "cancelling": "",
 }
-"""By the kind of problem; empty where the problem names its own."""
+"""Remedies by kind of problem; empty if the problem's message names one."""
 LATER = '<p class="ser-soft">It is too long for one prediction: the mean of its segments stands here at the end.</p>'
 ANSWER, COURSE = "webapp/answer.html.jinja", "webapp/course.html.jinja"
 
 
 class Shown(NamedTuple):
-    """Two parts of the page, in HTML: the answer, and the course over time."""
+    """Two parts of the page as HTML: the answer, and the course over time."""
 
     answer: str
     course: str
@@ -45,7 +45,7 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True)
 class Attribute:
-    """An attribute's value, and the share of its scale that lies below."""
+    """An attribute's value, and the share of its scale below it."""
 
     name: str
     value: float
@@ -54,14 +54,14 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Heard:
-    """What a model says of a recording as a whole.
+    """A model's predictions for a recording as a whole.
 
     Attributes:
-        emotion: The likeliest class; None where the model has none.
-        probabilities: By class, in output order.
-        attributes: In output order.
-        scale: Of the attributes.
-        gender: The likelier one; None where the model has no such head.
+        emotion: Likeliest class; None if the model has no classes.
+        probabilities: Probability by class, in output order.
+        attributes: Attributes in output order.
+        scale: Scale of the attributes.
+        gender: Likelier gender; None if the model has no gender head.
     """
 
     emotion: str | None
@@ -72,29 +72,29 @@ class Heard:
 
 
 def refuse(sentence: str) -> Shown:
-    """Return a page that says why there is no answer."""
+    """Return a page that explains why there is no answer."""
     return Shown(render_page(ANSWER, problem=sentence), "")
 
 
 def waiting() -> Shown:
-    """Return a page without an answer, until the model has time for the recording."""
+    """Return a page without an answer, shown until the model is free for the recording."""
     return Shown("", _course("Waiting; another recording may be before this one", share=0.0))
 
 
 def answer(
     model: LoadedModel, precision: Precision, path: Path, name: str, trained_seconds: float | None = None
 ) -> Iterator[Shown]:
-    """Predict a recording, and return what to show as soon as there is more of it.
+    """Predict a recording, and yield what to show whenever more of it is ready.
 
     Args:
         model: The model.
-        precision: Of the forward passes.
-        path: Where the recording lies.
-        name: What it is called on the page.
-        trained_seconds: Most of an utterance that the model heard at a time in training; None where nothing says.
+        precision: Precision of the forward passes.
+        path: Path of the recording.
+        name: Name of the recording on the page.
+        trained_seconds: Longest excerpt of an utterance used in training, in seconds; None if unknown.
 
     Raises:
-        DataError: A sentence for who is before the page, where the recording cannot be used.
+        DataError: If the recording is unusable; the message is for the user of the page.
     """
     seconds = _duration(path, name)
     is_one = seconds <= LONGEST_SECONDS
@@ -120,7 +120,7 @@ def _duration(path: Path, name: str) -> float:
     """Return the seconds of a recording that can be predicted and is not silent.
 
     Raises:
-        DataError: Where it is none.
+        DataError: If the recording cannot be predicted or is silent.
     """
     looked = examine(str(path), is_deep=False)
     seconds = looked.header.frames / looked.header.rate_hz if looked.header else 0.0
@@ -141,10 +141,10 @@ def _duration(path: Path, name: str) -> float:
 
 
 def _table(predictions: Predictions, path: Path, name: str) -> pd.DataFrame:
-    """Return what was predicted of a recording.
+    """Return the predictions for a recording.
 
     Raises:
-        DataError: Where that was not possible.
+        DataError: If that was not possible.
     """
     if predictions.problems:
         raise DataError(f"{name} {predictions.problems[str(path)]}")
@@ -152,7 +152,7 @@ def _table(predictions: Predictions, path: Path, name: str) -> pd.DataFrame:
 
 
 def heard_of(table: pd.DataFrame, model: LoadedModel) -> Heard:
-    """Return what a table of one recording says of it as a whole: its row, or the mean of its segments."""
+    """Return a recording's overall predictions from its table: its only row, or the mean of its segments."""
     classes, (low, high) = classes_of(table), model.description.attribute_scale
     probabilities = {name: float(table[f"prob_{name}"].mean()) for name in classes}
     values = {name: float(table[f"pred_{name}"].mean()) for name in attributes_of(table)}
@@ -183,7 +183,7 @@ def _draw(table: pd.DataFrame, model: LoadedModel, name: str) -> str:
 
 
 def cancelled(course: str) -> str:
-    """Return the course over time as it stands, or that it was cancelled where it was being computed."""
+    """Return the course over time unchanged, or, if it was still being computed, a note that it was cancelled."""
     return _course("It was cancelled.") if 'role="progressbar"' in course else course
 
 

@@ -1,4 +1,4 @@
-"""Who may ask the demo page's server for what: this machine's own page alone, and recordings alone."""
+"""Access control of the demo page's server: only this machine's own page may ask, and only for recordings."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""The browser asks nobody but this server, whatever the page's parts would like, and shows the page in no other."""
+"""Response headers: the browser may only contact this server, and may not embed the page in another."""
 
 
 class Guard:
-    """Refuses what the page itself never asks for.
+    """Refuses requests that the page itself never makes.
 
-    A site on the internet can have a browser ask this machine: by a name that leads to 127.0.0.1, which its `Host`
-    shows, or from another page, which its `Origin` shows. Gradio alone answers both, keeps its answers from other
-    pages' scripts only, and fetches addresses for who asks it for files.
+    A website can make a browser send requests to this machine: through a name that resolves to 127.0.0.1, visible in
+    `Host`, or from another page, visible in `Origin`. Gradio by itself answers both, only keeps its answers from other
+    pages' scripts, and fetches addresses for anyone who requests them as files.
 
     Args:
         app: The server.
-        folder: Of the recordings that may be read.
+        folder: Folder of the recordings that may be read.
     """
 
     def __init__(self, app: ASGIApp, folder: Path) -> None:

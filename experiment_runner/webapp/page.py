@@ -1,4 +1,4 @@
-"""The demo page: a recording in, what a model hears in it out."""
+"""The demo page: a model's predictions for a recording."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from utils.errors import DataError
 HEADER = "webapp/header.html.jinja"
 STYLE = Path(__file__).with_name("page.css")
 OLDEST_SECONDS = 3600
-"""Of a recording that a browser has sent and left behind without a word."""
+"""Maximum age of a recording that a browser has sent and abandoned."""
 SANS = ("Segoe UI", "Roboto", "Helvetica Neue", "DejaVu Sans", "sans-serif")
 MONO = ("Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 EMPTY = Shown('<p class="ser-soft">Record or choose speech; what the model hears in it stands here then.</p>', "")
@@ -35,8 +35,8 @@ def build_page(model: LoadedModel, name: str, precision: Precision, uploads: Upl
 
     Args:
         model: The model.
-        name: By which it was asked for.
-        precision: Of the forward passes.
+        name: Name that the model was requested by.
+        precision: Precision of the forward passes.
         uploads: Where recordings come from.
     """
     origin = origin_of(model, name)
@@ -88,14 +88,14 @@ def build_page(model: LoadedModel, name: str, precision: Precision, uploads: Upl
         asking = [audio.upload, audio.stop_recording, start.click]
         asked = gr.on(asking, take, audio, [whole, course], preprocess=False, **at_once)
         asked.then(run, None, [whole, course], trigger_mode="always_last", concurrency_limit=1, **silent)
-        cancel.click(stop, course, course, **at_once)  # gradio's own `cancels` loses what is asked meanwhile
+        cancel.click(stop, course, course, **at_once)  # gradio's own `cancels` loses requests made meanwhile
         audio.clear(clear, None, [whole, course], **at_once)
         page.unload(leave)
     return page
 
 
 def abilities(description: ModelConfig) -> list[str]:
-    """Say what a model does, a part of a sentence for each of its heads."""
+    """Describe what a model does, one phrase for each of its heads."""
     parts = {
         "tells apart": description.classes,
         "rates": description.attributes,
@@ -105,14 +105,13 @@ def abilities(description: ModelConfig) -> list[str]:
 
 
 def _answers(predict: Callable[[Path, str], Iterator[Shown]], uploads: Uploads, session: str) -> Iterator[Shown]:
-    """Return what to show for as long as it is asked for, then the page as it is to stand.
+    """Yield what to show while the recording is requested, then the final state of the page.
 
-    What was said to a click may reach the browser before a part of the answer that was sent earlier: the last word is
-    said here.
+    The reply to a click may reach the browser before an earlier part of the answer, so the final state is sent here.
     """
     asked = uploads.asked(session)
-    if asked is None:  # refused, or taken back while it waited
-        yield Shown(gr.skip(), gr.skip())  # to yield nothing would empty the page
+    if asked is None:  # refused, or withdrawn while it waited
+        yield Shown(gr.skip(), gr.skip())  # yielding nothing would empty the page
         return
     shown = waiting()
     with closing(_heard(predict, asked)) as parts:
@@ -130,7 +129,7 @@ def _answers(predict: Callable[[Path, str], Iterator[Shown]], uploads: Uploads, 
 
 
 def _heard(predict: Callable[[Path, str], Iterator[Shown]], asked: Upload) -> Generator[Shown]:
-    """Return what to show of a recording, or the sentence why there is nothing to show."""
+    """Yield what to show for a recording, or a sentence on why there is nothing to show."""
     try:
         yield from predict(asked.path, asked.name)
     except DataError as error:
@@ -141,5 +140,5 @@ def _heard(predict: Callable[[Path, str], Iterator[Shown]], asked: Upload) -> Ge
 
 
 def theme() -> gr.themes.Base:
-    """Return how the page looks, with fonts of the reader's own machine: others would be asked of the network."""
+    """Return the theme of the page, with fonts of the reader's machine: others would be fetched from the network."""
     return gr.themes.Default(primary_hue="blue", font=SANS, font_mono=MONO)

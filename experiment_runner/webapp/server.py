@@ -1,4 +1,4 @@
-"""Serves the demo page to this machine alone, until somebody ends it."""
+"""Serves the demo page to this machine only, until it is stopped."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from experiment_runner.webapp.uploads import Uploads
 from experiment_runner.webapp.workspace import HOST, Place
 
 MOST_BYTES = 128 << 20
-"""Of one recording: an hour of 16 kHz, uncompressed."""
+"""Maximum size of one recording: an hour at 16 kHz, uncompressed."""
 ENDING_SECONDS = 1
-"""That open connections, and then a prediction under way, are waited for at the end."""
+"""Seconds to wait at the end for open connections, and then for a running prediction."""
 
 
 def serve(model: LoadedModel, name: str, precision: Precision, place: Place, console: Console) -> None:
@@ -36,10 +36,10 @@ def serve(model: LoadedModel, name: str, precision: Precision, place: Place, con
 
     Args:
         model: The model.
-        name: By which it was asked for.
-        precision: Of the forward passes.
-        place: Where to listen, and to keep what is sent.
-        console: Where to say so.
+        name: Name that the model was requested by.
+        precision: Precision of the forward passes.
+        place: Where to listen, and where to keep uploads.
+        console: Where messages are printed.
     """
     page = build_page(model, name, precision, Uploads(place.folder))
     server = uvicorn.Server(
@@ -54,10 +54,10 @@ def serve(model: LoadedModel, name: str, precision: Precision, place: Place, con
             timeout_graceful_shutdown=ENDING_SECONDS,
         )
     )
-    before = signal.signal(signal.SIGHUP, server.handle_exit)  # a closed terminal ends it as Ctrl-C does
+    before = signal.signal(signal.SIGHUP, server.handle_exit)  # a closed terminal stops the server as Ctrl-C does
     _tell(place.door.getsockname()[1], console)
     try:
-        with suppress(KeyboardInterrupt):  # uvicorn ends, and then raises the signal again
+        with suppress(KeyboardInterrupt):  # uvicorn stops, and then raises the signal again
             server.run([place.door])
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -66,7 +66,7 @@ def serve(model: LoadedModel, name: str, precision: Precision, place: Place, con
 
 
 def _make_app(page: gr.Blocks, folder: Path) -> Guard:
-    """Return gradio's server without what else it offers: documentation, monitoring, history, other folders' files."""
+    """Return gradio's server without its extras: documentation, monitoring, history, other folders' files."""
     app = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         page.queue(api_open=False, max_size=20),
@@ -96,10 +96,10 @@ def _tell(port: int, console: Console) -> None:
 
 
 def leave_predictions(threads: Collection[threading.Thread]) -> None:
-    """End the process where a prediction is still under way, whose thread would be waited for, up to minutes.
+    """End the process at once if a prediction is still running: waiting for its thread could take minutes.
 
     Args:
-        threads: Those that ran before the page was shown.
+        threads: Threads that ran before the page was shown.
     """
     until = time.monotonic() + ENDING_SECONDS
     for thread in threading.enumerate():

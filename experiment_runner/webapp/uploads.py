@@ -1,4 +1,4 @@
-"""Recordings that a browser has sent: read by the session that sent them alone, and deleted with it."""
+"""Recordings that a browser has sent: only the session that sent them can read them, and they are deleted with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from utils.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Upload:
-    """A recording on this machine, and its name on the other; every asking about it is one of its own."""
+    """An uploaded recording, with its name on the user's machine; every request for it is a separate object."""
 
     path: Path
     name: str
@@ -21,10 +21,10 @@ class Upload:
 
 @dataclass
 class Uploads:
-    """What lies in one folder, by session.
+    """The uploads in one folder, by session.
 
     Attributes:
-        folder: Where gradio puts what it is sent.
+        folder: Folder in which gradio stores uploads.
     """
 
     folder: Path
@@ -32,14 +32,14 @@ class Uploads:
     _asked: dict[str, Upload] = field(default_factory=dict)
 
     def take(self, session: str, document: Mapping[str, Any] | None) -> None:
-        """Note what a session asks about in place of what it asked before, which is deleted if it is another file.
+        """Set the recording that a session requests; its previous one is deleted if it is a different file.
 
         Args:
-            session: Its name.
-            document: What gradio says of the file: its `path` and `orig_name`.
+            session: Name of the session.
+            document: Gradio's description of the file: its `path` and `orig_name`.
 
         Raises:
-            DataError: A sentence for who is before the page, where there is no such file.
+            DataError: If there is no such file; the message is for the user of the page.
         """
         self.withdraw(session)
         if document is None:
@@ -53,22 +53,22 @@ class Uploads:
         self._asked[session] = Upload(path, Path(str(document.get("orig_name") or path.name)).name)
 
     def asked(self, session: str) -> Upload | None:
-        """Return what a session last asked about; None where it did not, or has taken it back."""
+        """Return the recording that a session last requested; None if it requested none, or withdrew it."""
         return self._asked.get(session)
 
     def holds(self, session: str) -> bool:
-        """Return whether there is a recording of a session."""
+        """Return whether a session has a recording here."""
         return session in self._held
 
     def withdraw(self, session: str) -> None:
-        """Take back what a session asked; its recording stays."""
+        """Withdraw a session's request; its recording stays."""
         self._asked.pop(session, None)
 
     def forget(self, session: str) -> None:
-        """Take back what a session asked, and delete what it has sent, unless another one has sent the same."""
+        """Withdraw a session's request and delete its recordings, unless another session has sent the same ones."""
         self.withdraw(session)
         path = self._held.pop(session, None)
         if path is not None and path not in self._held.values():
             path.unlink(missing_ok=True)
-            with suppress(OSError):  # its folder holds something else
+            with suppress(OSError):  # its folder may hold something else
                 path.parent.rmdir()

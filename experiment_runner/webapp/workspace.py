@@ -1,4 +1,4 @@
-"""What the demo page needs before a model is loaded: its packages, a port of this machine, and a folder of its own."""
+"""The demo page's requirements before a model is loaded: packages, a port on this machine, and its own folder."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from utils.errors import UserError
 
 HOST = "127.0.0.1"
 PORTS = range(7860, 7960)
-"""Of which the first free one is taken where none is asked for; gradio's own."""
+"""Gradio's own ports; the first free one is taken if none is requested."""
 
 
 class DemoError(UserError):
-    """The page cannot be shown; the text names the remedy."""
+    """The page cannot be shown; the message names the remedy."""
 
 
 class Place(NamedTuple):
     """Where the page is shown.
 
     Attributes:
-        door: Listens to this machine alone.
-        folder: For what is sent to the page.
+        door: Socket that accepts connections only from this machine.
+        folder: Folder for uploads to the page.
     """
 
     door: socket.socket
@@ -36,17 +36,17 @@ class Place(NamedTuple):
 
 @contextmanager
 def demo_place(port: int | None) -> Iterator[Place]:
-    """Claim a port and a folder, which goes with everything in it when the context ends.
+    """Claim a port and a folder, which is deleted with its content when the context ends.
 
     Args:
-        port: The port; the first free one of gradio's where None.
+        port: The port; if None, the first free one of `PORTS`.
 
     Raises:
-        DemoError: Where the port cannot be had, or a package is missing.
+        DemoError: If the port is not available, or a package is missing.
     """
     with _claimed(port) as door, tempfile.TemporaryDirectory(prefix="200ai-page-") as folder, _environment(folder):
         try:
-            import_module("gradio")  # after the environment is set, which it reads
+            import_module("gradio")  # only now, because it reads the environment set above
         except ImportError as error:
             raise DemoError(
                 f"the page needs {error.name}, which is not installed; "
@@ -74,7 +74,7 @@ def _claimed(port: int | None) -> socket.socket:
 
 @contextmanager
 def _environment(folder: str) -> Iterator[None]:
-    """Have gradio keep what it is sent in a folder, and tell nobody anything."""
+    """Make gradio keep uploads in a folder and send no telemetry."""
     wanted = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
