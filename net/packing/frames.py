@@ -23,7 +23,7 @@ class Frames:
     """Frames of `batch` utterances, one utterance after the other.
 
     Attributes:
-        values: (total_frames, dim).
+        values: Values of all frames, (total_frames, dim).
         lengths: Frames of each utterance, known on the host; each at least 1.
         known_starts: `starts`, if they are on the device already. Then there may be more values than frames: rows
             behind the last utterance are filling, which `sum`, `spread` and `softmax` do not accept.
