@@ -35,7 +35,7 @@ def run_plain_layer(
         norms: Norms behind the attention and behind the feed-forward part.
         plan: Plan of the batch.
         is_stable: Whether the residual stream itself is not normalised.
-        is_last: Whether the second result is the encoder's output, in float32.
+        is_last: Whether this is the last layer; in a stable model the second result is the encoder's output (float32).
 
     Returns:
         The next layer's stream and input.
