@@ -1,1 +1,1 @@
-"""What is fast, and how fast: each module is one command that prints a table and writes JSON."""
+"""Benchmarks: each module is one command that prints a table and writes JSON."""

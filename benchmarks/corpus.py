@@ -37,7 +37,7 @@ NUMBERS = ("EmoAct", "EmoVal", "EmoDom")
 
 
 def make_labels(count: int, generator: np.random.Generator) -> pd.DataFrame:
-    """Return a consensus of so many recordings."""
+    """Return a table of consensus labels of `count` recordings."""
     split = generator.choice(list(SHARES), count, p=list(SHARES.values()))
     speaker = [int(generator.integers(*SPEAKERS[name])) for name in split]
     columns: dict[str, object] = {"FileName": [f"MSP-PODCAST_{n // 50:04d}_{n:06d}.wav" for n in range(count)]}
@@ -48,7 +48,7 @@ def make_labels(count: int, generator: np.random.Generator) -> pd.DataFrame:
 
 
 def make_ratings(labels: pd.DataFrame, generator: np.random.Generator) -> pd.DataFrame:
-    """Return five to six ratings a recording, 5.5 on average, as 2.0 has them."""
+    """Return five or six ratings per recording, 5.5 on average, as in release 2.0."""
     files = np.repeat(labels["FileName"].to_numpy(), generator.integers(5, 7, len(labels)))
     columns = {"FileName": files, "Worker": [f"WORKER{n:08d}" for n in generator.permutation(len(files))]}
     columns["EmoClass_Major"] = generator.choice(list(WORDS.values()), len(files))
@@ -59,7 +59,7 @@ def make_ratings(labels: pd.DataFrame, generator: np.random.Generator) -> pd.Dat
 
 
 def write_csv(folder: Path, labels: pd.DataFrame, ratings: pd.DataFrame) -> None:
-    """Write the labels as releases 1.10 to 1.12 have them: one string a rating."""
+    """Write the labels in the format of releases 1.10 to 1.12: one string per rating."""
     labels.to_csv(folder / "labels_consensus.csv", index=False)
     detail = ratings["Worker"] + "; " + ratings["EmoClass_Major"] + "; " + ratings["EmoClass_Second"] + ";"
     for name in NUMBERS:
@@ -70,7 +70,7 @@ def write_csv(folder: Path, labels: pd.DataFrame, ratings: pd.DataFrame) -> None
 
 
 def write_json(folder: Path, labels: pd.DataFrame, ratings: pd.DataFrame) -> None:
-    """Write the JSON twins."""
+    """Write the same labels as JSON."""
     consensus = labels.astype(str).set_index("FileName").to_dict(orient="index")
     (folder / "labels_consensus.json").write_text(json.dumps(consensus), encoding="utf-8")
     document: dict[str, dict[str, object]] = {}
@@ -106,7 +106,7 @@ def _write_config(folder: Path, labels: Path) -> None:
 
 
 def measure(folder: Path, what: str) -> dict[str, float]:
-    """Measure one thing in this process: its seconds, and the most memory it had, in GB."""
+    """Run one measurement in this process; return its seconds and the peak memory in GB."""
     config = load_corpora(folder / "config.toml")["BENCHMARK"]
     loose = config.model_copy(update={"PATH_TO_DATASET": None})
     paths = [str(path) for path in sorted((folder / "Audios").glob("*.wav"))]
@@ -122,7 +122,7 @@ def measure(folder: Path, what: str) -> dict[str, float]:
     seconds = time.perf_counter() - began
     if isinstance(status, int) and status != 0:
         raise SystemExit(status)
-    status_lines = Path("/proc/self/status").read_text(encoding="utf-8")  # getrusage knows the parent's peak as well
+    status_lines = Path("/proc/self/status").read_text(encoding="utf-8")  # getrusage includes the parent's peak
     memory = int(status_lines.split("VmHWM:")[1].split()[0]) / 1e6
     return {"seconds": round(seconds, 2), "gigabytes": round(memory, 2)}
 
@@ -132,7 +132,7 @@ def _arguments(folder: Path, command: str, *options: str) -> list[str]:
 
 
 def _measured(folder: Path, what: str) -> dict[str, float]:
-    """Measure in a process of its own, with a cache below the folder."""
+    """Run one measurement in a process of its own, with a cache below the folder."""
     command = [sys.executable, "-m", "benchmarks.corpus", "--measure", what, "--folder", str(folder)]
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)

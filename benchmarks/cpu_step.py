@@ -32,10 +32,10 @@ from net.upstream import Upstream
 from utils.data.wav import SAMPLE_RATE_HZ
 
 BAR = 0.7
-"""The project's step may take this share of stock's time at most."""
+"""The project's step may take at most this share of the stock step's time."""
 STOCK, OURS = "stock, padded", "ours"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-"""The processor time of all threads hardly depends on what else the machine does, unlike the time on the wall."""
+"""The processor time of all threads hardly depends on the machine's other load, unlike wall time."""
 Clocks = dict[str, list[float]]
 
 
@@ -97,14 +97,14 @@ class OurStep(Step):
 
 
 def draw_waveforms(utterances: int, shortest: float, longest: float) -> Waveforms:
-    """Draw noise of mixed lengths in seconds; the shortest and the longest are among them."""
+    """Draw noise of mixed lengths, including the shortest and the longest (both in seconds)."""
     between = np.random.default_rng(0).uniform(shortest, longest, utterances - 2)
     counts = tuple(int(seconds * SAMPLE_RATE_HZ) for seconds in (longest, shortest, *between))
     return Waveforms(torch.randn(sum(counts), generator=torch.Generator().manual_seed(0)), counts)
 
 
 def measure(steps: Mapping[str, Callable[[], float]], times: int) -> dict[str, Clocks]:
-    """Take the steps in turns, after one of each; return what every one took by each clock, in seconds."""
+    """Take the steps in turns after one warm-up step of each; return the seconds of every step by each clock."""
     for step in steps.values():
         step()
     found: dict[str, Clocks] = {name: {clock: [] for clock in CLOCKS} for name in steps}
@@ -118,7 +118,7 @@ def measure(steps: Mapping[str, Callable[[], float]], times: int) -> dict[str, C
 
 
 def ratios(found: Mapping[str, Clocks]) -> dict[str, float]:
-    """Return ours over stock's by each clock: of the medians, and of the shortest."""
+    """Return the project's time over stock's by each clock, for the medians and for the shortest steps."""
     return {
         f"{kind} {clock}": of(found[OURS][clock]) / of(found[STOCK][clock])
         for clock in CLOCKS
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def tell(found: Mapping[str, Clocks], shares: Mapping[str, float], title: str) -> None:
-    """Print the table, and whether the bar is met."""
+    """Print the table and whether the limit is kept."""
     cells = [
         [name, *(f"{of(clocks[clock]):.2f}" for clock in CLOCKS for of in (statistics.median, min))]
         for name, clocks in found.items()

@@ -34,7 +34,7 @@ WARM_UP = 8
 
 
 def measure_stock(upstream: Path, variant: str, windows: list[list[Padded]], options: argparse.Namespace) -> passes.Row:
-    """Measure utterances one by one, until they end or the time is over."""
+    """Measure utterances one by one, until all are done or the time is over."""
     device = torch.device(options.device)
     passes.forget(device)
     dtype = torch.float16 if "fp16" in variant else None
@@ -55,7 +55,7 @@ def measure_ours(
     batch_seconds: float,
     device: torch.device,
 ) -> list[passes.Row]:
-    """Measure the second pass over all utterances, and a whole evaluation."""
+    """Measure the second pass over all utterances, and a complete evaluation."""
     passes.forget(device)
     keys = {"amp": PRECISIONS[precision], "eval_batch_seconds": batch_seconds, "num_workers": 0}
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +75,7 @@ def measure_ours(
 
 
 def _corpus(durations: Seconds) -> Corpus:
-    """Return a corpus of these development rows, and of as few training rows as are allowed."""
+    """Return a corpus of these development rows and the fewest training rows allowed."""
     return make_corpus(np.concatenate([durations, np.full(len(CLASSES), 3.0)]), len(durations))
 
 

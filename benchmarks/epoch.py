@@ -53,22 +53,22 @@ VARIANTS: dict[str, dict[str, object]] = {
     "ours, fp32": {"amp": "off"},
 }
 WARM_UP_EPOCHS = {"ours, bf16": 16, "ours, bf16, deterministic": 1, "ours, fp32": 1}
-"""So many that most sizes of batch are recorded, as they soon are in a long training; float32 waits for the GPU."""
+"""Enough for most batch sizes to be recorded, as they soon are in a long training; float32 waits for the GPU."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What every variant of one shape trains on.
+    """Data and device that all variants of one shape share.
 
     Attributes:
-        shape: Its name.
-        folder: Where its upstream lies, and where runs may write.
-        seconds: Of the training utterances.
-        waveforms: Of the training utterances.
-        batches: Of the training utterances.
-        most_seconds: Time after which a stock loop takes no more steps.
-        device: Where everything is trained.
-        peak: Operations a second of a bf16 product on it; None where that was not measured.
+        shape: Name of the shape.
+        folder: Folder of the upstream, to which runs may write.
+        seconds: Durations of the training utterances in seconds.
+        waveforms: Waveforms of the training utterances.
+        batches: Batches of the training utterances.
+        most_seconds: Time in seconds after which a stock loop takes no more steps.
+        device: Device of the training.
+        peak: Operations per second of a bf16 product on the device; None if not measured.
     """
 
     shape: str
@@ -81,7 +81,7 @@ class Bench:
     peak: float | None
 
     def row(self, variant: str, steps: Sequence[Rows], seconds: float) -> passes.Row:
-        """Return what is known of a variant that took some steps in so many seconds."""
+        """Return the table row of a variant, given its steps and their seconds."""
         rows = np.concatenate(steps)
         row: passes.Row = {"shape": self.shape, "variant": variant, "steps": len(steps), "seconds": seconds}
         row["rate"] = float(self.seconds[rows].sum()) / seconds
@@ -98,7 +98,7 @@ class Bench:
 
 
 def measure_stock(bench: Bench, variant: str) -> passes.Row:
-    """Measure a loop as others write it."""
+    """Measure a stock loop."""
     passes.forget(bench.device)
     is_baseline = variant.startswith("baseline")
     upstream = bench.folder / bench.shape
@@ -126,7 +126,7 @@ def _windows(bench: Bench, steps: Sequence[Rows], parts: int) -> list[list[Padde
 
 
 def measure_ours(bench: Bench, variant: str) -> passes.Row:
-    """Measure epochs of the project's trainer after the first ones."""
+    """Measure epochs of the project's trainer after the warm-up epochs."""
     passes.forget(bench.device)
     keys = {**VARIANTS[variant], "batch_size": bench.batches.batch_size, "num_workers": 0}
     config = make_config(bench.folder / bench.shape, keys)

@@ -44,7 +44,7 @@ def write_recordings(folder: Path, waveforms: Sequence[Waveform]) -> list[str]:
 
 
 def measure_stock(upstream: Path, waveforms: Sequence[Waveform], options: argparse.Namespace) -> passes.Row:
-    """Measure one epoch of the loop that computes the upstream each time."""
+    """Measure one epoch of the stock loop, which computes the upstream in every epoch."""
     device = torch.device(options.device)
     passes.forget(device)
     loop = CarefulLoop(load_stock(upstream, device, by_item=False, is_frozen=True), device, torch.float16)
@@ -86,7 +86,7 @@ def measure_ours(
 
 @contextmanager
 def _empty_cache(folder: Path) -> Iterator[None]:
-    """Let the project keep what it knows in another folder for a while."""
+    """Temporarily give the project an empty cache in another folder."""
     before = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = str(folder)
     try:

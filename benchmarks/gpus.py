@@ -30,7 +30,7 @@ SEED = 1
 
 
 def measure(shape: str, options: argparse.Namespace, device: torch.device, processes: ProcessGroup) -> passes.Row:
-    """Measure epochs of one shape after the first ones."""
+    """Measure epochs of one shape after the warm-up epochs."""
     passes.forget(device)
     seconds = draw_seconds(options.steps * options.batch_size * processes.ranks)
     waveforms = draw_noise(seconds)
@@ -44,7 +44,7 @@ def measure(shape: str, options: argparse.Namespace, device: torch.device, proce
         for epoch in range(1, options.warm_up + options.epochs + 1):
             train_from_memory(trainer, waveforms, epoch)
             with processes.raise_together():
-                pass  # all begin together
+                pass  # all processes begin together
             spent.append(passes.seconds_of(partial(trainer.train_epoch, epoch), device))
     timed = sum(spent[options.warm_up :])
     row: passes.Row = {"shape": shape, "variant": f"{processes.ranks} processes", "epochs": spent}

@@ -35,7 +35,7 @@ from utils.dataset.sampling import BatchItems, Rows
 
 BATCH_SIZE = 32
 MOST_SECONDS = 12.0
-"""Longer than every recording, so that none is cropped."""
+"""Longer than any recording, so that none is cropped."""
 LABELS = Labels(CLASSES, (), (1.0, 7.0))
 KINDS = ("wav", "flac", "shards")
 MEMORY_BATCHES = 32
@@ -45,9 +45,9 @@ class Source:
     """A dataset with its loader.
 
     Args:
-        paths: Recordings, taken in turns by the rows of the table.
-        rows: Of the table.
-        workers: Processes that decode.
+        paths: Recordings, which the rows of the table use in turn.
+        rows: Number of rows of the table.
+        workers: Number of decoding processes.
     """
 
     def __init__(self, paths: Sequence[str], rows: int, workers: int) -> None:
@@ -65,7 +65,7 @@ class Source:
 
 
 def write_recordings(folder: Path, count: int) -> dict[str, list[str]]:
-    """Write the same recordings in every form; return where each lies."""
+    """Write the same recordings in every format; return the paths of each format."""
     generator = np.random.default_rng(0)
     paths: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for number, seconds in enumerate(draw_seconds(count)):
@@ -87,14 +87,14 @@ def write_recordings(folder: Path, count: int) -> dict[str, list[str]]:
 
 
 def _voice(count: int, generator: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return a tone with harmonics and some noise, which FLAC makes about as much smaller as speech."""
+    """Return a tone with harmonics and some noise, which FLAC compresses about as much as speech."""
     phase = 2 * np.pi * generator.uniform(80, 300) * np.arange(count) / SAMPLE_RATE_HZ
     harmonics = sum(np.sin(k * phase) / k for k in range(1, 9))
     return np.asarray(0.1 * harmonics + 0.01 * generator.standard_normal(count))
 
 
 def measure_rate(kind: str, paths: Sequence[str], workers: int, utterances: int) -> dict[str, object]:
-    """Measure one form of recordings with so many workers, after they have started."""
+    """Measure one format of recordings with a number of workers, after they have started."""
     source = Source(paths, utterances, workers)
     order = np.random.default_rng(0).permutation(utterances)
     batches = [order[start : start + BATCH_SIZE] for start in range(0, utterances, BATCH_SIZE)]
@@ -109,7 +109,7 @@ def measure_rate(kind: str, paths: Sequence[str], workers: int, utterances: int)
 
 
 def measure_memory(paths: Sequence[str], rows: int, workers: int) -> dict[str, int]:
-    """Return the bytes that this process and its workers hold after batches of a table of so many rows."""
+    """Return the memory of this process and its workers in bytes, after batches of a table with this many rows."""
     source = Source(paths, rows, workers)
     generator = np.random.default_rng(0)
     served = source.serve([generator.integers(rows, size=BATCH_SIZE) for _ in range(MEMORY_BATCHES)])
@@ -128,13 +128,13 @@ def measure_memory(paths: Sequence[str], rows: int, workers: int) -> dict[str, i
 
 
 def _rollup(number: str) -> dict[str, int]:
-    """Return a process's memory in bytes by the kernel's names."""
+    """Return a process's memory in bytes, by the names of Linux's `smaps_rollup`."""
     lines = Path(f"/proc/{number}/smaps_rollup").read_text(encoding="utf-8").splitlines()[1:]
     return {name: 1024 * int(size.split()[0]) for name, size in (line.split(":") for line in lines)}
 
 
 def _memory_rows(folder: Path, paths: Sequence[str], tables: Sequence[int], workers: int) -> list[dict[str, Any]]:
-    """Measure each table in a process of its own, and say what a row costs beside the first table."""
+    """Measure each table in a process of its own, with the memory per row beyond the first table."""
     (folder / "paths.json").write_text(json.dumps(list(paths)), encoding="utf-8")
     found: list[dict[str, Any]] = []
     for rows in tables:

@@ -1,4 +1,4 @@
-"""How the benchmarks of whole passes choose a device, measure and tell what they found."""
+"""Device choice, timing and output that the benchmarks of whole passes share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 
 def parser_of(description: str | None, output: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that all of them have."""
+    """Return a parser with the options that all of these benchmarks have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=["base-plus", "large"], choices=list(SHAPES))
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
@@ -31,7 +31,7 @@ def parser_of(description: str | None, output: str) -> argparse.ArgumentParser:
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device asked for, float32 being float32 there; where there is none, end in one sentence."""
+    """Return the named device, with TF32 switched off; exit with one sentence if it does not exist."""
     if name == "cuda" and not torch.cuda.is_available():
         raise SystemExit(
             "this benchmark needs a CUDA GPU and none is there; --device cpu --shapes tiny shows that it runs"
@@ -54,7 +54,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def seconds_of(call: Callable[[], object], device: torch.device) -> float:
-    """Time one call, with all that it asked of the device."""
+    """Return the seconds of one call, including its work on the device."""
     synchronise(device)
     began = time.perf_counter()
     call()
@@ -68,7 +68,7 @@ def time_windows(
     most_seconds: float,
     device: torch.device,
 ) -> tuple[int, float]:
-    """Take a step with each window, until they end or the time is over; return how many were taken, and seconds."""
+    """Take a step per window until all are done or the time is over; return the number of steps and the seconds."""
     synchronise(device)
     began = time.perf_counter()
     taken = 0
@@ -82,7 +82,7 @@ def time_windows(
 
 
 def forget(device: torch.device) -> None:
-    """Free what the last variant held, and begin to watch the memory afresh."""
+    """Free the memory of the last variant, and reset the record of peak memory."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -90,18 +90,18 @@ def forget(device: torch.device) -> None:
 
 
 def peak_gib(device: torch.device) -> float | None:
-    """Return the most memory that was allocated on a GPU."""
+    """Return the peak memory allocated on a GPU, in GiB."""
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
 
 
 def say(row: Row) -> Row:
-    """Print a variant's rate as soon as it is known, and return its row."""
+    """Print a variant's rate as soon as it is measured, and return its row."""
     print(f"{row['shape']:10} {row['variant']:32} {row['rate']:10,.0f} s/s", flush=True)
     return row
 
 
 def compare(rows: Iterable[Row], references: Sequence[str]) -> None:
-    """Add to every row how many times as fast as each of some variants of its shape it is."""
+    """Add to every row its speed relative to each reference variant of the same shape."""
     rows = list(rows)
     for row in rows:
         rates = {other["variant"]: other["rate"] for other in rows if other["shape"] == row["shape"]}
@@ -112,11 +112,11 @@ def tell(title: str, rows: Sequence[Row], references: Sequence[str], path: Path,
     """Print a table and write it as JSON.
 
     Args:
-        title: Of the table.
-        rows: Each with its `shape`, `variant`, `rate` (s of audio a second), `times`, and perhaps `mfu` and `gib`.
-        references: What `times` compares with.
-        path: Of the JSON.
-        facts: What else it says.
+        title: Title of the table.
+        rows: Rows with `shape`, `variant`, `rate` (seconds of audio per second), `times`, and perhaps `mfu` and `gib`.
+        references: Variants with which `times` compares.
+        path: Path of the JSON file.
+        facts: Other entries of the JSON file.
     """
     columns = ("shape", "variant", "audio s/s", *(f"x {name}" for name in references), "MFU", "GiB")
     cells = []

@@ -1,4 +1,4 @@
-"""This project's own trainer for the benchmarks of whole passes, fed from the disk or from memory."""
+"""This project's trainer for the benchmarks of whole passes, with batches from disk or from memory."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make_trainer(
     device: torch.device,
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Trainer:
-    """Put a trainer together as `run_train` does."""
+    """Build a trainer as `run_train` does."""
     console = Console(is_silent=not processes.is_main)
     data = resolve_data(config, {CORPUS: corpus})
     run = Run(config, data, RunFolder(folder, config, seed), device, console, Tracking(console), processes)
@@ -54,7 +54,7 @@ def make_trainer(
 
 
 def train_from_memory(trainer: Trainer, waveforms: Sequence[Waveform], epoch: int) -> list[list[Rows]]:
-    """Let the trainer take an epoch's batches from memory; return the rows of its micro-batches by step."""
+    """Let the trainer take an epoch's batches from memory; return its micro-batches' rows, by step."""
     steps = trainer.parts.train_batches.steps(epoch)
     feed = memory_feed([rows for step in steps for rows in step], waveforms, trainer.device)
     trainer.parts = replace(trainer.parts, train_feed=feed)
@@ -68,7 +68,7 @@ def develop_from_memory(trainer: Trainer, waveforms: Sequence[Waveform]) -> None
 
 
 def memory_feed(batches: Sequence[Rows], waveforms: Sequence[Waveform], device: torch.device) -> BatchLoader:
-    """Return a feed of collated batches, in page-locked memory for a GPU."""
+    """Return a loader of collated batches, in page-locked memory for a GPU."""
     collated = [collate([_utterance(int(row), waveforms[row]) for row in rows]) for rows in batches]
     if device.type == "cuda":
         collated = [batch.pin_memory() for batch in collated]

@@ -41,7 +41,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Batch:
-    """So many utterances of so many samples."""
+    """A batch of equally long utterances."""
 
     utterances: int
     samples: int
@@ -62,7 +62,7 @@ def operations(config: WavLMConfig, batch: Batch) -> tuple[float, float]:
 
 
 def peak_rates() -> tuple[float, float]:
-    """Return measured operations a second (bf16 product) and bytes a second (copy)."""
+    """Measure and return operations per second (bf16 product) and bytes per second (copy)."""
     matrix = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
     source = torch.randn(1 << 28, device="cuda")
     target = torch.empty_like(source)
@@ -73,7 +73,7 @@ def peak_rates() -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Variant:
-    """How a step is computed; float32 where `dtype` is None."""
+    """The way in which a step is computed; float32 if `dtype` is None."""
 
     dtype: torch.dtype | None
     is_packed: bool = False
@@ -141,7 +141,7 @@ class Step:
 
 
 def measure(shape: str, variant: str, batch: Batch, peak: float, kernels: int, layerdrop: float) -> dict[str, Any]:
-    """Time one variant, and list its longest kernels."""
+    """Time one variant, and list its slowest kernels."""
     torch._dynamo.reset()
     gc.collect()  # a compiled step refers to itself
     torch.cuda.empty_cache()
@@ -166,7 +166,7 @@ def measure(shape: str, variant: str, batch: Batch, peak: float, kernels: int, l
 
 
 def longest_kernels(step: Callable[[], object], count: int) -> list[tuple[str, float, int]]:
-    """Return name, ms and calls of the kernels that take longest in one step."""
+    """Return name, milliseconds and calls of the kernels that take longest in one step."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:

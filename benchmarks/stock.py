@@ -1,8 +1,8 @@
-"""Loops as others write them: transformers' WavLM on padded batches, to compare this project's with.
+"""Stock training loops, with which this project is compared: transformers' WavLM on padded batches.
 
-`BaselineLoop` is in the manner of the Odyssey 2024 challenge's baseline (L. Goncalves et al., "Odyssey 2024 - Speech
-Emotion Recognition Challenge", Odyssey 2024); `CarefulLoop` is what stock code does when its author knows the GPU.
-Batches lie in memory for both, ready padded, so that neither waits for a disk.
+`BaselineLoop` follows the Odyssey 2024 challenge's baseline (L. Goncalves et al., "Odyssey 2024 - Speech Emotion
+Recognition Challenge", Odyssey 2024); `CarefulLoop` is stock code by an author who knows the GPU. Both have their
+padded batches in memory, so that neither waits for a disk.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Padded:
     """A padded batch.
 
     Attributes:
-        samples: (batch, longest) float32.
-        mask: (batch, longest) int64, 1 for samples of the utterance.
-        targets: (batch,) int64.
+        samples: Padded waveforms, (batch, longest) float32.
+        mask: Mask, (batch, longest) int64, 1 for samples of the utterance.
+        targets: Class indices, (batch,) int64.
         counts: Samples of each utterance.
     """
 
@@ -57,12 +57,12 @@ class Padded:
         return self.map(partial(Tensor.to, device=device, non_blocking=True))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Padded:
-        """Return the batch with every tensor changed."""
+        """Return the batch with a function applied to every tensor."""
         return Padded(change(self.samples), change(self.mask), change(self.targets), self.counts)
 
     @property
     def seconds(self) -> float:
-        """Audio in the batch, without its padding."""
+        """Seconds of audio in the batch, without padding."""
         return sum(self.counts) / SAMPLE_RATE_HZ
 
 
@@ -76,7 +76,7 @@ class StockPooling(nn.Module):
         self.by_item = by_item
 
     def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """Pool (batch, time, dim) of so many frames, (batch,) on the host, to (batch, 2 · dim)."""
+        """Pool (batch, time, dim), given the frames of each utterance, (batch,) on the host, to (batch, 2 · dim)."""
         if self.by_item:
             return torch.cat([self._pool(one[None, :n], None) for one, n in zip(hidden, lengths.tolist(), strict=True)])
         ends = lengths.to(hidden.device, non_blocking=True)
@@ -97,9 +97,9 @@ class StockModel(nn.Module):
 
     Args:
         encoder: The transformers model.
-        classes: Outputs.
-        by_item: Whether pooling takes one utterance after the other.
-        is_frozen: Whether the whole encoder is frozen; its convolutions alone otherwise.
+        classes: Number of outputs.
+        by_item: Whether pooling takes one utterance at a time.
+        is_frozen: Whether the whole encoder is frozen, instead of only its convolutions.
     """
 
     def __init__(self, encoder: Any, classes: int, by_item: bool, is_frozen: bool = False) -> None:  # noqa: ANN401
@@ -132,9 +132,9 @@ def load_stock(
 
     Args:
         upstream: Folder of a transformers model.
-        device: Where it goes.
+        device: Device of the model.
         by_item: See `StockModel`.
-        masks_frames: Whether SpecAugment is on; that of transformers waits for the GPU.
+        masks_frames: Whether SpecAugment is on; transformers' implementation waits for the GPU.
         is_frozen: See `StockModel`.
     """
     encoder = load_encoder(upstream, DROPOUTS)
@@ -144,12 +144,12 @@ def load_stock(
 
 
 class BaselineLoop:
-    """Micro-batches, a look at the loss after each, and an optimiser for each of the three parts of the model.
+    """Training with micro-batches, the loss read after each, and an optimiser for each of the model's three parts.
 
     Args:
-        model: Pools by item.
-        device: Where it is.
-        dtype: Of autocast; None for float32.
+        model: Model that pools by item.
+        device: Device of the model.
+        dtype: Element type of autocast; None for float32.
     """
 
     def __init__(self, model: StockModel, device: torch.device, dtype: torch.dtype | None) -> None:
@@ -175,7 +175,7 @@ class BaselineLoop:
 
 
 class CarefulLoop:
-    """One batch a step, one fused optimiser, and no waiting for the GPU; arguments as those of `BaselineLoop`."""
+    """Training with one batch per step, one fused optimiser and no waiting for the GPU; arguments as `BaselineLoop`."""
 
     def __init__(self, model: StockModel, device: torch.device, dtype: torch.dtype | None) -> None:
         self.model, self.device, self.dtype = model.train(), device, dtype
@@ -197,7 +197,7 @@ class CarefulLoop:
 
 
 class OneByOne:
-    """The development pass of the baseline: an utterance at a time; arguments as those of `BaselineLoop`."""
+    """The development pass of the baseline, one utterance at a time; arguments as `BaselineLoop`."""
 
     def __init__(self, model: StockModel, device: torch.device, dtype: torch.dtype | None) -> None:
         self.model, self.device, self.dtype = model.eval(), device, dtype

@@ -1,4 +1,4 @@
-"""What the benchmarks of whole passes work on: shapes with random weights, durations, noise and labels."""
+"""Data for the benchmarks of whole passes: shapes with random weights, durations, noise and labels."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "tiny": UPSTREAMS["built_in"]["wavlm-tiny-group-random"]["config"],
     **step.SHAPES,
 }
-"""`tiny` is for the CPU: it shows that a benchmark runs, and its figures say nothing of the others."""
+"""`tiny` is for the CPU: it shows that a benchmark runs, and its figures say nothing about the other shapes."""
 DROPOUTS = upstream_settings(FORMER_REGULARISATION)
-"""Dropouts, without layerdrop, of all models that are compared, by their names in transformers."""
+"""Dropouts of all compared models, without layerdrop, by their names in transformers."""
 CORPUS = "BENCHMARK"
 CLASSES = CANONICAL_CLASSES[:8]
 Seconds = npt.NDArray[np.float64]
@@ -43,12 +43,12 @@ def draw_noise(seconds: Seconds) -> list[Waveform]:
 
 
 def make_corpus(seconds: Seconds, development: int, paths: Sequence[str] | None = None) -> Corpus:
-    """Return a corpus whose first `development` rows are the development split and the others are trained on.
+    """Return a corpus whose first `development` rows are the development split and the others the training split.
 
     Args:
-        seconds: Of every row.
-        development: Rows of the development split.
-        paths: Of every row's recording; without them there are none, and nothing may open them.
+        seconds: Duration of every row in seconds.
+        development: Number of rows of the development split.
+        paths: Path of every row's recording; if None, there are no recordings, and nothing may open them.
     """
     count = len(seconds)
     columns: dict[str, object] = dict.fromkeys(TEXT_COLUMNS)
@@ -62,7 +62,7 @@ def make_corpus(seconds: Seconds, development: int, paths: Sequence[str] | None 
 
 
 def write_upstream(folder: Path, shape: str) -> Path:
-    """Write a WavLM of a shape with random weights, as `upstream_model` names it."""
+    """Write a WavLM of a shape with random weights; return its folder, for `upstream_model`."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""How the GPU benchmarks measure."""
+"""Timing for the GPU benchmarks."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def median_ms(
     """Return the median time of a call on the GPU, in milliseconds.
 
     Args:
-        call: What is timed.
-        times: How often.
-        warm_up: Calls before that.
-        before: Queued before each timing begins. Work that keeps the GPU busy for a while hides the time it takes to
-            launch what is timed.
+        call: Function to time.
+        times: Number of timed calls.
+        warm_up: Number of calls before them.
+        before: Work queued before each timing begins. If it keeps the GPU busy for a while, it hides the time that
+            launching the call takes.
     """
     for _ in range(warm_up):
         call()
@@ -42,13 +42,13 @@ def median_ms(
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what went wrong: a setting that does not compile is a row of a table."""
+    """Return the first line of an error, for the table: a setting that does not compile is a row of it."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:120]
 
 
 @contextmanager
 def changed(settings: dict[str, int], changes: dict[str, int]) -> Iterator[None]:
-    """Change settings for a while."""
+    """Change settings temporarily."""
     kept = dict(settings)
     settings.update(changes)
     try:
@@ -60,7 +60,7 @@ def changed(settings: dict[str, int], changes: dict[str, int]) -> Iterator[None]
 
 @contextmanager
 def replaced(module: Any, name: str, replacement: object) -> Iterator[None]:  # noqa: ANN401
-    """Replace a module's attribute for a while."""
+    """Replace a module's attribute temporarily."""
     kept = getattr(module, name)
     setattr(module, name, replacement)
     try:

@@ -1,1 +1,1 @@
-"""The model: upstream, pooling, heads and losses. Nothing here knows of files, corpora or experiments."""
+"""The model: upstream, pooling, heads and losses. Nothing here knows about files, corpora or experiments."""

@@ -1,4 +1,4 @@
-"""Attention-weighted means and deviations of utterances' frames, each way in one kernel.
+"""Attention-weighted means and deviations of utterances' frames, forward and backward in one kernel each.
 
 With α the softmax of the scores over an utterance's frames, μ = Σ α x and v = Σ α (x − μ)², the gradients are those of
 μ and sqrt(max(v, smallest)) written out: of x, α (∂μ + 2 ∂v (x − μ)); of a score, the columns' sum of
@@ -23,20 +23,20 @@ from net.kernels import attentive_statistics as kernels
 FORWARD = {"R": 32, "C": 64, "num_warps": 4}
 BACKWARD = {"R": 16, "C": 128, "num_warps": 4}
 PROGRAMS = 16
-"""Of the backward, which share an utterance."""
+"""Programs of the backward that share one utterance."""
 
 
 def pool_statistics(values: Tensor, scores: Tensor, starts: Tensor, smallest_variance: float) -> Tensor:
     """Return mean and standard deviation of each utterance's frames, weighted by the softmax of their scores.
 
     Args:
-        values: (N, D) float32, contiguous. Rows behind the last utterance's are filling: their gradient is 0.
-        scores: (N, 1) float32.
-        starts: (B + 1,) int32: where each utterance begins and the last one ends.
-        smallest_variance: A smaller one counts as this one, and has no gradient.
+        values: Frames, (N, D) float32, contiguous. Rows behind the last utterance are filling: their gradient is 0.
+        scores: Attention scores, (N, 1) float32.
+        starts: First row of each utterance and the end of the last one, (B + 1,) int32.
+        smallest_variance: Lower bound of the variance; smaller ones are raised to it and have no gradient.
 
     Returns:
-        (B, 2 D): means, deviations.
+        Means and deviations, (B, 2 D).
     """
     pooled: Tensor = _Statistics.apply(values, scores, starts, smallest_variance)  # type: ignore[no-untyped-call]
     return pooled

@@ -1,9 +1,9 @@
 """Waveform augmentation of a batch on its device: speed, then reverberation, then noise.
 
-That is the order of the world: how somebody speaks, the room, and what sounds beside the microphone. What is done to
-which utterance was drawn before (`utils/dataset/augmentation.py`); nothing is drawn here, no result depends on other
-utterances but for rounding, and nothing waits for the device. Each effect is computed for all of its utterances at
-once, padded; between effects utterances are views, so that the number of kernels does not grow with the batch.
+The order is the physical one: the speaker, the room, the noise at the microphone. The effects of each utterance have
+already been drawn (`utils/dataset/augmentation.py`). Nothing is drawn here, no result depends on other utterances
+except for rounding, and nothing waits for the device. Each effect is computed for all of its utterances at once,
+padded; between effects utterances are views, so that the number of kernels does not grow with the batch.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from net.inputs import Waveforms, pad_end
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to the utterances of a batch.
+    """The effects applied to the utterances of a batch.
 
     Attributes:
-        speeds: Factor of each utterance, known on the host; 1 leaves it as it is.
-        responses: Impulse response of each utterance; no sample where there is none.
-        noise: Noise of each utterance, of its length after the change of speed and of unit power; no sample where there
-            is none.
-        snr_db: Signal-to-noise ratios of the utterances that have noise, in their order, (noisy utterances,).
+        speeds: Speed factor of each utterance, known on the host; 1 leaves it unchanged.
+        responses: Impulse response of each utterance; zero samples for an utterance without one.
+        noise: Noise of each utterance, as long as it is after the change of speed and of unit power; zero samples for
+            an utterance without noise.
+        snr_db: Signal-to-noise ratios of the utterances with noise, in batch order, (noisy utterances,).
     """
 
     speeds: tuple[Fraction, ...]
@@ -49,7 +49,7 @@ class Augmentation:
 
 
 def augment(waveforms: Waveforms, augmentation: Augmentation) -> Waveforms:
-    """Return the augmented waveforms; the change of speed changes their counts."""
+    """Return the augmented waveforms; a change of speed changes their sample counts."""
     pieces = waveforms.split()
     for factor in sorted(set(augmentation.speeds) - {Fraction(1)}):
         _change([speed == factor for speed in augmentation.speeds], pieces, partial(change_speed, factor=factor))
@@ -63,7 +63,7 @@ def augment(waveforms: Waveforms, augmentation: Augmentation) -> Waveforms:
 def _change(
     chosen: Sequence[int], pieces: list[Tensor], effect: Callable[[Sequence[Tensor]], Sequence[Tensor]]
 ) -> None:
-    """Replace the chosen utterances by what an effect makes of them together."""
+    """Replace the chosen utterances by the output of an effect that is applied to all of them at once."""
     places = [place for place, is_chosen in enumerate(chosen) if is_chosen]
     if places:
         for place, changed in zip(places, effect([pieces[place] for place in places]), strict=True):
@@ -71,7 +71,7 @@ def _change(
 
 
 def samples_at_speed(samples: int, factor: Fraction) -> int:
-    """Return how many samples are left of an utterance at a speed: samples / factor, rounded up."""
+    """Return the length of an utterance after a change of speed: samples / factor, rounded up."""
     return -(-samples * factor.denominator // factor.numerator)
 
 
@@ -79,7 +79,7 @@ def change_speed(pieces: Sequence[Tensor], factor: Fraction) -> list[Tensor]:
     """Play utterances `factor` times as fast; duration and pitch change together.
 
     Source: T. Ko et al., "Audio augmentation for speech recognition", Interspeech 2015. The samples are those of
-    `torchaudio.functional.speed`, the counts known on the host.
+    `torchaudio.functional.speed`; the counts are known on the host.
     """
     counts = [len(piece) for piece in pieces]
     step, reach = factor.numerator, _reach(factor)
@@ -98,7 +98,7 @@ def _reach(factor: Fraction) -> int:
 def _speed_filters(factor: Fraction, device: torch.device) -> Tensor:
     """Return the filters of `torchaudio.functional.resample`, (denominator, 1, taps), read off its impulse responses.
 
-    It would make them again in every call, and wait for the device each time.
+    That function would build them again in every call and wait for the device each time.
     """
     step, outputs, reach = factor.numerator, factor.denominator, _reach(factor)
     block = -(-reach // step)
@@ -119,7 +119,7 @@ def reverberate(pieces: Sequence[Tensor], responses: Sequence[Tensor]) -> list[T
 
 
 def _fast_size(least: int) -> int:
-    """Return the next 2^k or 3 · 2^k: such sizes are fast, and so few that their plans are made once."""
+    """Return the next 2^k or 3 · 2^k: such sizes are fast, and so few that each FFT plan is made only once."""
     power = 1 << (least - 1).bit_length()
     return 3 * power // 4 if 3 * power // 4 >= least else power
 
@@ -131,8 +131,8 @@ def add_noise(pieces: Sequence[Tensor], noise: Sequence[Tensor], snr_db: Tensor)
 
     Args:
         pieces: Utterances.
-        noise: Of the same lengths, none of them silent.
-        snr_db: (utterances,).
+        noise: Noise of the same lengths, none of it silent.
+        snr_db: Signal-to-noise ratios, (utterances,).
     """
     counts = [len(piece) for piece in pieces]
     longest = max(counts)

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 class LengthAwareGroupNorm(nn.GroupNorm):
     """`nn.GroupNorm` for padded batches: statistics over each utterance's own frames, state-dict keys unchanged.
 
-    The first convolution of base-size wav2vec 2.0, HuBERT and WavLM normalises every channel over time, so that in
-    stock transformers the padding of a batch changes the output of its shorter utterances.
+    The first convolution of base-size wav2vec 2.0, HuBERT and WavLM normalises every channel over time, so in stock
+    transformers the padding of a batch changes the output of its shorter utterances.
     """
 
     lengths: tuple[int, ...] | None = None
-    """Frames of each utterance at this layer, set by the upstream before a padded batch; None where none is padded."""
+    """Frames of each utterance at this layer, set by the upstream before a padded batch; None without padding."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise (batch, channels, time); channels must equal groups where the batch is padded."""
+        """Normalise (batch, channels, time); a padded batch needs as many groups as channels."""
         if self.lengths is None:
             return super().forward(input)
         if self.num_groups != self.num_channels:

@@ -1,4 +1,4 @@
-"""A batch of utterances as models take it: waveforms, or what a frozen part made of them before."""
+"""A batch of utterances as models take it: waveforms, or the cached frames of the upstream's frozen part."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Waveforms:
-    """Waveforms of several utterances end to end.
+    """Waveforms of several utterances, end to end.
 
     Attributes:
         samples: (total_samples,) float32, 16 kHz mono, normalised.
@@ -22,7 +22,7 @@ class Waveforms:
     counts: tuple[int, ...]
 
     def padded(self) -> Tensor:
-        """Return (batch, longest), zeros at the end of the shorter utterances."""
+        """Return (batch, longest), with zeros at the end of the shorter utterances."""
         return pad_end(self.split(), max(self.counts))
 
     def split(self) -> list[Tensor]:
@@ -39,22 +39,22 @@ class Waveforms:
 
 
 def pad_end(pieces: Sequence[Tensor], length: int) -> Tensor:
-    """Lay pieces of shape (samples,) below each other, (pieces, length), with zeros at their ends, in one copy."""
+    """Stack pieces of shape (samples,) as (pieces, length), with zeros at their ends, in one copy."""
     zeros = pieces[0].new_zeros(length)
     return torch.cat([part for piece in pieces for part in (piece, zeros[len(piece) :])]).view(-1, length)
 
 
 @dataclass(frozen=True)
 class FrozenFrames:
-    """What an upstream's frozen part made of utterances before, in place of their waveforms.
+    """Cached output of an upstream's frozen part, in place of the utterances' waveforms.
 
     Attributes:
-        values: What `net.upstream.Upstream.frozen_frames` returned, of the utterances that are known, end to end.
-        counts: Samples of every utterance of the batch, in its order.
-        is_known: For each, whether `values` holds it.
-        others: Waveforms of those that are not known, in the batch's order; None where all are.
-        starts: Where each utterance begins in `values` and the last one ends, (batch + 1,) int32, where all are known.
-            What is behind the last one is filling.
+        values: Output of `net.upstream.Upstream.frozen_frames` for the known utterances, end to end.
+        counts: Samples of every utterance, in batch order.
+        is_known: Whether `values` holds the utterance, for each of the batch.
+        others: Waveforms of the unknown utterances, in batch order; None if all are known.
+        starts: First row of each utterance in `values` and the end of the last one, (batch + 1,) int32, if all are
+            known. Rows behind that end are filling.
     """
 
     values: Tensor
@@ -70,16 +70,16 @@ class FrozenFrames:
         return replace(self, values=self.values.to(device, non_blocking=True), others=others, starts=starts)
 
     def pin_memory(self) -> FrozenFrames:
-        """Copy to page-locked memory what does not lie there."""
+        """Copy tensors that are not in page-locked memory yet to it."""
         others = None if self.others is None else self.others.pin_memory()
         starts = None if self.starts is None else self.starts.pin_memory()
         return replace(self, values=self.values.pin_memory(), others=others, starts=starts)
 
     def joined_with(self, computed: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Put what was computed of the others between what is known, each utterance in its place.
+        """Merge the frames computed from `others` with the known ones, in batch order.
 
         Args:
-            computed: Of `others`, end to end, as `values` is of the known.
+            computed: Frozen frames of `others`, end to end, laid out like `values`.
             lengths: Frames of every utterance of the batch.
         """
         pairs = list(zip(lengths, self.is_known, strict=True))

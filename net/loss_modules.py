@@ -1,8 +1,8 @@
 """Training criteria.
 
 One contract: a loss is built with the class priors of the training split, takes the outputs and targets of a whole
-effective batch, and returns named terms, of which the sum is trained. A loss that is a weighted mean over utterances is
-`separable`: micro-batches give its exact share when the weights of the whole effective batch are passed as `totals`.
+effective batch, and returns named terms, whose sum is minimised. A loss that is a weighted mean over utterances is
+`separable`: each micro-batch yields its exact share if the weights of the whole effective batch are passed as `totals`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ CCC_EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class Targets:
-    """What is known of a batch of utterances; what is not known is masked and never counts.
+    """Labels of a batch of utterances; unknown ones are masked and do not count. Masks are True for known labels.
 
     Attributes:
         emotion: Class indices, (batch,) int64; any valid index where masked.
-        emotion_mask: (batch,) bool.
-        attributes: On the training scale [0, 1], (batch, attributes); any number where masked.
-        attribute_mask: (batch, attributes) bool.
+        emotion_mask: Mask of the classes, (batch,) bool.
+        attributes: Attributes on the training scale [0, 1], (batch, attributes); any number where masked.
+        attribute_mask: Mask of the attributes, (batch, attributes) bool.
         gender: Gender indices, (batch,) int64; any valid index where masked.
-        gender_mask: (batch,) bool.
-        votes: Shares of the raters' votes, (batch, classes); (batch, 0) where they are not learnt, any number where
+        gender_mask: Mask of the genders, (batch,) bool.
+        votes: Shares of the raters' votes, (batch, classes); (batch, 0) if votes are not learnt, any number where
             masked.
-        votes_mask: (batch,) bool.
+        votes_mask: Mask of the votes, (batch,) bool.
     """
 
     emotion: Tensor
@@ -51,11 +51,11 @@ class Targets:
         return Targets(*(torch.cat(column) for column in zip(*(part.tensors() for part in parts), strict=True)))
 
     def select(self, rows: Tensor) -> Targets:
-        """Return the targets of some rows, in their order."""
+        """Return the targets of the given rows, in the order given."""
         return Targets(*(tensor[rows] for tensor in self.tensors()))
 
     def tensors(self) -> list[Tensor]:
-        """Return everything, in the order of the attributes above."""
+        """Return all tensors, in the order of the attributes above."""
         return [getattr(self, field.name) for field in fields(self)]
 
 
@@ -69,17 +69,17 @@ class ClassPriors:
 Terms = dict[str, Tensor]
 """Scalars by log name."""
 AUXILIARY_TERMS = frozenset({"gender_loss"})
-"""Terms that are trained and neither select a model nor stop its training."""
+"""Terms that are trained but influence neither model selection nor early stopping."""
 
 
 class Loss(nn.Module, ABC):
     """Base of all criteria."""
 
     separable = True
-    """Whether micro-batches can be computed one by one."""
+    """Whether the loss can be computed one micro-batch at a time."""
 
     def totals(self, targets: Targets) -> Terms:
-        """Return the sum of the utterances' weights of each term: what a separable loss is divided by.
+        """Return the sum of the utterances' weights for each term: the divisor of a separable loss.
 
         Empty for a loss that is not separable.
         """
@@ -92,12 +92,12 @@ class Loss(nn.Module, ABC):
         Args:
             outputs: The model's outputs.
             targets: Their targets.
-            totals: `totals` of the whole effective batch, where this is a part of it.
+            totals: `totals` of the whole effective batch, if this is only a part of it.
         """
 
 
 class CategoricalLoss(Loss):
-    """A weighted mean over labelled utterances of a function of logits and class.
+    """Base of the losses that are a weighted mean of a function of logits and class over the labelled utterances.
 
     Args:
         priors: Class counts of the training split, each at least 1.
@@ -149,7 +149,7 @@ class WeightedCrossEntropy(CategoricalLoss):
 
 
 class BalancedSoftmax(CategoricalLoss):
-    """Cross-entropy of softmax(logits + log n_c), for which plain logits are balanced.
+    """Cross-entropy of softmax(logits + log n_c), so that the plain logits are balanced.
 
     Source: J. Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS 2020, equation 4.
     """
@@ -180,10 +180,10 @@ class VotesLoss(Loss):
 
     @abstractmethod
     def per_utterance(self, log_probabilities: Tensor, votes: Tensor) -> Tensor:
-        """Return the loss of each utterance, (batch,), from (batch, classes) twice."""
+        """Return the loss of each utterance, (batch,), from log-probabilities and votes, both (batch, classes)."""
 
     def totals(self, targets: Targets) -> Terms:
-        """Return how many utterances have votes."""
+        """Return the number of utterances with votes."""
         return {"emotion_loss": targets.votes_mask.sum().float()}
 
     def forward(self, outputs: Outputs, targets: Targets, totals: Terms | None = None) -> Terms:
@@ -205,7 +205,7 @@ class SoftCrossEntropy(VotesLoss):
 class KLDivergence(VotesLoss):
     """Divergence of the model's probabilities from the votes' shares, Σ v (log v − log p), with 0 log 0 = 0.
 
-    Its gradient is that of `SoftCrossEntropy`; its value is 0 where the model says what the raters said.
+    Its gradient is that of `SoftCrossEntropy`; its value is 0 where the model's probabilities equal the votes' shares.
     """
 
     def per_utterance(self, log_probabilities: Tensor, votes: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ class KLDivergence(VotesLoss):
 
 
 class AttributeLoss(Loss):
-    """Base of the attributes' criteria: one term an attribute, each divided by the number of attributes.
+    """Base of the attributes' criteria: one term per attribute, each divided by the number of attributes.
 
     Args:
         names: Attributes in output order.
@@ -236,7 +236,7 @@ class CCCLoss(AttributeLoss):
     """1 − CCC per attribute over the whole effective batch, in fp32.
 
     CCC = 2 cov(x, y) / (var(x) + var(y) + (mean(x) − mean(y))² + 1e-8), with population moments over the utterances
-    whose attribute is known. An attribute known of no utterance has the constant loss 1.
+    whose attribute is known. An attribute that is known for no utterance has the constant loss 1.
 
     Source: L. I-K. Lin, "A Concordance Correlation Coefficient to Evaluate Reproducibility", Biometrics 45(1), 1989.
     """
@@ -261,7 +261,7 @@ class MSELoss(AttributeLoss):
     """Mean squared error per attribute on the training scale."""
 
     def totals(self, targets: Targets) -> Terms:
-        """Return how many utterances have each attribute."""
+        """Return the number of utterances with each attribute."""
         counts = targets.attribute_mask.sum(0).float()
         return {f"mse_loss_{name}": counts[index] for index, name in enumerate(self.names)}
 
@@ -275,7 +275,7 @@ class MSELoss(AttributeLoss):
 
 
 class GenderLoss(Loss):
-    """Cross-entropy of the gender head, the mean over the utterances whose gender is known.
+    """Cross-entropy of the gender head, averaged over the utterances whose gender is known.
 
     Args:
         weight: Factor of the term.
@@ -286,7 +286,7 @@ class GenderLoss(Loss):
         self.weight = weight
 
     def totals(self, targets: Targets) -> Terms:
-        """Return how many utterances have a gender."""
+        """Return the number of utterances with a known gender."""
         return {"gender_loss": targets.gender_mask.sum().float()}
 
     def forward(self, outputs: Outputs, targets: Targets, totals: Terms | None = None) -> Terms:
@@ -299,7 +299,7 @@ class GenderLoss(Loss):
 
 
 class JointLoss(Loss):
-    """The terms of several losses together."""
+    """Several losses, whose terms are returned together."""
 
     def __init__(self, parts: Sequence[Loss]) -> None:
         super().__init__()
@@ -322,7 +322,7 @@ class JointLoss(Loss):
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Which criterion, by the names of the experiment list."""
+    """The choice of criterion, by the names of the experiment list."""
 
     task: str
     loss_type: str
@@ -330,19 +330,19 @@ class LossSettings:
     attribute_loss_weight: float
     focal_gamma: float
     gender_loss_weight: float | None = None
-    """None where there is no gender head."""
+    """None without a gender head."""
 
 
 def get_loss_module(settings: LossSettings, priors: ClassPriors, attributes: tuple[str, ...]) -> Loss:
     """Build the criterion of an experiment.
 
     Args:
-        settings: Names and factors; `loss_type` is the attributes' criterion where the task is `dimensional`.
-        priors: Class counts of the training split; unused where no classes are trained.
+        settings: Names and factors; `loss_type` is the attributes' criterion if the task is `dimensional`.
+        priors: Class counts of the training split; unused if no classes are trained.
         attributes: Attributes in output order.
 
     Raises:
-        KeyError: Where a name is not known.
+        KeyError: If a name is unknown.
     """
     by_attribute: dict[str, type[AttributeLoss]] = {"CCCLoss": CCCLoss, "MSELoss": MSELoss}
     parts: list[Loss] = []

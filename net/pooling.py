@@ -12,14 +12,14 @@ SMALLEST_VARIANCE = 1e-5
 
 
 class AttentiveStatisticsPooling(nn.Module):
-    """Frames of an utterance → their attention-weighted mean and standard deviation.
+    """Computes the attention-weighted mean and standard deviation of each utterance's frames.
 
     For frames h_t of one utterance, with e_t = vᵀ tanh(W h_t + b) and α = softmax(e) over its frames:
     μ = Σ α_t h_t and σ = sqrt(max(Σ α_t (h_t − μ)², 1e-5)), concatenated.
 
     Source: K. Okabe, T. Koshinaka, K. Shinoda, "Attentive Statistics Pooling for Deep Speaker Embedding",
-    Interspeech 2018, equations 3 to 6 (the deviation here as the weighted second central moment, the same in exact
-    arithmetic and without their difference of large numbers).
+    Interspeech 2018, equations 3 to 6 (the deviation here is the root of the weighted second central moment: equal in
+    exact arithmetic, without their difference of large numbers).
     """
 
     def __init__(self, dim: int) -> None:
@@ -30,7 +30,7 @@ class AttentiveStatisticsPooling(nn.Module):
     def begin_as_baseline(self) -> None:
         """Draw the attention vector from N(0, 1), as the Odyssey 2024 challenge's baseline does.
 
-        PyTorch's linear layers begin evenly within 1 / sqrt(dim), a deviation of 0.018 where dim is 1024.
+        PyTorch's linear layers start uniformly within ± 1 / sqrt(dim), a deviation of 0.018 for dim = 1024.
 
         Source: `net/pooling.py` of github.com/msplabresearch/MSP-Podcast_Challenge, commit 76464e2.
         """

@@ -1,4 +1,4 @@
-"""Heads, and what a model returns."""
+"""Heads, and the outputs of a model."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 
 HEADS = ("emotion", "attributes", "gender")
-"""The outputs that a head makes, in a fixed order."""
+"""The outputs that heads produce, in a fixed order."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the model says of a batch of utterances.
+    """The model's outputs for a batch of utterances.
 
     Attributes:
         embedding: Pooled statistics of the upstream's frames, (batch, 2 · hidden).
-        emotion: Logits, (batch, classes); None where no classes are trained.
-        attributes: Emotional attributes on the training scale [0, 1], (batch, attributes); None where none are trained.
-        gender: Logits, (batch, genders); None where the model type has no gender head.
+        emotion: Logits, (batch, classes); None if no classes are trained.
+        attributes: Emotional attributes on the training scale [0, 1], (batch, attributes); None if none are trained.
+        gender: Logits, (batch, genders); None if the model type has no gender head.
     """
 
     embedding: Tensor
@@ -29,7 +29,7 @@ class Outputs:
     gender: Tensor | None = None
 
     def tensors(self) -> list[Tensor]:
-        """Return the heads' outputs that are there, in the order of `HEADS`."""
+        """Return the outputs of the heads that exist, in the order of `HEADS`."""
         return [tensor for tensor in (self.emotion, self.attributes, self.gender) if tensor is not None]
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> Outputs:
@@ -38,11 +38,11 @@ class Outputs:
         return replace(self, **dict(zip(there, tensors, strict=True)))
 
     def without_embedding(self) -> Outputs:
-        """Return the same outputs with an empty embedding, (batch, 0): a whole split's would fill the memory."""
+        """Return the same outputs with an empty embedding, (batch, 0): those of a whole split would fill the memory."""
         return replace(self, embedding=self.embedding[:, :0])
 
     def select(self, rows: Tensor) -> Outputs:
-        """Return the outputs of some rows, in their order."""
+        """Return the outputs of the given rows, in the order given."""
         selected = replace(self, embedding=self.embedding[rows])
         return selected.with_tensors([tensor[rows] for tensor in self.tensors()])
 
@@ -55,7 +55,7 @@ class Outputs:
 
 
 class UtteranceHead(nn.Sequential):
-    """Pooled statistics → logits or attributes, in the shape of the Odyssey 2024 challenge baseline's head.
+    """Pooled statistics → logits or attributes, with the layers of the Odyssey 2024 challenge baseline's head.
 
     Source: L. Goncalves et al., "Odyssey 2024 - Speech Emotion Recognition Challenge", Odyssey 2024: dropout, linear,
     layer norm, ReLU, dropout, linear.

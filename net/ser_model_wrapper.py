@@ -27,7 +27,7 @@ class SERModelWrapper(nn.Module):
 
     Args:
         upstream: The speech encoder.
-        heads: Which heads there are.
+        heads: Sizes of the heads.
     """
 
     def __init__(self, upstream: Upstream, heads: HeadShape) -> None:
@@ -46,7 +46,7 @@ class SERModelWrapper(nn.Module):
             nn.init.constant_(self.attribute_head.output.bias, 0.5)  # the middle of the training scale
 
     def forward(self, inputs: Inputs) -> Outputs:
-        """Return what each head says, as `Outputs` describes it, and embeddings (batch, 2 · hidden).
+        """Return the outputs of all heads and the embeddings (batch, 2 · hidden), as `Outputs` describes them.
 
         Heads run on the pooled statistics in the precision that autocast chooses; all outputs are fp32.
         """
@@ -55,6 +55,6 @@ class SERModelWrapper(nn.Module):
         return Outputs(embedding, *(None if head is None else head(embedding).float() for head in heads))
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that are new in this model: all but the upstream's own."""
+        """Return all parameters but the upstream's."""
         own = {id(p) for p in self.upstream.encoder.parameters()}
         return [p for p in self.parameters() if id(p) not in own]

@@ -1,4 +1,4 @@
-"""SpecAugment on the upstream's projected features, drawn from a generator of its own."""
+"""SpecAugment on the upstream's projected features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SpecAugment:
     """Masks spans of frames and of feature channels.
 
     Every utterance gets prob · length / span spans (rounded up or down at random), each at a uniformly drawn place
-    inside the utterance; spans may overlap, none is forced.
+    inside the utterance; spans may overlap, and there is no minimum number.
 
     Source: D. S. Park et al., "SpecAugment: A Simple Data Augmentation Method for Automatic Speech Recognition",
     Interspeech 2019, applied after the feature projection as in A. Baevski et al., "wav2vec 2.0", NeurIPS 2020.
@@ -27,19 +27,19 @@ class SpecAugment:
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is masked."""
+        """Whether frames or channels are masked."""
         return self.time_prob > 0 or self.feature_prob > 0
 
     def __call__(self, hidden: Tensor, lengths: Sequence[int], embedding: Tensor | None) -> Tensor:
-        """Mask the frames of several utterances end to end.
+        """Mask the frames of utterances end to end, by draws from the global CPU generator, keyed by seed and step.
 
         Args:
-            hidden: (total_frames, dim).
+            hidden: Projected features, (total_frames, dim).
             lengths: Frames of each utterance.
-            embedding: (dim,) learned in place of masked frames; zeros where None.
+            embedding: Learned replacement of masked frames, (dim,); zeros if None.
 
         Returns:
-            (total_frames, dim). What is masked is drawn from the global CPU generator, keyed by seed and step.
+            Masked features, (total_frames, dim).
         """
         dim = hidden.shape[1]
         if self.time_prob > 0:
@@ -61,7 +61,7 @@ def _on(values: Tensor, like: Tensor) -> Tensor:
 def draw_spans(lengths: Sequence[int], prob: float, span: int) -> Tensor:
     """Return a bool mask with spans in each of several sequences, end to end: (sum of lengths,).
 
-    A span longer than its sequence is cut to it.
+    A span longer than its sequence is shortened to it.
     """
     sizes = torch.tensor(lengths)
     spans = sizes.clamp(max=span)

@@ -1,6 +1,6 @@
 """A trained model in plain PyTorch, which reads a checkpoint without any other file of this project.
 
-Model cards show this file as it stands. It is what is exported to ONNX, and an oracle for the fast model.
+Model cards show this file unchanged. It is exported to ONNX and serves as an oracle for the fast model.
 """
 
 from typing import Any
@@ -41,7 +41,7 @@ class SpeechEmotionModel(nn.Module):
         """Return probabilities, and attributes on their scale, each (batch, outputs).
 
         Args:
-            waveforms: (batch, samples) of one length, 16 kHz mono, as they were decoded.
+            waveforms: Utterances of equal length, (batch, samples), 16 kHz mono, as decoded.
         """
         frames = self.encode(self.normalise(waveforms))
         weights = self.pooling.attention(torch.tanh(self.pooling.projection(frames))).softmax(1)
@@ -66,7 +66,7 @@ class SpeechEmotionModel(nn.Module):
         return waveforms
 
     def encode(self, waveforms: Tensor) -> Tensor:
-        """Return frames, (batch, time, hidden): the last layer's, or the weighted sum of all."""
+        """Return frames, (batch, time, hidden): those of the last layer, or the weighted sum of all layers."""
         if not self.config["layer_weighting"]:
             frames: Tensor = self.upstream.encoder(waveforms).last_hidden_state
             return frames

@@ -1,7 +1,6 @@
 """A transformers speech encoder whose output for an utterance does not depend on its neighbours in the batch.
 
-WavLM is computed on utterances laid end to end (`packed_encoder.py`); its relatives run as transformers has them,
-padded.
+WavLM is computed on utterances laid end to end (`packed_encoder.py`); its relatives run padded, as in transformers.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ class Upstream(nn.Module):
 
     Args:
         encoder: The transformers model; its parameters keep their names below `encoder.`.
-        spec_augment: What is masked in training.
+        spec_augment: Masking in training.
         layer_weighting: Whether frames are a learned weighted sum of all layers, as in S. Yang et al., "SUPERB",
-            Interspeech 2021; the last layer otherwise.
+            Interspeech 2021, instead of the last layer.
         freeze: `cnn`, `upstream`, `none`, or the number of lowest transformer layers frozen with all below them.
-        gradient_checkpointing: Whether the backward computes each layer again instead of keeping what it needs of it.
+        gradient_checkpointing: Whether the backward recomputes each layer instead of keeping its activations.
 
     Raises:
-        ValueError: Where the encoder is of no supported kind, or has fewer layers than `freeze` names.
+        ValueError: If the encoder is of an unsupported kind, or has fewer layers than `freeze` names.
     """
 
     def __init__(
@@ -88,10 +87,10 @@ class Upstream(nn.Module):
         return self
 
     def capture_steps(self, device: torch.device) -> bool:
-        """Record what training steps ask of a GPU, where that can be; `PackedWavLM.capture_steps` says what it needs.
+        """Run training steps as CUDA graphs where possible; `PackedWavLM.capture_steps` states the conditions.
 
         Returns:
-            Whether it can be: of a WavLM that is trained.
+            Whether it is possible: only for a WavLM that is trained, on a GPU.
         """
         if device.type != "cuda" or self.packed is None or self.is_frozen:
             return False
@@ -99,10 +98,10 @@ class Upstream(nn.Module):
         return True
 
     def frame_counts(self, samples: Sequence[int]) -> tuple[int, ...]:
-        """Return the frames that the convolutions make of so many samples.
+        """Return the number of frames of each utterance, given its samples.
 
         Raises:
-            ValueError: Where an utterance is shorter than one frame.
+            ValueError: If an utterance is shorter than one frame.
         """
         counts = self._through_convolutions(samples)[-1]
         if min(counts) < 1:
@@ -111,9 +110,9 @@ class Upstream(nn.Module):
 
     @property
     def frozen_stage(self) -> str | None:
-        """What `frozen_frames` returns: `upstream` where nothing is trained, else `cnn` where convolutions are frozen.
+        """The stage whose output `frozen_frames` returns: `upstream` if all is frozen, `cnn` if the convolutions are.
 
-        None where nothing is frozen, or where the encoder cannot start behind its convolutions, as padded ones cannot.
+        None if nothing is frozen, or if the encoder cannot start behind its convolutions (padded ones cannot).
         """
         if self.is_frozen:
             return "upstream"
@@ -121,13 +120,13 @@ class Upstream(nn.Module):
 
     @property
     def frozen_width(self) -> int:
-        """Numbers a frame of `frozen_frames`."""
+        """Values per frame of `frozen_frames`."""
         if self.frozen_stage == "cnn":
             return int(self.encoder.config.conv_dim[-1])
         return self.hidden_size * (1 if self.layer_weights is None else len(self.layer_weights))
 
     def frozen_parameters(self) -> dict[str, Tensor]:
-        """Return the weights that decide what `frozen_frames` returns, by name."""
+        """Return the weights that determine the output of `frozen_frames`, by name."""
         module = self.encoder if self.is_frozen else self.encoder.feature_extractor
         return dict(module.state_dict())
 
@@ -146,11 +145,11 @@ class Upstream(nn.Module):
         return Frames(self.packed.encode(features, plan, _product_dtype(features.device), mask), plan.lengths)
 
     def frozen_frames(self, waveforms: Waveforms) -> Tensor:
-        """Return what the frozen part makes of waveforms, which training never changes.
+        """Return the output of the frozen part for waveforms, which training never changes.
 
         Returns:
-            (total_frames, frozen_width): the output of the convolutions in the dtype of the products; or, of a frozen
-            encoder, its last frames in float32, with `layer_weighting` the frames of all layers side by side.
+            (total_frames, frozen_width): the output of the convolutions in the dtype of the products; or, if the
+            encoder is frozen, its last frames in float32, with `layer_weighting` the frames of all layers side by side.
         """
         with _without_a_trace():
             if self.packed is None:
@@ -165,7 +164,7 @@ class Upstream(nn.Module):
             return torch.cat(self.packed.hidden_states(features, plan, dtype), dim=1)
 
     def complete(self, inputs: Inputs) -> FrozenFrames:
-        """Return a whole batch's frames of a frozen encoder; those that are not known are computed."""
+        """Return a frozen encoder's frames of the whole batch, computing those that are not known."""
         if isinstance(inputs, FrozenFrames) and inputs.starts is not None:
             return inputs
         values, counts = self._complete(inputs), inputs.counts
@@ -178,12 +177,12 @@ class Upstream(nn.Module):
         return self.packed.plan(inputs.counts, device, _product_dtype(device))
 
     def _features(self, waveforms: Waveforms, plan: PackPlan) -> Tensor:
-        """Return what the convolutions make of waveforms, (total_frames, conv_dim)."""
+        """Return the convolutions' output for waveforms, (total_frames, conv_dim)."""
         assert self.packed is not None
         return self.packed.features(waveforms.samples, plan, _product_dtype(waveforms.samples.device))
 
     def _complete(self, inputs: Inputs) -> Tensor:
-        """Return the frozen part's frames of the whole batch; those that are not known are computed."""
+        """Return the frozen part's frames of the whole batch, computing those that are not known."""
         if isinstance(inputs, Waveforms):
             return self.frozen_frames(inputs)
         if inputs.others is None:
@@ -191,7 +190,7 @@ class Upstream(nn.Module):
         return inputs.joined_with(self.frozen_frames(inputs.others), self.frame_counts(inputs.counts))
 
     def _encode_padded(self, waveforms: Waveforms) -> tuple[Tensor, list[Tensor]]:
-        """Return the last frames (total_frames, hidden), and those of all layers where they are wanted."""
+        """Return the last frames (total_frames, hidden), and those of all layers if layers are weighted."""
         self._lengths = self.frame_counts(waveforms.counts)
         is_padded = len(set(waveforms.counts)) > 1
         first = self._through_convolutions(waveforms.counts)[0]
@@ -221,7 +220,7 @@ class Upstream(nn.Module):
         return lengths
 
     def _mask_projected(self, module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ANN401 - a torch hook
-        """Apply SpecAugment behind the feature projection, whose output transformers would mask itself."""
+        """Apply SpecAugment to the output of the feature projection, in place of transformers' own masking."""
         if not (self.encoder.training and self.spec_augment.is_on):
             return output
         hidden = output[0] if isinstance(output, tuple) else output
@@ -234,13 +233,13 @@ class Upstream(nn.Module):
 
 @contextmanager
 def _without_a_trace() -> Iterator[None]:
-    """Keep no graph, and draw nothing that others would have drawn: transformers' layers draw in evaluation, too."""
+    """Build no autograd graph and leave the CPU's generator as it was: transformers' layers draw in evaluation too."""
     with torch.no_grad(), torch.random.fork_rng(devices=()):
         yield
 
 
 def _product_dtype(device: torch.device) -> torch.dtype:
-    """Return the dtype that autocast asks products to have."""
+    """Return the dtype of matrix products under the current autocast."""
     is_mixed = torch.is_autocast_enabled(device.type)
     return torch.get_autocast_dtype(device.type) if is_mixed else torch.float32
 
@@ -252,7 +251,7 @@ def _sample_mask(counts: Sequence[int], padded: Tensor) -> Tensor:
 
 
 def _length_aware_group_norms(feature_extractor: nn.Module) -> list[LengthAwareGroupNorm]:
-    """Give the extractor's group norms the lengths of the batch; parameters and their names stay."""
+    """Make the extractor's group norms length-aware and return them; parameters and their names stay."""
     norms = []
     for module in feature_extractor.modules():
         if type(module) is nn.GroupNorm:

@@ -1,1 +1,1 @@
-"""Work that a GPU is given as CUDA graphs."""
+"""GPU work launched as CUDA graphs."""

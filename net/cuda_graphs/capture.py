@@ -1,4 +1,4 @@
-"""Recording what is computed on a GPU as a CUDA graph."""
+"""Recording GPU work as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from utils.garbage import no_garbage_collection
 
 @contextmanager
 def captured(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:  # noqa: ANN401 - torch's own
-    """Record what is computed, while other threads, such as one that pins batches, go on.
+    """Record the GPU work of the context, while other threads, such as one that pins batches, go on.
 
-    Nothing is collected as garbage meanwhile: the graphs of an earlier training would be freed among it, which CUDA
-    does not permit during a recording, and which breaks that off.
+    Garbage collection is off meanwhile: it could free the graphs of an earlier training, which CUDA does not permit
+    during a recording and which would abort it.
 
     Args:
-        graph: What is recorded into.
-        pool: Of the memory that recordings share.
+        graph: Graph that receives the recording.
+        pool: Memory pool that recordings share.
     """
     with no_garbage_collection(), torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         yield

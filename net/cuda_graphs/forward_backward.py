@@ -1,9 +1,9 @@
-"""What a differentiable function asks of the GPU, recorded as CUDA graphs: a forward and a backward for every bucket.
+"""A differentiable function recorded as CUDA graphs: a forward and a backward for every bucket.
 
 Launching the kernels of a transformer one by one takes the host longer than running them takes the GPU. A recording is
 launched by one call. It reads and writes fixed places in memory, which all recordings share: a forward and its backward
 must follow each other, with no other forward of the same `ForwardBackwardGraphs` between them. Gradients of parameters
-go straight to their `.grad`: only `backward()` finds them, not `torch.autograd.grad`.
+go straight to their `.grad`: they come from `backward()` only, not from `torch.autograd.grad`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from net.packing.device_tables import BatchLayout, room_for, unflatten
 
 MOST_RECORDINGS = 64
 SPARE = 8
-"""One part in so many is allocated beside what the largest batch needs, for larger ones to come."""
+"""Buffers exceed the largest batch so far by 1 / SPARE, to leave room for larger ones."""
 AnyLayout = TypeVar("AnyLayout", bound=BatchLayout)
 Run = Callable[[Tensor, AnyLayout, torch.dtype, Tensor | None, frozenset[int]], Tensor]
-"""Takes hidden frames (N, D) float32, a plan on their device, the products' dtype, seeds, and the parts to be skipped;
-returns (N, D) float32. While it `is_recording`, it is told to skip none, and has to make out of the seeds which are."""
+"""Takes hidden frames (N, D) float32, a plan on their device, the products' dtype, seeds, and the parts to skip;
+returns (N, D) float32. While `is_recording`, the set of parts is empty, and the seeds have to say which are skipped."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a parameter is.
+    """The attribute that holds a parameter.
 
     Attributes:
-        owner: Has it as an attribute.
-        name: Of the attribute.
-        part: The part of the function that alone uses it, and may be skipped; None where there is none.
+        owner: Object that has the attribute.
+        name: Name of the attribute.
+        part: The skippable part of the function that alone uses the parameter, or None.
     """
 
     owner: Any
@@ -48,7 +48,7 @@ class Place:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What batches have in common that one recording serves."""
+    """The properties that all batches of one recording share."""
 
     bucket: Bucket
     dtype: torch.dtype
@@ -58,14 +58,14 @@ class _Kind:
 
 @dataclass(frozen=True, eq=False)
 class _Recording:
-    """The graphs of one kind of batches.
+    """The graphs of one kind of batch.
 
     Attributes:
-        forward: From the input, tables and seeds to the output.
-        backward: From the output's gradient to the others.
+        forward: Graph from the input, tables and seeds to the output.
+        backward: Graph from the output's gradient to the other gradients.
         frames: Input, output, the output's gradient and the input's, each at least as long as the bucket.
-        tables: What the plan's tables are copied to.
-        reached: For each trained parameter, whether it has a gradient.
+        tables: Destinations of the plan's tables.
+        reached: Whether each trained parameter gets a gradient.
     """
 
     forward: torch.cuda.CUDAGraph
@@ -76,14 +76,14 @@ class _Recording:
 
 
 class ForwardBackwardGraphs(Generic[AnyLayout]):
-    """Runs a function, by a recording from the second batch of a bucket on.
+    """Runs a function, from the second batch of a bucket on by a recording.
 
     Args:
-        run: The function. It draws from the seeds alone, and what it makes of a frame depends on its utterance alone.
-        places: Of each parameter that it is differentiated by, beside its input. All is recorded again where one moves
-            in memory, or is frozen.
-        make_gradients: Allocates where the function itself puts the gradients of some parameters while it
-            `is_recording`; those of others are copied to places that all recordings share.
+        run: The function. It draws only from the seeds, and its output for a frame depends only on the utterance.
+        places: Places of all parameters with respect to which it is differentiated, beside its input. Everything is
+            recorded again if one of them moves in memory or is frozen.
+        make_gradients: Allocates the tensors into which the function itself writes the gradients of some parameters
+            while `is_recording`; other gradients are copied to places that all recordings share.
     """
 
     def __init__(
@@ -113,15 +113,15 @@ class ForwardBackwardGraphs(Generic[AnyLayout]):
         """Run the function.
 
         Args:
-            hidden: (N, D) float32.
-            plan: Of the batch, which fills the bucket; on the device of `hidden`.
-            bucket: See plan.
-            dtype: Of products.
-            seeds: int64, of one shape always, or None.
-            skipped: Parts that are skipped, whose parameters get no gradient; a recording reads it from the seeds.
+            hidden: Frames, (N, D) float32.
+            plan: Plan of the batch, which fills the bucket; on the device of `hidden`.
+            bucket: Bucket of the batch.
+            dtype: Element type of the products.
+            seeds: int64 seeds, always of the same shape, or None.
+            skipped: Parts to skip, whose parameters get no gradient; a recording reads them from the seeds.
 
         Returns:
-            (N, D) float32.
+            Frames, (N, D) float32.
         """
         state = [(parameter.data_ptr(), parameter.requires_grad) for parameter in self.parameters]
         if state != self._state or len(self._seen) > MOST_RECORDINGS:
@@ -143,7 +143,7 @@ class ForwardBackwardGraphs(Generic[AnyLayout]):
         return [parameter for parameter in self.parameters if parameter.requires_grad]
 
     def _forget(self) -> None:
-        """Drop all recordings and the memory that they share."""
+        """Drop all recordings and their shared memory."""
         self._seen: set[_Kind] = set()
         self._recordings: dict[_Kind, _Recording] = {}
         self._pool: Any = None
@@ -152,7 +152,7 @@ class ForwardBackwardGraphs(Generic[AnyLayout]):
         self.seeds: Tensor | None = None
 
     def _make_room(self, kind: _Kind, hidden: Tensor, seeds: Tensor | None) -> None:
-        """Allocate what recordings share: anew for a larger bucket than any before, with some room to spare."""
+        """Allocate the shared buffers: anew for a bucket larger than any before, with some room to spare."""
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
             made = self.make_gradients()
@@ -186,9 +186,9 @@ class ForwardBackwardGraphs(Generic[AnyLayout]):
 
     @contextmanager
     def _stand_ins(self) -> Iterator[list[nn.Parameter]]:
-        """Put parameters of the same memory in the places of all, for a while; yield the trained ones.
+        """Temporarily replace all parameters by others that share their memory; yield the trained ones.
 
-        A parameter in use remembers the stream on which its gradient is added up, and a recording must not wait for
+        A parameter in use remembers the stream on which its gradient is accumulated, and a recording must not wait for
         any stream but its own.
         """
         aliases = [nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in self.parameters]
@@ -205,10 +205,10 @@ class ForwardBackwardGraphs(Generic[AnyLayout]):
             setattr(place.owner, place.name, parameter)
 
     def differentiate(self, recording: _Recording, skipped: frozenset[int]) -> None:
-        """Replay a backward and add its gradients to those that the parameters have, but for those of skipped parts.
+        """Replay a backward and accumulate its gradients in the parameters, except those of skipped parts.
 
-        Without autograd, which takes the host a hundredth of a millisecond for every parameter. A gradient that is the
-        parameter's first stays in the shared place, and moves on only where that is to be written again.
+        This bypasses autograd, which costs the host a hundredth of a millisecond per parameter. A parameter's first
+        gradient stays in the shared place, and is copied only when that place is about to be written again.
         """
         pairs = list(zip(self._trained(), self._gradients, strict=True))
         for parameter, shared in pairs:
@@ -239,7 +239,7 @@ class _Replay(torch.autograd.Function):
         seeds: Tensor | None,
         skipped: frozenset[int],
     ) -> Tensor:
-        """Replay a forward; the anchor makes autograd ask for the backward where the input has no gradient."""
+        """Replay a forward; the anchor makes autograd call the backward even if the input needs no gradient."""
         taken, given, *_ = recording.frames
         count = hidden.shape[0]
         taken[:count].copy_(hidden)

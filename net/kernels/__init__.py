@@ -1,1 +1,1 @@
-"""Triton kernels, and whether they run: the only files that import triton."""
+"""Triton kernels, and the check whether they run."""

@@ -1,7 +1,7 @@
-"""Triton kernels of attention-weighted statistics; `attentive_statistics.py` launches them.
+"""Triton kernels of attention-weighted statistics; `net/attentive_statistics.py` launches them.
 
 Rows of an utterance lie between `starts[utterance]` and `starts[utterance + 1]`. Loops end there and nothing else
-depends on the lengths, so that a recorded launch serves any batch of as many utterances.
+depends on the lengths, so that a recorded launch serves any batch with the same number of utterances.
 
 Shapes: N frames, B utterances, D columns; R rows and C columns of a tile, both powers of two.
 """
@@ -32,9 +32,9 @@ def statistics_forward_kernel(
     values, scores, starts, statistics, softmax, D: tl.constexpr, SMALLEST: tl.constexpr,
     R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """C columns of one utterance; `softmax` (B, 2) keeps its highest score and the sum of exponentials.
+    """Compute C columns of one utterance; `softmax` (B, 2) stores its highest score and the sum of exponentials.
 
-    SMALLEST bounds the deviation.
+    SMALLEST is the lower bound of the deviation.
     """
     utterance, columns = tl.program_id(0), tl.program_id(1) * C + tl.arange(0, C)
     first, last = tl.load(starts + utterance), tl.load(starts + utterance + 1)
@@ -70,7 +70,7 @@ def statistics_backward_kernel(
     gradient, values, scores, starts, statistics, softmax, values_gradient, scores_gradient,
     D: tl.constexpr, SMALLEST: tl.constexpr, WANTS_VALUES: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """Every so many-th R rows of one utterance, all columns."""
+    """Compute all columns of one utterance's rows, R at a time, taking turns with its other programs."""
     utterance, stride = tl.program_id(0), tl.num_programs(1) * R
     first, last = tl.load(starts + utterance), tl.load(starts + utterance + 1)
     highest, total = tl.load(softmax + 2 * utterance), tl.load(softmax + 2 * utterance + 1)

@@ -22,15 +22,15 @@ SETTINGS: dict[str, dict[str, int]] = {
     "first_layer_norm": {"rows": 16, "num_warps": 4},
     "layer_norm": {"rows": 8, "num_warps": 4},
 }
-"""Tile sizes and warps of the kernels. Rows are reduced where utterances share no longer stretches of the grid."""
+"""Tile sizes and warps of the kernels. Tiles have fewer rows where the grid's stretches per utterance are shorter."""
 
 
 def window_moments(signal: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
     """Return mean (batch, kernel) and covariance (batch, kernel, kernel) of the first layer's windows, float64.
 
     Args:
-        signal: (total_samples,) float32.
-        placement: Of the utterances in the signal.
+        signal: Signal, (total_samples,) float32.
+        placement: Placement of the utterances in the signal.
     """
     settings = SETTINGS["window_moments"]
     kernel, batch = placement.kernels[0], len(placement.counts)
@@ -61,18 +61,18 @@ def first_layer(
     placement: Placement,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Convolve the signal, normalise the channels where asked to, and apply GELU, in float32.
+    """Convolve the signal, normalise the channels if there is a norm, and apply GELU, in float32.
 
     Args:
-        signal: (total_samples,) float32.
-        weights: (batch or 1, channels, kernel) float32.
-        biases: (batch or 1, channels) float32.
-        norm: A layer norm over the channels, or None.
-        placement: Of the utterances in the signal.
-        dtype: Of the result.
+        signal: Signal, (total_samples,) float32.
+        weights: Weights of each utterance or of all, (batch or 1, channels, kernel) float32.
+        biases: Biases of each utterance or of all, (batch or 1, channels) float32.
+        norm: Layer norm over the channels, or None.
+        placement: Placement of the utterances in the signal.
+        dtype: Element type of the result.
 
     Returns:
-        (first_rows, channels).
+        Output of the first layer, (first_rows, channels).
     """
     settings = SETTINGS["first_layer" if norm is None else "first_layer_norm"]
     channels, rows = weights.shape[1], placement.first_rows
@@ -126,9 +126,9 @@ def _affine(norm: Any, unused: Tensor) -> tuple[Tensor, Tensor, float]:  # noqa:
 
 @triton.jit
 def gelu(x):
-    """GELU by M. Abramowitz and I. Stegun, 7.1.26: 1.5e-7 from erf, and half the instructions of the library's erf.
+    """Compute GELU with erf by M. Abramowitz and I. Stegun, 7.1.26: error 1.5e-7, half the instructions of the library.
 
-    With the complementary function of |x|, small values of negative x are not a difference of two near numbers.
+    By the complementary function of |x|, small results for negative x are not a difference of two close numbers.
     """
     magnitude = tl.abs(x)
     t = 1.0 / (1.0 + 0.23164189 * magnitude)
@@ -138,7 +138,7 @@ def gelu(x):
 
 @triton.jit
 def _normalised(x, is_channel, channel, gamma, beta, eps, CHANNELS: tl.constexpr):
-    """Layer norm of (rows, channels) over the channels, float32; `x` is zero where there is no channel."""
+    """Return the layer norm of (rows, channels) over the channels, float32; `x` is zero outside the channels."""
     mean = tl.sum(x, 1) / CHANNELS
     centred = tl.where(is_channel[None, :], x - mean[:, None], 0.0)
     scale = tl.rsqrt(tl.sum(centred * centred, 1) / CHANNELS + eps)
@@ -159,7 +159,7 @@ def _window_moments(
     ROWS: tl.constexpr,
     SPLITS: tl.constexpr,
 ):
-    """Sum one tap times every tap, and the tap itself as a product with one, over a share of an utterance."""
+    """Sum the products of one tap with every tap, and with one (the tap itself), over a share of an utterance."""
     utterance, split, tap = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     first = tl.load(first_frames + utterance)
     frames = tl.load(first_frames + batch + utterance)

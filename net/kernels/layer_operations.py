@@ -1,8 +1,8 @@
-"""Triton kernels of what lies between a transformer layer's products; `layer_operations.py` launches them.
+"""Triton kernels of the operations between a layer's products; `net/wavlm/layer_operations.py` launches them.
 
-All of them wait for memory, so each reads and writes an element once and recomputes the rest, dropout's masks included.
-Column sums are taken by programs that each own a contiguous run of rows, and their partial sums are added in a fixed
-order: the same bits each time. Seeds are read from memory, so that a recorded launch draws anew.
+All of them are bound by memory, so each reads and writes an element once and recomputes the rest, dropout masks
+included. Each program sums the columns of a contiguous run of rows, and the partial sums are added in a fixed order:
+the same bits each time. Seeds are read from memory, so that a recorded launch draws anew.
 
 Shapes: N frames, D hidden size, F inner size; R rows and C columns of a tile, C a power of two.
 """
@@ -26,12 +26,12 @@ INVERSE_SQRT_2_PI = tl.constexpr(1 / math.sqrt(2 * math.pi))
 HALF_LOG2_E = tl.constexpr(0.5 / math.log(2))
 
 kernel = partial(triton.jit, do_not_specialize=["total", "seed", "threshold"])
-"""Compiles once for all batches: Triton would again for each number that happens to be 1 or a multiple of 16."""
+"""Compiles once for all batches: Triton would recompile whenever a number happens to be 1 or a multiple of 16."""
 
 
 @triton.jit
 def kept_factor(seed, threshold, rows, first_column, SCALE: tl.constexpr, R: tl.constexpr, C: tl.constexpr):
-    """Dropout's factor (R, C): 0 with probability threshold / 2^16, else SCALE.
+    """Return dropout's factor (R, C): 0 with probability threshold / 2^16, else SCALE.
 
     One Philox call (row, column // 8) serves eight neighbours, the lower half of each word before its upper half.
     """
@@ -39,14 +39,14 @@ def kept_factor(seed, threshold, rows, first_column, SCALE: tl.constexpr, R: tl.
     zero = tl.zeros((R, C // 8), dtype=tl.int32)
     w0, w1, w2, w3 = tl.philox(seed, zero + rows[:, None], zero + octets[None, :], zero, zero, ROUNDS)
     words = tl.join(tl.join(w0, w2), tl.join(w1, w3))
-    # Compared in the upper half of a word, where what lies below makes no difference: no need to cut it off.
+    # Compared in the upper half of a word: the lower half makes no difference there and need not be masked off.
     halves = tl.join(words << 16, words).reshape(R, C)
     return tl.where(halves >= threshold.to(tl.uint32) << 16, SCALE, 0.0)
 
 
 @triton.jit
 def fast_exp2(x):
-    """2^x to 2 units in the last place; the usual one spends three more instructions on denormal results."""
+    """Return 2^x to 2 units in the last place; the usual one spends three more instructions on denormal results."""
     if INTERPRETED:
         y = tl.exp2(x)
     else:
@@ -56,7 +56,7 @@ def fast_exp2(x):
 
 @triton.jit
 def fast_reciprocal(x):
-    """1 / x to 1 unit in the last place; the usual one spends four more instructions on huge and tiny numbers."""
+    """Return 1 / x to 1 unit in the last place; the usual one spends four more instructions on extreme numbers."""
     if INTERPRETED:
         y = 1.0 / x
     else:
@@ -66,10 +66,10 @@ def fast_reciprocal(x):
 
 @triton.jit
 def normal_tail(x):
-    """Return how much of the standard normal distribution lies beyond |x|, and exp(-x^2 / 2).
+    """Return the tail of the standard normal distribution beyond |x|, and exp(-x^2 / 2).
 
     The tail is a polynomial of 1 / (1 + 0.28 |x|) times the exponential, in the form of M. Abramowitz and I. Stegun,
-    "Handbook of Mathematical Functions", 7.1.26; one degree more and fitted anew, its error times |x| is below 1e-8,
+    "Handbook of Mathematical Functions", 7.1.26. With one degree more and a new fit, its error times |x| is below 1e-8,
     less than float32's rounding. The GPU's own erf takes twice the instructions.
     """
     bell = fast_exp2(x * x * -HALF_LOG2_E)
@@ -84,7 +84,7 @@ def normal_tail(x):
 
 @triton.jit
 def run_of_rows(total, program, programs):
-    """First row of a program's run and the row after its last; runs differ by one row at most."""
+    """Return the first row of a program's run and the row after its last; runs differ by one row at most."""
     first = program.to(tl.int64) * total // programs
     last = (program.to(tl.int64) + 1) * total // programs
     return first.to(tl.int32), last.to(tl.int32)
@@ -195,7 +195,7 @@ def join_backward_kernel(
             g += tl.load(second_gradient + places, mask=there, other=0.0).to(tl.float32)
         means = tl.load(mean + rows, mask=rows < last, other=0.0)
         rstds = tl.load(rstd + rows, mask=rows < last, other=0.0)
-        # Masked columns hold (0 - mean) * rstd here; their gradient and weight are zero, so no sum takes it up.
+        # Masked columns hold (0 - mean) * rstd here; their gradient and weight are zero, so no sum changes.
         scaled = (x - means[:, None]) * rstds[:, None]
         weighted = g * weights[None, :]
         along = tl.sum(weighted * scaled, 1) / D

@@ -1,4 +1,4 @@
-"""Triton kernels of the gate of WavLM's position bias; `position_gate.py` launches them.
+"""Triton kernels of the gate of WavLM's position bias; `net/wavlm/position_gate.py` launches them.
 
 Shapes: N frames, D hidden size, H heads, E head dimension; R rows and C columns of a tile, C a power of two.
 """
@@ -25,7 +25,7 @@ def gate_parts(h, first_weights, second_weights, bias):
 def gate_forward_kernel(
     hidden, weight, bias, const, gate, total, H: tl.constexpr, E: tl.constexpr, R: tl.constexpr, C: tl.constexpr
 ):
-    """R frames' heads, which lie end to end: frame and head of a row are its number divided by H."""
+    """Compute R rows, one per frame and head: the frame is the row number divided by H, the head its remainder."""
     places = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     dims = tl.arange(0, C)
     first_weights = tl.load(weight + dims, mask=dims < E, other=0.0)
@@ -42,7 +42,7 @@ def gate_backward_kernel(
     gate_gradient, hidden, weight, bias, const, other_gradient, hidden_gradient, sums, total,
     H: tl.constexpr, E: tl.constexpr, R: tl.constexpr, C: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """One head of a run of frames."""
+    """Compute one head of a run of frames."""
     head = tl.program_id(0)
     dims = tl.arange(0, C)
     inside = dims < E

@@ -1,6 +1,6 @@
 """Triton kernels of the packed positional convolution; import only where triton is present.
 
-Shapes: N frames in the pack, D their dimension, G groups, C = D / G channels a group, K taps, B frames a block,
+Shapes: N frames in the pack, D their dimension, G groups, C = D / G channels per group, K taps, B frames per block,
 P padded rows.
 """
 
@@ -28,22 +28,22 @@ SETTINGS: dict[str, dict[str, int]] = {
     "weight_gradient": {"rows": 128, "columns": 128, "depth": 64, "num_warps": 8, "num_stages": 5},
     "weight_gradient_float32": {"rows": 64, "columns": 128, "depth": 32, "num_warps": 8, "num_stages": 2},
 }
-"""Tile sizes, warps, stages and registers a thread; 128 of these let two programs of 8 warps share a multiprocessor.
+"""Tile sizes, warps, stages and registers per thread; at 128 of these, two programs of 8 warps share a multiprocessor.
 
-`rows` are blocks of frames in `convolve` and (frame, channel) in `weight_gradient`, whose loads go by a table, so that
-Triton holds (num_stages + 1) / 2 tiles at a time.
+`rows` are blocks of frames in `convolve` and (frame, channel) in `weight_gradient`, which loads through a table, so
+that Triton holds (num_stages + 1) / 2 tiles at a time.
 """
 SLACK = 1024
-"""Zeros behind the padded frames, for the last tile reads past the last window by less than one tile."""
+"""Zeros behind the padded frames, since the last tile reads past the last window by less than one tile."""
 
 
 def pad_frames(frames: Tensor, before: Tensor | None, plan: PositionalPlan, groups: int) -> Tensor:
     """Copy frames (N, D) to (G, P, C) with zeros between utterances.
 
     Args:
-        frames: Frames, or the gradient by GELU's output.
-        before: What GELU was applied to, (N, D); the gradient is then taken through GELU on the way.
-        plan: Of the batch.
+        frames: Frames, or the gradient of GELU's output.
+        before: Input of GELU, (N, D), or None; if given, the gradient is propagated through GELU during the copy.
+        plan: Plan of the batch.
         groups: Groups of the convolution.
     """
     frames = frames.contiguous()
@@ -74,15 +74,15 @@ def convolve(
     """Convolve padded frames; with a bias, add it and apply GELU.
 
     Args:
-        padded: (G, P, C) as `pad_frames` makes it.
-        taps_first: (G, K, C in, C out), of any strides and dtype.
-        bias: (D,), or None for the convolution alone.
-        plan: Of the batch.
-        reach: Frames that a window begins before its output.
-        keep: Whether to return what GELU was applied to.
+        padded: Frames from `pad_frames`, (G, P, C).
+        taps_first: Weight, (G, K, C in, C out), of any strides and dtype.
+        bias: Bias, (D,), or None for the convolution alone.
+        plan: Plan of the batch.
+        reach: Number of frames by which a window begins before its output.
+        keep: Whether to return the input of GELU.
 
     Returns:
-        (N, D), and the same before GELU.
+        Output, (N, D), and the same before GELU.
     """
     settings = _settings("convolve", padded.dtype)
     groups, _, channels = padded.shape
@@ -122,12 +122,12 @@ def convolve(
 
 
 def weight_gradient(padded: Tensor, gradient: Tensor, plan: PositionalPlan) -> Tensor:
-    """Return the gradient by the weight as (G, K, C in, C out) float32; no atomics, so that it repeats bit for bit.
+    """Return the weight's gradient, (G, K, C in, C out) float32; without atomics, so that it repeats bit for bit.
 
     Args:
-        padded: The convolution's input, (G, P, C).
-        gradient: By the convolution's output, padded alike.
-        plan: Of the batch.
+        padded: Padded input of the convolution, (G, P, C).
+        gradient: Gradient of the convolution's output, padded alike.
+        plan: Plan of the batch.
     """
     settings = _settings("weight_gradient", padded.dtype)
     groups, _, channels = padded.shape
@@ -153,7 +153,7 @@ def weight_gradient(padded: Tensor, gradient: Tensor, plan: PositionalPlan) -> T
         num_warps=settings["num_warps"],
         num_stages=settings["num_stages"],
     )
-    # A tap meets the b-th frame of a block b frames further into the block's window.
+    # For the b-th frame of a block, a tap lies b frames further into the block's window.
     diagonal = (height * width, channels * width, width, 1, channels * width + channels)
     return by_block.as_strided((groups, plan.taps, channels, channels, plan.block), diagonal).sum(-1)
 
@@ -214,7 +214,7 @@ def _convolve(
     ACTIVATE: tl.constexpr,
     KEEP: tl.constexpr,
 ):
-    """One tile of (blocks, frame of a block and channel): windows (blocks, DEPTH) @ shifted weights."""
+    """Compute one tile of (blocks, frame of a block and channel): windows (blocks, DEPTH) @ shifted weights."""
     group = tl.program_id(1)
     row = tl.program_id(0) // COLUMN_TILES * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(0) % COLUMN_TILES * COLUMNS + tl.arange(0, COLUMNS)
@@ -262,7 +262,7 @@ def _weight_gradient(
     COLUMN_TILES: tl.constexpr,
     IS_FULL: tl.constexpr,
 ):
-    """One tile of windows' (blocks, HEIGHT) @ gradients (blocks, WIDTH); blocks that fill up the table add zeros."""
+    """Compute one tile of windows' (blocks, HEIGHT) @ gradients (blocks, WIDTH); the table's filling adds zeros."""
     group = tl.program_id(1)
     row = tl.program_id(0) // COLUMN_TILES * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(0) % COLUMN_TILES * COLUMNS + tl.arange(0, COLUMNS)

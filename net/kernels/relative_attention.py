@@ -1,4 +1,4 @@
-"""Triton kernels of packed attention with a gated relative position bias, and what launches them.
+"""Triton kernels of packed attention with a gated relative position bias, and the functions that launch them.
 
 Imported only where the kernels run: a machine without a GPU may have no Triton. Scores are kept in base 2 throughout
 (`scale` and `gate` are multiplied by log2 e once), because the hardware's exponential is exp2.
@@ -24,9 +24,9 @@ INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 ROUNDS = tl.constexpr(PHILOX_ROUNDS)
 LOG2_E = tl.constexpr(1.4426950408889634)
 PARTIAL_BYTES = 64 * 2**20
-"""The most that a table gradient's partial sums may take; more heads than fit are done in turns."""
+"""Memory limit of a table gradient's partial sums; heads that do not fit take turns."""
 BATCH_NUMBERS = ["total", "reach", "seed", "threshold", "first_head", "vectors", "count", "lowest"]
-"""What changes from batch to batch: Triton would compile again for each that happens to be 1 or a multiple of 16."""
+"""Arguments that change with the batch: Triton would recompile whenever one happens to be 1 or a multiple of 16."""
 
 
 def kernel(function: Any) -> Any:  # noqa: ANN401
@@ -36,7 +36,7 @@ def kernel(function: Any) -> Any:  # noqa: ANN401
 
 @triton.jit
 def load_rows(pointer, start, head, frame_stride, head_stride, rows, length, HEAD_DIM: tl.constexpr):
-    """Rows of one utterance and head (rows, D); zeros past its end, so that no neighbour's value gets in."""
+    """Load rows of one utterance and head, (rows, D); zeros past its end, so that no neighbour's value gets in."""
     dims = tl.arange(0, HEAD_DIM)
     base = pointer + start.to(tl.int64) * frame_stride + head * head_stride
     return tl.load(base + rows[:, None] * frame_stride + dims[None, :], mask=rows[:, None] < length, other=0.0)
@@ -44,7 +44,7 @@ def load_rows(pointer, start, head, frame_stride, head_stride, rows, length, HEA
 
 @triton.jit
 def store_rows(pointer, values, start, head, rows, length, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr):
-    """Store (rows, D) into a contiguous (frames, HEADS, D), whose head this is."""
+    """Store (rows, D) as one head of a contiguous (frames, HEADS, D)."""
     dims = tl.arange(0, HEAD_DIM)
     base = pointer + (start.to(tl.int64) * HEADS + head) * HEAD_DIM
     values = values.to(pointer.dtype.element_ty)
@@ -56,7 +56,7 @@ def load_bias(table, head, reach, first_row, first_column, SIGN: tl.constexpr, M
     """Load the bias (M, N) of distances SIGN * (column - row).
 
     Offsets are 64 bits wide, so that the compiler sees which elements of a thread lie on one diagonal and loads them
-    once. Triton would take an ordinary load for a product's operand and stage it through shared memory, 4 bytes a copy.
+    once. Triton would treat an ordinary load as a product's operand and stage it through shared memory, 4 bytes a copy.
     """
     middle = table + (head * (2 * reach - 1) + reach - 1)
     rows = middle - first_row * SIGN - tl.arange(0, M).to(tl.int64) * SIGN
@@ -74,7 +74,7 @@ def load_bias(table, head, reach, first_row, first_column, SIGN: tl.constexpr, M
 def kept_fraction(
     seed, threshold, head, start, query_rows, first_key, SCALE: tl.constexpr, M: tl.constexpr, N: tl.constexpr
 ):
-    """Dropout's factor (M, N): 0 with probability threshold / 2^24, else SCALE.
+    """Return dropout's factor (M, N): 0 with probability threshold / 2^24, else SCALE.
 
     One Philox call (query's frame in the pack, key's place in its utterance // 4, head) serves four neighbouring keys.
     """
@@ -94,7 +94,7 @@ def forward_kernel(
     HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     PRECISION: tl.constexpr, DROPOUT: tl.constexpr, DROP_SCALE: tl.constexpr,
 ):  # fmt: skip
-    """One block of M queries of one head against all keys of its utterance, by online softmax."""
+    """Attend from M queries of one head to all keys of their utterance, by online softmax."""
     head = tl.program_id(0)
     program = programs + tl.program_id(1) * 4
     start = tl.load(program)
@@ -125,7 +125,7 @@ def forward_kernel(
         sums = tl.dot(weights.to(v.dtype), v, sums * shrink[:, None], input_precision=PRECISION)
         highest = new_highest
 
-    total_weight = tl.maximum(total_weight, 1.0)  # the highest score's is 1: this is for programs without frames
+    total_weight = tl.maximum(total_weight, 1.0)  # at least 1 except in programs without frames
     store_rows(out, sums / total_weight[:, None], start, head, rows, length, HEADS, HEAD_DIM)
     lse_rows = lse + head.to(tl.int64) * total + start + rows
     tl.store(lse_rows, highest + tl.log2(total_weight), mask=rows < length)
@@ -150,7 +150,7 @@ def diagonal_sums(tile, B: tl.constexpr, PRECISION: tl.constexpr):
     fine = tl.where(fine < 0, fine + 16, fine)  # 8 s + m
     chosen = (fine[:, None] == tl.arange(0, 16)[None, :]).to(tile.dtype)
     block_sums = tl.dot(blocks, chosen, input_precision=PRECISION).reshape(side * side * 2, 8)
-    if PRECISION == "tf32":  # tensor cores cut float32 off; so they round it
+    if PRECISION == "tf32":  # tensor cores truncate float32 to tf32; this makes them round
         block_sums = (block_sums.to(tl.int32, bitcast=True) + 0x1000).to(tl.float32, bitcast=True)
     places = tl.arange(0, side * side * 2)
     coarse = places // 2 % side - places // (2 * side) - places % 2
@@ -167,12 +167,13 @@ def query_gradient_kernel(
     HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, B: tl.constexpr, PRECISION: tl.constexpr, TABLE: tl.constexpr,
     DROPOUT: tl.constexpr, DROP_SCALE: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of one block of B queries and their gates, and what these give to the table's gradient.
+    """Compute the gradients of one block of B queries and their gates, and their part of the table's gradient.
 
-    Query block I and key block J hold the distances (J - I) B + c and (J - I - 1) B + c. The second part completes
-    what the key block before began, so each step stores one vector (B,): number J of this program's is the distances
-    (J - I - 1) B + c. Also stores what `key_gradient_kernel` needs of each query, aligned and without gaps: the log of
-    its denominator, delta (the row sums of out * out_gradient) and its gate; zeros past the utterance's end.
+    Query block I and key block J hold the distances (J - I) B + c and (J - I - 1) B + c. The second part completes the
+    sums that the key block before began, so each step stores one vector (B,): this program's vector J holds the
+    distances (J - I - 1) B + c. The kernel also stores the inputs of `key_gradient_kernel` for each query, aligned and
+    without gaps: the log of its denominator, delta (the row sums of out * out_gradient) and its gate; zeros past the
+    utterance's end.
     """
     head = first_head + tl.program_id(0)
     program = programs + tl.program_id(1) * 4
@@ -231,7 +232,7 @@ def key_gradient_kernel(
     HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, B: tl.constexpr, PRECISION: tl.constexpr,
     DROPOUT: tl.constexpr, DROP_SCALE: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of one block of B keys and values; tiles are (keys, queries), so that no product waits for a turn.
+    """Compute the gradients of B keys and values; tiles are (keys, queries), so no product waits for a transposition.
 
     Queries past the end have no output gradient, and keys past the end are not stored: neither needs a mask.
     """
@@ -302,15 +303,15 @@ def forward(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, table: Tens
     """Attend.
 
     Args:
-        query: (frames, heads, head_dim), as key and value; strided, the last dimension contiguous.
-        key: See query.
-        value: See query.
-        gate: (frames, heads) float32.
-        table: (heads, 2 reach - 1) float32.
+        query: Queries, (frames, heads, head_dim); like keys and values strided, the last dimension contiguous.
+        key: Keys of the same shape.
+        value: Values of the same shape.
+        gate: Gates, (frames, heads) float32.
+        table: Position bias by distance, (heads, 2 reach - 1) float32.
         call: The plan, its settings and the numbers (a `net.wavlm.relative_attention.Call`).
 
     Returns:
-        (frames, heads, head_dim) and the log2 of each query's softmax denominator (heads, frames).
+        Attended values, (frames, heads, head_dim), and the log2 of each query's softmax denominator, (heads, frames).
     """
     total, heads, head_dim = query.shape
     out = torch.empty((total, heads, head_dim), dtype=query.dtype, device=query.device)
@@ -336,10 +337,10 @@ def backward(
     """Return the gradients of query, key and value as one (frames, 3, heads, head_dim), of gate and of table.
 
     Args:
-        saved: What `forward` took and returned: query, key, value, gate, table, out, lse.
-        out_gradient: (frames, heads, head_dim), the last dimension contiguous.
-        call: As in `forward`.
-        with_table: Whether the table's gradient is wanted.
+        saved: Arguments and results of `forward`: query, key, value, gate, table, out, lse.
+        out_gradient: Gradient of out, (frames, heads, head_dim), the last dimension contiguous.
+        call: The argument of `forward`.
+        with_table: Whether to compute the table's gradient.
     """
     query, key, value, gate, table, out, lse = saved
     total, heads, head_dim = query.shape
@@ -379,7 +380,7 @@ def backward(
 
 
 def _strides(*tensors: Tensor) -> list[int]:
-    """Strides of frames and of heads, one tensor after the other."""
+    """Return the strides of frames and of heads, one tensor after the other."""
     return [stride for tensor in tensors for stride in tensor.stride()[:2]]
 
 
@@ -388,7 +389,7 @@ def _reach(table: Tensor) -> int:
 
 
 def _precision(query: Tensor) -> str:
-    """Products of float32 stay float32; half precision runs on the tensor cores in any case."""
+    """Return the precision of products: float32 stays float32; half precision runs on the tensor cores in any case."""
     return "ieee" if query.dtype == torch.float32 else "tf32"
 
 

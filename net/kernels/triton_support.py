@@ -1,4 +1,4 @@
-"""Whether Triton's kernels run somewhere."""
+"""Checks whether the Triton kernels can run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _PROBE = torch.linspace(-3, 3, 7)
 def runs_triton(device: torch.device) -> bool:
     """Return whether a device runs the kernels: an NVIDIA GPU, or the CPU by Triton's interpreter (TRITON_INTERPRET=1).
 
-    The GPU needs compute capability 8.0; on older ones, on others' GPUs and without Triton the forms in PyTorch's own
-    operations run.
+    The GPU needs compute capability 8.0; older ones, other vendors' GPUs and installations without Triton use the forms
+    in PyTorch's own operations.
     """
     if not _is_installed():
         return False
@@ -35,5 +35,5 @@ def _is_capable(device: torch.device) -> bool:
 
 @cache
 def is_exact_gelu(activation: object) -> bool:
-    """Return whether an activation is the GELU with the error function, which the kernels have; tried once for each."""
+    """Return whether an activation is the GELU by the error function, as in the kernels; each is tried only once."""
     return callable(activation) and torch.equal(activation(_PROBE), F.gelu(_PROBE))

@@ -1,1 +1,1 @@
-"""How a batch lies in memory."""
+"""The memory layout of batches."""

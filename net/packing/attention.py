@@ -1,4 +1,4 @@
-"""Which programs of the attention's kernels compute which frames."""
+"""Assignment of frames to the programs of the attention kernels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from net.packing.buckets import Bucket
 DROP_STEPS = 2**24
 """Dropout's rate is rounded to a multiple of 1 / DROP_STEPS."""
 PHILOX_ROUNDS = 7
-"""The fewest that pass BigCrush; the usual 10 would cost more than all the rest of a tile."""
+"""The fewest rounds that pass BigCrush; the usual 10 would cost more than the rest of a tile."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class KernelSettings:
     """Tile sizes, warps and pipeline stages of the three kernels.
 
     Smaller tiles waste less at the end of an utterance, larger ones read the keys less often. The backward's tiles are
-    square, of at least 32: sums along diagonals need it.
+    square and at least 32 wide: sums along diagonals need that.
     """
 
     forward_rows: int
@@ -49,21 +49,21 @@ FLOAT_SETTINGS = {
     64: KernelSettings(32, 32, 4, 2, 32, 4, 2, 4, 2),
     128: KernelSettings(32, 32, 8, 1, 32, 4, 2, 8, 1),
 }
-"""By head dimension, of half precision and of float32; chosen so that no kernel spills on compute capability 9.0."""
+"""By head dimension, for half precision and for float32; chosen so that no kernel spills on compute capability 9.0."""
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionPlan:
-    """Where the utterances of one packed batch lie; built once a batch, shared by all layers.
+    """Positions of the utterances in one packed batch; built once per batch, shared by all layers.
 
     Attributes:
         lengths: Frames of each utterance, in the order of the pack.
-        longest: The most frames that an utterance of such a batch has.
+        longest: Upper bound of an utterance's frames in such a batch.
         programs: By block size, (programs, 4) int32, longest utterances first: start and end of the program's
-            utterance, its block there, and how many vectors of partial sums the programs before it store. Programs
-            that fill up the table have an utterance without frames.
-        vectors: By block size, how many vectors of partial sums there is room for, for one head.
-        settings: In place of HALF_SETTINGS and FLOAT_SETTINGS.
+            utterance, the program's block within it, and the number of vectors of partial sums that the programs
+            before it store. Programs that fill up the table have an utterance without frames.
+        vectors: By block size, the number of vectors of partial sums that one head has room for.
+        settings: Kernel settings in place of HALF_SETTINGS and FLOAT_SETTINGS.
     """
 
     lengths: tuple[int, ...]
@@ -79,7 +79,7 @@ class AttentionPlan:
         """Plan a batch, which fills its bucket if there is one; on the host.
 
         Raises:
-            ValueError: There is no utterance, or one without frames.
+            ValueError: If there is no utterance, or one without frames.
         """
         lengths = tuple(lengths)
         if not lengths or min(lengths) < 1:
@@ -103,7 +103,7 @@ class AttentionPlan:
 def _program_rows(
     lengths: npt.NDArray[np.int64], size: int, bucket: Bucket | None
 ) -> tuple[npt.NDArray[np.int32], int]:
-    """Return one row a block, and how many vectors of partial sums there are."""
+    """Return one row per block, and the number of vectors of partial sums."""
     order = np.argsort(-lengths, kind="stable")
     blocks = -(-lengths[order] // size)
     ends = lengths.cumsum()

@@ -1,4 +1,4 @@
-"""What WavLM on packs needs to know of a batch's lengths."""
+"""The layout of a batch, as WavLM on packed utterances needs it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from net.packing.positions import PositionalPlan
 
 @dataclass(frozen=True, eq=False)
 class TransformerPlan:
-    """What the transformer needs to know of a batch's lengths."""
+    """The layout of a batch, as the transformer needs it."""
 
     positions: PositionalPlan
     attention: AttentionPlan
@@ -32,12 +32,12 @@ class TransformerPlan:
 
 @dataclass(frozen=True, eq=False)
 class PackPlan:
-    """What all parts need to know; built once a batch.
+    """The layout of a batch for all parts of the model; built once per batch.
 
     Attributes:
-        placement: Of the convolutions.
-        transformer: Of the transformer; the filling of the bucket belongs to it.
-        bucket: Of the batch, where steps are recorded.
+        placement: Layout for the convolutions.
+        transformer: Layout for the transformer, including the filling of the bucket.
+        bucket: Bucket of the batch, if steps run as CUDA graphs.
     """
 
     placement: Placement

@@ -1,7 +1,7 @@
-"""Sizes that batches share, so that one recording of the GPU's work serves many of them.
+"""Sizes that batches share, so that one CUDA graph serves many of them.
 
-A batch is filled up with utterances of zeros to the frames of its bucket. No utterance sees another, and nothing is
-asked of the filling, so what is computed of the batch's own utterances stays what it is.
+A batch is filled up with utterances of zeros to the frames of its bucket. No utterance sees another, and the output of
+the filling is not used, so the results for the batch's own utterances do not change.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SHARE = 32
-"""A bucket is at most one part in so many larger than its batches, but for small ones."""
+"""A bucket exceeds its batches by at most 1 / SHARE, except for small ones."""
 SMALLEST_STEP = 32
 LONGEST_STEP = 128
 UTTERANCES_STEP = 8
 
 
 def round_frames(total: int, share: int = SHARE) -> int:
-    """Return the frames of the bucket of a batch of so many, at most one part in `share` more, but for small ones."""
+    """Return a bucket's frames, given those of a batch: at most 1 / `share` more, except for small ones."""
     step = _step_of(total, share)
     return -(-total // step) * step
 
@@ -28,12 +28,12 @@ def _step_of(total: int, share: int = SHARE) -> int:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Bounds that all batches of a bucket keep.
+    """Bounds that all batches of a bucket respect.
 
     Attributes:
-        frames: Of the batch when it is filled up.
-        utterances: The most, filling included.
-        longest: The most frames of one utterance.
+        frames: Frames of the filled batch.
+        utterances: Upper bound of the number of utterances, filling included.
+        longest: Upper bound of the frames of one utterance.
     """
 
     frames: int
@@ -42,7 +42,7 @@ class Bucket:
 
     @classmethod
     def around(cls, lengths: Sequence[int], other: Bucket | None = None) -> Bucket:
-        """Return the bucket of a batch of such lengths, its bounds no narrower than another's."""
+        """Return the bucket of a batch with these lengths, its bounds no narrower than another's."""
         total = sum(lengths)
         frames = round_frames(total)
         longest = -(-max(lengths) // LONGEST_STEP) * LONGEST_STEP
@@ -52,10 +52,10 @@ class Bucket:
         return cls(frames, max(utterances, other.utterances), max(longest, other.longest))
 
     def fill(self, lengths: Sequence[int]) -> tuple[int, ...]:
-        """Return the lengths with those of the filling behind them."""
+        """Return the lengths, followed by those of the filling."""
         whole, rest = divmod(self.frames - sum(lengths), self.longest)
         return (*lengths, *([self.longest] * whole), *([rest] if rest else []))
 
     def blocks(self, size: int) -> int:
-        """Return the most blocks of `size` frames into which the utterances can be cut, each one by itself."""
+        """Return an upper bound of the blocks of `size` frames, where each utterance is cut into blocks by itself."""
         return self.frames // size + self.utterances

@@ -1,4 +1,4 @@
-"""Tables of small whole numbers on their way from the host to the device."""
+"""Tables of small integers, copied from the host to the device."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 from typing_extensions import Self
 
 ALIGNMENT = 32
-"""Tables begin at multiples of so many numbers (128 bytes): kernels are compiled for the alignment they first meet."""
+"""Tables begin at multiples of this many numbers (128 bytes): kernels are compiled for the first alignment they see."""
 
 
 def room_for(tables: Sequence[Tensor]) -> Tensor:
-    """Return zeros on the tables' device for all of them, end to end and each one aligned."""
+    """Return zeros with room for all tables on their device, end to end, each one aligned."""
     return torch.zeros(sum(map(_room, tables)), dtype=torch.int32, device=tables[0].device)
 
 
 def unflatten(flat: Tensor, tables: Sequence[Tensor]) -> list[Tensor]:
-    """View what `room_for` made for such tables, or what it was copied to."""
+    """View the result of `room_for` for such tables, or a copy of it, as separate tables."""
     pieces = torch.split(flat, [_room(table) for table in tables])
     return [piece[: table.numel()].view(table.shape) for piece, table in zip(pieces, tables, strict=True)]
 
@@ -36,7 +36,7 @@ def _room(table: Tensor) -> int:
 
 
 class BatchLayout(Protocol):
-    """What is known of a batch's lengths, and the tables of it that the device reads."""
+    """The layout of a batch, with the tables of it that the device reads."""
 
     def tables(self) -> list[Tensor]:
         """Return the tables, int32."""
@@ -49,7 +49,7 @@ AnyLayout = TypeVar("AnyLayout", bound=BatchLayout)
 
 
 def placed(plan: AnyLayout, device: torch.device | str) -> AnyLayout:
-    """Return a plan with its tables, which lie on the host, on a device: by one copy and without waiting for it."""
+    """Return a plan whose tables have been moved from the host to a device, by one copy and without waiting for it."""
     tables = plan.tables()
     is_pinned = torch.device(device).type == "cuda"
     flat = torch.empty(sum(map(_room, tables)), dtype=torch.int32, pin_memory=is_pinned)

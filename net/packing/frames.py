@@ -1,7 +1,7 @@
 """Values of several utterances end to end, and the few operations that respect their borders.
 
-Pooling and heads are written in these operations alone, or in a kernel that takes the borders from `starts`, so that
-how an upstream lays out its batch (padded, packed) never reaches them, and no operation can mix two utterances.
+Pooling and heads use only these operations, or a kernel that takes the borders from `starts`. They are therefore
+independent of how an upstream lays out its batch (padded or packed), and no operation can mix two utterances.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Frames:
     """Frames of `batch` utterances, one utterance after the other.
 
     Attributes:
-        values: (total_frames, dim).
+        values: Values of all frames, (total_frames, dim).
         lengths: Frames of each utterance, known on the host; each at least 1.
-        known_starts: `starts`, where they are on the device already. Then there may be more values than frames: what is
-            behind the last utterance is filling, which `sum`, `spread` and `softmax` do not take.
+        known_starts: `starts`, if they are on the device already. Then there may be more values than frames: rows
+            behind the last utterance are filling, which `sum`, `spread` and `softmax` do not accept.
     """
 
     values: Tensor
@@ -40,7 +40,7 @@ class Frames:
 
     @cached_property
     def starts(self) -> Tensor:
-        """Where each utterance begins and the last one ends, (batch + 1,) int32 on the values' device."""
+        """First row of each utterance and the end of the last one, (batch + 1,) int32 on the values' device."""
         if self.known_starts is not None:
             return self.known_starts
         return to_device(starts_of(self.lengths), self.values.device)
@@ -77,7 +77,7 @@ class Frames:
 
 
 def starts_of(lengths: Sequence[int]) -> Tensor:
-    """Return where utterances laid end to end begin, and where the last one ends, (batch + 1,) int32 on the host."""
+    """Return the first row of each utterance and the end of the last one, (batch + 1,) int32 on the host."""
     return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
 
 
@@ -96,7 +96,7 @@ def from_padded(padded: Tensor, lengths: Sequence[int]) -> Tensor:
 
 
 def _reduce(values: Tensor, how: str, lengths: Tensor) -> Tensor:
-    """Reduce over each utterance; unsafe only skips checks of the lengths that would wait for the device."""
+    """Reduce over each utterance; `unsafe` only skips checks of the lengths that would wait for the device."""
     return torch.segment_reduce(values.contiguous(), how, lengths=lengths, axis=0, unsafe=True)
 
 

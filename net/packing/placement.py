@@ -1,4 +1,4 @@
-"""Where utterances lie in the signal and on the grids of the convolutions."""
+"""Positions of utterances in the signal and on the grids of the convolutions."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """Where the utterances of a batch lie in the signal and on the grid of every layer.
+    """Positions of a batch's utterances in the signal and on the grid of every layer.
 
     Attributes:
         counts: Samples of each utterance.
-        kernels: Kernel of every convolution.
+        kernels: Kernel size of every convolution.
         strides: Stride of every convolution.
         offsets: First sample of each utterance in the signal, multiples of the total stride.
         total_samples: Samples of the signal, a multiple of the total stride.
         lengths: For every layer, the valid frames of each utterance.
-        rows: (total_frames,) int32, the rows of the last layer that are valid.
-        slot_utterances: (total_samples / total stride,) int32, whose samples a stretch of one total stride holds.
-        first_frames: (2, batch) int32, row and number of each utterance's frames in the first layer.
+        rows: Valid rows of the last layer, (total_frames,) int32.
+        slot_utterances: Utterance whose samples each stretch of one total stride holds, (total_samples / total
+            stride,) int32.
+        first_frames: First row and number of each utterance's frames in the first layer, (2, batch) int32.
     """
 
     counts: tuple[int, ...]
@@ -67,10 +68,10 @@ class Placement:
 
 
 def place(counts: Sequence[int], kernels: Sequence[int], strides: Sequence[int]) -> Placement:
-    """Place utterances of so many samples; on the host.
+    """Place utterances, given their numbers of samples; on the host.
 
     Raises:
-        ValueError: Where an utterance is shorter than one frame.
+        ValueError: If an utterance is shorter than one frame.
     """
     total_stride = prod(strides)
     lengths, current = [], tuple(counts)

@@ -1,4 +1,4 @@
-"""Where frames lie in the padded copy that the positional convolution takes."""
+"""Positions of frames in the padded copy that the positional convolution takes."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor, nn
 from net.packing.buckets import Bucket
 
 COLUMNS = 128
-"""A block is long enough that its outputs in one group fill whole tiles of so many columns."""
+"""A block is long enough for its outputs in one group to fill whole tiles of this many columns."""
 ROW_MULTIPLE = 128
 """The table of blocks is filled up to a multiple of this, which every tile height divides."""
 
 
 @dataclass(frozen=True, eq=False)
 class PositionalPlan:
-    """Where the frames of a batch lie in a padded copy of them, zeros around every utterance.
+    """Positions of a batch's frames in a padded copy with zeros around every utterance.
 
     Attributes:
         lengths: Frames of each utterance.
-        taps: The convolution's kernel.
+        taps: Kernel size of the convolution.
         block: Frames of one block.
         padded_rows: Rows of the padded copy.
-        sources: (padded_rows,) int32, the packed frame that a padded row holds, or -1 for zeros.
-        blocks: (3, blocks) int32: the first padded row of every block, its first packed frame, and how many of its
-            frames are valid; the blocks that fill up the table have none.
+        sources: Packed frame that each padded row holds, or -1 for zeros, (padded_rows,) int32.
+        blocks: First padded row of every block, its first packed frame and its number of valid frames, (3, blocks)
+            int32; the blocks that fill up the table have no valid frames.
     """
 
     lengths: tuple[int, ...]
@@ -51,7 +51,7 @@ class PositionalPlan:
 def plan_positions(
     lengths: Sequence[int], conv: nn.Conv1d, block: int | None = None, bucket: Bucket | None = None
 ) -> PositionalPlan:
-    """Plan a batch of utterances of so many frames, which fill their bucket if there is one; on the host."""
+    """Plan a batch, given the utterances' frames, which fill their bucket if there is one; on the host."""
     taps, channels = conv.kernel_size[0], conv.in_channels // conv.groups
     block = block or frames_per_block(channels)
     gap = taps // 2 + block
@@ -75,7 +75,7 @@ def plan_positions(
 
 
 def frames_per_block(channels: int) -> int:
-    """Return the frames whose outputs of one group fill whole tiles of columns, 16 at most."""
+    """Return the number of frames whose outputs in one group fill whole tiles of columns, 16 at most."""
     block = 1
     while block < 16 and (block * channels) % COLUMNS:
         block *= 2

@@ -1,9 +1,9 @@
-"""The waveform feature extractor of wav2vec 2.0 and its kin on utterances laid end to end.
+"""The waveform feature extractor of wav2vec 2.0 and its relatives on utterances laid end to end.
 
 Every utterance starts at a multiple of the extractor's total stride in one long signal, so that frame k of layer l of
 an utterance at sample s lies at row s / stride_l + k of one grid per layer. A convolution over the whole signal then
 computes every utterance's frames as if it were alone; the few rows between utterances mix two of them and are dropped
-at the end. Activations are (time, channels), where a strided convolution is a sum of matrix products on views.
+at the end. Activations are (time, channels): in this layout a strided convolution is a sum of matrix products on views.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from net.packing.placement import Placement
 
 
 def extract(feature_extractor: Any, samples: Tensor, placement: Placement, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
-    """Compute the frames of every utterance as the extractor would of that utterance alone.
+    """Compute the frames of every utterance as the extractor would for that utterance alone.
 
-    Fused kernels serve CUDA where no gradient is wanted; the differentiable form serves everything else.
+    Fused kernels run on CUDA if no gradient is needed, the differentiable form otherwise.
 
     Args:
         feature_extractor: The transformers module (`conv_layers` of `conv`, `activation` and perhaps `layer_norm`).
-        samples: (sum of counts,) float32, utterances end to end.
-        placement: Of these utterances, on the samples' device.
-        dtype: Of the products and of the result; the first convolution is float32 in any case.
+        samples: Utterances end to end, (sum of counts,) float32.
+        placement: Placement of these utterances, on the samples' device.
+        dtype: Element type of the products and of the result; the first convolution is always float32.
 
     Returns:
-        (total_frames, conv_dim), utterances end to end.
+        Frames of the utterances end to end, (total_frames, conv_dim).
 
     Raises:
-        ValueError: Where a layer is of no supported kind.
+        ValueError: If a layer is of an unsupported kind.
     """
     wants_gradient = torch.is_grad_enabled() and any(weight.requires_grad for weight in feature_extractor.parameters())
     is_fused = samples.is_cuda and runs_triton(samples.device) and not wants_gradient
@@ -42,7 +42,7 @@ def extract(feature_extractor: Any, samples: Tensor, placement: Placement, dtype
 
 
 def extract_plain(feature_extractor: Any, samples: Tensor, placement: Placement, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
-    """Do what `extract` does in PyTorch's own operations, differentiable by every parameter."""
+    """Do what `extract` does in PyTorch's own operations, differentiable with respect to every parameter."""
     first, *others = feature_extractor.conv_layers
     with torch.autocast(samples.device.type, enabled=False):
         hidden = _first_layer(first, placement.lay_out(samples.float()), placement).to(dtype)
@@ -75,8 +75,8 @@ def convolve(hidden: Tensor, conv: nn.Conv1d) -> Tensor:
     """Convolve (time, channels) to (frames, out_channels) in the dtype of `hidden`.
 
     The kernel's taps fall into groups of `stride` taps. The windows of one group do not overlap, so that together they
-    are a view of `hidden` as a matrix, and the convolution is one product a group: in half precision, of all groups
-    side by side, since a sum of products would be rounded after each.
+    are a view of `hidden` as a matrix, and the convolution is one product per group; in half precision, one product of
+    all groups side by side, since a sum of products would be rounded after each.
     """
     kernel, stride = conv.kernel_size[0], conv.stride[0]
     if conv.groups != 1 or conv.dilation[0] != 1 or conv.padding != (0,):
@@ -100,9 +100,9 @@ def convolve(hidden: Tensor, conv: nn.Conv1d) -> Tensor:
 
 
 def convolve_channels_last(hidden: Tensor, conv: nn.Conv1d) -> Tensor:
-    """Do what `convolve` does by the library's convolution of an image one pixel high, whose memory is the same.
+    """Do what `convolve` does by the library's 2-D convolution of an image one pixel high, whose memory is the same.
 
-    On an H100 a tenth faster than the products; the order of its sums is the library's choice.
+    On an H100 this is a tenth faster than the products; the library chooses the order of the sums.
     """
     weight = conv.weight.to(hidden.dtype).unsqueeze(2).contiguous(memory_format=torch.channels_last)
     bias = None if conv.bias is None else conv.bias.to(hidden.dtype)
@@ -112,8 +112,8 @@ def convolve_channels_last(hidden: Tensor, conv: nn.Conv1d) -> Tensor:
 def window_moments(signal: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
     """Return the mean (batch, kernel) and covariance (batch, kernel, kernel) of each utterance's first-layer windows.
 
-    In float64: neighbouring samples of speech are so alike that a filter's output has a far smaller variance than its
-    input, and the covariance must still resolve it.
+    Computed in float64: neighbouring samples of speech are so alike that a filter's output has a far smaller variance
+    than its input, and the covariance must still resolve it.
     """
     means, covariances = [], []
     for offset, count, frames in zip(placement.offsets, placement.counts, placement.lengths[0], strict=True):
@@ -125,15 +125,15 @@ def window_moments(signal: Tensor, placement: Placement) -> tuple[Tensor, Tensor
 
 
 def folded_group_norm(layer: Any, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    """Fold a group norm of one channel a group into the convolution before it, for every utterance.
+    """Fold a group norm with one channel per group into the convolution before it, for every utterance.
 
     A channel w of the convolution has the mean w·m and the variance w'Cw over an utterance whose windows have the mean
     m and the covariance C. The convolution's bias cancels.
 
     Args:
         layer: A convolution with one input channel, and its group norm.
-        mean: (batch, kernel) float64.
-        covariance: (batch, kernel, kernel) float64.
+        mean: Means of the windows, (batch, kernel) float64.
+        covariance: Covariances of the windows, (batch, kernel, kernel) float64.
 
     Returns:
         Weights (batch, channels, kernel) and biases (batch, channels), float32.
@@ -149,7 +149,7 @@ def folded_group_norm(layer: Any, mean: Tensor, covariance: Tensor) -> tuple[Ten
 
 
 def _first_layer(layer: Any, signal: Tensor, placement: Placement) -> Tensor:  # noqa: ANN401
-    """Return (first_rows, channels) of the signal, float32."""
+    """Return the first layer's output for the signal, (first_rows, channels) float32."""
     windows = signal.unfold(0, placement.kernels[0], placement.strides[0])
     if not isinstance(_norm(layer), nn.GroupNorm):
         weight, bias = _unfolded(layer)

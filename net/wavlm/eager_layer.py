@@ -1,4 +1,4 @@
-"""One transformer layer of WavLM on packed frames in PyTorch's own operations, for devices without Triton's kernels.
+"""One transformer layer of WavLM on packed frames in PyTorch's own operations, for devices without the Triton kernels.
 
 Shapes: N frames, D hidden size, H heads. State and norms are those of `fused_layer.py`.
 """
@@ -28,14 +28,14 @@ def run_plain_layer(
     """Run a layer.
 
     Args:
-        stream: (N, D) float32.
-        taken: (N, D) in the dtype of the products.
-        table: (H, 2 reach - 1) float32.
+        stream: Residual stream, (N, D) float32.
+        taken: Input of the next product, (N, D) in the dtype of the products.
+        table: Position bias by distance, (H, 2 reach - 1) float32.
         layer: The transformers layer.
-        norms: Behind the attention and behind the feed-forward part.
-        plan: Of the batch.
-        is_stable: Whether the stream stays without a norm.
-        is_last: Whether what is left to be taken is the encoder's output, of float32.
+        norms: Norms behind the attention and behind the feed-forward part.
+        plan: Plan of the batch.
+        is_stable: Whether the residual stream itself is not normalised.
+        is_last: Whether this is the last layer; in a stable model the second result is the encoder's output (float32).
 
     Returns:
         The next layer's stream and input.
@@ -65,7 +65,7 @@ def _attend(attention: Any, hidden: Tensor, table: Tensor, plan: AttentionPlan) 
 def _join_and_norm(
     branch: Tensor, stream: Tensor, norm: nn.LayerNorm, rate: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Add a branch to the stream; return the stream, and its norm for the next product."""
+    """Add a branch to the stream; return the stream, and its normalised copy for the next product."""
     joined = stream + F.dropout(branch, rate).float()
     return joined, normed(joined, norm).to(dtype)
 
@@ -79,7 +79,7 @@ def _norm_of_join(
 
 
 def rate_of(dropout: nn.Dropout) -> float:
-    """Return a dropout's rate now."""
+    """Return a dropout's current rate: 0 in evaluation."""
     return dropout.p if dropout.training else 0.0
 
 

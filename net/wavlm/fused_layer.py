@@ -1,13 +1,13 @@
 """One transformer layer of WavLM on packed frames as a single differentiable function with a backward of its own.
 
-Between the matrix products nothing but fused kernels runs, the products of the backward are asked for in the order and
-the dtype that suit the GPU (gradients of weights come out in float32), and what the backward needs is kept once.
+Only fused kernels run between the matrix products, the backward computes its products in the order and the dtype that
+suit the GPU (gradients of weights come out in float32), and tensors for the backward are kept only once.
 
 Shapes: N frames, D hidden size, F inner size, H heads. A layer's state is the residual stream (N, D) float32 and the
 input of its next product (N, D) in the products' dtype.
 
-The layers of the two kinds of WavLM differ in what a norm makes. `base` normalises the sum of stream and branch, and
-that is the new stream; `large` (`is_stable`) keeps the sum as the stream and normalises what the next product takes.
+The layers of the two kinds of WavLM differ in the use of a norm. `base` normalises the sum of stream and branch, which
+becomes the new stream; `large` (`is_stable`) keeps the sum as the stream and normalises the input of the next product.
 Import only where Triton runs.
 """
 
@@ -32,8 +32,8 @@ from net.wavlm.relative_attention import Call
 class LayerWeights(NamedTuple):
     """The parameters of one layer, float32, in the order of the function's arguments.
 
-    `first_norm` follows the attention and `second_norm` the feed-forward part; in a stable model the latter is the
-    first norm of the next layer, or the final one.
+    `first_norm` follows the attention and `second_norm` the feed-forward part; in a stable model `second_norm` is the
+    first norm of the next layer, or the final norm.
     """
 
     query: Tensor
@@ -70,20 +70,21 @@ class LayerWeights(NamedTuple):
 
 
 class LayerGradients(NamedTuple):
-    """The gradients of a layer's parameters, float32, those together that one operation finds.
+    """The gradients of a layer's parameters, float32; those computed by one operation share a tensor.
 
     Attributes:
-        projection: (3 D, D), of query, key and value.
-        projection_bias: (3 D,).
-        gate: (2, 4, head_dim); the kernels add up four rows of the weight each, which have one gradient.
-        gate_bias: (2, 4).
-        gate_const: (H,).
-        out: (D, D).
-        first: (3, D), of the first norm's weight and bias and of the bias of `out`.
-        inner: (F, D).
-        inner_bias: (F,).
-        outer: (D, F).
-        second: (3, D), of the second norm's weight and bias and of the bias of `outer`.
+        projection: Gradient of the query, key and value weights, (3 D, D).
+        projection_bias: Gradient of the query, key and value biases, (3 D,).
+        gate: Gradient of the gate's weight, (2, 4, head_dim); the kernels sum the weight's rows in groups of four,
+            which have the same gradient.
+        gate_bias: Gradient of the gate's bias, (2, 4).
+        gate_const: Gradient of the gate's constants, (H,).
+        out: Gradient of the attention's output weight, (D, D).
+        first: Gradients of the first norm's weight and bias and of the bias of `out`, (3, D).
+        inner: Gradient of the first feed-forward weight, (F, D).
+        inner_bias: Gradient of the first feed-forward bias, (F,).
+        outer: Gradient of the second feed-forward weight, (D, F).
+        second: Gradients of the second norm's weight and bias and of the bias of `outer`, (3, D).
     """
 
     projection: Tensor
@@ -100,14 +101,14 @@ class LayerGradients(NamedTuple):
 
     @classmethod
     def empty(cls, heads: int, inner_bias: Tensor, norm: Tensor) -> LayerGradients:
-        """Allocate those of a layer of so many heads, with an inner bias and a norm of such lengths."""
+        """Allocate the gradients of a layer, given its heads, its inner bias and its norm."""
         inner, width = len(inner_bias), len(norm)
         attention = (3 * width, width), (3 * width,), (2, 4, width // heads), (2, 4), (heads,), (width, width)
         feed = (3, width), (inner, width), (inner,), (width, inner), (3, width)
         return cls._make(norm.new_empty(shape) for shape in (*attention, *feed))
 
     def by_weight(self) -> LayerWeights:
-        """Return each parameter's, a view."""
+        """Return a view of each parameter's gradient."""
         first, second = self.first.unbind(), self.second.unbind()
         gate = self.gate.flatten(0, 1), self.gate_bias.flatten(), self.gate_const.view(1, -1, 1, 1)
         thirds = [*self.projection.chunk(3), *self.projection_bias.chunk(3)]
@@ -119,18 +120,18 @@ class LayerGradients(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LayerSettings:
-    """What a layer needs beside tensors.
+    """The settings of a layer.
 
     Attributes:
-        copies: Of the layer's weights.
-        is_stable: Whether the stream stays without a norm.
-        call: Of the attention.
-        eps: Of both norms.
-        dropouts: Behind the attention, behind the activation and behind the feed-forward part.
-        next_dtype: Of the input that is left for the next layer.
-        gradients: Where those of the parameters are wanted, if in a certain place.
-        skip: () int64, negative where the layer is to leave its state as it is; None where it never is. Its parameters'
-            gradients then mean nothing, but for those of the next layer's norm.
+        copies: Copies of the layer's weights.
+        is_stable: Whether the residual stream itself is not normalised.
+        call: Settings of the attention kernels.
+        eps: Epsilons of both norms.
+        dropouts: Dropouts behind the attention, behind the activation and behind the feed-forward part.
+        next_dtype: Element type of the next layer's input.
+        gradients: Preallocated gradients of the parameters, or None.
+        skip: Skip flag, () int64: if negative, the layer leaves its state unchanged, and its parameters' gradients
+            are meaningless except those of the next layer's norm. None if the layer is never skipped.
     """
 
     copies: ProductWeights
@@ -144,7 +145,7 @@ class LayerSettings:
 
     @property
     def restore(self) -> Tensor | None:
-        """`skip` where a skipped layer's state is put back: a stream behind a norm is no sum, to add nothing to."""
+        """`skip` if a skipped layer's state must be restored: a normalised stream changes even if nothing is added."""
         return None if self.is_stable else self.skip
 
 
@@ -154,11 +155,11 @@ def run_layer(
     """Run a layer.
 
     Args:
-        stream: (N, D) float32.
-        taken: (N, D) in the dtype of the products.
-        table: (H, 2 reach - 1) float32, as `relative_attention` takes it, wide enough for whole tiles.
-        weights: Of the layer.
-        settings: Of the layer and the batch.
+        stream: Residual stream, (N, D) float32.
+        taken: Input of the next product, (N, D) in the dtype of the products.
+        table: Position bias, (H, 2 reach - 1) float32, as `relative_attention` takes it, wide enough for whole tiles.
+        weights: Parameters of the layer.
+        settings: Settings of the layer and the batch.
 
     Returns:
         The next layer's stream and input.
@@ -167,7 +168,7 @@ def run_layer(
 
 
 class ProductWeights(NamedTuple):
-    """Copies of a layer's parameters as its kernels take them: in the products' dtype, and the gate's rows summed."""
+    """Copies of a layer's parameters for its kernels: in the products' dtype, with the gate's rows summed."""
 
     projection: Tensor
     projection_bias: Tensor
@@ -179,9 +180,9 @@ class ProductWeights(NamedTuple):
 
 
 def copy_weights(layers: Sequence[Any], dtype: torch.dtype) -> list[ProductWeights]:
-    """Copy what transformers layers' kernels take, in a few launches for a whole model.
+    """Copy the parameters of transformers layers for the kernels, in a few launches for a whole model.
 
-    New copies in every forward: whether a weight has changed cannot be seen (the fused AdamW leaves its version alone).
+    Every forward makes new copies: a changed weight cannot be recognised (the fused AdamW leaves its version alone).
     """
     sources = [_copied(layer) for layer in layers]
     with torch.no_grad():
@@ -195,7 +196,7 @@ def copy_weights(layers: Sequence[Any], dtype: torch.dtype) -> list[ProductWeigh
 
 
 class _Copied(NamedTuple):
-    """The parameters of a layer that have copies; the first nine in the order of `_parts_of`."""
+    """The parameters of a layer that are copied; the first nine in the order of `_parts_of`."""
 
     query: Tensor
     key: Tensor
@@ -316,7 +317,7 @@ def _attention_backward(
     found: LayerGradients,
     ctx: Any,  # noqa: ANN401
 ) -> tuple[Tensor, Tensor | None]:
-    """Fill in the gradients of projections and gate; return those of the layer's input and of the table."""
+    """Fill in the gradients of projections and gate; return the gradients of the layer's input and of the table."""
     with_table: bool = ctx.needs_input_grad[2]
     packed, gate_gradient, table_gradient = attention.backward(saved, out_gradient, ctx.settings.call, with_table)
     packed = packed.flatten(1)
@@ -334,7 +335,7 @@ def _attention_backward(
 
 
 class _Joined(NamedTuple):
-    """A layer's state, and what the backward of a norm needs: the sum, its mean and its deviation's inverse."""
+    """A layer's state, and the tensors for the norm's backward: the sum, its mean and its inverse deviation."""
 
     stream: Tensor
     taken: Tensor
@@ -351,7 +352,7 @@ def _join(
     place: int,
     dtype: torch.dtype,
 ) -> _Joined:
-    """Add a branch to the stream behind its dropout, and normalise; place 0 follows attention, 1 feed-forward."""
+    """Add a branch, after its dropout, to the stream and normalise; place 0 follows the attention, 1 feed-forward."""
     numbers = settings.eps[place], settings.dropouts[2 * place]
     joined, taken, full, mean, rstd = layer_operations.join_forward(
         branch, branch_bias, stream, norm, norm_bias, *numbers, dtype, wants_full=not settings.is_stable
@@ -371,7 +372,7 @@ def _join_backward(
     dtype: torch.dtype,
     sums: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Fill in the gradients of the norm and of the branch's bias; return those of stream and branch."""
+    """Fill in the gradients of the norm and of the branch's bias; return the gradients of stream and branch."""
     direct = stream_gradient if settings.is_stable else None
     normed = (taken_gradient,) if settings.is_stable else (taken_gradient, stream_gradient)
     joined, mean, rstd = statistics
@@ -381,7 +382,7 @@ def _join_backward(
 
 
 def product_of_gradient(gradient: Tensor, taken: Tensor, found: Tensor) -> None:
-    """Find the gradient of a weight, (out, in) float32, from what was taken and the gradient of what was made of it."""
+    """Compute a weight's gradient `found`, (out, in) float32, from the product's input and its output's gradient."""
     if gradient.dtype == torch.float32:
         torch.mm(gradient.t(), taken, out=found)
     else:

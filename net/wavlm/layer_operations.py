@@ -1,13 +1,13 @@
-"""What lies between a transformer layer's products, each in one pass over memory: explicit forwards and backwards.
+"""The operations between a transformer layer's products, each in one pass over memory: explicit forwards and backwards.
 
     gelu    dropout(gelu(hidden + bias))
     join    joined = residual + dropout(branch + branch_bias), and its layer norm
     drop    dropout(hidden)
-    restore a layer's state as it was, where the layer is skipped
+    restore the state before the layer, if the layer is skipped
 
-Everything is computed in float32 and rounded once, when stored. Dropout's masks are not stored: the backward draws
-them again. A mask depends on the seed and on an element's row and column alone; two calls need two seeds. The same
-arguments give the same bits each time. Import only where Triton runs.
+Everything is computed in float32 and rounded once, when stored. Dropout masks are not stored: the backward draws them
+again. A mask depends only on the seed and on an element's row and column; two calls need two seeds. The same arguments
+give the same bits each time. Import only where Triton runs.
 
 Shapes: N frames, D hidden size, F inner size, both multiples of 8. All tensors are contiguous.
 
@@ -37,9 +37,9 @@ SETTINGS: dict[str, dict[str, int]] = {
     "drop": {"rows": 1, "num_warps": 4},
     "restore": {"columns": 4096, "num_warps": 4},
 }
-"""Rows of a tile, warps, and for sums over rows the stages of the loop and the programs a multiprocessor.
+"""Rows of a tile, warps, and for sums over rows the stages of the loop and the programs per multiprocessor.
 
-All programs of a sum should fit on the GPU at once, which their registers decide: those that do not make a second turn.
+All programs of a sum should fit on the GPU at once, which depends on their registers: otherwise there is a second turn.
 """
 INTERPRETED_MULTIPROCESSORS = 2
 
@@ -48,9 +48,10 @@ class Dropout(NamedTuple):
     """A dropout.
 
     Attributes:
-        rate: Rounded to a multiple of 1 / DROP_STEPS; a kept value is multiplied by 1 / (1 - that multiple).
-        seed: () int64 on the device, 0 .. 2^63 - 1; not read where the rate is 0.
-        skips: Whether the seed is read all the same, and all of a joined branch is dropped where it is negative.
+        rate: Drop probability, rounded to a multiple of 1 / DROP_STEPS; kept values are multiplied by 1 / (1 - that
+            multiple).
+        seed: Seed on the device, () int64, 0 .. 2^63 - 1; not read if the rate is 0.
+        skips: Whether the seed is read in any case, and a negative one drops a joined branch entirely.
     """
 
     rate: float
@@ -64,23 +65,23 @@ class Dropout(NamedTuple):
 
     @property
     def scale(self) -> float:
-        """What kept values are multiplied by."""
+        """Factor of kept values."""
         return DROP_STEPS / (DROP_STEPS - self.threshold)
 
     def constants(self) -> dict[str, Any]:
-        """Return what the kernels are compiled for."""
+        """Return the compile-time constants of the kernels."""
         return {"DROPOUT": self.threshold > 0, "SCALE": self.scale}
 
 
 class Joined(NamedTuple):
-    """What `join_forward` returns.
+    """The result of `join_forward`.
 
     Attributes:
-        joined: (N, D) float32, the residual stream.
-        normed: (N, D) in the dtype asked for.
-        normed_full: (N, D) float32 where asked for; `normed` itself if that is float32.
-        mean: (N,) float32, of joined.
-        rstd: (N,) float32, one over the standard deviation of joined.
+        joined: Residual stream, (N, D) float32.
+        normed: Layer norm of joined, (N, D) in the requested dtype.
+        normed_full: The same in float32 if requested, (N, D); `normed` itself if that is float32.
+        mean: Mean of joined, (N,) float32.
+        rstd: Reciprocal standard deviation of joined, (N,) float32.
     """
 
     joined: Tensor
@@ -91,12 +92,12 @@ class Joined(NamedTuple):
 
 
 class JoinGradients(NamedTuple):
-    """What `join_backward` returns.
+    """The result of `join_backward`.
 
     Attributes:
-        residual: (N, D) float32.
-        branch: (N, D) in the dtype asked for.
-        sums: (3, D) float32: of the norm's weight and bias and of the branch's bias.
+        residual: Gradient of the residual stream, (N, D) float32.
+        branch: Gradient of the branch, (N, D) in the requested dtype.
+        sums: Gradients of the norm's weight and bias and of the branch's bias, (3, D) float32.
     """
 
     residual: Tensor
@@ -105,12 +106,12 @@ class JoinGradients(NamedTuple):
 
 
 def gelu_forward(hidden: Tensor, bias: Tensor, dropout: Dropout) -> Tensor:
-    """Return dropout(gelu(hidden + bias)), (N, F) in the dtype of hidden; the GELU is the one by erf.
+    """Return dropout(gelu(hidden + bias)), (N, F) in the dtype of hidden, with the exact GELU (by erf).
 
     Args:
-        hidden: (N, F), half or float32.
-        bias: (F,) float32.
-        dropout: Of the result.
+        hidden: Output of the product without its bias, (N, F), half or float32.
+        bias: Bias of the product, (F,) float32.
+        dropout: Dropout of the result.
     """
     settings = SETTINGS["gelu_forward"]
     rows, columns = hidden.shape
@@ -129,11 +130,11 @@ def gelu_backward(
     """Return the gradients of hidden (N, F) in its dtype and of bias (F,) float32.
 
     Args:
-        gradient: (N, F), of what `gelu_forward` returned.
-        hidden: As given there, as all that follows.
-        bias: See hidden.
-        dropout: See hidden.
-        bias_gradient: Where that of bias is wanted, if in a certain place.
+        gradient: Gradient of the result of `gelu_forward`, (N, F).
+        hidden: Argument of `gelu_forward`.
+        bias: Argument of `gelu_forward`.
+        dropout: Argument of `gelu_forward`.
+        bias_gradient: Preallocated gradient of bias, or None.
     """
     settings = SETTINGS["gelu_backward"]
     rows, columns = hidden.shape
@@ -165,15 +166,15 @@ def join_forward(
     """Add a branch to the residual stream and normalise the sum.
 
     Args:
-        branch: (N, D), half or float32.
-        branch_bias: (D,) float32, added to the branch before dropout.
-        residual: (N, D) float32.
-        weight: (D,) float32, of the layer norm.
-        bias: (D,) float32, of the layer norm.
-        eps: Of the layer norm.
-        dropout: Of the branch.
-        dtype: Of `normed`.
-        wants_full: Whether the norm is wanted in float32 also.
+        branch: Branch, (N, D), half or float32.
+        branch_bias: Bias added to the branch before dropout, (D,) float32.
+        residual: Residual stream, (N, D) float32.
+        weight: Weight of the layer norm, (D,) float32.
+        bias: Bias of the layer norm, (D,) float32.
+        eps: Epsilon of the layer norm.
+        dropout: Dropout of the branch.
+        dtype: Element type of `normed`.
+        wants_full: Whether to return the norm's output in float32, too.
     """
     settings = SETTINGS["join_forward"]
     rows, columns = residual.shape
@@ -203,18 +204,18 @@ def join_backward(
     dtype: torch.dtype,
     sums_gradient: Tensor | None = None,
 ) -> JoinGradients:
-    """Return the gradients of what `join_forward` took.
+    """Return the gradients of the arguments of `join_forward`.
 
     Args:
-        joined: (N, D) float32, as returned there, as mean and rstd.
-        mean: See joined.
-        rstd: See joined.
-        weight: (D,) float32, of the layer norm.
-        normed_gradients: One or two of (N, D), half or float32: of `normed` and of `normed_full`, in any order.
-        joined_gradient: (N, D) float32, what reaches `joined` not by its norm, or None.
-        dropout: As given there.
-        dtype: Of the branch's gradient.
-        sums_gradient: Where `sums` are wanted, if in a certain place.
+        joined: Residual stream returned by `join_forward`, (N, D) float32.
+        mean: Mean returned by `join_forward`.
+        rstd: Reciprocal standard deviation returned by `join_forward`.
+        weight: Weight of the layer norm, (D,) float32.
+        normed_gradients: Gradients of `normed` and of `normed_full`, one or both in any order, (N, D), half or float32.
+        joined_gradient: Gradient that reaches `joined` other than through its norm, (N, D) float32, or None.
+        dropout: Argument of `join_forward`.
+        dtype: Element type of the branch's gradient.
+        sums_gradient: Preallocated `sums`, or None.
     """
     settings = SETTINGS["join_backward"]
     rows, columns = joined.shape
@@ -235,12 +236,12 @@ def join_backward(
 
 
 def restore(seed: Tensor, before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> None:
-    """Put a layer's state, or its gradient, back to what it was, in place, where the seed is negative.
+    """Restore a layer's state, or its gradient, in place if the seed is negative.
 
     Args:
-        seed: () int64.
-        before: Stream and input, (N, D) each.
-        after: What a layer has made of them, in the same dtypes; not touched where the seed is not negative.
+        seed: Seed, () int64.
+        before: Stream and input before the layer, (N, D) each.
+        after: Stream and input after it, in the same dtypes; unchanged unless the seed is negative.
     """
     settings = SETTINGS["restore"]
     count = before[0].numel()
@@ -250,7 +251,7 @@ def restore(seed: Tensor, before: tuple[Tensor, Tensor], after: tuple[Tensor, Te
 
 
 def drop(hidden: Tensor, dropout: Dropout) -> Tensor:
-    """Return dropout(hidden), (N, D) float32, differentiable; hidden itself where the rate is 0."""
+    """Return dropout(hidden), (N, D) float32, differentiable; hidden itself if the rate is 0."""
     if dropout.threshold == 0:
         return hidden
     dropped: Tensor = _Drop.apply(hidden, dropout)  # type: ignore[no-untyped-call]
@@ -282,7 +283,7 @@ def _drop(hidden: Tensor, dropout: Dropout) -> Tensor:
 
 
 def runs_of(rows: Tensor, settings: dict[str, int], blocks: int) -> int:
-    """Return into how many runs the rows are split, so that `blocks` programs a run fill the GPU."""
+    """Return the number of runs into which rows are split, so that `blocks` programs per run fill the GPU."""
     wanted = _multiprocessors(rows.device) * settings["programs"] // blocks
     return max(1, min(wanted, -(-rows.shape[0] // settings["rows"])))
 
@@ -295,5 +296,5 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 def _warps(settings: dict[str, int], columns: int) -> int:
-    """Return the warps of a program: not so many that threads have no columns of their own."""
+    """Return the warps of a program: no more than leave every thread columns of its own."""
     return max(1, min(settings["num_warps"], columns // 128))

@@ -1,6 +1,6 @@
 """WavLM on utterances laid end to end: transformers' own parameters, without padding and without a stored bias.
 
-In float32 an utterance's frames are those of transformers on that utterance alone, up to rounding. In half precision
+In float32 an utterance's frames equal those of transformers on that utterance alone, up to rounding. In half precision
 products take and return half, while the residual stream, norms and the softmax stay float32, as under autocast.
 
 Shapes: N frames in the pack, D hidden size, H heads, L layers.
@@ -43,19 +43,19 @@ RunLayer = Callable[..., tuple[Tensor, Tensor]]
 SEEDS = 4
 """Dropouts of a layer: behind the attention, the activation and the feed-forward part, and inside the attention."""
 SKIPPED = -1
-"""Stands for all seeds of a layer that layerdrop leaves out, where a recording runs it all the same."""
+"""Value of all seeds of a layer that layerdrop skips: a CUDA graph runs the layer nevertheless."""
 REACH_STEP = 128
-"""Tables of the position bias reach a multiple of so many frames, so that few different sizes occur."""
+"""The reach of a position bias table is a multiple of this many frames, so that few different sizes occur."""
 
 
 class PackedWavLM:
     """Runs a transformers WavLMModel on packs.
 
     Args:
-        encoder: The transformers model; what its modules say of dropout and training mode holds.
-        layer_weights: (L + 1,), whose softmax weighs the layers, where a weighted sum of them is wanted in place of the
-            last one. Layer 0 is what enters the transformer; of models with a final norm, the last is without it.
-        is_checkpointed: Whether the backward computes each layer again instead of keeping what it needs of it.
+        encoder: The transformers model; its modules determine dropout and training mode.
+        layer_weights: Weights, (L + 1,), whose softmax weighs the layers, for a weighted sum of them instead of the
+            last one. Layer 0 is the transformer's input; in models with a final norm, the last is taken before it.
+        is_checkpointed: Whether the backward recomputes each layer instead of keeping its activations.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class PackedWavLM:
         self.config = encoder.config
         self.is_stable = bool(self.config.do_stable_layer_norm)
         self.heads = int(self.config.num_attention_heads)
-        self._one_hot = torch.empty(0, 1)  # of the buckets of all distances, as far as was asked for
+        self._one_hot = torch.empty(0, 1)  # buckets of all distances, up to the longest reach so far
         self._graphs: ForwardBackwardGraphs[TransformerPlan] | None = None
         self._gradients: list[LayerGradients | None] = []
         self._widest: Bucket | None = None
 
     def capture_steps(self) -> None:
-        """From now on record what training steps ask of a GPU, and replay it.
+        """Record training steps as CUDA graphs from now on, and replay them.
 
-        A forward with gradients must be followed by its backward before the next one. Dropout's rates and the
-        encoder's training mode must not change any more.
+        A forward with gradients must be followed by its backward before the next one. Dropout rates and the encoder's
+        training mode must not change any more.
         """
         transformer = self.encoder.encoder
         numbers = {module: number for number, layer in enumerate(transformer.layers) for module in layer.modules()}
@@ -95,7 +95,7 @@ class PackedWavLM:
         self._graphs = ForwardBackwardGraphs(self._transform, places, self._make_gradients)
 
     def plan(self, counts: Sequence[int], device: torch.device, dtype: torch.dtype) -> PackPlan:
-        """Plan a batch of utterances of so many samples, for products of a dtype."""
+        """Plan a batch, given the utterances' samples and the dtype of the products."""
         placement = place(counts, self.config.conv_kernel, self.config.conv_stride)
         lengths, bucket = placement.lengths[-1], None
         if self._is_recorded(device, dtype):
@@ -108,17 +108,17 @@ class PackedWavLM:
         return placed(PackPlan(placement, transformer, bucket), device)
 
     def features(self, samples: Tensor, plan: PackPlan, dtype: torch.dtype) -> Tensor:
-        """Return what the convolutions make of samples (sum of counts,): (N, conv_dim)."""
+        """Return the convolutions' output, (N, conv_dim), for samples (sum of counts,)."""
         return extract(self.encoder.feature_extractor, samples, plan.placement, dtype)
 
     def encode(self, features: Tensor, plan: PackPlan, dtype: torch.dtype, mask: Masking | None) -> Tensor:
         """Run projection and transformer.
 
         Args:
-            features: (N, conv_dim).
-            plan: Of this batch.
-            dtype: Of the products, as the plan's.
-            mask: Masks projected frames, in training.
+            features: Output of the convolutions, (N, conv_dim).
+            plan: Plan of this batch.
+            dtype: Element type of the products, the same as the plan's.
+            mask: Function that masks projected frames in training, or None.
 
         Returns:
             The last frames, or the weighted sum of all layers', (N, D) float32.
@@ -135,7 +135,7 @@ class PackedWavLM:
             return self._transform(hidden, plan.transformer, dtype, _sent(seeds, hidden.device))
 
     def hidden_states(self, features: Tensor, plan: PackPlan, dtype: torch.dtype) -> list[Tensor]:
-        """Return what enters the transformer and each layer's output, L + 1 of (N, D) float32, in evaluation."""
+        """Return the transformer's input and each layer's output in evaluation, L + 1 tensors (N, D) float32."""
         with torch.autocast(features.device.type, enabled=False):
             hidden = self._project(features, dtype)
             return self._run_layers(hidden, plan.transformer, dtype, None, frozenset(), True)[1]
@@ -150,9 +150,9 @@ class PackedWavLM:
         return has_kernels(device, dtype, layer.attention.head_dim) and is_exact_gelu(activation)
 
     def _draw_seeds(self) -> Tensor | None:
-        """Draw the seeds of all dropouts, (L + 1, SEEDS) int64, from the global CPU generator; None where all are off.
+        """Draw the seeds of all dropouts, (L + 1, SEEDS) int64, from the global CPU generator; None if all are off.
 
-        The last row's first is that of the dropout before the first layer.
+        The first seed of the last row is for the dropout before the first layer.
         """
         transformer = self.encoder.encoder
         if not (rate_of(transformer.dropout) or any(any(_rates(layer)) for layer in transformer.layers)):
@@ -160,7 +160,7 @@ class PackedWavLM:
         return torch.randint(2**62, (len(transformer.layers) + 1, SEEDS))
 
     def _mark(self, seeds: Tensor | None, skipped: frozenset[int]) -> Tensor | None:
-        """Write into the seeds which layers are skipped, for recordings to read; there are seeds where any may be."""
+        """Mark skipped layers in the seeds, which recordings read; there are seeds if any layer may be skipped."""
         if self.config.layerdrop == 0:
             return seeds
         if seeds is None:
@@ -181,7 +181,7 @@ class PackedWavLM:
         seeds: Tensor | None,
         skipped: frozenset[int] | None = None,
     ) -> Tensor:
-        """Run all from the positional convolution on: (N, D) to (N, D), float32; draw what is skipped where None."""
+        """Run the positional convolution and all layers: (N, D) to (N, D), float32; draw `skipped` if it is None."""
         keeps_layers = self.layer_weights is not None
         last, layers = self._run_layers(hidden, plan, dtype, seeds, skipped, keeps_layers)
         return last if self.layer_weights is None else mix_layers(layers, self.layer_weights)
@@ -195,7 +195,7 @@ class PackedWavLM:
         skipped: frozenset[int] | None,
         keeps_layers: bool,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Return the last frames; and, where wanted, the input of the first layer and each layer's output."""
+        """Return the last frames and, if requested, the input of the first layer and each layer's output."""
         transformer = self.encoder.encoder
         hidden = hidden + positional_convolution(transformer.pos_conv_embed, hidden, plan.positions, dtype)
         if not self.is_stable:
@@ -218,7 +218,7 @@ class PackedWavLM:
     def _plain_layers(
         self, hidden: Tensor, plan: AttentionPlan, dtype: torch.dtype, seeds: Tensor | None
     ) -> tuple[Tensor, list[RunLayer]]:
-        """Return what enters the layers and how each is run in PyTorch's own operations, which draw for themselves."""
+        """Return the layers' input, and functions that run each layer in PyTorch's operations, with their own draws."""
         transformer = self.encoder.encoder
         run = partial(run_plain_layer, plan=plan, is_stable=self.is_stable)
         runs: list[RunLayer] = [partial(run, layer=layer) for layer in transformer.layers]
@@ -227,7 +227,7 @@ class PackedWavLM:
     def _fused_layers(
         self, hidden: Tensor, plan: AttentionPlan, dtype: torch.dtype, seeds: Tensor | None
     ) -> tuple[Tensor, list[RunLayer]]:
-        """Return what enters the layers and how each is run by kernels, with copies of its weights in the dtype."""
+        """Return the layers' input, and functions that run each layer by kernels with weights copied to the dtype."""
         from net.wavlm.fused_layer import copy_weights
         from net.wavlm.layer_operations import Dropout, drop
 
@@ -246,7 +246,7 @@ class PackedWavLM:
         return hidden, runs
 
     def _make_gradients(self) -> dict[Tensor, Tensor]:
-        """Allocate where recordings put the gradients of trained layers' parameters; return each parameter's."""
+        """Allocate the gradients that recordings write for trained layers; return each parameter's gradient."""
         from net.wavlm.fused_layer import LayerGradients, LayerWeights
 
         found: dict[Tensor, Tensor] = {}
@@ -263,7 +263,7 @@ class PackedWavLM:
     def _run(
         self, layer: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]], *state: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Run a layer on stream, input and table; what it draws at random is the same when it runs again."""
+        """Run a layer on stream, input and table; a second run repeats the random draws."""
         if not (self.is_checkpointed and torch.is_grad_enabled()):
             return layer(*state)
         stream, _, _ = state
@@ -272,7 +272,7 @@ class PackedWavLM:
         return found
 
     def _norms(self, layer: Any, after: Any) -> Norms:  # noqa: ANN401 - transformers' modules
-        """Return the norms behind a layer's two parts; in a stable model the second is the first of what comes next."""
+        """Return the norms behind a layer's two parts; in a stable model the second one comes from the next layer."""
         if not self.is_stable:
             return layer.layer_norm, layer.final_layer_norm
         return layer.final_layer_norm, self.encoder.encoder.layer_norm if after is None else after.layer_norm
@@ -309,13 +309,13 @@ class PackedWavLM:
     def _table(self, longest: int, device: torch.device) -> Tensor:
         """Return the bias of each head by distance, (H, 2 reach - 1).
 
-        A product with zeros and ones: its gradient, too, is a product, where that of a selection adds atomically.
+        Computed as a product with zeros and ones: its gradient is also a product, whereas indexing adds atomically.
         """
         reach = -(-longest // REACH_STEP) * REACH_STEP
         there = (self._one_hot.shape[1] + 1) // 2
         if self._one_hot.device != device or there < reach:
             count = int(self.config.num_buckets)
-            with torch.inference_mode(False):  # what is kept must be of use in training, too
+            with torch.inference_mode(False):  # the cached tensor must be usable in training, too
                 buckets = relative_buckets(reach, count, self.config.max_bucket_distance)
                 self._one_hot = F.one_hot(buckets, count).t().float().contiguous().to(device)
             there = reach
@@ -323,7 +323,7 @@ class PackedWavLM:
         return embedding.t() @ self._one_hot[:, there - reach : there + reach - 1]
 
     def _draw_skipped(self) -> frozenset[int]:
-        """Draw which layers layerdrop leaves out; the first, which owns the position bias, stays."""
+        """Draw the layers that layerdrop skips; the first, which owns the position bias, is never skipped."""
         rate = float(self.config.layerdrop) if self.encoder.encoder.training else 0.0
         if rate == 0:
             return frozenset()
@@ -331,7 +331,7 @@ class PackedWavLM:
 
 
 def mix_layers(layers: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """Return the sum of layers (N, D), weighed by the softmax of (layers,)."""
+    """Return the sum of layers (N, D), weighted by the softmax of (layers,)."""
     shares = weights.softmax(0)
     mixed = shares[0] * layers[0]
     for share, layer in zip(shares[1:], layers[1:], strict=True):

@@ -1,6 +1,6 @@
-"""The gate of WavLM's relative position bias, each way in one pass over memory: explicit forward and backward.
+"""The gate of WavLM's relative position bias: explicit forward and backward, each in one pass over memory.
 
-As in `layer_operations.py`: everything is computed in float32, all tensors are contiguous; import only where Triton
+As in `layer_operations.py`, everything is computed in float32 and all tensors are contiguous; import only where Triton
 runs.
 
 Shapes: N frames, D hidden size, H heads.
@@ -28,13 +28,13 @@ SETTINGS: dict[str, dict[str, int]] = {
 
 
 class GateGradients(NamedTuple):
-    """What `gate_backward` returns.
+    """The result of `gate_backward`.
 
     Attributes:
-        hidden: (N, D) in the dtype of hidden, the other gradient added.
-        weight: (2, head_dim) float32.
-        bias: (2,) float32.
-        const: (H,) float32.
+        hidden: Gradient of hidden in its dtype, (N, D), with the other gradient added.
+        weight: Gradient of weight, (2, head_dim) float32.
+        bias: Gradient of bias, (2,) float32.
+        const: Gradient of const, (H,) float32.
     """
 
     hidden: Tensor
@@ -47,13 +47,13 @@ def gate_forward(hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor) ->
     """Return each query's gate a (b const - 1) + 2, where a, b = sigmoid(hidden of a head @ weight.T + bias).
 
     Args:
-        hidden: (N, D), half or float32.
-        weight: (2, head_dim) float32: the rows of `gru_rel_pos_linear`, each four of them added up.
-        bias: (2,) float32, likewise.
-        const: (H,) float32.
+        hidden: Input of the layer, (N, D), half or float32.
+        weight: Weight of `gru_rel_pos_linear`, its rows summed in groups of four, (2, head_dim) float32.
+        bias: Bias of the same, likewise summed, (2,) float32.
+        const: `gru_rel_pos_const`, (H,) float32.
 
     Returns:
-        (N, H) float32.
+        Gates, (N, H) float32.
     """
     settings = SETTINGS["gate_forward"]
     frames, heads, head_dim = hidden.shape[0], const.shape[0], weight.shape[1]
@@ -68,15 +68,15 @@ def gate_forward(hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor) ->
 def gate_backward(
     gate_gradient: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor, other_gradient: Tensor
 ) -> GateGradients:
-    """Return the gradients of what `gate_forward` took, that of hidden added to another one.
+    """Return the gradients of the arguments of `gate_forward`, that of hidden added to another one.
 
     Args:
-        gate_gradient: (N, H) float32.
-        hidden: As given there, as all but the last.
-        weight: See hidden.
-        bias: See hidden.
-        const: See hidden.
-        other_gradient: (N, D), half or float32: what reaches hidden by other ways.
+        gate_gradient: Gradient of the gates, (N, H) float32.
+        hidden: Argument of `gate_forward`.
+        weight: Argument of `gate_forward`.
+        bias: Argument of `gate_forward`.
+        const: Argument of `gate_forward`.
+        other_gradient: Gradient that reaches hidden by other paths, (N, D), half or float32.
     """
     settings = SETTINGS["gate_backward"]
     frames, heads, head_dim = hidden.shape[0], const.shape[0], weight.shape[1]

@@ -1,11 +1,11 @@
-"""The positional convolution of wav2vec 2.0 and its kin on packed frames, where a frame sees its own utterance alone.
+"""The positional convolution of wav2vec 2.0 and its relatives on packed frames: a frame sees only its own utterance.
 
 On a GPU a grouped convolution of kernel 128 is computed as a matrix product with long rows: the windows of `block`
 consecutive frames share all but `block` - 1 of their frames, so that one row of the product holds the window of the
-whole block, and its columns are the block's outputs. Columns of one frame alone (48 or 64) would leave the tensor cores
-waiting for memory. Neither the windows nor the shifted weights are ever written out: both are overlapping views.
+whole block, and its columns are the block's outputs. With the columns of one frame only (48 or 64), the tensor cores
+would wait for memory. Neither the windows nor the shifted weights are ever written out: both are overlapping views.
 
-Shapes: N frames in the pack, D their dimension, G groups, C = D / G channels a group, K taps, B frames a block.
+Shapes: N frames in the pack, D their dimension, G groups, C = D / G channels per group, K taps, B frames per block.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from net.packing.positions import PositionalPlan
 
 
 def positional_convolution(embedding: Any, frames: Tensor, plan: PositionalPlan, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
-    """Compute the positional embedding of every utterance as the module would of that utterance alone.
+    """Compute the positional embedding of every utterance as the module would for that utterance alone.
 
     Args:
         embedding: The transformers module: `conv`, an odd or even kernel with `same` padding, and `activation`.
-        frames: (N, D), utterances end to end.
-        plan: Of these utterances, on the frames' device.
-        dtype: Of the products and of the result; sums are float32.
+        frames: Frames of the utterances end to end, (N, D).
+        plan: Plan of these utterances, on the frames' device.
+        dtype: Element type of the products and of the result; sums are float32.
 
     Returns:
-        (N, D), to be added to the frames.
+        Embedding to be added to the frames, (N, D).
     """
     if not (frames.is_cuda and runs_triton(frames.device) and is_exact_gelu(embedding.activation)):
         return positional_plain(embedding, frames, plan, dtype)
@@ -40,7 +40,7 @@ def positional_convolution(embedding: Any, frames: Tensor, plan: PositionalPlan,
 
 
 def positional_plain(embedding: Any, frames: Tensor, plan: PositionalPlan, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
-    """Do what `positional_convolution` does with one convolution an utterance, the fastest form on a CPU."""
+    """Do what `positional_convolution` does with one convolution per utterance, the fastest form on a CPU."""
     conv = embedding.conv
     with torch.autocast(frames.device.type, enabled=False):
         weight, bias = conv.weight.to(dtype), conv.bias.to(dtype)
@@ -63,10 +63,10 @@ def positional_fused(embedding: Any, frames: Tensor, plan: PositionalPlan, dtype
 
 
 def weight_of(conv: Any) -> Tensor:  # noqa: ANN401 - parametrizations are not typed
-    """Return a convolution's weight (D, C, K), with its weight norm where it has one.
+    """Return a convolution's weight (D, C, K), with its weight norm applied if it has one.
 
-    Of the norm of every tap, PyTorch's own kernels make one small program a tap, each way: on an H100 1.6 ms a step of
-    the large shape.
+    PyTorch's own kernels for a norm of every tap run one small program per tap, in the forward and in the backward: on
+    an H100 1.6 ms per step of the large shape.
 
     Source: T. Salimans and D. P. Kingma, "Weight Normalization", NeurIPS 2016.
     """

@@ -5,7 +5,7 @@ For utterance u, its frames i and j, head h:
     score[h, i, j] = scale * query[i, h] . key[j, h] + gate[i, h] * table[h, reach - 1 + j - i]
     out[i, h] = sum over j of softmax_j(score)[h, i, j] * value[j, h]
 
-The bias is (heads, frames, frames) an utterance; the kernels read it from the table instead of storing it.
+The bias is (heads, frames, frames) per utterance; the kernels read it from the table instead of storing it.
 
 Sources: S. Chen et al., "WavLM: Large-Scale Self-Supervised Pre-Training for Full Stack Speech Processing", IEEE JSTSP
 2022 (the bias); T. Dao, "FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning", ICLR 2024
@@ -33,15 +33,15 @@ KERNEL_HEAD_DIMS = (16, 32, 64, 128)
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """What the kernels need beside tensors.
+    """The arguments of the kernels other than tensors.
 
     Attributes:
-        plan: The batch's.
-        settings: Those of this head dimension and dtype.
-        scale: Of the products of query and key.
-        seed: Of dropout, () int64 on the device, 0 .. 2^63 - 1; not read without dropout.
-        threshold: Dropout's rate in units of 1 / DROP_STEPS.
-        kept_scale: What kept weights are multiplied by.
+        plan: Plan of the batch.
+        settings: Kernel settings for this head dimension and dtype.
+        scale: Factor of the products of query and key.
+        seed: Seed of dropout on the device, () int64, 0 .. 2^63 - 1; not read without dropout.
+        threshold: Dropout rate in units of 1 / DROP_STEPS.
+        kept_scale: Factor of kept weights.
     """
 
     plan: AttentionPlan
@@ -65,27 +65,27 @@ def relative_attention(
 ) -> Tensor:
     """Attend within each utterance of a pack.
 
-    On GPUs from compute capability 8.0 by kernels that give the same bits each time, where dropout's mask depends on
-    the seed, a frame's place in the pack and the head alone; elsewhere by `plain_relative_attention`, whose mask comes
-    from PyTorch's generator.
+    GPUs from compute capability 8.0 on use kernels that give the same bits each time and whose dropout mask depends
+    only on the seed, a frame's place in the pack and the head. Other devices use `plain_relative_attention`, whose mask
+    comes from PyTorch's generator.
 
     Args:
-        query: (frames, heads, head_dim); may be a strided view, as key and value.
-        key: (frames, heads, head_dim).
-        value: (frames, heads, head_dim).
-        gate: (frames, heads), multiplies the bias of a query.
-        table: (heads, 2 reach - 1), the bias of each distance key - query from -(reach - 1) to reach - 1; finite.
-            Copied in each call unless reach is at least the longest utterance's length rounded up to whole tiles.
-        plan: Of this batch, on the tensors' device.
-        scale: Usually head_dim ** -0.5.
+        query: Queries, (frames, heads, head_dim); like keys and values, possibly a strided view.
+        key: Keys, (frames, heads, head_dim).
+        value: Values, (frames, heads, head_dim).
+        gate: Factor of each query's bias, (frames, heads).
+        table: Bias of each distance key - query from -(reach - 1) to reach - 1, (heads, 2 reach - 1); finite. Copied in
+            each call unless reach is at least the longest utterance's length rounded up to whole tiles.
+        plan: Plan of this batch, on the tensors' device.
+        scale: Factor of the products of query and key, usually head_dim ** -0.5.
         dropout: Probability that a weight becomes zero; others are multiplied by 1 / (1 - dropout).
-        seed: Of the kernels' dropout, () int64 on the device, 0 .. 2^63 - 1; drawn by PyTorch's generator where None.
+        seed: Seed of the kernels' dropout on the device, () int64, 0 .. 2^63 - 1; drawn by PyTorch's generator if None.
 
     Returns:
-        (frames, heads, head_dim) in the dtype of query.
+        Attended values, (frames, heads, head_dim) in the dtype of query.
 
     Raises:
-        ValueError: Shapes, dtypes or numbers do not fit each other.
+        ValueError: If shapes, dtypes or numbers do not fit each other.
     """
     _check(query, key, value, gate, table, plan, dropout)
     if not has_kernels(query.device, query.dtype, query.shape[2]):
@@ -100,20 +100,20 @@ def relative_attention(
 
 
 def kernel_settings(dtype: torch.dtype, head_dim: int) -> KernelSettings:
-    """Return the kernels' settings where nothing else is asked for."""
+    """Return the kernels' default settings."""
     return (FLOAT_SETTINGS if dtype == torch.float32 else HALF_SETTINGS)[head_dim]
 
 
 def prepare_call(
     plan: AttentionPlan, dtype: torch.dtype, head_dim: int, scale: float, dropout: float, seed: Tensor | None
 ) -> Call:
-    """Return what the kernels need beside tensors."""
+    """Return the arguments of the kernels other than tensors."""
     settings = plan.settings or kernel_settings(dtype, head_dim)
     return Call(plan, settings, scale, seed, round(dropout * DROP_STEPS), 1 / (1 - dropout))
 
 
 def _with_margin(table: Tensor, call: Call) -> Tensor:
-    """Widen a table whose reach ends inside a tile: the kernels read whole tiles without a mask."""
+    """Widen a table whose reach ends inside a tile, since the kernels read whole tiles without a mask."""
     size = max(call.settings.forward_rows, call.settings.forward_columns, call.settings.backward_block)
     missing = -(-call.plan.longest // size) * size - (table.shape[1] + 1) // 2
     return F.pad(table, (missing, missing)) if missing > 0 else table
@@ -128,7 +128,7 @@ def _check(
     plan: AttentionPlan,
     dropout: float,
 ) -> None:
-    """Refuse what would read past a tensor's end or mean nothing."""
+    """Refuse arguments that would be read past a tensor's end or make no sense."""
     frames, heads, _ = query.shape
     if not (query.shape == key.shape == value.shape and query.dtype == key.dtype == value.dtype):
         raise ValueError("query, key and value need one shape and one dtype")
@@ -144,7 +144,7 @@ def _check(
 
 
 def has_kernels(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
-    """Return whether Triton runs such an attention."""
+    """Return whether the Triton kernels support this device, dtype and head dimension."""
     return dtype in KERNEL_DTYPES and head_dim in KERNEL_HEAD_DIMS and runs_triton(device)
 
 
@@ -185,7 +185,7 @@ def plain_relative_attention(
     scale: float,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Compute `relative_attention` by PyTorch alone, utterances of equal length together; stores the bias."""
+    """Compute `relative_attention` in PyTorch only, utterances of equal length together; the bias is stored."""
     pieces = [torch.split(t, list(plan.lengths)) for t in (query, key, value, gate)]
     attended: list[Tensor] = [query] * len(plan.lengths)
     for length in sorted(set(plan.lengths)):
@@ -208,8 +208,8 @@ def distances_to_matrix(table: Tensor, length: int) -> Tensor:
 def relative_buckets(reach: int, num_buckets: int, max_distance: int) -> Tensor:
     """Return the bucket of every distance key - query from -(reach - 1) to reach - 1: (2 reach - 1,) int64.
 
-    Half of the buckets for each direction; half of these for single distances, the rest spaced by logarithm up to
-    max_distance, the last for all beyond. `embedding(buckets).T` is the table of `relative_attention`.
+    Each direction has half of the buckets: half of these are for single distances, the rest are spaced logarithmically
+    up to max_distance, the last one holding all beyond. `embedding(buckets).T` is the table of `relative_attention`.
 
     Source: C. Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer", JMLR
     2020, as in WavLM; float32 and its rounding are those of transformers' WavLMAttention.
@@ -227,15 +227,15 @@ def gate_of(hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor, heads: 
     """Return each query's gate of the position bias, as WavLMAttention computes it.
 
     Args:
-        hidden: (frames, hidden_dim), the layer's input.
-        weight: (8, head_dim), of `gru_rel_pos_linear`. Its outputs are only ever summed in two groups of four, so its
-            rows are summed first: a quarter of the work.
-        bias: (8,), of `gru_rel_pos_linear`.
-        const: `gru_rel_pos_const`, one number a head.
+        hidden: Input of the layer, (frames, hidden_dim).
+        weight: Weight of `gru_rel_pos_linear`, (8, head_dim). Its outputs are only ever summed in two groups of four,
+            so its rows are summed first: a quarter of the work.
+        bias: Bias of `gru_rel_pos_linear`, (8,).
+        const: `gru_rel_pos_const`, one number per head.
         heads: Number of heads.
 
     Returns:
-        (frames, heads), float32 unless hidden is float64.
+        Gates, (frames, heads), float32 unless hidden is float64.
     """
     weight, bias = (whole.view(2, 4, -1).sum(1).to(hidden.dtype) for whole in (weight, bias))
     projected = F.linear(hidden.view(*hidden.shape[:-1], heads, -1), weight, bias.squeeze(1))
