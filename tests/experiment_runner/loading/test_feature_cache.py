@@ -179,10 +179,10 @@ def test_what_changes_the_frames_is_computed_again(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.experiment_runner import test_frozen_part, test_train
-from tests.net.test_upstream import SMALL
+from tests.experiment_runner.loading.test_feature_cache import FAST
+from tests.support import trainings
 from tests.support.synthetic_podcast import SyntheticPodcast
-from utils.dataset import frame_store
+from utils.dataset import feature_store
 import pandas as pd
 
 os.environ["XDG_CACHE_HOME"], upstream, labels, audio, folder, writes = sys.argv[1:]
@@ -196,10 +196,10 @@ def write_or_die(descriptor, content, position):
     return write(descriptor, content, position)
 
 os.pwrite = write_or_die
-frame_store.SECONDS_BETWEEN_COMMITS = 0.0
+feature_store.SECONDS_BETWEEN_COMMITS = 0.0
 podcast = SyntheticPodcast(Path(labels), Path(audio), pd.DataFrame())
-keys = {**test_frozen_part.FAST, "upstream_model": upstream, "eval_batch_seconds": 8}
-test_train.make_trainer(podcast, Path(folder), keys)
+keys = {**FAST, "upstream_model": upstream, "eval_batch_seconds": 8}
+trainings.make_trainer(podcast, Path(folder), keys)
 """
 
 
