@@ -197,9 +197,9 @@ class TrainingConfig(RegularisationKeys, AugmentationKeys):
     """Seconds of audio per forward pass in evaluation, with utterances of similar length together. `auto`: 640 on a
     GPU, 128 on the CPU."""
     compile: Annotated[Literal["auto", "off"], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = "auto"
-    """`auto`: on a GPU, WavLM's part of a training step is recorded as a CUDA graph once per batch size and replayed;
-    batches are padded by a 32nd at most, with zeros that affect no result. With a frozen upstream, one process and one
-    micro-batch per step, all the rest of the step is recorded, optimiser included."""
+    """`auto`: on a GPU, WavLM's part of a training step is recorded as CUDA graphs, two for each bucket of the frame
+    count, and replayed; batches are filled up by a 32nd at most, with zeros that affect no result. With a frozen
+    upstream, one process and one micro-batch per step, all the rest of the step is recorded, optimiser included."""
     deterministic: Annotated[bool, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = False
     """On a GPU, use only operations that repeat bit for bit, and no CUDA graphs: slower, but the same experiment on the
     same GPU, driver and packages gives the same results, interrupted or not. On the CPU it always does."""
