@@ -14,6 +14,7 @@ from experiment_runner.distributed.process_group import SINGLE_PROCESS, Processe
 from experiment_runner.runtime.interruption import EXIT_STATUS, Interrupted, Interruption, end_children
 from utils import ConfigurationError, Plan, load_plan, print_error, print_unforeseen, read_token
 from utils.commands import repeating
+from utils.errors import ALL_WELL, FAILED, WRONG_INPUT
 from utils.io.folder_lock import FolderInUseError, find_obstacle, locked
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 OTHER_OUTPUT = "give another folder with --output"
 CORPORA, EXPERIMENTS, OUTPUT = Path("config.toml"), Path("experiments_config.toml"), Path("runs")
-ALL_WELL, FAILED, WRONG_CONFIGURATION = 0, 1, 2
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -74,7 +74,7 @@ def guarded(options: argparse.Namespace, processes: ProcessGroup, interruption: 
         told = f"interrupted ({error}); the same command goes on from here"
         status = processes.end(error, EXIT_STATUS, lambda _: print_error(told))
     except ConfigurationError as error:
-        status = processes.end(error, WRONG_CONFIGURATION, partial(print_error, error))
+        status = processes.end(error, WRONG_INPUT, partial(print_error, error))
     except (ProcessesError, FolderInUseError) as error:
         status = processes.end(error, FAILED, partial(print_error, error))
     except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
@@ -102,7 +102,7 @@ def carry_out(options: argparse.Namespace, processes: ProcessGroup, interruption
             print_error(error)  # at once, since labels may take minutes to read
         with processes.raise_together():
             check_setup_alone(plan, options, processes)
-        return WRONG_CONFIGURATION
+        return WRONG_INPUT
     return status_of(run(plan, options, device, console, processes, interruption))
 
 
@@ -132,7 +132,7 @@ def check(options: argparse.Namespace, started: int) -> int:
     console, device = Console(), survey_device(options.device)
     problems = filter(None, [device.problem, find_obstacle(options.output, OTHER_OUTPUT)])
     if not check_plan(plan, device, options.output, options.retrain, problems, console, started):
-        return WRONG_CONFIGURATION
+        return WRONG_INPUT
     console.line("all is well; nothing was trained")
     return ALL_WELL
 

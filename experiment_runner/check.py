@@ -75,7 +75,8 @@ def check_plan(
     unsaid = [problem for problem in recordings.problems if not any(said.endswith(problem) for said in early)]
     runs = expect_runs(setup.experiments, recordings.data, output, device.facts, retrain, console, counts)
     if runs.rows:
-        console.table("Runs", ("experiment", "seed", "training"), runs.rows, numeric=range(1, 2), keys=2, prose=[2])
+        title = "Runs, once all problems are corrected" if early else "Runs"
+        console.table(title, ("experiment", "seed", "training"), runs.rows, numeric=range(1, 2), keys=2, prose=[2])
     for count, names in runs.others.items():
         console.warn(tell_other_count(names, count, retrain))
     _show_warnings(setup.experiments, output, retrain, console)

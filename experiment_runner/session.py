@@ -41,11 +41,9 @@ from experiment_runner.train import SMALLER_STEPS
 from experiment_runner.training.graphed_step import RecordingError
 from utils import Redaction
 from utils.commands import python_command
-from utils.errors import DataError
+from utils.errors import FAILED, DataError
 from utils.hub.upstreams import UpstreamError
 
-FAILED = 1
-"""Exit status of a command in which a run failed."""
 EXPECTED_FAILURES = (
     DataError,
     UpstreamError,

@@ -31,7 +31,6 @@ from utils.data.audit.audit import (
     Audit,
     count_classes,
     count_findings,
-    counted,
     ordered_splits,
     summarise_splits,
 )
@@ -41,6 +40,7 @@ from utils.data.labels.columns import ATTRIBUTES, GENDERS
 from utils.data.labels.vote_shares import voted_classes
 from utils.io.files import atomic_write
 from utils.metrics import Numbers
+from utils.word_forms import counted
 
 TEMPLATE = "reporting/audit.html.jinja"
 SHOWN_FINDINGS = 50

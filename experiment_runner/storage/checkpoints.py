@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 
 from utils.errors import WRONG_INPUT, UserError
 from utils.hub.model_files import CONFIG, MANIFEST, MODEL_FILES, WEIGHTS
-from utils.io.files import MOST_JSON_BYTES, atomic_write, fingerprint, read_text, write_json
+from utils.io.files import MOST_JSON_BYTES, atomic_write, fingerprint, flush, read_text, write_json
 
 if TYPE_CHECKING:  # code that only inspects checkpoints, as --check does, needs no torch
     from torch import Tensor
@@ -135,7 +135,7 @@ class CheckpointStore:
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
-            _flush(self.folder)
+            flush(self.folder)
             self._tidy(target, best, keep)
         return target
 
@@ -217,7 +217,7 @@ class CheckpointStore:
         self._point("last", last.name)
         if best is not None:
             self._point("best", best)
-        _flush(self.folder)
+        flush(self.folder)
         kept = {path.name for path in self._resumable()[:keep]}
         for path in self._folders():
             if path.name not in kept and path.name != best:
@@ -258,7 +258,7 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], documents: Mapping[
                     os.replace(written / file, folder / file)
                 else:
                     (folder / file).unlink(missing_ok=True)
-        _flush(folder)
+        flush(folder)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder} cannot be written ({getattr(error, 'strerror', None) or error})") from error
 
@@ -365,14 +365,14 @@ def _write(
 
     folder.mkdir(parents=True, exist_ok=True)
     save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, folder / name)
-    _flush(folder / name)
+    flush(folder / name)
     for file, document in documents.items():
         write_json(folder / file, document)
     for file, text in texts.items():
         atomic_write(folder / file, text)
     names = sorted((name, *documents, *texts))
     write_json(folder / MANIFEST, {file: fingerprint(folder / file) for file in names})
-    _flush(folder)
+    flush(folder)
 
 
 def _order(path: Path) -> tuple[int, int, bool]:
@@ -391,12 +391,3 @@ def _remove(path: Path) -> None:
 
 def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
-
-
-def _flush(path: Path) -> None:
-    """Make a file or folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -127,7 +127,8 @@ def test_a_file_under_two_names_of_one_corpus_is_refused_too(
         (tmp_path / "wav" / f"{name}.wav").symlink_to(f"{twin}.wav")
     for action in ACTIONS:
         assert program.main([*arguments, *action]) == 2
-        said = capsys.readouterr().err
+        shown, said = capsys.readouterr()
+        assert ("Runs, once all problems are corrected" in " ".join(shown.split())) == (action == ["--check"])
         assert "development are other names of files of train: 4.wav (as 0.wav in train)" in said
         assert "test1 are other names of files of train or development: 6.wav (as 1.wav in train)" in said
         assert "samples" not in said

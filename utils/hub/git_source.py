@@ -23,7 +23,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen, run
+from subprocess import DEVNULL, PIPE, Popen
+from typing import IO
 
 from utils.errors import UserError
 from utils.io.files import fingerprint
@@ -55,7 +56,7 @@ REASONS = {
     ),
     "too slow|timeout|deadline exceeded": "the server says nothing; try again later",
     "certificate": "the server's certificate is not trusted; name that of its authority in git's http.sslCAInfo",
-    "no space left|quota exceeded": "the disk is full; make room on it",
+    "no space left|quota exceeded|status -25": "the disk is full; make room on it",
     "'lfs' is not a git command": "it keeps files in Git LFS, which is missing; install git-lfs (https://git-lfs.com)",
     "does not exist|no such object": "Git LFS has no such file there; who published it has to upload it",
     "expected oid": "a file of Git LFS was damaged on the way; the same command fetches it again",
@@ -188,7 +189,7 @@ class _Repository:
         """Write a file, unless it is in Git LFS; then only return its SHA-256."""
         content = self._folder / "content"
         with content.open("wb") as file:
-            run(["git", "cat-file", "blob", blob], env=self._environment, stdout=file, check=True)
+            self._write(file, "cat-file", "blob", blob)
         with content.open("rb") as file:
             beginning = file.read(1024)
         if pointer := POINTER.fullmatch(beginning):
@@ -213,31 +214,35 @@ class _Repository:
         self._run(*arguments, **({TOKEN: self._token} if self._token else {}))
 
     def _run(self, *arguments: str, **variables: str) -> bytes:
-        """Run git and return its output; on an interruption, end it and all its child processes."""
-        env = {**self._environment, **variables}
+        """Run git and return its output."""
         with tempfile.TemporaryFile() as output:
-            try:
-                process = Popen(
-                    ["git", *arguments], env=env, stdin=DEVNULL, stdout=output, stderr=PIPE, start_new_session=True
-                )
-            except (FileNotFoundError, PermissionError) as error:
-                raise GitError("git is missing or cannot be run; install it (https://git-scm.com)") from error
-            with process:
-                try:
-                    said = _listen(process)
-                except BaseException:
-                    with suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
-                    raise
-            if process.returncode:
-                raise self._explain(said)
+            self._write(output, *arguments, **variables)
             output.seek(0)
             return output.read()
+
+    def _write(self, output: IO[bytes], *arguments: str, **variables: str) -> None:
+        """Run git and write its output to a file; on an interruption, end it and all its child processes."""
+        env = {**self._environment, **variables}
+        try:
+            process = Popen(
+                ["git", *arguments], env=env, stdin=DEVNULL, stdout=output, stderr=PIPE, start_new_session=True
+            )
+        except (FileNotFoundError, PermissionError) as error:
+            raise GitError("git is missing or cannot be run; install it (https://git-scm.com)") from error
+        with process:
+            try:
+                said = _listen(process)
+            except BaseException:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                raise
+        if process.returncode:
+            raise self._explain(said.strip() or f"git ended with status {process.returncode}")
 
     def _explain(self, said: str) -> GitError:
         """Return the error for a message of git, without any token."""
         lines = [line for line in re.split(r"[\r\n]+", said) if line.strip()]
-        last = printable(re.sub(r"^(fatal|error): ", "", lines[-1]).strip()) if lines else "git does not say why"
+        last = printable(re.sub(r"^(fatal|error): ", "", lines[-1]).strip())
         reason = next((text for pattern, text in REASONS.items() if re.search(pattern, said, re.IGNORECASE)), None)
         if reason == "":
             reason = (

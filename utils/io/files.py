@@ -131,6 +131,15 @@ def atomic_file(path: Path, is_flushed: bool = True) -> Iterator[Path]:
         raise
 
 
+def flush(path: Path) -> None:
+    """Make a file or folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def atomic_write(path: Path, content: str | bytes, is_flushed: bool = True) -> None:
     """Atomically write bytes, or text in UTF-8 without newline conversion."""
     with atomic_file(path, is_flushed) as partial:

@@ -22,6 +22,7 @@ from utils.data.recordings.leaks import RealFiles, same_files
 from utils.data.recordings.survey import survey
 from utils.data.splits import check_allowed, shared_speakers
 from utils.metrics import krippendorff_alpha
+from utils.word_forms import counted
 
 FINDINGS, PAGE = "findings.csv", "report.html"
 
@@ -72,11 +73,6 @@ class Audit:
         text = f"{looked:,} of {counted(len(files), 'recording')} {how}"
         since = f"; {self.opened:,} opened now, the others have not changed since an earlier look"
         return text + since * (self.opened < looked) + hint
-
-
-def counted(number: int, name: str) -> str:
-    """Return a number with its noun."""
-    return f"{number:,} {name}" + "s" * (number != 1)
 
 
 def audit(
