@@ -25,12 +25,13 @@ from experiment_runner.runtime.program_version import program_version
 from experiment_runner.storage.checkpoints import TrainingState, read_checkpoint, read_state
 from experiment_runner.storage.run_folder import LOG
 from experiment_runner.train import Trainer, TrainerParts
+from experiment_runner.training.criterion import build_loss
 from experiment_runner.training.early_stopping import HybridEarlyStopping
 from experiment_runner.training.optimisation import build_optimiser, build_scheduler, make_recordable
 from experiment_runner.training.run_writer import DEVELOPMENT_PREDICTIONS, RunWriter, recorded_before, show_predictions
 from experiment_runner.training.training_steps import StepParts, TrainingSteps
 from net.kernels.triton_support import runs_triton
-from net.loss_modules import ClassPriors, Loss, LossSettings, get_loss_module
+from net.loss_modules import ClassPriors
 from net.ser_model_wrapper import SERModelWrapper
 from net.upstream import Upstream
 from utils.data.wav import SAMPLE_RATE_HZ
@@ -178,6 +179,7 @@ def assemble(run: Run) -> Assembly:
 def build_trainer(run: Run, assembly: Assembly, recorder: RunWriter) -> Trainer:
     """Put the parts of a training together."""
     config, data, model = run.config, run.data, assembly.model
+    loss = build_loss(config, ClassPriors(torch.from_numpy(data.class_counts)), data.attributes)
     batches = training_batches(run)
     train_feed, development_feed = build_feeds(run, model.upstream, assembly.description)
     records_upstream = run.captures_steps and model.upstream.capture_steps(run.device)
@@ -190,7 +192,7 @@ def build_trainer(run: Run, assembly: Assembly, recorder: RunWriter) -> Trainer:
         make_recordable(optimiser)
     steps = StepParts(
         model=model,
-        loss=_build_loss(run).to(run.device),
+        loss=loss.to(run.device),
         optimiser=optimiser,
         scheduler=scheduler,
         precision=run.precision,
@@ -258,19 +260,6 @@ def _choose_normalisation(run: Run, upstream: LoadedUpstream) -> Normalisation:
             'it, or set normalize = "utterance" (as wavlm-large) or "none" (as wavlm-base-plus)'
         )
     return Normalisation("utterance" if upstream.do_normalize else "none")
-
-
-def _build_loss(run: Run) -> Loss:
-    config = run.config
-    settings = LossSettings(
-        config.task,
-        config.loss_type,
-        config.attribute_loss_type,
-        config.attribute_loss_weight,
-        config.focal_gamma,
-        config.gender_loss_weight if config.has_gender_head else None,
-    )
-    return get_loss_module(settings, ClassPriors(torch.from_numpy(run.data.class_counts)), run.data.attributes)
 
 
 def _introduce(run: Run, assembly: Assembly) -> None:

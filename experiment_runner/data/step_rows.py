@@ -22,15 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from experiment_runner.data.experiment_data import ExperimentData
+from utils.config.losses import LOSSES
 from utils.config.schema import ExperimentConfig
 from utils.dataset.sampling import RandomBatches
 from utils.errors import DataError
-
-NEED_TWO_ROWS = {
-    "WeightedCrossEntropy": ("its class weights cancel, which leaves plain CrossEntropy", "CrossEntropy"),
-    "CCCLoss": ("it trains nothing, since the covariance of a single utterance is 0", "MSELoss"),
-}
-"""By loss: its behaviour in a step with one labelled utterance, and an alternative loss that works with one."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +102,7 @@ def _terms(config: ExperimentConfig, data: ExperimentData) -> Iterator[LabelledT
     chosen = {"loss_type": config.loss_type} if data.classes else {}
     chosen |= {attribute_key: getattr(config, attribute_key)} if data.attributes else {}
     for key, loss in chosen.items():
-        if loss not in NEED_TWO_ROWS:
+        if LOSSES[loss].alone is None:
             continue
         if key == attribute_key:
             for name in data.attributes:
@@ -135,12 +130,18 @@ def _some_without_two(config: ExperimentConfig, term: LabelledTerm, ranks: int) 
     lonely = sum(count < 2 for count in counts)
     if not lonely:
         return []
-    becomes, _ = NEED_TWO_ROWS[term.loss]
+    becomes, _ = _alone(term.loss)
     return [
         f"{config.name}: {lonely:,} of {len(counts):,} optimiser steps of epoch 1 (seed {seed}) hold fewer than two "
         f'utterances with {term.label}; with one, {term.key} = "{term.loss}" loses what it is for: {becomes}; a larger '
         "batch_size or accumulation_steps makes such steps rarer"
     ]
+
+
+def _alone(loss: str) -> tuple[str, str]:
+    alone = LOSSES[loss].alone
+    assert alone is not None, "the terms are those of losses that fail alone"
+    return alone
 
 
 def _count(ranks: int) -> str:
@@ -149,7 +150,7 @@ def _count(ranks: int) -> str:
 
 
 def _single(config: ExperimentConfig, key: str, loss: str) -> str:
-    becomes, other = NEED_TWO_ROWS[loss]
+    becomes, other = _alone(loss)
     return (
         f'{config.name}: {key} = "{loss}" needs two utterances or more in an optimiser step, but batch_size 1 x '
         f"accumulation_steps 1 x {_count(1)} is one, with which {becomes}; raise batch_size or accumulation_steps, or "
@@ -158,7 +159,7 @@ def _single(config: ExperimentConfig, key: str, loss: str) -> str:
 
 
 def _too_rare(config: ExperimentConfig, term: LabelledTerm, seed: int, ranks: int) -> str:
-    becomes, other = NEED_TWO_ROWS[term.loss]
+    becomes, other = _alone(term.loss)
     return (
         f'{config.name}: {term.key} = "{term.loss}" needs two utterances or more with {term.label} in an optimiser '
         f"step, but only {int(term.labelled.sum()):,} of {len(term.labelled):,} training utterances have it, and with "

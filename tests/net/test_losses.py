@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from net.loss_modules import ClassPriors, Loss, LossSettings, Targets, get_loss_module
+from net.loss_modules import Loss, Targets
 from net.ser import Outputs
-from tests.support.loss_batches import ATTRIBUTES, make_batch
+from tests.support.loss_batches import ATTRIBUTES, make_batch, make_loss
 
 COUNTS = torch.tensor([50, 10, 30, 5])
 
 
 def build(loss_type: str, task: str = "categorical", gamma: float = 2.0, gender: float | None = None) -> Loss:
-    settings = LossSettings(task, loss_type, "CCCLoss", 0.5, gamma, gender)
-    return get_loss_module(settings, ClassPriors(COUNTS), ATTRIBUTES)
+    keys = {} if gender is None else {"model_type": "UpstreamGender", "gender_loss_weight": gender}
+    return make_loss(loss_type, COUNTS, task, attribute_loss_weight=0.5, focal_gamma=gamma, **keys)
 
 
 def by_hand(loss_type: str, outputs: Outputs, targets: Targets) -> float:

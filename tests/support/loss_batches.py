@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import torch
 
-from net.loss_modules import Targets
+from experiment_runner.training.criterion import build_loss
+from net.loss_modules import ClassPriors, Loss, Targets
 from net.ser import Outputs
+from utils.config.losses import LOSSES, VOTES
+from utils.config.schema import ExperimentConfig
 
 ATTRIBUTES = ("arousal", "valence", "dominance")
 
@@ -30,3 +33,10 @@ def make_batch(size: int = 12, seed: int = 0) -> tuple[Outputs, Targets]:
         torch.rand(size, generator=generator) > 0.2,
     )
     return replace(outputs, gender=torch.randn(size, 2, generator=generator)), targets
+
+
+def make_loss(loss_type: str, priors: torch.Tensor, task: str = "categorical", **keys: object) -> Loss:
+    """Build a registered loss as an experiment does, for (classes,) counts of the training split."""
+    source = "primary_votes" if LOSSES[loss_type].learns == VOTES else "consensus"
+    table = {"name": "one", "corpus": "P", "task": task, "loss_type": loss_type, "label_source": source, **keys}
+    return build_loss(ExperimentConfig.model_validate(table), ClassPriors(priors), ATTRIBUTES)

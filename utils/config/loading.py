@@ -301,7 +301,7 @@ def _field_sentence(model: type[Section], key: str, table: Table) -> str:
 
 def _wrong_value(key: str, value: object, allowed: str, annotation: object) -> str:
     sentence = f"found {describe_value(value)}; allowed: {allowed}"
-    choices = re.findall(r'"([^"]+)"', allowed) if "Literal" in str(annotation) else []
+    choices = re.findall(r'"([^"]+)"', allowed)
     if isinstance(value, str) and choices:
         near = did_you_mean(value, choices)
         sentence += f"; {near}" if near.startswith("did") else ""

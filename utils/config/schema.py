@@ -13,17 +13,14 @@ from pydantic import BeforeValidator, Field
 
 from utils.config.augmentation import AugmentationKeys, augmentation_problems
 from utils.config.corpus import column_problems, split_problems
+from utils.config.losses import ATTRIBUTES, CLASSES, LOSSES, VOTES, losses_of
 from utils.config.regularisation import FORMER_REGULARISATION, PUBLISHED, REGULARISATION, RegularisationKeys
 from utils.config.types import (
-    ATTRIBUTE_LOSSES,
-    CATEGORICAL_LOSSES,
-    HARD_LOSSES,
     LICENSE_PATTERN,
     NAME_PATTERN,
     NO_EFFECT_ON_RESULTS,
     PROJECT_PATTERN,
     REPOSITORY_PATTERN,
-    SOFT_LOSSES,
     AnyLoss,
     AttributeLoss,
     Count,
@@ -256,7 +253,7 @@ class TrainingConfig(RegularisationKeys, AugmentationKeys):
 
 
 def _loss_problems(config: TrainingConfig) -> list[tuple[str, str]]:
-    allowed = ATTRIBUTE_LOSSES if config.task == "dimensional" else CATEGORICAL_LOSSES
+    allowed = losses_of(ATTRIBUTES) if config.task == "dimensional" else losses_of(CLASSES, VOTES)
     if config.loss_type in allowed:
         return _label_problems(config)
     return [("loss_type", f'found "{config.loss_type}"; allowed for task = "{config.task}": {", ".join(allowed)}')]
@@ -267,14 +264,15 @@ def _label_problems(config: TrainingConfig) -> list[tuple[str, str]]:
         return [
             ("label_source", f'found "{config.label_source}"; task = "dimensional" learns no classes, remove the key')
         ]
-    if config.loss_type in SOFT_LOSSES and config.label_source == "consensus":
+    learns = LOSSES[config.loss_type].learns
+    if learns == VOTES and config.label_source == "consensus":
         return [("label_source", f'found "consensus"; {config.loss_type} learns from votes: set "primary_votes"')]
-    if config.loss_type in HARD_LOSSES and config.label_source != "consensus":
+    if learns == CLASSES and config.label_source != "consensus":
         return [
             (
                 "loss_type",
                 f'found "{config.loss_type}"; label_source = "{config.label_source}" needs a loss that '
-                f"takes shares: {', '.join(SOFT_LOSSES)}",
+                f"takes shares: {', '.join(losses_of(VOTES))}",
             )
         ]
     return []

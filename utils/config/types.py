@@ -8,14 +8,13 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
-HARD_LOSSES = ("WeightedCrossEntropy", "BalancedSoftmax", "CrossEntropy", "Focal")
-SOFT_LOSSES = ("SoftCrossEntropy", "KLDivergence")
-CATEGORICAL_LOSSES = HARD_LOSSES + SOFT_LOSSES
-ATTRIBUTE_LOSSES = ("CCCLoss", "MSELoss")
+from utils.config.losses import ATTRIBUTES, LOSSES, losses_of
+from utils.registry import Registered
+
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$"
 PROJECT_PATTERN = r"^([A-Za-z0-9._-]+/)?[A-Za-z0-9._-]{1,128}$"
 REPOSITORY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._{}-]+$"
@@ -52,7 +51,7 @@ def as_tuple(value: object) -> object:
 def _canonical_loss(value: object) -> object:
     """Accept the aliases `BalancedSoftmaxLoss` for `BalancedSoftmax` and `CCC` for `CCCLoss`."""
     if isinstance(value, str):
-        for name in CATEGORICAL_LOSSES + ATTRIBUTE_LOSSES:
+        for name in LOSSES:
             if value.removesuffix("Loss") == name.removesuffix("Loss"):
                 return name
     return value
@@ -102,21 +101,9 @@ Names = Annotated[tuple[StrictStr, ...], BeforeValidator(as_tuple)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(as_tuple), Field(min_length=1)]
 Scale = Annotated[tuple[float, float], BeforeValidator(as_tuple)]
 PathKey = Annotated[Path, BeforeValidator(_as_path)]
-AnyLoss = Annotated[
-    Literal[
-        "WeightedCrossEntropy",
-        "BalancedSoftmax",
-        "CrossEntropy",
-        "Focal",
-        "SoftCrossEntropy",
-        "KLDivergence",
-        "CCCLoss",
-        "MSELoss",
-    ],
-    BeforeValidator(_canonical_loss),
-]
+AnyLoss = Annotated[str, BeforeValidator(_canonical_loss), AfterValidator(Registered(tuple(LOSSES)))]
 ModelType = Literal["UpstreamFinetune", "UpstreamGender"]
-AttributeLoss = Annotated[Literal["CCCLoss", "MSELoss"], BeforeValidator(_canonical_loss)]
+AttributeLoss = Annotated[str, BeforeValidator(_canonical_loss), AfterValidator(Registered(losses_of(ATTRIBUTES)))]
 
 
 class Section(BaseModel):

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from utils.config.types import PATTERN_RULES
+from utils.registry import Registered
 
 PLAIN_TYPES: dict[object, str] = {bool: "true or false", Path: "a path in quotes"}
 NUMBER_TYPES: dict[object, str] = {int: "a whole number", float: "a number"}
@@ -51,6 +52,11 @@ def _describe(annotation: Any, metadata: tuple[Any, ...]) -> str:  # noqa: ANN40
         return NUMBER_TYPES[annotation] + _describe_bounds(metadata)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "a table with " + ", ".join(annotation.model_fields)
+    names = [
+        name for item in metadata if isinstance(getattr(item, "func", None), Registered) for name in item.func.names
+    ]
+    if names:
+        return ", ".join(f'"{name}"' for name in names)
     return _describe_text(metadata) if annotation is str else PLAIN_TYPES.get(annotation, "a table")
 
 

@@ -18,8 +18,8 @@ from utils.garbage import no_garbage_collection
 
 PROGRAM = Path(__file__).resolve().parents[2]
 PACKAGES = ("dataset_module", "experiment_runner", "net", "utils")
-DOTTED = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
-"""Dotted name of a module in a registry."""
+DOTTED = re.compile(rf"((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?::\w+)?")
+"""Place of code in a registry: a module, or a name in a module."""
 
 
 @cache
@@ -96,8 +96,8 @@ def _list_node(node: ast.AST, listing: list[str], imports: list[str]) -> None:
     listing.append(kind)
     if isinstance(node, ast.Constant):
         listing.append(repr(node.value))
-        if isinstance(node.value, str) and DOTTED.fullmatch(node.value):
-            imports.append(node.value)
+        if isinstance(node.value, str) and (place := DOTTED.fullmatch(node.value)):
+            imports.append(place[1])
         return
     is_for_types = isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
     if isinstance(node, ast.Import):

@@ -13,13 +13,13 @@ import torch
 
 import main as program
 from experiment_runner.data.experiment_data import resolve_data
-from experiment_runner.data.step_rows import NEED_TWO_ROWS, with_checked_steps, with_steps_of_usable
-from net.loss_modules import ClassPriors, LossSettings, Targets, get_loss_module
+from experiment_runner.data.step_rows import with_checked_steps, with_steps_of_usable
+from net.loss_modules import Targets
 from net.ser import Outputs
-from tests.support.loss_batches import ATTRIBUTES, make_batch
+from tests.support.loss_batches import make_batch, make_loss
 from tests.support.tiny_corpus import tiny_rows, write_tiny_corpus
+from utils.config.losses import ATTRIBUTES, CLASSES, LOSSES, VOTES, losses_of
 from utils.config.schema import CorpusConfig, ExperimentConfig
-from utils.config.types import ATTRIBUTE_LOSSES, CATEGORICAL_LOSSES
 from utils.data.loader import load_corpus
 from utils.errors import DataError
 
@@ -31,8 +31,7 @@ def gradient(loss_type: str, rows: int, priors: torch.Tensor = PRIORS) -> torch.
     """Return what a loss says of labelled utterances: its gradient with respect to the outputs."""
     outputs, targets = make_batch(rows)
     targets = Targets(*(torch.ones_like(t) if t.dtype == torch.bool else t for t in targets.tensors()))
-    task = "dimensional" if loss_type in ATTRIBUTE_LOSSES else "categorical"
-    loss = get_loss_module(LossSettings(task, loss_type, "CCCLoss", 1.0, 2.0), ClassPriors(priors), ATTRIBUTES)
+    loss = make_loss(loss_type, priors, "dimensional" if loss_type in losses_of(ATTRIBUTES) else "categorical")
     leaves = [tensor.clone().requires_grad_() for tensor in (outputs.emotion, outputs.attributes) if tensor is not None]
     terms = loss(Outputs(torch.zeros(rows, 2), emotion=leaves[0], attributes=leaves[1]), targets)
     total = torch.stack(list(terms.values())).sum()
@@ -49,13 +48,15 @@ def is_lost_on_one_row(loss_type: str) -> bool:
     return matters == [False, True]
 
 
-@pytest.mark.parametrize("loss_type", CATEGORICAL_LOSSES + ATTRIBUTE_LOSSES)
+@pytest.mark.parametrize("loss_type", LOSSES)
 def test_the_losses_that_need_two_rows_are_those_that_lose_something_with_one(loss_type: str) -> None:
-    assert is_lost_on_one_row(loss_type) == (loss_type in NEED_TWO_ROWS)
+    assert is_lost_on_one_row(loss_type) == (LOSSES[loss_type].alone is not None)
 
 
 def test_the_loss_that_is_offered_instead_needs_no_two_rows() -> None:
-    assert not {other for _, other in NEED_TWO_ROWS.values()} & set(NEED_TWO_ROWS)
+    offered = [entry.alone[1] for entry in LOSSES.values() if entry.alone is not None]
+    assert offered
+    assert all(LOSSES[name].alone is None for name in offered)
 
 
 def check(folder: Path, rows: pd.DataFrame, keys: Mapping[str, object], ranks: int = 1) -> tuple[str, ...]:
@@ -102,7 +103,7 @@ def test_both_losses_of_a_multitask_experiment_are_named(tmp_path: Path) -> None
     assert len(refused.value.problems) == 2
 
 
-@pytest.mark.parametrize("loss_type", [name for name in CATEGORICAL_LOSSES if name not in NEED_TWO_ROWS])
+@pytest.mark.parametrize("loss_type", [name for name in losses_of(CLASSES, VOTES) if LOSSES[name].alone is None])
 def test_other_losses_take_steps_of_one(loss_type: str, tmp_path: Path) -> None:
     if loss_type in ("CrossEntropy", "BalancedSoftmax", "Focal"):
         assert check(tmp_path, tiny_rows(), {"loss_type": loss_type, "batch_size": 1}) == ()
