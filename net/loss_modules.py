@@ -77,6 +77,8 @@ class Loss(nn.Module, ABC):
 
     separable = True
     """Whether the loss can be computed one micro-batch at a time."""
+    learns: str = ""
+    """Labels that it learns from, see `LossEntry` in `utils/config/losses.py`."""
 
     def totals(self, targets: Targets) -> Terms:
         """Return the sum of the utterances' weights for each term: the divisor of a separable loss.
@@ -103,6 +105,7 @@ class CategoricalLoss(Loss):
         priors: Class counts of the training split, each at least 1.
     """
 
+    learns = "classes"
     log_priors: Tensor
     class_weights: Tensor
 
@@ -178,6 +181,8 @@ class Focal(CategoricalLoss):
 class VotesLoss(Loss):
     """Base of the losses that learn the raters' votes: the mean over the utterances whose votes are known."""
 
+    learns = "votes"
+
     @abstractmethod
     def per_utterance(self, log_probabilities: Tensor, votes: Tensor) -> Tensor:
         """Return the loss of each utterance, (batch,), from log-probabilities and votes, both (batch, classes)."""
@@ -221,6 +226,8 @@ class AttributeLoss(Loss):
         names: Attributes in output order.
         weight: Factor of the whole criterion.
     """
+
+    learns = "attributes"
 
     def __init__(self, names: tuple[str, ...], weight: float = 1.0) -> None:
         super().__init__()

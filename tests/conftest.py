@@ -13,6 +13,7 @@ import torch
 from experiment_runner.runtime.interruption import end_children
 from tests.support.synthetic_podcast import SyntheticPodcast, write_podcast
 from tests.support.typed_commands import Printed, remembered
+from tests.support.user_code import write_module as write_module
 
 _cache = tempfile.TemporaryDirectory(prefix="cache-")
 os.environ.pop("COLUMNS", None)  # tables are as wide as where there is no terminal

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiment_runner.data.experiment_data import ExperimentData
-from utils.config.losses import LOSSES
+from utils.config.losses import loss_entry
 from utils.config.schema import ExperimentConfig
 from utils.dataset.sampling import RandomBatches
 from utils.errors import DataError
@@ -102,7 +102,7 @@ def _terms(config: ExperimentConfig, data: ExperimentData) -> Iterator[LabelledT
     chosen = {"loss_type": config.loss_type} if data.classes else {}
     chosen |= {attribute_key: getattr(config, attribute_key)} if data.attributes else {}
     for key, loss in chosen.items():
-        if LOSSES[loss].alone is None:
+        if loss_entry(loss).alone is None:
             continue
         if key == attribute_key:
             for name in data.attributes:
@@ -139,7 +139,7 @@ def _some_without_two(config: ExperimentConfig, term: LabelledTerm, ranks: int) 
 
 
 def _alone(loss: str) -> tuple[str, str]:
-    alone = LOSSES[loss].alone
+    alone = loss_entry(loss).alone
     assert alone is not None, "the terms are those of losses that fail alone"
     return alone
 

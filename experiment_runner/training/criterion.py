@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from net.loss_modules import ClassPriors, GenderLoss, JointLoss, Loss
-from utils.config.losses import CLASSES, LOSSES, VOTES
+from utils.config.losses import CLASSES, VOTES, loss_entry
 from utils.config.schema import ExperimentConfig
 from utils.registry import load
 
@@ -27,7 +27,7 @@ def build_loss(config: ExperimentConfig, priors: ClassPriors, attributes: tuple[
 def _build(
     config: ExperimentConfig, name: str, priors: ClassPriors, attributes: tuple[str, ...], weight: float = 1.0
 ) -> Loss:
-    entry = LOSSES[name]
+    entry = loss_entry(name)
     arguments = {argument: getattr(config, key) for argument, key in entry.keys.items()}
     inputs = {CLASSES: (priors,), VOTES: ()}.get(entry.learns, (attributes, weight))
     loss: Loss = load(entry.place)(*inputs, **arguments)

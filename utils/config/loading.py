@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,11 +11,20 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from utils.config.schema import ClassGroups, CorpusConfig, ExperimentConfig, ExperimentEntry, TrainingConfig
+from utils.config.schema import (
+    ClassGroups,
+    CorpusConfig,
+    ExperimentConfig,
+    ExperimentEntry,
+    TrainingConfig,
+    loss_problems,
+)
 from utils.config.types import NAME_PATTERN, PATTERN_RULES, REFUSED_PATH, Section
 from utils.config.wording import describe_allowed, describe_value
 from utils.errors import ConfigurationError, Problem
 from utils.io.files import read_toml
+from utils.io.user_code import UserCodeError, import_user_code, look_beside
+from utils.registry import is_user_code, user_code_of
 from utils.text import did_you_mean
 
 NAME = re.compile(NAME_PATTERN)
@@ -58,7 +67,33 @@ def load_plan(corpora_file: Path, experiments_file: Path, only: list[str] | None
     if problems:
         raise ConfigurationError(problems)
     chosen = tuple(e for e in experiments if not only or e.name in only)
-    return Plan(corpora, chosen, corpora_file, experiments_file)
+    plan = Plan(corpora, chosen, corpora_file, experiments_file)
+    look_beside(corpora_file, experiments_file)
+    problems = list(_user_code_problems(plan))
+    if problems:
+        raise ConfigurationError(problems)
+    return plan
+
+
+def _user_code_problems(plan: Plan) -> Iterator[Problem]:
+    """Import the user's own code that a plan names, and yield its problems."""
+    needed = dict.fromkeys(name for e in plan.experiments for name in (e.corpus, *e.test_corpora))
+    for name in needed:
+        yield from _import_problems(plan.corpora_file, name, plan.corpora[name])
+    for experiment in plan.experiments:
+        problems = list(_import_problems(plan.experiments_file, experiment.name, experiment))
+        if not problems and is_user_code(experiment.loss_type):
+            place = f"{experiment.name}: "
+            problems = [Problem(plan.experiments_file, place + key, text) for key, text in loss_problems(experiment)]
+        yield from problems
+
+
+def _import_problems(file: Path, name: str, section: Section) -> Iterator[Problem]:
+    for key, place, contract in user_code_of(section):
+        try:
+            import_user_code(place, contract)
+        except UserCodeError as error:
+            yield Problem(file, f"{name}: {key}", str(error))
 
 
 def load_corpora(file: Path) -> dict[str, CorpusConfig]:
@@ -70,6 +105,9 @@ def load_corpora(file: Path) -> dict[str, CorpusConfig]:
     problems: list[Problem] = []
     tables = _read_toml(file, "--config FILE", problems)
     corpora = _parse_corpora(file, tables, problems) if tables is not None else {}
+    if not problems:
+        look_beside(file)
+        problems = [problem for name, corpus in corpora.items() for problem in _import_problems(file, name, corpus)]
     if problems:
         raise ConfigurationError(problems)
     return corpora

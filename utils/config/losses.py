@@ -1,10 +1,15 @@
-"""The training criteria that an experiment can name: a new one is a class in `net/loss_modules.py` and a row here."""
+"""The training criteria that an experiment can name.
+
+A new one is a class in `net/loss_modules.py` and a row here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
+
+from utils.registry import Registered, SubclassOf, is_user_code, load
 
 CLASSES, VOTES, ATTRIBUTES = "classes", "votes", "attributes"
 
@@ -47,6 +52,26 @@ LOSSES: dict[str, LossEntry] = {
 }
 
 
+BASES: dict[str, tuple[str, ...]] = {
+    "net.loss_modules:CategoricalLoss": ("priors",),
+    "net.loss_modules:VotesLoss": (),
+    "net.loss_modules:AttributeLoss": ("names", "weight"),
+}
+"""Base classes of the user's own criteria, with the arguments that their constructors are given."""
+
+
 def losses_of(*learns: str) -> tuple[str, ...]:
     """Return the names of the criteria that learn from one of some kinds of labels."""
     return tuple(name for name, entry in LOSSES.items() if entry.learns in learns)
+
+
+def loss_entry(name: str) -> LossEntry:
+    """Return the row of a criterion; that of the user's own, which must have been imported, follows from its class."""
+    if not is_user_code(name):
+        return LOSSES[name]
+    criterion = load(name)
+    return LossEntry(name, criterion.learns, alone=getattr(criterion, "alone", None))
+
+
+ANY_LOSS = Registered(tuple(LOSSES), SubclassOf(BASES))
+ATTRIBUTE_LOSS = Registered(losses_of(ATTRIBUTES), SubclassOf(dict([*BASES.items()][-1:])))

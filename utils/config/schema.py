@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from utils.config.augmentation import AugmentationKeys, augmentation_problems
 from utils.config.corpus import column_problems, split_problems
-from utils.config.losses import ATTRIBUTES, CLASSES, LOSSES, VOTES, losses_of
+from utils.config.losses import ATTRIBUTES, CLASSES, VOTES, loss_entry, losses_of
 from utils.config.regularisation import FORMER_REGULARISATION, PUBLISHED, REGULARISATION, RegularisationKeys
 from utils.config.types import (
     LICENSE_PATTERN,
@@ -35,6 +35,7 @@ from utils.config.types import (
     Tags,
     expand_folder,
 )
+from utils.registry import is_user_code, user_code_of
 from utils.word_forms import fold
 
 
@@ -243,8 +244,8 @@ class TrainingConfig(RegularisationKeys, AugmentationKeys):
 
     def key_problems(self) -> list[tuple[str, str]]:
         """Return the contradictions between the keys of an experiment."""
-        problems = _loss_problems(self) + _class_problems(self) + _repetition_problems(self)
-        problems += augmentation_problems(self)
+        problems = [] if is_user_code(self.loss_type) else loss_problems(self)  # those are imported later
+        problems += _class_problems(self) + _repetition_problems(self) + augmentation_problems(self)
         if self.layerdrop not in (PUBLISHED, 0) and self.why_no_layerdrop:
             problems.append(("layerdrop", f"found {self.layerdrop}; allowed here: 0, because {self.why_no_layerdrop}"))
         if self.min_epochs > self.epoch:
@@ -252,19 +253,21 @@ class TrainingConfig(RegularisationKeys, AugmentationKeys):
         return problems
 
 
-def _loss_problems(config: TrainingConfig) -> list[tuple[str, str]]:
-    allowed = losses_of(ATTRIBUTES) if config.task == "dimensional" else losses_of(CLASSES, VOTES)
-    if config.loss_type in allowed:
-        return _label_problems(config)
-    return [("loss_type", f'found "{config.loss_type}"; allowed for task = "{config.task}": {", ".join(allowed)}')]
+def loss_problems(config: TrainingConfig) -> list[tuple[str, str]]:
+    """Return the contradictions between the criterion and other keys; the user's own must have been imported."""
+    learnt = (ATTRIBUTES,) if config.task == "dimensional" else (CLASSES, VOTES)
+    learns = loss_entry(config.loss_type).learns
+    if learns in learnt:
+        return _label_problems(config, learns)
+    allowed = ", ".join(losses_of(*learnt))
+    return [("loss_type", f'found "{config.loss_type}"; allowed for task = "{config.task}": {allowed}')]
 
 
-def _label_problems(config: TrainingConfig) -> list[tuple[str, str]]:
+def _label_problems(config: TrainingConfig, learns: str) -> list[tuple[str, str]]:
     if config.task == "dimensional" and config.label_source != "consensus":
         return [
             ("label_source", f'found "{config.label_source}"; task = "dimensional" learns no classes, remove the key')
         ]
-    learns = LOSSES[config.loss_type].learns
     if learns == VOTES and config.label_source == "consensus":
         return [("label_source", f'found "consensus"; {config.loss_type} learns from votes: set "primary_votes"')]
     if learns == CLASSES and config.label_source != "consensus":
@@ -354,6 +357,11 @@ class ExperimentConfig(TrainingConfig):
             return None
         name = self.push_to_hub.replace("{name}", self.name)
         return name if len(self.seeds) == 1 else f"{name}-seed-{seed}"
+
+    @property
+    def user_code(self) -> tuple[str, ...]:
+        """The user's own code that determines the result of a run, as `package.module:Name`."""
+        return tuple(name for key, name, _ in user_code_of(self) if affects_result(key))
 
     def run_identity(self) -> dict[str, Any]:
         """Return the keys that determine the result of one run."""

@@ -8,12 +8,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
-from utils.config.losses import ATTRIBUTES, LOSSES, losses_of
-from utils.registry import Registered
+from utils.config.losses import ANY_LOSS, ATTRIBUTE_LOSS, LOSSES
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$"
 PROJECT_PATTERN = r"^([A-Za-z0-9._-]+/)?[A-Za-z0-9._-]{1,128}$"
@@ -101,9 +100,9 @@ Names = Annotated[tuple[StrictStr, ...], BeforeValidator(as_tuple)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(as_tuple), Field(min_length=1)]
 Scale = Annotated[tuple[float, float], BeforeValidator(as_tuple)]
 PathKey = Annotated[Path, BeforeValidator(_as_path)]
-AnyLoss = Annotated[str, BeforeValidator(_canonical_loss), AfterValidator(Registered(tuple(LOSSES)))]
+AnyLoss = Annotated[StrictStr, BeforeValidator(_canonical_loss), ANY_LOSS]
 ModelType = Literal["UpstreamFinetune", "UpstreamGender"]
-AttributeLoss = Annotated[str, BeforeValidator(_canonical_loss), AfterValidator(Registered(losses_of(ATTRIBUTES)))]
+AttributeLoss = Annotated[StrictStr, BeforeValidator(_canonical_loss), ATTRIBUTE_LOSS]
 
 
 class Section(BaseModel):

@@ -52,11 +52,9 @@ def _describe(annotation: Any, metadata: tuple[Any, ...]) -> str:  # noqa: ANN40
         return NUMBER_TYPES[annotation] + _describe_bounds(metadata)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "a table with " + ", ".join(annotation.model_fields)
-    names = [
-        name for item in metadata if isinstance(getattr(item, "func", None), Registered) for name in item.func.names
-    ]
-    if names:
-        return ", ".join(f'"{name}"' for name in names)
+    registered = next((item for item in metadata if isinstance(item, Registered)), None)
+    if registered is not None:
+        return ", ".join([*(f'"{name}"' for name in registered.names), "or package.module:Name of your own code"])
     return _describe_text(metadata) if annotation is str else PLAIN_TYPES.get(annotation, "a table")
 
 

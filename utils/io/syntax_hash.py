@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -44,26 +44,33 @@ def hash_sources(paths: Iterable[Path], program: Path = PROGRAM) -> str:
     return digest.hexdigest()
 
 
-def sources_of(modules: Iterable[str], without: Iterable[str] = (), program: Path = PROGRAM) -> list[Path]:
+def sources_of(
+    modules: Iterable[str],
+    without: Iterable[str] = (),
+    program: Path = PROGRAM,
+    packages: Collection[str] = PACKAGES,
+) -> list[Path]:
     """Return the source files that modules reach through imports, including their own.
 
     Args:
         modules: Dotted names, such as `net.upstream`.
         without: Modules to leave out, along with what only they import.
         program: The folder of the packages.
+        packages: Packages and modules in that folder whose imports are followed.
 
     Raises:
         ValueError: If a name is not a module of the program.
     """
-    omitted = {_place_of(name, program) for name in without}
-    waiting = [_place_of(name, program) for name in modules]
+    omitted = {_place_of(name, program, packages) for name in without}
+    waiting = [_place_of(name, program, packages) for name in modules]
     reached: set[Path] = set()
     with no_garbage_collection():  # it would walk through all the trees again and again
         while waiting:
             path = waiting.pop()
             if path not in reached and path not in omitted:
                 reached.add(path)
-                waiting += [place for name in _read(path).imports if (place := _find(name, program)) is not None]
+                names = (_absolute(name, path, program) for name in _read(path).imports)
+                waiting += [place for name in names if (place := _find(name, program, packages)) is not None]
     return sorted(reached)
 
 
@@ -102,8 +109,9 @@ def _list_node(node: ast.AST, listing: list[str], imports: list[str]) -> None:
     is_for_types = isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
     if isinstance(node, ast.Import):
         imports += [alias.name for alias in node.names]
-    elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-        imports += [f"{node.module}.{alias.name}" for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        source = "." * node.level + (f"{node.module}." if node.module else "")
+        imports += [f"{source}{alias.name}" for alias in node.names]
     for field in node._fields:
         value = getattr(node, field, None)
         if value is None or value == [] or (is_for_types and field == "body"):
@@ -129,21 +137,30 @@ def _is_text_alone(item: object) -> bool:
     return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)
 
 
-def _find(name: str, program: Path) -> Path | None:
+def _absolute(name: str, path: Path, program: Path) -> str:
+    """Return the dotted name of an import; a relative one starts at the package of the file that contains it."""
+    level = len(name) - len(name.lstrip("."))
+    if not level:
+        return name
+    package = path.relative_to(program).parent.parts
+    return ".".join((*package[: len(package) + 1 - level], name[level:]))
+
+
+def _find(name: str, program: Path, packages: Collection[str]) -> Path | None:
     """Return the file that an import reads: the module of that name, or else the one that defines the name."""
-    return _module(name, program) or _module(name.rpartition(".")[0], program)
+    return _module(name, program, packages) or _module(name.rpartition(".")[0], program, packages)
 
 
-def _module(name: str, program: Path) -> Path | None:
-    """Return the file of a module; None if the module is not part of the program."""
-    if name.split(".")[0] not in PACKAGES:
+def _module(name: str, program: Path, packages: Collection[str]) -> Path | None:
+    """Return the file of a module; None if it belongs to none of the packages."""
+    if name.split(".")[0] not in packages:
         return None
     place = program.joinpath(*name.split("."))
     return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
 
 
-def _place_of(name: str, program: Path) -> Path:
-    path = _module(name, program)
+def _place_of(name: str, program: Path, packages: Collection[str]) -> Path:
+    path = _module(name, program, packages)
     if path is None:
         raise ValueError(f"{name} is no module below {program}")
     return path

@@ -1,0 +1,150 @@
+"""The user's own code, which TOML files name as `package.module:Name` wherever a registered name can be used.
+
+It is found on Python's path and beside the TOML files of a command, and nowhere else: run folders, the hub and other
+people's models only name the code that they need. A hash of its sources identifies it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from utils.errors import WRONG_INPUT, UserError
+from utils.io.syntax_hash import PACKAGES, hash_sources, sources_of
+from utils.registry import Contract, is_user_code
+from utils.text import did_you_mean
+
+INSTALLED = ("site-packages", "dist-packages")
+"""Folders in which a module's neighbours do not belong to it."""
+GUIDE = "docs/extending.md has a complete example"
+MAY_BE_RECORDED = "runs_in_cuda_graphs"
+"""Attribute by which the user's own code says that it can be recorded into CUDA graphs."""
+
+
+class UserCodeError(UserError):
+    """The user's own code cannot be used; the message names the remedy."""
+
+    exit_status = WRONG_INPUT
+
+
+def look_beside(*files: Path) -> None:
+    """Let modules be found in the folders of the TOML files that a command was given, after Python's path."""
+    for folder in dict.fromkeys(str(file.resolve().parent) for file in files):
+        if folder not in sys.path:
+            sys.path.append(folder)
+
+
+def import_user_code(name: str, contract: Contract) -> Any:  # noqa: ANN401 - whatever the user has written
+    """Return the user's own code of a name.
+
+    Args:
+        name: `package.module:Name`.
+        contract: What it must provide.
+
+    Raises:
+        UserCodeError: If it cannot be imported, or does not provide that.
+    """
+    module, _, attribute = name.partition(":")
+    imported = _import(name, module)
+    if not hasattr(imported, attribute):
+        known = [text for text in vars(imported) if not text.startswith("_")]
+        raise UserCodeError(f'"{name}": {imported.__file__} has no {attribute}; {did_you_mean(attribute, known)}')
+    value = getattr(imported, attribute)
+    problem = contract.problem(value)
+    if problem is not None:
+        raise UserCodeError(f'"{name}" {problem}; {GUIDE}')
+    return value
+
+
+def hash_user_code(names: Iterable[str]) -> dict[str, str]:
+    """Return the hash of the sources behind each name of imported user code, in the order of the names.
+
+    The sources are the module and what it imports of its own package, or, for a module that belongs to no package, of
+    the modules beside it. Comments, docstrings and layout do not change the hash, nor does the folder.
+    """
+    return {
+        name: hash_sources(sources, root)[:16] for name in sorted(names) for root, sources in [sources_behind(name)]
+    }
+
+
+def sources_behind(name: str) -> tuple[Path, list[Path]]:
+    """Return the folder that contains the module of imported user code, and the source files behind a name.
+
+    Args:
+        name: `package.module:Name`.
+    """
+    module = name.partition(":")[0]
+    file = Path(str(sys.modules[module].__file__)).resolve()
+    root = file.parents[module.count(".") + (file.name == "__init__.py")]
+    is_alone = "." not in module and file.name != "__init__.py" and root.name not in INSTALLED
+    beside = {path.stem for path in root.glob("*.py")} | {path.parent.name for path in root.glob("*/__init__.py")}
+    packages = beside - set(PACKAGES) if is_alone else {module.split(".")[0]}
+    parents = [".".join(module.split(".")[:depth]) for depth in range(1, module.count(".") + 1)]
+    with_code = [parent for parent in parents if getattr(sys.modules[parent], "__file__", None)]
+    return root, sources_of([*with_code, module], program=root, packages=packages)
+
+
+def require_trusted(needed: Mapping[str, str], trusted: Collection[str], contracts: Mapping[str, Contract]) -> None:
+    """Import the user code that a stored model needs, if the command line trusts its module.
+
+    Args:
+        needed: Hash of the code by name, as `hash_user_code` returned it when the model was trained.
+        trusted: Modules that may be imported.
+        contracts: What each must provide, by name.
+
+    Raises:
+        UserCodeError: If a module is not trusted, cannot be imported, or contains other code.
+    """
+    for name, digest in needed.items():
+        module = name.partition(":")[0]
+        if module not in trusted:
+            raise UserCodeError(
+                f'the model needs the code "{name}", which is not part of it; put its author\'s module {module} on '
+                f"Python's path, and run it with --trust {module}"
+            )
+        import_user_code(name, contracts[name])
+        if hash_user_code([name])[name] != digest:
+            raise UserCodeError(
+                f'"{name}": {sys.modules[module].__file__} is not the code that the model was trained with; restore '
+                "that version"
+            )
+
+
+def not_recordable(names: Iterable[object]) -> list[str]:
+    """Return the names of user code that does not say that it can be recorded into CUDA graphs."""
+    own = [name for name in map(str, names) if is_user_code(name)]
+    return [name for name in own if not getattr(_loaded(name), MAY_BE_RECORDED, False)]
+
+
+def _loaded(name: str) -> object:
+    module, _, attribute = name.partition(":")
+    return getattr(sys.modules[module], attribute)
+
+
+def _import(name: str, module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise UserCodeError(f'"{name}" cannot be imported: {_place_in(error)}{error}; install it') from error
+        raise UserCodeError(
+            f'"{name}": there is no module {error.name} on Python\'s path or beside the TOML files; correct the name, '
+            "or put the module there"
+        ) from error
+    except Exception as error:  # noqa: BLE001 - the user's code can fail in any way
+        raise UserCodeError(
+            f'"{name}" cannot be imported: {_place_in(error)}{type(error).__name__}: {error}; correct it'
+        ) from error
+
+
+def _place_in(error: Exception) -> str:
+    """Return the innermost line of an error's traceback, as `file, line n: `."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: "
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}: " if len(frames) > 1 else ""
