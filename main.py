@@ -40,6 +40,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     action.add_argument("--check", action="store_true", help="validate files, corpora and recordings; trains nothing")
     parser.add_argument("--retrain", action="store_true", help="train finished runs again")
     action.add_argument("--demo", action="store_true", help="make a small synthetic corpus, train on it, and evaluate")
+    parser.add_argument("--with-code", action="store_true", help="let uploads (push_to_hub) contain your own code")
     options = parser.parse_args(arguments)
     if options.demo and (options.config or options.experiments):
         parser.error("--demo brings its own corpus and experiments; leave --config and --experiments out")
@@ -53,7 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     output = None if options.output == OUTPUT else options.output
     given = {"--config": options.config, "--experiments": options.experiments, "--only": options.only}
-    with Interruption() as interruption, repeating({**given, "--device": options.device, "--output": output}):
+    given |= {"--device": options.device, "--output": output, "--with-code": () if options.with_code else None}
+    with Interruption() as interruption, repeating(given):
         try:
             joined = join_processes()
         except ProcessesError as error:
@@ -197,7 +199,7 @@ def run(
         counts = ProcessCounts(processes.ranks)
         experiments = check_setup(plan, facts, counts, for_training=not options.test).or_refuse()
     show_plan(experiments, console)
-    session = Session(experiments, options.output, device, console, processes, interruption)
+    session = Session(experiments, options.output, device, console, processes, interruption, options.with_code)
     lock = (
         nullcontext if options.test and not options.output.exists() else partial(locked, options.output, OTHER_OUTPUT)
     )

@@ -49,6 +49,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         metavar="MODEL",
         help="a run's or a checkpoint's folder, or a hub id",
     )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module on Python's path with code that the model needs and that you trust; can be repeated",
+    )
     parser.add_argument("--device", choices=["cuda", "cpu", "auto"], default="auto", help="default: %(default)s")
     parser.add_argument(
         "--amp", choices=["off", "auto", "bf16", "fp16"], default="off", help="precision; default: off, which is fp32"
@@ -141,7 +148,8 @@ def export(model: SERModel, path: Path, console: Console) -> int:
 
 def load(options: argparse.Namespace, device: torch.device) -> SERModel:
     """Return the model that the command line names."""
-    return SERModel.from_pretrained(options.model, device, token=read_token("HUGGINGFACE_TOKEN"))
+    token = read_token("HUGGINGFACE_TOKEN")
+    return SERModel.from_pretrained(options.model, device, token=token, trusted=options.trust)
 
 
 def show_page(options: argparse.Namespace, device: torch.device, precision: Precision, console: Console) -> int:

@@ -24,6 +24,7 @@ from utils.commands import RUN_OPTIONS, script_command
 from utils.data.labels.columns import CATEGORICAL, DIMENSIONAL
 from utils.dataset.sampling import EVALUATION, BatchItems, evaluation_batches
 from utils.io.files import write_json
+from utils.io.user_code import modules_of
 from utils.metrics import Metrics
 
 
@@ -65,7 +66,7 @@ def _load_trained(run: Run) -> LoadedModel:
     folder.check_unchanged(data)
     if not data.tests:
         raise RunError(f"{run.config.corpus} has no test split with labels in use; there is nothing to evaluate")
-    model = LoadedModel.from_pretrained(folder.path, run.device)
+    model = LoadedModel.from_pretrained(folder.path, run.device, trusted=modules_of(run.config.user_code))
     classes = model.description.classes
     if classes != data.classes or model.description.attributes != data.attributes:
         raise RunError(

@@ -21,7 +21,7 @@ from experiment_runner.results.collapse import remarks
 from experiment_runner.results.prediction_table import read_predictions
 from experiment_runner.run import Run
 from experiment_runner.runtime.out_of_memory import names_in
-from experiment_runner.runtime.program_version import program_version
+from experiment_runner.runtime.program_version import program_version, user_code_of_run
 from experiment_runner.storage.checkpoints import TrainingState, read_checkpoint, read_state
 from experiment_runner.storage.run_folder import LOG
 from experiment_runner.train import Trainer, TrainerParts
@@ -32,13 +32,17 @@ from experiment_runner.training.run_writer import DEVELOPMENT_PREDICTIONS, RunWr
 from experiment_runner.training.training_steps import StepParts, TrainingSteps
 from net.kernels.triton_support import runs_triton
 from net.loss_modules import ClassPriors
+from net.pooling import AttentiveStatisticsPooling
 from net.ser_model_wrapper import SERModelWrapper
 from net.upstream import Upstream
+from utils.config.poolings import POOLINGS
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.normalisation import Normalisation, measure_corpus
 from utils.dataset.sampling import RandomBatches, evaluation_batches
 from utils.hub.published_config import published_numbers
 from utils.hub.upstreams import LoadedUpstream, UpstreamError, load_upstream
+from utils.io.user_code import MAY_BE_RECORDED, hash_user_code, not_recordable
+from utils.registry import choose, is_user_code
 from utils.seeding import stable_key
 from utils.word_forms import counted
 
@@ -109,6 +113,7 @@ def _start(run: Run, assembly: Assembly, checkpoint: Path | None, records: Seque
             **run.environment,
             "data_sha256": run.data.fingerprint(),
             **({"corpus_release": run.data.release} if run.data.release else {}),
+            **user_code_of_run(run.config),
             "published": published_numbers(run.config),
             "program": program_version(),
             "splits": run.data.describe_splits(),
@@ -135,6 +140,7 @@ def _describe_start(run: Run, assembly: Assembly, state: TrainingState | None) -
         weights.update(tensor.cpu().flatten().view(torch.uint8).numpy())
     return {
         "experiment": run.config.run_identity(),
+        "your own code": user_code_of_run(run.config),
         "data": run.data.fingerprint(),
         "initial weights": weights.hexdigest(),
         "kind of device": run.device.type,
@@ -169,9 +175,12 @@ def assemble(run: Run) -> Assembly:
         layer_weighting=config.layer_weighting,
         head_dropout=config.head_dropout,
         upstream=without_place(loaded.encoder.config.to_dict()),
+        pooling=config.pooling,
+        user_code=hash_user_code(filter(is_user_code, [config.pooling])),
     )
-    model = SERModelWrapper(upstream, description.heads)
+    model = SERModelWrapper(upstream, description.heads, choose(POOLINGS, config.pooling))
     if config.attention_init == "baseline":
+        assert isinstance(model.pooling, AttentiveStatisticsPooling)
         model.pooling.begin_as_baseline()
     return Assembly(model.to(run.device), description, loaded)
 
@@ -233,6 +242,12 @@ def _most_frames(run: Run, upstream: Upstream) -> int | None:
     has_kernels = run.device.type == "cuda" and runs_triton(run.device)
     is_single = run.processes.ranks * config.accumulation_steps == 1
     if not (run.captures_steps and has_kernels and is_single and upstream.is_frozen):
+        return None
+    unrecordable = not_recordable([config.loss_type, config.attribute_loss_type, config.pooling])
+    if unrecordable:
+        run.console.line(
+            f"steps are not recorded as CUDA graphs: {', '.join(unrecordable)} does not say {MAY_BE_RECORDED} = True"
+        )
         return None
     batches = training_batches(run)
     longest = np.sort(batches.seconds)[-batches.most_rows :] * SAMPLE_RATE_HZ

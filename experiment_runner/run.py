@@ -30,6 +30,8 @@ class Run:
     tracking: Tracking
     processes: ProcessGroup = SINGLE_PROCESS
     interruption: Interruption = field(default_factory=Interruption)
+    with_code: bool = False
+    """Whether uploads may contain the user's own code."""
 
     @property
     def seed(self) -> int:

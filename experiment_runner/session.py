@@ -43,6 +43,7 @@ from utils import Redaction
 from utils.commands import python_command
 from utils.errors import FAILED, DataError
 from utils.hub.upstreams import UpstreamError
+from utils.io.user_code import UserCodeError
 
 EXPECTED_FAILURES = (
     DataError,
@@ -53,6 +54,7 @@ EXPECTED_FAILURES = (
     RecordingError,
     FullMemoryError,
     NoAnswerError,
+    UserCodeError,
     FloatingPointError,
 )
 SAME_COMMAND = "the same command goes on from the last checkpoint"
@@ -76,6 +78,7 @@ class Session:
         console: Where everything is shown.
         processes: Processes that run the list together.
         interruption: Signals that ask the program to stop.
+        with_code: Whether uploads may contain the user's own code.
     """
 
     def __init__(
@@ -86,13 +89,14 @@ class Session:
         console: Console,
         processes: ProcessGroup = SINGLE_PROCESS,
         interruption: Interruption | None = None,
+        with_code: bool = False,
     ) -> None:
         self._experiments = experiments
-        asked = interruption or Interruption()
         self._screen = console
         self._tracking = Tracking(console)
+        shared = (device, console, self._tracking, processes, interruption or Interruption(), with_code)
         self._runs = [
-            Run(e.config, e.data, RunFolder(output, e.config, seed), device, console, self._tracking, processes, asked)
+            Run(e.config, e.data, RunFolder(output, e.config, seed), *shared)
             for e in experiments
             for seed in e.config.seeds
         ]

@@ -54,7 +54,9 @@ class Check:
     is_well: bool
 
 
-def validate(run_folder: Path, repo_id: str, corpora_file: Path, token: str | None) -> list[Check]:
+def validate(
+    run_folder: Path, repo_id: str, corpora_file: Path, token: str | None, trusted: Sequence[str] = ()
+) -> list[Check]:
     """Compare a model on the hub with the run that it was uploaded from.
 
     Args:
@@ -62,9 +64,11 @@ def validate(run_folder: Path, repo_id: str, corpora_file: Path, token: str | No
         repo_id: Repository on the hub.
         corpora_file: Configuration file with the location of the run's corpus.
         token: Token for the hub.
+        trusted: See `LoadedModel.from_pretrained`.
 
     Raises:
         HubError: If the model cannot be downloaded.
+        UserCodeError: See `LoadedModel.from_pretrained`.
         RunError: If the folder is not a finished run.
         DataError: If the recordings are not available.
     """
@@ -79,7 +83,7 @@ def validate(run_folder: Path, repo_id: str, corpora_file: Path, token: str | No
         checks += [_compare_file(fetched / name, expected / name, name) for name in names]
         more = [name for name in _names_in(fetched) if name not in (*names, ".gitattributes")]
         checks += [Check(name, "NOT of the run", is_well=False) for name in more]
-        return [*checks, *_compare_predictions(run_folder, fetched, recordings, Path(name))]
+        return [*checks, *_compare_predictions(run_folder, fetched, recordings, Path(name), trusted)]
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -111,18 +115,21 @@ def choose_recordings(run_folder: Path, corpora_file: Path) -> pd.DataFrame:
     return rows.iloc[np.linspace(0, len(rows) - 1, min(len(rows), MOST_RECORDINGS)).round().astype(int)]
 
 
-def _compare_predictions(run_folder: Path, fetched: Path, recordings: pd.DataFrame, scratch: Path) -> list[Check]:
+def _compare_predictions(
+    run_folder: Path, fetched: Path, recordings: pd.DataFrame, scratch: Path, trusted: Sequence[str]
+) -> list[Check]:
     """Compare the downloaded model's predictions, made in another process, with the run's."""
     listed, output = scratch / "recordings.csv", scratch / "predicted.csv"
     recordings["path"].map(os.path.abspath).to_csv(listed, index=False)  # predict.py runs in another folder
     command = [sys.executable, "predict.py", "--model", str(fetched), "--device", "cpu", "--output", str(output)]
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command += [word for module in trusted for word in ("--trust", module)]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([*command, str(listed)], cwd=ROOT, env=offline, capture_output=True, text=True)
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split())
         return [Check("predictions", f"predict.py ended with {done.returncode}: {said}", is_well=False)]
     found, run = pd.read_csv(output), read_run(run_folder)
-    again = predict(LoadedModel.from_pretrained(run_folder), recordings["path"].tolist())
+    again = predict(LoadedModel.from_pretrained(run_folder, trusted=trusted), recordings["path"].tolist())
     stored = _stored_predictions(run_folder).loc[recordings["file"].tolist()]
     precision = str(run.resolved.get("precision", "fp32")).partition(":")[0]
     device = str(run.resolved.get("device", "cpu"))
@@ -152,13 +159,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="such as runs/NAME/seed-42")
     parser.add_argument("repo_id", metavar="USER/NAME", help="where it was uploaded to")
     parser.add_argument("--config", type=Path, default=Path("config.toml"), metavar="FILE", help="corpora")
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="MODULE", help="see `python predict.py --help`; can be repeated"
+    )
     options = parser.parse_args(arguments)
     return run_command(partial(carry_out, options), "interrupted; nothing was changed")
 
 
 def carry_out(options: argparse.Namespace) -> int:
     """Compare the upload with the run, and show the result."""
-    checks = validate(options.run, options.repo_id, options.config, read_token("HUGGINGFACE_TOKEN"))
+    token = read_token("HUGGINGFACE_TOKEN")
+    checks = validate(options.run, options.repo_id, options.config, token, options.trust)
     console = Console()
     rows = [(check.name, check.found, "" if check.is_well else "WRONG") for check in checks]
     console.table(options.repo_id, ("what", "found", ""), rows, numeric=range(0), prose=range(2))

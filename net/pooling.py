@@ -1,6 +1,8 @@
-"""Attentive statistics pooling."""
+"""Pooling: from the frames of an utterance to one vector."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,31 @@ from net.packing.frames import Frames
 SMALLEST_VARIANCE = 1e-5
 
 
-class AttentiveStatisticsPooling(nn.Module):
+class Pooling(nn.Module, ABC):
+    """Base of all poolings.
+
+    Args:
+        dim: Size of a frame.
+
+    Attributes:
+        output_size: Size of a pooled vector, which the heads start from; the constructor sets it.
+    """
+
+    output_size: int
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, frames: Frames) -> Tensor:
+        """Pool frames (total_frames, dim) to (batch, output_size), in fp32.
+
+        The operations of `Frames` keep the utterances apart. Rows behind the last utterance, which only a pooling that
+        is recorded into CUDA graphs is given, must not change anything.
+        """
+
+
+class AttentiveStatisticsPooling(Pooling):
     """Computes the attention-weighted mean and standard deviation of each utterance's frames.
 
     For frames h_t of one utterance, with e_t = vᵀ tanh(W h_t + b) and α = softmax(e) over its frames:
@@ -23,7 +49,8 @@ class AttentiveStatisticsPooling(nn.Module):
     """
 
     def __init__(self, dim: int) -> None:
-        super().__init__()
+        super().__init__(dim)
+        self.output_size = 2 * dim
         self.projection = nn.Linear(dim, dim)
         self.attention = nn.Linear(dim, 1, bias=False)
 

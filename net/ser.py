@@ -17,7 +17,7 @@ class Outputs:
     """The model's outputs for a batch of utterances.
 
     Attributes:
-        embedding: Pooled statistics of the upstream's frames, (batch, 2 · hidden).
+        embedding: Pooled frames of the upstream, (batch, output size of the pooling).
         emotion: Logits, (batch, classes); None if no classes are trained.
         attributes: Emotional attributes on the training scale [0, 1], (batch, attributes); None if none are trained.
         gender: Logits, (batch, genders); None if the model type has no gender head.

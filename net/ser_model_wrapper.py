@@ -1,4 +1,4 @@
-"""The model that experiments train: upstream, attentive statistics pooling, heads."""
+"""The model that experiments train: upstream, pooling, heads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from net.inputs import Inputs
-from net.pooling import AttentiveStatisticsPooling
+from net.pooling import AttentiveStatisticsPooling, Pooling
 from net.ser import Outputs, UtteranceHead
 from net.upstream import Upstream
 
@@ -28,16 +28,19 @@ class SERModelWrapper(nn.Module):
     Args:
         upstream: The speech encoder.
         heads: Sizes of the heads.
+        pooling: Class of the pooling.
     """
 
-    def __init__(self, upstream: Upstream, heads: HeadShape) -> None:
+    def __init__(
+        self, upstream: Upstream, heads: HeadShape, pooling: type[Pooling] = AttentiveStatisticsPooling
+    ) -> None:
         super().__init__()
         hidden = upstream.hidden_size
         self.upstream = upstream
-        self.pooling = AttentiveStatisticsPooling(hidden)
+        self.pooling = pooling(hidden)
 
         def make_head(outputs: int) -> UtteranceHead | None:
-            return UtteranceHead(2 * hidden, hidden, outputs, heads.dropout) if outputs else None
+            return UtteranceHead(self.pooling.output_size, hidden, outputs, heads.dropout) if outputs else None
 
         self.emotion_head = make_head(heads.classes)
         self.attribute_head = make_head(heads.attributes)
@@ -46,7 +49,7 @@ class SERModelWrapper(nn.Module):
             nn.init.constant_(self.attribute_head.output.bias, 0.5)  # the middle of the training scale
 
     def forward(self, inputs: Inputs) -> Outputs:
-        """Return the outputs of all heads and the embeddings (batch, 2 · hidden), as `Outputs` describes them.
+        """Return the outputs of all heads and the embeddings (batch, pooling.output_size), as `Outputs` describes them.
 
         Heads run on the pooled statistics in the precision that autocast chooses; all outputs are fp32.
         """

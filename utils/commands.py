@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN_OPTIONS = ("--config", "--experiments", "--only", "--device", "--output")
+RUN_OPTIONS = ("--config", "--experiments", "--only", "--device", "--output", "--with-code")
 """Options of `main.py` that say what is run, and where."""
 Words = Iterable[Path | str]
 Given = Mapping[str, tuple[Path | str, ...]]

@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--license", type=license_id, metavar="ID", help="of the weights, as the hub names it, such as cc-by-nc-4.0"
     )
+    parser.add_argument("--with-code", action="store_true", help="upload your own code, which the run was trained with")
     options = parser.parse_args(arguments)
     return run_command(
         partial(carry_out, options),
@@ -55,7 +56,7 @@ def carry_out(options: argparse.Namespace) -> int:
         raise HubError(problem)
     from experiment_runner.publishing.publish import upload_run
 
-    print(upload_run(options.run, options.repo_id, token, options.public, options.license))
+    print(upload_run(options.run, options.repo_id, token, options.public, options.license, options.with_code))
     return ALL_WELL
 
 

@@ -71,6 +71,15 @@ class InstanceOf:
         return None if isinstance(value, load(self.base)) else f"is no {self.base.replace(':', '.')}"
 
 
+@dataclass(frozen=True)
+class AnyCode:
+    """The contract of code that is only identified."""
+
+    def problem(self, value: object) -> str | None:
+        """See `Contract`."""
+        return None
+
+
 def _refused_call(function: Callable[..., Any], arguments: tuple[str, ...]) -> str | None:
     try:
         inspect.signature(function).bind(*arguments)

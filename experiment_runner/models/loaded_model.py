@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from utils.hub.model_files import CONFIG, MANIFEST, METRICS, PROVENANCE, WEIGHTS
 from utils.hub.repositories import fetch_cached
 from utils.hub.upstreams import UPSTREAMS, UpstreamError, holds, models_folder, read_source, split_revision
 from utils.io.files import MOST_JSON_BYTES, read_text
+from utils.io.user_code import UserCodeError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 UNTRAINED = "an upstream, or no model of this program; train one, and name its run's folder, such as runs/NAME/seed-1"
@@ -55,6 +57,7 @@ class LoadedModel:
         token: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
+        trusted: Collection[str] = (),
     ) -> Self:
         """Load a trained model; its weights must match the checkpoint's exactly.
 
@@ -67,11 +70,14 @@ class LoadedModel:
             token: Token for the hub; if None, the one that its client finds.
             cache_dir: Cache folder, instead of the hub client's own.
             local_files_only: Whether downloads are forbidden.
+            trusted: Modules on Python's path with code that the model's author has written and the model needs. Models
+                themselves never bring code.
 
         Raises:
             CheckpointError: If there is no checkpoint, it has another revision, it is damaged, or its weights do not
                 match key by key.
             HubError: If it cannot be downloaded.
+            UserCodeError: If it needs code that is not trusted, cannot be imported, or has changed.
         """
         found = find_checkpoint(name, revision)
         repo_id, asked = split_revision(str(name))
@@ -90,8 +96,10 @@ class LoadedModel:
             raise CheckpointError(text) from error
         try:
             description = ModelConfig.from_json(document)
-            network = description.rebuild()
+            network = description.rebuild(trusted)
             network.load_state_dict(weights, strict=True)
+        except UserCodeError:
+            raise
         except Exception as error:  # noqa: BLE001 - a config can be wrong in any way
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the checkpoint {folder} does not fit this program: {reason}") from error

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dataset_module.ser_dataset import Labels
 from net.ser_model_wrapper import HeadShape, SERModelWrapper
 from net.spec_augment import SpecAugment
 from net.upstream import Upstream
+from utils.config.poolings import ATTENTIVE_STATISTICS, POOLING, POOLINGS
 from utils.config.regularisation import Regularisation
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.normalisation import Normalisation
 from utils.hub.upstreams import build_encoder
+from utils.io.user_code import import_trusted
+from utils.registry import choose, is_user_code
 
 FORMAT_VERSION = 1
 NO_MASKING = SpecAugment(0.0, 1, 0.0, 1)
@@ -35,6 +39,8 @@ class ModelConfig:
         upstream: The encoder's transformers config.
         sample_rate_hz: Sample rate of the waveforms, in Hz.
         genders: Genders in output order; empty if there is no gender head.
+        pooling: Registered name of the pooling, or the user's own code.
+        user_code: Hash of the user's own code that the model consists of, by its name.
     """
 
     model_type: str
@@ -48,6 +54,8 @@ class ModelConfig:
     upstream: dict[str, Any]
     sample_rate_hz: int = SAMPLE_RATE_HZ
     genders: tuple[str, ...] = ()
+    pooling: str = ATTENTIVE_STATISTICS
+    user_code: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def labels(self) -> Labels:
@@ -61,7 +69,11 @@ class ModelConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that `from_json` reads."""
-        return {"format_version": FORMAT_VERSION, **asdict(self)}
+        document = asdict(self)
+        for name in ("pooling", "user_code"):  # which checkpoints written before they existed do not have either
+            if document[name] in (ATTENTIVE_STATISTICS, {}):
+                del document[name]
+        return {"format_version": FORMAT_VERSION, **document}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> ModelConfig:
@@ -81,10 +93,19 @@ class ModelConfig:
         values["normalisation"] = Normalisation(**values["normalisation"])
         return cls(**values)
 
-    def rebuild(self) -> SERModelWrapper:
-        """Return the model with random weights, ready to load a checkpoint's weights."""
+    def rebuild(self, trusted: Collection[str] = ()) -> SERModelWrapper:
+        """Return the model with random weights, ready to load a checkpoint's weights.
+
+        Args:
+            trusted: Modules of the user's own code that may be imported.
+
+        Raises:
+            UserCodeError: If the model needs code that is not trusted, cannot be imported, or has changed.
+        """
+        if is_user_code(self.pooling):
+            import_trusted(self.pooling, self.user_code.get(self.pooling), POOLING.contract, trusted)
         upstream = Upstream(build_encoder(self.upstream), NO_MASKING, self.layer_weighting, freeze="none")
-        return SERModelWrapper(upstream, self.heads)
+        return SERModelWrapper(upstream, self.heads, choose(POOLINGS, self.pooling))
 
 
 def without_place(upstream: dict[str, Any]) -> dict[str, Any]:

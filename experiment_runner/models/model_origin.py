@@ -55,7 +55,7 @@ def origin_of(model: LoadedModel, name: str) -> Origin:
             return _of_run(run)
         except RunError:  # the checkpoint matches its hashes; the files around it are not needed to predict
             pass
-    provenance = _read_provenance(model.folder)
+    provenance = read_provenance(model.folder)
     synthetic, seconds = provenance.get("synthetic_corpora"), provenance.get("max_seconds")
     cautions = _of_data(list(map(str, synthetic)) if isinstance(synthetic, list) else [])
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
@@ -72,7 +72,7 @@ def _of_run(run: Path) -> Origin:
     return Origin(f"{config.name}, seed {resolved.get('seed', '?')}", corpus, tuple(cautions), config.max_seconds)
 
 
-def _read_provenance(folder: Path) -> Mapping[str, Any]:
+def read_provenance(folder: Path) -> Mapping[str, Any]:
     """Return the provenance stored beside a checkpoint's weights; empty if it cannot be read."""
     with suppress(OSError, ValueError, RecursionError):
         document = json.loads(read_text(folder / PROVENANCE, MOST_JSON_BYTES))

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from experiment_runner.models.loaded_model import LoadedModel
+from experiment_runner.models.model_origin import read_provenance
+from experiment_runner.runtime.program_version import USER_CODE
 from utils.data.recordings.excerpts import LONGEST_SECONDS
 from utils.data.recordings.survey import SHORTEST_SECONDS
 from utils.data.wav import SAMPLE_RATE_HZ
@@ -54,6 +56,10 @@ def export_onnx(model: LoadedModel, path: Path) -> float:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ExportError(f"the export needs {error.name}, which is not installed; {EXTRAS}") from error
+    if model.description.user_code:
+        raise ExportError(
+            f"the model needs code of its author, {', '.join(model.description.user_code)}, which ONNX lacks"
+        )
     from net.standalone_model import SpeechEmotionModel
 
     plain = SpeechEmotionModel(model.description.to_json()).eval()
@@ -88,6 +94,8 @@ def _write(plain: SpeechEmotionModel, model: LoadedModel, path: Path) -> None:
         )
     assert program is not None
     described = {name: value for name, value in asdict(model.description).items() if name != "upstream"}
+    if code := read_provenance(model.folder).get(USER_CODE):
+        described[USER_CODE] = code
     program.model.metadata_props.update({name: json.dumps(value) for name, value in described.items()})
     program.save(path)
 

@@ -27,6 +27,7 @@ from utils.commands import evaluation_command
 from utils.hub.git_source import is_git_url
 from utils.io.files import MOST_JSON_BYTES, read_text
 from utils.io.secrets import Redaction
+from utils.io.user_code import modules_of
 from utils.metrics import Metrics
 
 TEMPLATE = "publishing/model_card.md.jinja"
@@ -184,6 +185,8 @@ def _render(
         release=run.resolved.get("corpus_release"),
         upstream=describe_upstream(run),
         outputs=outputs(run),
+        code=run.user_code,
+        needed=modules_of(run.description.get("user_code", {})),
         snippet=complete_snippet(repo_id),
         data=data_rows(run, {split.label: split.figures for split in splits}),
         training=training_rows(run),

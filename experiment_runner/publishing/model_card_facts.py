@@ -59,7 +59,8 @@ def training_rows(run: StoredRun) -> list[tuple[str, str]]:
     rows = {
         "task": f"{config.task}, {config.model_type}",
         "trained of the upstream": _frozen(config),
-        "pooling": f"attentive statistics over {pooled}" + ", begun at N(0, 1)" * (config.attention_init == "baseline"),
+        "pooling": f"{config.pooling.replace('_', ' ')} over {pooled}"
+        + ", begun at N(0, 1)" * (config.attention_init == "baseline"),
         "loss": _loss(config),
         "learnt from": config.label_source.replace("_", " ") if config.is_categorical else "",
         "optimiser": f"AdamW, weight decay {config.weight_decay:g}, gradients of norm {config.max_grad_norm:g} at most",

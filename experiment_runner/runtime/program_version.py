@@ -13,9 +13,11 @@ from pathlib import Path
 
 import soundfile
 
+from utils.config.schema import ExperimentConfig
 from utils.hub.model_files import PROVENANCE
 from utils.io.files import MOST_JSON_BYTES, read_text, read_toml
 from utils.io.syntax_hash import PROGRAM, hash_sources, sources_of
+from utils.io.user_code import changed_user_code, hash_user_code
 from utils.word_forms import some
 
 RUNS_BEGIN_AT = (
@@ -74,7 +76,7 @@ SHAPES_NO_NUMBER = (
 TABLES = ("config_cat.json", "config_dim.json", "upstream_shapes.json")
 """Files in `configs/` with the label translations and the built-in upstream shapes."""
 PACKAGES = ("torch", "torchaudio", "transformers", "numpy", "pandas", "scikit-learn", "soundfile", "soxr")
-CODE, LIBSNDFILE = "code", "libsndfile"
+CODE, LIBSNDFILE, USER_CODE = "code", "libsndfile", "user_code"
 EXPERIMENT = "experiment.toml"
 
 
@@ -84,6 +86,11 @@ def program_version() -> dict[str, str]:
     code = hash_sources(number_sources())[:16]
     versions = {name: package_version(name) for name in PACKAGES}
     return {CODE: code, **versions, LIBSNDFILE: soundfile.__libsndfile_version__}
+
+
+def user_code_of_run(config: ExperimentConfig) -> dict[str, dict[str, str]]:
+    """Return, under `USER_CODE`, hashes of the user's own code that decides a run's numbers; empty if it has none."""
+    return {USER_CODE: hash_user_code(config.user_code)} if config.user_code else {}
 
 
 def number_sources(program: Path = PROGRAM) -> list[Path]:
@@ -127,17 +134,20 @@ def find_program_changes(folder: Path) -> list[str]:
     """
     today = program_version()
     changes: dict[str, str] = {}
-    for stored in _stored_programs(folder):
+    for stored in _stored(folder, "program"):
         changes |= {name: stored[name] for name in today if stored.get(name, today[name]) != today[name]}
-    return ["code" if name == CODE else f"{name} {changes[name]} -> {today[name]}" for name in today if name in changes]
+    named = [
+        "code" if name == CODE else f"{name} {changes[name]} -> {today[name]}" for name in today if name in changes
+    ]
+    return named + [f"your {name}" for code in _stored(folder, USER_CODE)[:1] for name in changed_user_code(code)]
 
 
-def _stored_programs(folder: Path) -> list[Mapping[str, str]]:
-    """Return the program versions stored in a run; one that was resumed with other code has several."""
+def _stored(folder: Path, key: str) -> list[Mapping[str, str]]:
+    """Return the tables that a run and its checkpoints store under a key; one resumed with other code has several."""
     documents = [_read_toml(folder / EXPERIMENT).get("resolved")]
     documents += [_read_json(folder / "checkpoints" / link / PROVENANCE) for link in ("best", "last")]
-    programs = [document.get("program") for document in documents if isinstance(document, Mapping)]
-    return [program for program in programs if isinstance(program, Mapping)]
+    tables = [document.get(key) for document in documents if isinstance(document, Mapping)]
+    return [table for table in tables if isinstance(table, Mapping)]
 
 
 def _read_toml(path: Path) -> Mapping[str, object]:

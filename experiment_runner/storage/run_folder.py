@@ -24,6 +24,7 @@ from utils.errors import WRONG_INPUT, UserError
 from utils.io.files import MOST_JSON_BYTES, PARTIAL, atomic_write, read_text, read_toml, write_json
 from utils.io.folder_lock import find_obstacle
 from utils.io.secrets import Redaction
+from utils.io.user_code import changed_user_code
 
 EXPERIMENT = "experiment.toml"
 RESULT = "result.json"
@@ -199,6 +200,8 @@ class RunFolder:
             then, today = (str(text).partition(":")[0] for text in (resolved.get(key, value), value))
             if then != today and key != STEPS_PER_EPOCH:
                 changed.append(f"{key} {then} -> {today}")
+        if environment:
+            changed += [f"the code {name}" for name in changed_user_code(resolved.get("user_code", {}))]
         if fingerprint != data.fingerprint():
             changed.append("training or development data (files, splits, speakers, labels or scale)")
         if not changed and STEPS_PER_EPOCH in environment:

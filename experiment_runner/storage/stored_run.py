@@ -17,6 +17,7 @@ import pandas as pd
 from experiment_runner.results.prediction_table import read_predictions
 from experiment_runner.results.row_counts import find_untested
 from experiment_runner.results.split_metrics import class_groups, figures_from_predictions
+from experiment_runner.runtime.program_version import USER_CODE
 from experiment_runner.storage.run_folder import METRICS, RESULT
 from experiment_runner.storage.stored_experiment import read_experiment
 from utils.config.schema import ExperimentConfig
@@ -79,6 +80,12 @@ class StoredRun:
     def title(self) -> str:
         """Experiment and seed, the title of every plot."""
         return f"{self.config.name}, seed {self.resolved.get('seed', '?')}"
+
+    @property
+    def user_code(self) -> dict[str, str]:
+        """Hashes of the user's own code that it was trained with, by name."""
+        stored = self.resolved.get(USER_CODE, {})
+        return {str(name): str(digest) for name, digest in stored.items()} if isinstance(stored, dict) else {}
 
     @property
     def tested(self) -> tuple[SplitReport, ...]:

@@ -11,7 +11,12 @@ from typing import Any
 import torch
 
 from experiment_runner.run import Run
-from experiment_runner.runtime.program_version import PACKAGES, package_version, program_version
+from experiment_runner.runtime.program_version import (
+    PACKAGES,
+    package_version,
+    program_version,
+    user_code_of_run,
+)
 from utils.hub.upstreams import find_upstream, read_source
 
 
@@ -33,6 +38,7 @@ def describe_provenance(run: Run) -> dict[str, Any]:
         "git_commit": _git_commit(),
         "python": sys.version.split()[0],
         "program": program_version(),
+        **user_code_of_run(run.config),
         "packages": {name: package_version(name) for name in (*PACKAGES, "safetensors")},
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu",

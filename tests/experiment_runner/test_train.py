@@ -105,7 +105,7 @@ def test_a_step_that_is_not_finite_leaves_the_weights_alone(podcast: SyntheticPo
 def test_ten_refused_steps_in_a_row_end_the_experiment(podcast: SyntheticPodcast, tmp_path: Path) -> None:
     trainer = make_trainer(podcast, tmp_path, {"batch_size": 1})
     with torch.no_grad():
-        trainer.model.pooling.attention.weight.fill_(float("nan"))
+        next(trainer.model.pooling.parameters()).fill_(float("nan"))
     with pytest.raises(FloatingPointError, match=r"^10 optimiser steps in a row \(to step 10\) had") as caught:
         trainer.train_epoch(1)
     rows = [int(rows[0]) for (rows,) in trainer.parts.train_batches.steps(1)[:10]]
@@ -249,7 +249,7 @@ def test_precision_on_the_cpu() -> None:
 def test_an_epoch_without_a_finite_loss_ends_the_experiment(podcast: SyntheticPodcast, tmp_path: Path) -> None:
     trainer = make_trainer(podcast, tmp_path, {"batch_size": 16})
     with torch.no_grad():
-        trainer.model.pooling.attention.weight.fill_(float("nan"))
+        next(trainer.model.pooling.parameters()).fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="no step of epoch 1 had a loss that is finite"):
         trainer.train_epoch(1)
 

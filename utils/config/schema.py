@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, StrictStr
 
 from utils.config.augmentation import AugmentationKeys, augmentation_problems
 from utils.config.corpus import column_problems, split_problems
 from utils.config.losses import ATTRIBUTES, CLASSES, VOTES, loss_entry, losses_of
+from utils.config.poolings import ATTENTIVE_STATISTICS, POOLING
 from utils.config.regularisation import FORMER_REGULARISATION, PUBLISHED, REGULARISATION, RegularisationKeys
 from utils.config.types import (
     LICENSE_PATTERN,
@@ -120,9 +121,11 @@ class TrainingConfig(RegularisationKeys, AugmentationKeys):
     """Pool a learned weighted sum of all layers instead of the last layer."""
     freeze: Literal["cnn", "upstream", "none"] | Count = "cnn"
     """Frozen part: the convolutions, the whole upstream, nothing, or everything up to the first N layers."""
+    pooling: Annotated[StrictStr, POOLING] = ATTENTIVE_STATISTICS
+    """From the frames of an utterance to one vector: their mean and standard deviation, weighted by attention."""
     attention_init: Literal["uniform", "baseline"] = "uniform"
-    """Initial attention vector of the pooling: within 1 / sqrt(hidden size), like PyTorch's linear layers, or drawn
-    from N(0, 1), as in the challenge's baseline, some 50 times as large."""
+    """Initial attention vector of `attentive_statistics`: within 1 / sqrt(hidden size), like PyTorch's linear layers,
+    or drawn from N(0, 1), as in the challenge's baseline, some 50 times as large."""
     head_dropout: Fraction = 0.5
     """Dropout of the emotion heads."""
 
@@ -248,6 +251,13 @@ class TrainingConfig(RegularisationKeys, AugmentationKeys):
         problems += _class_problems(self) + _repetition_problems(self) + augmentation_problems(self)
         if self.layerdrop not in (PUBLISHED, 0) and self.why_no_layerdrop:
             problems.append(("layerdrop", f"found {self.layerdrop}; allowed here: 0, because {self.why_no_layerdrop}"))
+        if self.attention_init != "uniform" and self.pooling != ATTENTIVE_STATISTICS:
+            problems.append(
+                (
+                    "attention_init",
+                    f'found "{self.attention_init}"; only {ATTENTIVE_STATISTICS} has attention: remove it',
+                )
+            )
         if self.min_epochs > self.epoch:
             problems.append(("min_epochs", f"found {self.min_epochs}; allowed: at most epoch = {self.epoch}"))
         return problems

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PAUSES = (2.0, 8.0)
 """Seconds between attempts of an upload that failed for a temporary reason."""
-REPLACED = ["pictures/*", "evaluation/*", CARD, METRICS, PROVENANCE]
+REPLACED = ["pictures/*", "evaluation/*", "code/*", CARD, METRICS, PROVENANCE]
 """Files of an earlier upload that are removed unless this upload has them too: they describe other weights."""
 
 

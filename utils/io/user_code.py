@@ -72,6 +72,16 @@ def hash_user_code(names: Iterable[str]) -> dict[str, str]:
     }
 
 
+def changed_user_code(stored: Mapping[str, str]) -> list[str]:
+    """Return the names of imported user code that had other hashes before.
+
+    Args:
+        stored: Hashes by name; code that has not been imported is left out.
+    """
+    imported = [name for name in stored if is_user_code(name) and name.partition(":")[0] in sys.modules]
+    return [name for name, digest in hash_user_code(imported).items() if digest != stored[name]]
+
+
 def sources_behind(name: str) -> tuple[Path, list[Path]]:
     """Return the folder that contains the module of imported user code, and the source files behind a name.
 
@@ -89,30 +99,35 @@ def sources_behind(name: str) -> tuple[Path, list[Path]]:
     return root, sources_of([*with_code, module], program=root, packages=packages)
 
 
-def require_trusted(needed: Mapping[str, str], trusted: Collection[str], contracts: Mapping[str, Contract]) -> None:
-    """Import the user code that a stored model needs, if the command line trusts its module.
+def import_trusted(name: str, digest: str | None, contract: Contract, trusted: Collection[str]) -> None:
+    """Import the user's own code that a stored model needs, if its module is trusted.
 
     Args:
-        needed: Hash of the code by name, as `hash_user_code` returned it when the model was trained.
+        name: `package.module:Name`.
+        digest: Its hash when the model was trained, as `hash_user_code` returned it.
+        contract: What it must provide.
         trusted: Modules that may be imported.
-        contracts: What each must provide, by name.
 
     Raises:
-        UserCodeError: If a module is not trusted, cannot be imported, or contains other code.
+        UserCodeError: If the module is not trusted, cannot be imported, or contains other code.
     """
-    for name, digest in needed.items():
-        module = name.partition(":")[0]
-        if module not in trusted:
-            raise UserCodeError(
-                f'the model needs the code "{name}", which is not part of it; put its author\'s module {module} on '
-                f"Python's path, and run it with --trust {module}"
-            )
-        import_user_code(name, contracts[name])
-        if hash_user_code([name])[name] != digest:
-            raise UserCodeError(
-                f'"{name}": {sys.modules[module].__file__} is not the code that the model was trained with; restore '
-                "that version"
-            )
+    module = name.partition(":")[0]
+    if module not in trusted:
+        raise UserCodeError(
+            f'the model needs the code "{name}", which is not part of it; put the module {module} of its author on '
+            f"Python's path, and trust it with --trust {module}"
+        )
+    import_user_code(name, contract)
+    if hash_user_code([name])[name] != digest:
+        raise UserCodeError(
+            f'"{name}": {sys.modules[module].__file__} is not the code that the model was trained with; restore that '
+            "version"
+        )
+
+
+def modules_of(names: Iterable[str]) -> list[str]:
+    """Return the modules of the user's own code."""
+    return [name.partition(":")[0] for name in names]
 
 
 def not_recordable(names: Iterable[object]) -> list[str]:

@@ -15,10 +15,10 @@ from utils.config.losses import ANY_LOSS
 from utils.io.user_code import (
     UserCodeError,
     hash_user_code,
+    import_trusted,
     import_user_code,
     look_beside,
     not_recordable,
-    require_trusted,
     sources_behind,
 )
 
@@ -164,12 +164,13 @@ def test_a_package_is_hashed_through_its_relative_imports(tmp_path: Path, write_
 
 
 def test_a_stored_model_is_only_used_with_code_that_the_command_trusts(poly: str) -> None:
-    contracts, needed = {poly: ANY_LOSS.contract}, hash_user_code([poly])
-    require_trusted(needed, ["losses_of_mine"], contracts)
-    with pytest.raises(UserCodeError, match="run it with --trust losses_of_mine"):
-        require_trusted(needed, ["other"], contracts)
-    with pytest.raises(UserCodeError, match="is not the code that the model was trained with"):
-        require_trusted({poly: "0" * 16}, ["losses_of_mine"], contracts)
+    digest = hash_user_code([poly])[poly]
+    import_trusted(poly, digest, ANY_LOSS.contract, ["losses_of_mine"])
+    with pytest.raises(UserCodeError, match="trust it with --trust losses_of_mine"):
+        import_trusted(poly, digest, ANY_LOSS.contract, ["other"])
+    for other in ("0" * 16, None):
+        with pytest.raises(UserCodeError, match="is not the code that the model was trained with"):
+            import_trusted(poly, other, ANY_LOSS.contract, ["losses_of_mine"])
 
 
 def test_code_is_recorded_into_graphs_only_if_it_says_so(poly: str) -> None:
