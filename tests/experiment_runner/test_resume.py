@@ -23,8 +23,11 @@ from tests.support.encoders import SMALL
 from tests.support.kill_harness import found_by
 from tests.support.synthetic_podcast import SyntheticPodcast
 from tests.support.trainings import make_run
+from tests.support.user_code import Write
+from utils.config.losses import ANY_LOSS
 from utils.hub.model_files import MANIFEST
 from utils.io.files import fingerprint, write_json
+from utils.io.user_code import import_user_code, look_beside
 
 DRAWS = {"layerdrop": 0.3, "mask_time_prob": 0.2, "batch_size": 8, "epoch": 3, "min_epochs": 3, "tracking": "none"}
 CASES: dict[str, dict[str, Any]] = {
@@ -244,6 +247,20 @@ def forget_steps(podcast: SyntheticPodcast, folder: Path, left_out: int, keys: d
 def forgotten(podcast: SyntheticPodcast, folder: Path, left_out: int, keys: dict[str, Any]) -> None:
     run = shortened(podcast, folder, left_out, keys)
     run.folder.check_unchanged(run.data, run.environment)
+
+
+def test_other_code_of_the_users_resumes_no_training(
+    podcast: SyntheticPodcast, tmp_path: Path, write_module: Write
+) -> None:
+    file = write_module("losses_to_resume", "from net.loss_modules import CrossEntropy as Plain\n")
+    look_beside(file)
+    import_user_code("losses_to_resume:Plain", ANY_LOSS.contract)
+    run = make_run(podcast, tmp_path, {"loss_type": "losses_to_resume:Plain"})
+    start = {**run.environment, "data_sha256": run.data.fingerprint(), "user_code": {"losses_to_resume:Plain": "0"}}
+    run.folder.start(start, run.data.left_out_recordings)
+    run.folder.check_unchanged(run.data)
+    with pytest.raises(RunError, match="has changed since: the code losses_to_resume:Plain;"):
+        run.folder.check_unchanged(run.data, run.environment)
 
 
 def test_a_later_format_names_the_remedy(interrupted: Run) -> None:

@@ -1,0 +1,153 @@
+"""Every example of docs/extending.md, taken out of the page and trained with."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import main as program
+from experiment_runner.publishing.model_card import make_card
+from experiment_runner.publishing.publish import gather
+from experiment_runner.storage.run_folder import RunError
+from tests.conftest import ROOT
+from tests.support.experiment_files import BASE, write_files
+from tests.support.synthetic_podcast import SyntheticPodcast
+from tests.support.user_code import Write
+from utils.io.files import read_toml
+
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+POOLING = "my_pooling:Statistics"
+
+
+class Example(NamedTuple):
+    """A section of the page: its title, its module's name and text, and the keys that it adds."""
+
+    title: str
+    module: str
+    text: str
+    keys: str
+
+    @property
+    def name(self) -> str:
+        """What the keys name, as `module:Name`."""
+        return str(re.findall(rf'"({self.module}:\w+)"', self.keys)[0])
+
+
+def read_examples() -> dict[str, Example]:
+    examples = {}
+    for section in PAGE.split("\n## ")[1:]:
+        title = section.partition("\n")[0]
+        (text,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+        (keys,) = re.findall(r"```toml\n(.*?)```", section, flags=re.DOTALL)
+        examples[title] = Example(title, re.findall(r"\A# (\w+)\.py\n", text)[0], text, keys)
+    return examples
+
+
+EXAMPLES = read_examples()
+IN_EXPERIMENTS = [title for title in EXAMPLES if title not in ("A corpus",)]
+
+
+def train(title: str, folder: Path, podcast: SyntheticPodcast, write_module: Write) -> list[str]:
+    """Train with an example; return the command's arguments."""
+    example = EXAMPLES[title]
+    write_module(example.module, example.text, folder)
+    arguments = write_files(folder, podcast, '[[experiments]]\nname = "own"\n', BASE + example.keys)
+    assert program.main(arguments) == 0
+    return arguments
+
+
+@pytest.mark.parametrize("title", IN_EXPERIMENTS)
+def test_an_example_trains_and_is_remembered(
+    title: str, podcast: SyntheticPodcast, tmp_path: Path, write_module: Write
+) -> None:
+    arguments, name = train(title, tmp_path, podcast, write_module), EXAMPLES[title].name
+    assert program.main([*arguments, "--test"]) == 0
+    run = tmp_path / "runs" / "own" / "seed-42"
+    stored = read_toml(run / "experiment.toml")["resolved"]["user_code"]
+    assert list(stored) == [name]
+    assert json.loads((run / "checkpoints" / "best" / "provenance.json").read_text())["user_code"] == stored
+    assert name in make_card(run, "user/own").text
+    assert (run / "evaluation" / "test1.json").is_file()
+
+
+@pytest.fixture(scope="module")
+def pooled(podcast: SyntheticPodcast, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run with a pooling of the user's, trained by a process of its own."""
+    folder = tmp_path_factory.mktemp("pooled")
+    example = EXAMPLES["A pooling"]
+    (folder / f"{example.module}.py").write_text(example.text)
+    arguments = write_files(folder, podcast, '[[experiments]]\nname = "own"\n', BASE + example.keys)
+    subprocess.run([sys.executable, "main.py", *arguments], cwd=ROOT, check=True, capture_output=True)
+    return folder / "runs" / "own" / "seed-42"
+
+
+def predict_with(run: Path, recording: Path, *options: str, path: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "predict.py"), "--model", str(run), *options, str(recording)]
+    environment = {**os.environ, "PYTHONPATH": str(path)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_a_model_needs_its_authors_code_on_the_path_and_trusted(
+    pooled: Path, podcast: SyntheticPodcast, tmp_path: Path
+) -> None:
+    recording = next(podcast.audio.glob("*.wav"))
+    beside = pooled.parents[2]
+    untrusted = predict_with(pooled, recording, path=beside)
+    assert untrusted.returncode == 2
+    assert "trust it with --trust my_pooling" in untrusted.stderr
+    absent = predict_with(pooled, recording, "--trust", "my_pooling", path=tmp_path)
+    assert absent.returncode == 2
+    assert "there is no module my_pooling on Python's path" in absent.stderr
+    (tmp_path / "my_pooling.py").write_text(EXAMPLES["A pooling"].text.replace("1e-5", "1e-6"))
+    other = predict_with(pooled, recording, "--trust", "my_pooling", path=tmp_path)
+    assert other.returncode == 2
+    assert "is not the code that the model was trained with" in other.stderr
+    trusted = predict_with(pooled, recording, "--trust", "my_pooling", path=beside)
+    assert trusted.returncode == 0, trusted.stderr
+    assert recording.name in trusted.stdout
+
+
+def test_other_code_of_the_users_does_not_evaluate_a_model(pooled: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(pooled.parents[2], tmp_path / "copy")
+    module = folder / "my_pooling.py"
+    module.write_text(module.read_text().replace("1e-5", "1e-6"))
+    listed = ["--config", str(folder / "config.toml"), "--experiments", str(folder / "experiments.toml")]
+    command = [sys.executable, "main.py", *listed, "--output", str(folder / "runs"), "--device", "cpu", "--test"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    printed = " ".join(done.stdout.split())
+    assert f"your {POOLING}" in printed
+    assert "is not the code that the model was trained with" in printed
+
+
+def test_an_upload_contains_the_code_only_if_it_may(
+    pooled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(pooled.parents[2]))
+    with pytest.raises(RunError, match="upload it as well with --with-code"):
+        gather(pooled, tmp_path / "without", "user/own")
+    target = tmp_path / "with"
+    target.mkdir()
+    gather(pooled, target, "user/own", with_code=True)
+    assert (target / "code" / "my_pooling.py").read_text() == EXAMPLES["A pooling"].text
+    card = (target / "README.md").read_text()
+    assert "--trust my_pooling speech.wav" in card
+    assert 'trusted=["my_pooling"]' in card.replace("'", '"')
+    assert "class SpeechEmotionModel" not in card
+
+
+def test_the_onnx_export_names_the_code_that_it_lacks(pooled: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "predict.py"), "--model", str(pooled), "--trust", "my_pooling"]
+    environment = {**os.environ, "PYTHONPATH": str(pooled.parents[2])}
+    command += ["--export", str(tmp_path / "m.onnx")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"needs code of its author, {POOLING}" in " ".join(done.stderr.split())
