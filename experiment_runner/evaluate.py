@@ -15,7 +15,7 @@ from experiment_runner.data.preparation import check_test_recordings
 from experiment_runner.loading.batch_loader import begin_pass, decoded, make_loader
 from experiment_runner.models.loaded_model import LoadedModel
 from experiment_runner.results.prediction_table import tabulate_predictions, write_predictions
-from experiment_runner.results.split_metrics import class_groups, figures_from_predictions
+from experiment_runner.results.split_metrics import class_groups, metrics_from_predictions
 from experiment_runner.run import Run
 from experiment_runner.runtime.out_of_memory import names_in
 from experiment_runner.storage.run_folder import RunError
@@ -48,12 +48,12 @@ def run_evaluate(run: Run) -> dict[str, Metrics]:
     results = {}
     for test, table in zip(run.data.tests, tables, strict=True):
         predictions = _predict_split(run, model, test, table)
-        figures = None
+        metrics = None
         if not test.is_hidden:
-            figures = figures_from_predictions(predictions, groups) | _untested_classes(run.data, test)
-        run.processes.on_main(partial(_keep_split, run, test.label, predictions, figures, model.folder.name))
-        if figures is not None:
-            results[test.label] = figures
+            metrics = metrics_from_predictions(predictions, groups) | _untested_classes(run.data, test)
+        run.processes.on_main(partial(_keep_split, run, test.label, predictions, metrics, model.folder.name))
+        if metrics is not None:
+            results[test.label] = metrics
     return results
 
 
@@ -121,17 +121,17 @@ def _predict_split(run: Run, model: LoadedModel, test: EvaluationSplit, table: p
     return tabulate_predictions(table, outputs, labels, test.classes)
 
 
-def _keep_split(run: Run, label: str, predictions: pd.DataFrame, figures: Metrics | None, checkpoint: str) -> None:
+def _keep_split(run: Run, label: str, predictions: pd.DataFrame, metrics: Metrics | None, checkpoint: str) -> None:
     """Write a split's predictions, and its metrics or (if unlabelled) submissions, into the run's folder."""
     folder = run.folder.path
     write_predictions(folder / "predictions" / f"{label}.csv", predictions)
-    if figures is None:
+    if metrics is None:
         for path in write_submissions(folder / "submissions", label, predictions):
             run.console.line(f"{run.name}: {label}: {path}, for the leaderboard that has its labels")
         return
     path = folder / "evaluation" / f"{label}.json"
     path.parent.mkdir(exist_ok=True)
-    write_json(path, {"split": label, "checkpoint": checkpoint, **figures})
+    write_json(path, {"split": label, "checkpoint": checkpoint, **metrics})
     run.console.line(f"{run.name}: {label}: {folder / 'predictions' / label}.csv")
-    for remark in figures["remarks"]:
+    for remark in metrics["remarks"]:
         run.console.warn(f"{run.name}: {label}: {remark}")

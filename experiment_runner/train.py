@@ -247,9 +247,9 @@ class Trainer:
         outputs, targets = self._infer_development(self.parts.development_batches)
         with torch.inference_mode():
             terms = {name: float(term) for name, term in self.steps.parts.loss(outputs, targets).items()}
-        predictions, figures = self.parts.compute_metrics(outputs)
+        predictions, metrics = self.parts.compute_metrics(outputs)
         loss = sum(term for name, term in terms.items() if name not in AUXILIARY_TERMS)
-        return DevelopmentFigures(loss, terms, selection_score(figures), figures, predictions)
+        return DevelopmentFigures(loss, terms, selection_score(metrics), metrics, predictions)
 
     def _warm_up(self) -> None:
         """Run the longest batches before the first epoch, so that full memory or a broken evaluation shows in seconds.
@@ -315,7 +315,7 @@ class Trainer:
             self._save()
 
 
-def selection_score(figures: Metrics) -> float:
+def selection_score(metrics: Metrics) -> float:
     """Return the model selection score: macro-F1, mean CCC, or the mean of both in multitask training."""
-    scores = [float(figures[name]) for name in ("macro_f1", "mean_ccc") if name in figures]
+    scores = [float(metrics[name]) for name in ("macro_f1", "mean_ccc") if name in metrics]
     return sum(scores) / len(scores)

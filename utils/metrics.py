@@ -17,7 +17,7 @@ Numbers = npt.NDArray[np.float64]
 Metrics = dict[str, Any]
 
 
-def categorical_figures(truth: Sequence[str], prediction: Sequence[str], classes: Sequence[str]) -> Metrics:
+def categorical_metrics(truth: Sequence[str], prediction: Sequence[str], classes: Sequence[str]) -> Metrics:
     """Return macro and weighted F1, accuracy, UAR, per-class figures and the confusion matrix.
 
     Args:
@@ -34,8 +34,8 @@ def categorical_figures(truth: Sequence[str], prediction: Sequence[str], classes
         ValueError: If there is no utterance, or one of an unknown class.
 
     Examples:
-        >>> figures = categorical_figures(["a", "a", "b", "b", "d"], ["a", "a", "b", "a", "d"], ["a", "b", "c", "d"])
-        >>> round(figures["macro_f1"], 3)
+        >>> metrics = categorical_metrics(["a", "a", "b", "b", "d"], ["a", "a", "b", "a", "d"], ["a", "b", "c", "d"])
+        >>> round(metrics["macro_f1"], 3)
         0.617
     """
     names = list(classes)
@@ -61,23 +61,23 @@ def categorical_figures(truth: Sequence[str], prediction: Sequence[str], classes
     }
 
 
-def over_present_classes(figures: Metrics) -> Metrics:
+def over_present_classes(metrics: Metrics) -> Metrics:
     """Return categorical metrics averaged over only the classes that occur in the truth.
 
     For a group of a split's utterances, such as one gender: which classes occur in the group is accidental, and a
     missing class would count as 0 however good the model is.
 
     Args:
-        figures: As `categorical_figures` returns them.
+        metrics: As `categorical_metrics` returns them.
 
     Returns:
         The same, with `classes` (those that occur), and `macro_f1` and `uar` over these.
     """
-    present = [name for name, row in figures["per_class"].items() if row["support"]]
-    rows = [figures["per_class"][name] for name in present]
+    present = [name for name, row in metrics["per_class"].items() if row["support"]]
+    rows = [metrics["per_class"][name] for name in present]
     means = {"macro_f1": "f1", "uar": "recall"}
     return {
-        **figures,
+        **metrics,
         "classes": present,
         **{mean: float(np.mean([row[kind] for row in rows])) for mean, kind in means.items()},
     }
@@ -93,25 +93,25 @@ def split_head_mid_tail(counts: Mapping[str, int]) -> dict[str, list[str]]:
     return groups
 
 
-def group_figures(per_class: Mapping[str, Mapping[str, float]], groups: Mapping[str, Sequence[str]]) -> Metrics:
+def group_metrics(per_class: Mapping[str, Mapping[str, float]], groups: Mapping[str, Sequence[str]]) -> Metrics:
     """Return mean F1 and recall over the classes of each group; a group without classes has None.
 
     Args:
-        per_class: As `categorical_figures` returns it.
+        per_class: As `categorical_metrics` returns it.
         groups: Class names by group.
 
     Returns:
         By group: `classes`, `macro_f1`, `recall`.
     """
-    figures: Metrics = {}
+    metrics: Metrics = {}
     for group, members in groups.items():
         present = [name for name in members if name in per_class]
-        figures[group] = {
+        metrics[group] = {
             "classes": present,
             "macro_f1": float(np.mean([per_class[name]["f1"] for name in present])) if present else None,
             "recall": float(np.mean([per_class[name]["recall"] for name in present])) if present else None,
         }
-    return figures
+    return metrics
 
 
 def rater_divergence(shares: Numbers, probabilities: Numbers) -> float:
@@ -190,7 +190,7 @@ def pearson(truth: Numbers, prediction: Numbers) -> float:
     return float(centred_truth @ centred_prediction / spread)
 
 
-def dimensional_figures(truth: Mapping[str, Numbers], prediction: Mapping[str, Numbers]) -> Metrics:
+def dimensional_metrics(truth: Mapping[str, Numbers], prediction: Mapping[str, Numbers]) -> Metrics:
     """Return CCC, Pearson's r and RMSE of each attribute over the utterances whose attribute is known.
 
     Args:
@@ -202,18 +202,18 @@ def dimensional_figures(truth: Mapping[str, Numbers], prediction: Mapping[str, N
         `rmse_<attribute>`, `mean_ccc` over the attributes whose CCC is defined, NaN where none is, and
         `mean_ccc_attributes`, which names them.
     """
-    figures: Metrics = {}
+    metrics: Metrics = {}
     for name, values in truth.items():
         known = ~np.isnan(values)
-        figures[f"labelled_{name}"] = int(known.sum())
-        figures[f"ccc_{name}"] = concordance(values[known], prediction[name][known])
-        figures[f"pearson_{name}"] = pearson(values[known], prediction[name][known])
+        metrics[f"labelled_{name}"] = int(known.sum())
+        metrics[f"ccc_{name}"] = concordance(values[known], prediction[name][known])
+        metrics[f"pearson_{name}"] = pearson(values[known], prediction[name][known])
         errors = np.square(values[known] - prediction[name][known])
-        figures[f"rmse_{name}"] = float(np.sqrt(errors.mean())) if len(errors) else float("nan")
-    defined = [name for name in truth if not np.isnan(figures[f"ccc_{name}"])]
-    figures["mean_ccc"] = float(np.mean([figures[f"ccc_{name}"] for name in defined])) if defined else float("nan")
-    figures["mean_ccc_attributes"] = defined
-    return figures
+        metrics[f"rmse_{name}"] = float(np.sqrt(errors.mean())) if len(errors) else float("nan")
+    defined = [name for name in truth if not np.isnan(metrics[f"ccc_{name}"])]
+    metrics["mean_ccc"] = float(np.mean([metrics[f"ccc_{name}"] for name in defined])) if defined else float("nan")
+    metrics["mean_ccc_attributes"] = defined
+    return metrics
 
 
 def krippendorff_alpha(counts: npt.NDArray[Any]) -> float:

@@ -94,8 +94,8 @@ def show(table: pd.DataFrame, console: Console) -> None:
 
 def draw(table: pd.DataFrame, model: LoadedModel, folder: Path, console: Console) -> None:
     """Plot each recording's predictions over time."""
-    from experiment_runner.reporting.course_figure import course_picture
-    from experiment_runner.reporting.figure_style import save_picture
+    from experiment_runner.reporting.course_figure import course_figure
+    from experiment_runner.reporting.figure_style import save_figure
     from experiment_runner.runtime.fonts import font_note
 
     taken: set[str] = set()
@@ -106,7 +106,7 @@ def draw(table: pd.DataFrame, model: LoadedModel, folder: Path, console: Console
         taken.add(free)
         short = Path(str(name)).name
         title = short if of_one_name[short] == 1 else str(name)
-        save_picture(course_picture(course, model.description.attribute_scale, title), folder / f"{free}.png")
+        save_figure(course_figure(course, model.description.attribute_scale, title), folder / f"{free}.png")
     console.line(f"{folder}: {counted(len(taken), 'picture')}")
     note = font_note([*map(str, of_one_name), *classes_of(table)])
     if note:

@@ -50,11 +50,11 @@ class Card:
 
     Attributes:
         text: YAML metadata and Markdown text, the repository's `README.md`.
-        pictures: Plots in the text: file in the run's folder, by name in the repository.
+        figures: Plots in the text: file in the run's folder, by name in the repository.
     """
 
     text: str
-    pictures: Mapping[str, Path]
+    figures: Mapping[str, Path]
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class Evaluated:
 
     Attributes:
         label: Name of the split, prefixed with the corpus if that is another one.
-        figures: Metrics from `evaluation/<label>.json`, or, for development, the best checkpoint's `metrics.json`.
-        pictures: Plots in the run's folder, with the caption of each.
+        metrics: Metrics from `evaluation/<label>.json`, or, for development, the best checkpoint's `metrics.json`.
+        figures: Plots in the run's folder, with the caption of each.
     """
 
     label: str
-    figures: Metrics
-    pictures: tuple[tuple[Path, str], ...]
+    metrics: Metrics
+    figures: tuple[tuple[Path, str], ...]
 
 
 def make_card(run_folder: Path, repo_id: str, license_id: str | None = None) -> Card:
@@ -97,9 +97,9 @@ def make_card(run_folder: Path, repo_id: str, license_id: str | None = None) -> 
     tests = [_read_split(run, label) for label in _evaluated(run_folder)]
     development = _read_split(run, "development")
     metadata = _metadata(run, [test for test in tests if OWN_SPLIT.fullmatch(test.label)], repo_id, license_id)
-    pictures = {f"{PICTURES}/{path.name}": path for split in tests or [development] for path, _ in split.pictures}
+    figures = {f"{PICTURES}/{path.name}": path for split in tests or [development] for path, _ in split.figures}
     text = f"---\n{metadata.to_yaml()}\n---\n\n{_render(run, development, tests, repo_id, license_id)}"
-    return Card(Redaction()(text), pictures)
+    return Card(Redaction()(text), figures)
 
 
 def _evaluated(folder: Path) -> list[str]:
@@ -113,22 +113,22 @@ def _read_split(run: StoredRun, label: str) -> Evaluated:
     path = run.folder / ("checkpoints/best/metrics.json" if is_development else f"evaluation/{label}.json")
     try:
         document = json.loads(read_text(path, MOST_JSON_BYTES))
-        figures = document["development"] if is_development else document
-        figures["utterances"]
-        figures = _of_predictions(run, label, figures)
+        metrics = document["development"] if is_development else document
+        metrics["utterances"]
+        metrics = _of_predictions(run, label, metrics)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{path} cannot be read ({error}); evaluate again: {evaluation_command(run.folder)}") from error
     path = run.folder / PICTURES / f"confusion-{label}.png"  # other plots show labels of single recordings
-    pictures = ((path, CAPTIONS["confusion"].format(split=label)),) if path.is_file() else ()
-    return Evaluated(label, figures, pictures)
+    figures = ((path, CAPTIONS["confusion"].format(split=label)),) if path.is_file() else ()
+    return Evaluated(label, metrics, figures)
 
 
-def _of_predictions(run: StoredRun, label: str, figures: Metrics) -> Metrics:
+def _of_predictions(run: StoredRun, label: str, metrics: Metrics) -> Metrics:
     """Return the metrics of a split recomputed from its predictions, as in the report beside it.
 
     They equal the stored ones except where an earlier release computed differently, such as metrics by gender.
     """
-    return next((split.figures for split in run.splits if split.label == label), figures)
+    return next((split.metrics for split in run.splits if split.label == label), metrics)
 
 
 def _metadata(run: StoredRun, tests: list[Evaluated], repo_id: str, license_id: str | None) -> ModelCardData:
@@ -153,7 +153,7 @@ def _results(run: StoredRun, test: Evaluated) -> Iterator[EvalResult]:
     is_synthetic = corpus in run.resolved.get("synthetic_corpora", ())
     titles = dict(METRICS)
     for key, (metric, arguments) in HUB_METRICS.items():
-        value = test.figures.get(key)
+        value = test.metrics.get(key)
         if value is not None:
             yield EvalResult(
                 task_type=TASK,
@@ -188,14 +188,14 @@ def _render(
         code=run.user_code,
         needed=modules_of(run.description.get("user_code", {})),
         snippet=complete_snippet(repo_id),
-        data=data_rows(run, {split.label: split.figures for split in splits}),
+        data=data_rows(run, {split.label: split.metrics for split in splits}),
         training=training_rows(run),
         splits=splits,
         tests=tests,
         detailed=tests or [development],
-        fewer=note_fewer((split.label, split.figures) for split in splits),
+        fewer=note_fewer((split.label, split.metrics) for split in splits),
         **IN_TEMPLATES,
         foreign=[test.label for test in tests if not OWN_SPLIT.fullmatch(test.label)],
-        figures=[(key, name) for key, name in METRICS if any(key in split.figures for split in splits)],
+        metrics=[(key, name) for key, name in METRICS if any(key in split.metrics for split in splits)],
         group_of={name: group for group, members in run.groups.items() for name in members},
     )

@@ -35,15 +35,15 @@ def describe_upstream(run: StoredRun) -> dict[str, Any]:
     }
 
 
-def data_rows(run: StoredRun, figures: Mapping[str, Metrics]) -> list[tuple[str, list[int | None]]]:
+def data_rows(run: StoredRun, metrics: Mapping[str, Metrics]) -> list[tuple[str, list[int | None]]]:
     """Return, by split of the training corpus, numbers of utterances, utterances with a class, speakers, left-out rows.
 
     A number is None if the run does not store it.
     """
     splits = run.resolved.get("splits", {})
     labelled = {"train": sum(run.description["class_counts"])} if run.description["classes"] else {}
-    labelled |= {split: found["labelled"] for split, found in figures.items() if "labelled" in found}
-    evaluated = {split: found["utterances"] for split, found in figures.items() if OWN_SPLIT.fullmatch(split)}
+    labelled |= {split: found["labelled"] for split, found in metrics.items() if "labelled" in found}
+    evaluated = {split: found["utterances"] for split, found in metrics.items() if OWN_SPLIT.fullmatch(split)}
     rows: list[tuple[str, list[int | None]]] = []
     for split in dict.fromkeys(["train", *evaluated, *splits]):
         known = splits.get(split, {})

@@ -95,8 +95,8 @@ def gather(
             shutil.copyfile(best / name, folder / name)
     write_json(folder / CONFIG, {**config, "upstream": without_place(config["upstream"])})
     write_json(folder / MANIFEST, {path.name: fingerprint(path) for path in sorted(folder.iterdir())})
-    figures = {f"evaluation/{path.name}": path for path in (run_folder / "evaluation").glob("*.json")}
-    for name, path in {**figures, **card.pictures}.items():
+    metrics = {f"evaluation/{path.name}": path for path in (run_folder / "evaluation").glob("*.json")}
+    for name, path in {**metrics, **card.figures}.items():
         if path.resolve() != run_folder.resolve() / path.relative_to(run_folder):
             raise RunError(f"{path} is a link, which is not uploaded; remove it")
         (folder / name).parent.mkdir(exist_ok=True)

@@ -85,7 +85,7 @@ def widening_bins(high: float) -> Numbers:
 
 
 @styled
-def rows_picture(panels: Sequence[Panel], columns: Sequence[str], title: str = "") -> Figure:
+def rows_figure(panels: Sequence[Panel], columns: Sequence[str], title: str = "") -> Figure:
     """Draw panels side by side, each with the same rows: the share of a row's values in every bin, median, quartiles.
 
     Args:
@@ -155,7 +155,7 @@ def _percent(share: float) -> str:
 
 
 @styled
-def paired_shares_picture(counts: Mapping[str, Mapping[str, int]], of: str, title: str = "") -> Figure:
+def paired_shares_figure(counts: Mapping[str, Mapping[str, int]], of: str, title: str = "") -> Figure:
     """Draw each class's share of two groups of utterances, as two markers on a line.
 
     Args:
@@ -182,7 +182,7 @@ def paired_shares_picture(counts: Mapping[str, Mapping[str, int]], of: str, titl
 
 
 @styled
-def votes_picture(votes: pd.DataFrame, title: str = "") -> Figure:
+def votes_figure(votes: pd.DataFrame, title: str = "") -> Figure:
     """Draw which classes raters chose for each consensus class: each row's votes in percent.
 
     Args:

@@ -18,13 +18,13 @@ from matplotlib.figure import Figure
 from experiment_runner.reporting.audit_figures import (
     Panel,
     even_bins,
-    paired_shares_picture,
-    rows_picture,
-    votes_picture,
+    paired_shares_figure,
+    rows_figure,
+    votes_figure,
     widening_bins,
 )
 from experiment_runner.reporting.figure_style import COLUMN_INCHES, STYLE, shortened
-from experiment_runner.reporting.figures import class_shares_picture
+from experiment_runner.reporting.figures import class_shares_figure
 from experiment_runner.reporting.pages import number, render_page
 from utils.data.audit.audit import (
     FINDINGS,
@@ -118,7 +118,7 @@ def write_audit_page(found: Audit, target: Path) -> Path:
         is_rated=bool(voted_classes(table)),
         classes=class_rows(counts),
         class_splits=list(counts.columns),
-        pictures=[_embedded(found, name, figure) for name, figure in pictures_of(found)],
+        figures=[_embedded(found, name, figure) for name, figure in figures_of(found)],
     )
     atomic_write(target, page)
     return target
@@ -171,7 +171,7 @@ def class_rows(counts: pd.DataFrame) -> list[tuple[str, list[tuple[str, str]]]]:
     return rows
 
 
-def pictures_of(found: Audit) -> Pictures:
+def figures_of(found: Audit) -> Pictures:
     """Draw the plots that there is data for, by the names of `CAPTIONS`."""
     recordings = found.recordings[["seconds", "peak"]].set_axis(found.corpus.table.index)
     table = pd.concat([found.corpus.table, recordings], axis=1)
@@ -207,7 +207,7 @@ def _durations(found: Audit, table: pd.DataFrame) -> Pictures:
         # Longer recordings are reported as findings; a single one of an hour would squeeze the others.
         high = float(seconds[seconds <= ODD_DURATION * np.quantile(seconds, 0.75)].max()) or 1.0
         panel = Panel("", "duration, s", rows, even_bins(0, high, len(seconds)), " s")
-        yield "durations", rows_picture([panel], _names(rows), _title(found, "durations", len(seconds)))
+        yield "durations", rows_figure([panel], _names(rows), _title(found, "durations", len(seconds)))
 
 
 def _classes(found: Audit) -> Pictures:
@@ -215,7 +215,7 @@ def _classes(found: Audit) -> Pictures:
     counts = counts.loc[:, counts.sum() > 0]
     if "train" in counts:
         by_split = {str(split): {str(name): int(n) for name, n in counts[split].items()} for split in counts}
-        yield "classes", class_shares_picture(by_split, {}, _title(found, "classes", int(counts.to_numpy().sum())))
+        yield "classes", class_shares_figure(by_split, {}, _title(found, "classes", int(counts.to_numpy().sum())))
 
 
 def _attributes(found: Audit, table: pd.DataFrame, column: str, name: str) -> Pictures:
@@ -233,7 +233,7 @@ def _attributes(found: Audit, table: pd.DataFrame, column: str, name: str) -> Pi
         values = {row: part[attribute].dropna().to_numpy(np.float64) for row, part in parts.items()}
         panels.append(Panel(attribute, f"{attribute}, {low:g} to {high:g}", values, _scale(low, high, rated), "", 2))
     columns = [f"{shortened(row)}\n{len(part):,}" for row, part in parts.items()]
-    yield name, rows_picture(panels, columns, _title(found, f"attributes by {column}", len(rated)))
+    yield name, rows_figure(panels, columns, _title(found, f"attributes by {column}", len(rated)))
 
 
 def _scale(low: float, high: float, rated: pd.DataFrame) -> Numbers:
@@ -251,7 +251,7 @@ def _by_gender(found: Audit, table: pd.DataFrame) -> Pictures:
     if (counts.sum() > 0).all():
         groups = {gender: {str(name): int(n) for name, n in counts[gender].items()} for gender in GENDERS}
         title = _title(found, "classes by gender", int(counts.to_numpy().sum()))
-        yield "gender-classes", paired_shares_picture(groups, "the gender's utterances", title)
+        yield "gender-classes", paired_shares_figure(groups, "the gender's utterances", title)
     yield from _attributes(found, table, "gender", "gender-attributes")
 
 
@@ -263,7 +263,7 @@ def _speakers(found: Audit, table: pd.DataFrame) -> Pictures:
         edges = widening_bins(float(sizes["utterances"].max()))
         names = [f"{shortened(row)}\n{len(values):,} speaker{'s' * (len(values) != 1)}" for row, values in rows.items()]
         panel = Panel("", "utterances a speaker", rows, edges, "", 0, is_log=True)
-        yield "speakers", rows_picture([panel], names, _title(found, "speakers", len(sizes), "speakers"))
+        yield "speakers", rows_figure([panel], names, _title(found, "speakers", len(sizes), "speakers"))
 
 
 def _ratings(found: Audit, table: pd.DataFrame) -> Pictures:
@@ -274,14 +274,14 @@ def _ratings(found: Audit, table: pd.DataFrame) -> Pictures:
     if len(rated):
         rows = _by_split(table, rated)
         panel = Panel("", "share of the winning class, %", rows, np.arange(0.0, 101, 10), " %", 0)
-        yield "winners", rows_picture([panel], _names(rows), _title(found, "raters' agreement", len(rated)))
+        yield "winners", rows_figure([panel], _names(rows), _title(found, "raters' agreement", len(rated)))
     by_consensus = votes.groupby(table["emotion"]).sum() if names else pd.DataFrame()
     by_consensus = by_consensus.reindex([name for name in found.corpus.classes if name in by_consensus.index])
     by_consensus = by_consensus[by_consensus.sum(axis=1) > 0]
     if len(by_consensus):
         own = [name for name in by_consensus.index if name in names]
         shown = by_consensus[[*own, *(name for name in names if name not in own)]]
-        yield "votes", votes_picture(shown, _title(found, "votes", int(shown.to_numpy().sum()), "votes"))
+        yield "votes", votes_figure(shown, _title(found, "votes", int(shown.to_numpy().sum()), "votes"))
 
 
 def _peaks(found: Audit, table: pd.DataFrame) -> Pictures:
@@ -292,7 +292,7 @@ def _peaks(found: Audit, table: pd.DataFrame) -> Pictures:
         low = max(QUIETEST_DB, float(np.floor(level.quantile(0.001) / 6) * 6))
         edges = even_bins(min(low, -6.0), 0, len(level))
         panel = Panel("", "peak level, dB below full scale", rows, edges, " dB")
-        yield "peaks", rows_picture([panel], _names(rows), _title(found, "peak levels", len(level)))
+        yield "peaks", rows_figure([panel], _names(rows), _title(found, "peak levels", len(level)))
 
 
 def _embedded(found: Audit, name: str, figure: Figure) -> dict[str, object]:

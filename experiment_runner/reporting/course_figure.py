@@ -34,7 +34,7 @@ LINES = (("-", BLUE), ("--", VERMILLION), ("-.", GREEN))
 
 
 @styled
-def course_picture(course: pd.DataFrame, scale: tuple[float, float], title: str) -> Figure:
+def course_figure(course: pd.DataFrame, scale: tuple[float, float], title: str) -> Figure:
     """Draw the probability of each emotion, darker where it is likelier, and attributes as lines, over time.
 
     Args:

@@ -126,7 +126,7 @@ def _title_lines(text: str, room: float) -> list[str]:
     return lines
 
 
-def save_picture(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG or PDF, completely or not at all, and with the same bytes each time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, is_flushed=False) as partial:
@@ -134,7 +134,7 @@ def save_picture(figure: Figure, path: Path) -> None:
 
 
 def as_png(figure: Figure) -> bytes:
-    """Return a figure as the PNG that `save_picture` would write."""
+    """Return a figure as the PNG that `save_figure` would write."""
     buffer = io.BytesIO()
     _write(figure, buffer, "png")
     return buffer.getvalue()

@@ -39,11 +39,11 @@ from experiment_runner.reporting.figure_style import (
 )
 from experiment_runner.results.prediction_columns import attributes_of
 from experiment_runner.storage.stored_run import Course
-from utils.metrics import Numbers, categorical_figures, dimensional_figures, split_head_mid_tail
+from utils.metrics import Numbers, categorical_metrics, dimensional_metrics, split_head_mid_tail
 
 
 @styled
-def confusion_matrix_picture(predictions: pd.DataFrame, classes: Sequence[str], title: str) -> Figure:
+def confusion_matrix_figure(predictions: pd.DataFrame, classes: Sequence[str], title: str) -> Figure:
     """Draw how often each true class (row) was predicted as each class (column).
 
     Args:
@@ -55,7 +55,7 @@ def confusion_matrix_picture(predictions: pd.DataFrame, classes: Sequence[str], 
         ValueError: If no row has a label, or a label is not one of the classes.
     """
     labelled = predictions[predictions["label"].notna()]
-    found = categorical_figures(list(labelled["label"]), list(labelled["prediction"]), classes)
+    found = categorical_metrics(list(labelled["label"]), list(labelled["prediction"]), classes)
     counts = np.array(found["confusion_matrix"], dtype=np.int64)
     names = [shortened(name) for name in classes]
     rows = _row_labels(names, counts.sum(axis=1))
@@ -109,7 +109,7 @@ def _number_that_fits(count: int, points: float) -> str:
 
 
 @styled
-def training_curves_picture(
+def training_curves_figure(
     epochs: Sequence[Mapping[str, Any]],
     result: Mapping[str, Any] | None,
     loss_stop_ratio: float | None = None,
@@ -190,7 +190,7 @@ def _ring(axes: Axes, epoch: int, height: float) -> None:
 
 
 @styled
-def attribute_scatter_picture(predictions: pd.DataFrame, scale: tuple[float, float], title: str) -> Figure:
+def attribute_scatter_figure(predictions: pd.DataFrame, scale: tuple[float, float], title: str) -> Figure:
     """Draw truth against prediction, one panel per attribute, with its CCC.
 
     Args:
@@ -201,7 +201,7 @@ def attribute_scatter_picture(predictions: pd.DataFrame, scale: tuple[float, flo
     names = attributes_of(predictions)
     truth = {name: predictions[name].to_numpy(dtype=np.float64) for name in names}
     guess = {name: predictions[f"pred_{name}"].to_numpy(dtype=np.float64) for name in names}
-    found = dimensional_figures(truth, guess)
+    found = dimensional_metrics(truth, guess)
     figure = Figure(figsize=(PAGE_INCHES, PAGE_INCHES / 3 + 0.15), layout="constrained")
     for name, axes in zip(names, _panels(figure, len(names)), strict=True):
         _scatter(axes, truth[name], guess[name], scale)
@@ -236,7 +236,7 @@ def _scatter(axes: Axes, truth: Numbers, guess: Numbers, scale: tuple[float, flo
 
 
 @styled
-def class_shares_picture(
+def class_shares_figure(
     counts_by_split: Mapping[str, Mapping[str, int]], groups: Mapping[str, Sequence[str]], title: str = ""
 ) -> Figure:
     """Draw each class's share of the training split as a bar and of every other split as a marker beside it.

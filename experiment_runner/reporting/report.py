@@ -15,12 +15,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from experiment_runner.reporting.figure_style import COLUMN_INCHES, DOTS_PER_INCH, save_picture
+from experiment_runner.reporting.figure_style import COLUMN_INCHES, DOTS_PER_INCH, save_figure
 from experiment_runner.reporting.figures import (
-    attribute_scatter_picture,
-    class_shares_picture,
-    confusion_matrix_picture,
-    training_curves_picture,
+    attribute_scatter_figure,
+    class_shares_figure,
+    confusion_matrix_figure,
+    training_curves_figure,
 )
 from experiment_runner.reporting.pages import number, render_page
 from experiment_runner.reporting.report_audio import find_recordings
@@ -56,8 +56,8 @@ CAPTIONS = {
 }
 
 
-def draw_pictures(folder: Path) -> list[Path]:
-    """Write the plots of a run into `pictures/`, each as PNG and as PDF.
+def draw_figures(folder: Path) -> list[Path]:
+    """Write the plots of a run into `figures/`, each as PNG and as PDF.
 
     Raises:
         RunError: If the folder is not a run.
@@ -66,7 +66,7 @@ def draw_pictures(folder: Path) -> list[Path]:
     for name, figure in _figures(read_run(folder)):
         for suffix in ("png", "pdf"):
             written.append(folder / PICTURES / f"{name}.{suffix}")
-            save_picture(figure, written[-1])
+            save_figure(figure, written[-1])
     return written
 
 
@@ -74,23 +74,23 @@ def _figures(run: StoredRun) -> Iterator[tuple[str, Figure]]:
     if run.course.epochs:
         course = run.course
         title = f"{run.title}: training, {_sizes(run)}"
-        yield "training", training_curves_picture(course.epochs, course.result, course.loss_stop_ratio, title)
+        yield "training", training_curves_figure(course.epochs, course.result, course.loss_stop_ratio, title)
     if run.groups:
-        yield "classes", class_shares_picture(_class_counts(run), run.groups, f"{run.title}: classes")
+        yield "classes", class_shares_figure(_class_counts(run), run.groups, f"{run.title}: classes")
     for split in run.splits:
         classes = classes_of(split.predictions)
-        if classes and split.figures.get("macro_f1") is not None:
+        if classes and split.metrics.get("macro_f1") is not None:
             labelled = int(split.predictions["label"].notna().sum())
-            figures = f"macro-F1 {number(split.figures['macro_f1'])}, UAR {number(split.figures['uar'])}"
-            title = f"{run.title}: {split.label}, n = {labelled:,}\n{figures}"
-            yield f"confusion-{split.label}", confusion_matrix_picture(split.predictions, classes, title)
+            metrics = f"macro-F1 {number(split.metrics['macro_f1'])}, UAR {number(split.metrics['uar'])}"
+            title = f"{run.title}: {split.label}, n = {labelled:,}\n{metrics}"
+            yield f"confusion-{split.label}", confusion_matrix_figure(split.predictions, classes, title)
     for split in run.splits:
         attributes = attributes_of(split.predictions)
         if attributes and split.predictions[attributes].notna().any(axis=None):
             rated = int(split.predictions[attributes].notna().any(axis=1).sum())
             title = f"{run.title}: {split.label}, n = {rated:,}"
             scale = _scale(run, split, attributes)
-            yield f"attributes-{split.label}", attribute_scatter_picture(split.predictions, scale, title)
+            yield f"attributes-{split.label}", attribute_scatter_figure(split.predictions, scale, title)
 
 
 def _sizes(run: StoredRun) -> str:
@@ -104,8 +104,8 @@ def _class_counts(run: StoredRun) -> dict[str, dict[str, int]]:
     """Return utterances by class and split; other corpora have other classes and are left out."""
     counts = {"train": dict(zip(run.description["classes"], run.description["class_counts"], strict=True))}
     for split in run.splits:
-        if split.is_own_corpus and "per_class" in split.figures:
-            counts[split.label] = {name: row["support"] for name, row in split.figures["per_class"].items()}
+        if split.is_own_corpus and "per_class" in split.metrics:
+            counts[split.label] = {name: row["support"] for name, row in split.metrics["per_class"].items()}
     return counts
 
 
@@ -120,25 +120,25 @@ def _scale(run: StoredRun, split: SplitReport, attributes: Sequence[str]) -> tup
 
 
 def write_report(
-    folder: Path, pictures: Sequence[Path] | None = None, recordings: Mapping[str, Mapping[str, str]] | None = None
+    folder: Path, figures: Sequence[Path] | None = None, recordings: Mapping[str, Mapping[str, str]] | None = None
 ) -> Path:
     """Write `report.html` into a run's folder, as one self-contained page.
 
     Args:
         folder: The run's folder.
-        pictures: Plots that `draw_pictures` returned; drawn now if left out.
+        figures: Plots that `draw_figures` returned; drawn now if left out.
         recordings: Recordings that `find_recordings` returned, if the page is to play them.
 
     Raises:
         RunError: If the folder is not a run.
     """
-    drawn = draw_pictures(folder) if pictures is None else pictures
+    drawn = draw_figures(folder) if figures is None else figures
     page = _render(read_run(folder), drawn, recordings or {})
     atomic_write(folder / REPORT, page)
     return folder / REPORT
 
 
-def _render(run: StoredRun, pictures: Sequence[Path], recordings: Mapping[str, Mapping[str, str]]) -> str:
+def _render(run: StoredRun, figures: Sequence[Path], recordings: Mapping[str, Mapping[str, str]]) -> str:
     judged = run.tested or run.splits
     return render_page(
         TEMPLATE,
@@ -147,18 +147,18 @@ def _render(run: StoredRun, pictures: Sequence[Path], recordings: Mapping[str, M
         commands=commands_of(run.folder),
         warnings=_warnings(run),
         ending=_ending(run),
-        verdicts=[(split, findings_of(split.predictions, split.figures)) for split in judged],
+        verdicts=[(split, findings_of(split.predictions, split.metrics)) for split in judged],
         mistakes=list(_mistakes(judged, recordings)),
         changed=changed_keys(run.experiment, run.resolved.get("published", {})),
         plays=bool(recordings),
         most=MOST_MISTAKES,
-        figures=[(key, title) for key, title in METRICS if any(key in split.figures for split in run.splits)],
-        detailed=[split for split in judged if "per_class" in split.figures],
-        gendered=[split for split in run.splits if split.figures.get("by_gender")],
-        fewer=note_fewer((split.label, split.figures) for split in run.splits),
+        metrics=[(key, title) for key, title in METRICS if any(key in split.metrics for split in run.splits)],
+        detailed=[split for split in judged if "per_class" in split.metrics],
+        gendered=[split for split in run.splits if split.metrics.get("by_gender")],
+        fewer=note_fewer((split.label, split.metrics) for split in run.splits),
         **IN_TEMPLATES,
         group_of={name: group for group, members in run.groups.items() for name in members},
-        pictures=[_embedded(path) for path in pictures if path.suffix == ".png"],
+        figures=[_embedded(path) for path in figures if path.suffix == ".png"],
     )
 
 
@@ -197,7 +197,7 @@ def _warnings(run: StoredRun) -> list[str]:
     left_out = run.resolved.get("left_out_recordings", "none")
     if left_out != "none":
         warnings.append(f"Training recordings that could not be used and were left out: {left_out}, see {SKIPPED}.")
-    warnings += [f"{split.label}: {remark}." for split in run.splits for remark in split.figures["remarks"]]
+    warnings += [f"{split.label}: {remark}." for split in run.splits for remark in split.metrics["remarks"]]
     return warnings + list(run.problems)
 
 
@@ -248,8 +248,8 @@ def _draw_again(folder: Path, corpora_file: Path | None) -> None:
     """Write a run's plots and report; with its recordings if `corpora_file` tells where they are."""
     run = read_run(folder)
     recordings = None if corpora_file is None else find_recordings(_corpora_of(run), corpora_file)
-    pictures = draw_pictures(folder)
-    for path in (*pictures, write_report(folder, pictures, recordings)):
+    figures = draw_figures(folder)
+    for path in (*figures, write_report(folder, figures, recordings)):
         print(path)
     note = font_note([run.title, *run.description.get("classes", ())])
     if note:

@@ -27,12 +27,12 @@ class Finding:
     """One group of metrics of a split, with the chance level.
 
     Attributes:
-        figures: Metrics, such as `macro-F1 0.612, UAR 0.598`.
+        metrics: Metrics, such as `macro-F1 0.612, UAR 0.598`.
         basis: Number of utterances that they cover.
         chance: Metrics of a model that has learnt nothing.
     """
 
-    figures: str
+    metrics: str
     basis: str
     chance: str
 
@@ -58,20 +58,20 @@ class Mistake:
     audio: str = ""
 
 
-def findings_of(predictions: pd.DataFrame, figures: Metrics) -> list[Finding]:
+def findings_of(predictions: pd.DataFrame, metrics: Metrics) -> list[Finding]:
     """Return the headline metrics of one split for the top of a report: classes, then attributes."""
     found = []
     labelled = predictions[predictions["label"].notna()] if "label" in predictions else predictions[:0]
     if len(labelled):
         classes = classes_of(predictions)
-        text = f"macro-F1 {number(figures['macro_f1'])}, UAR {number(figures['uar'])}"
+        text = f"macro-F1 {number(metrics['macro_f1'])}, UAR {number(metrics['uar'])}"
         basis = f"{len(labelled):,} labelled utterances, {len(classes)} classes"
         found.append(Finding(text, basis, _describe_chance(labelled)))
     attributes = attributes_of(predictions)
-    rows = {key: figures[key] for key in map(f"{LABELLED}_{{}}".format, attributes)}
+    rows = {key: metrics[key] for key in map(f"{LABELLED}_{{}}".format, attributes)}
     if any(rows.values()):
-        share = show_attributes(figures)
-        text = f"mean CCC {number(figures['mean_ccc'])}" + f" over {share} attributes" * bool(share)
+        share = show_attributes(metrics)
+        text = f"mean CCC {number(metrics['mean_ccc'])}" + f" over {share} attributes" * bool(share)
         basis = f"{show_labelled(rows)} rated utterances"
         found.append(Finding(text, basis, "the same answer for all of them would have CCC 0"))
     return found

@@ -56,7 +56,7 @@ def show_training(outcomes: Sequence[Outcome], console: Console, note: str) -> N
     used = [
         (f"development_{key}", title)
         for key, title in DEVELOPMENT_METRICS
-        if any(f"development_{key}" in figures for figures in developments)
+        if any(f"development_{key}" in metrics for metrics in developments)
     ]
     rows = []
     for name, group in _by_experiment(outcomes).items():
@@ -75,8 +75,8 @@ def show_training(outcomes: Sequence[Outcome], console: Console, note: str) -> N
 
 def show_evaluation(outcomes: Sequence[Outcome], console: Console, note: str) -> None:
     """Print one row per run and test split, and the mean and deviation over seeds; then the same by gender."""
-    every = [figures for outcome in outcomes for figures in outcome.found.values()]
-    used = [(key, title) for key, title in METRICS if any(key in figures for figures in every)]
+    every = [metrics for outcome in outcomes for metrics in outcome.found.values()]
+    used = [(key, title) for key, title in METRICS if any(key in metrics for metrics in every)]
     rows = []
     for name, group in _by_experiment(outcomes).items():
         for split in _splits(group):
@@ -97,7 +97,7 @@ def show_evaluation(outcomes: Sequence[Outcome], console: Console, note: str) ->
 
 def _fewer_classes(outcomes: Sequence[Outcome]) -> str:
     """Name the classes that test corpora lack, for the note below the table; empty if none lacks any."""
-    return note_fewer((split, figures) for outcome in outcomes for split, figures in outcome.found.items())
+    return note_fewer((split, metrics) for outcome in outcomes for split, metrics in outcome.found.items())
 
 
 def _mark(split: str, evaluated: Sequence[Outcome]) -> str:
@@ -113,10 +113,10 @@ def _show_genders(outcomes: Sequence[Outcome], used: Titles, console: Console, n
             found = [outcome.found[split].get("by_gender", {}) for outcome in group if split in outcome.found]
             marked = _mark(split, [outcome for outcome in group if split in outcome.found])
             for gender in sorted({gender for by_gender in found for gender in by_gender}):
-                figures = [by_gender[gender] for by_gender in found if gender in by_gender]
-                counts = [show_labelled(figures[0]), show_present(figures[0])]
-                rows.append([name, marked, gender, *counts, *_means(figures, used)])
-                lacks = describe_part(gender, figures[0])
+                metrics = [by_gender[gender] for by_gender in found if gender in by_gender]
+                counts = [show_labelled(metrics[0]), show_present(metrics[0])]
+                rows.append([name, marked, gender, *counts, *_means(metrics, used)])
+                lacks = describe_part(gender, metrics[0])
                 lacking += [f"{name}, {split}, {lacks}"] if lacks else []
     columns = ["experiment", "split", "gender", "n", "classes", *(title for _, title in used)]
     if rows:
@@ -137,7 +137,7 @@ def _means(found: Sequence[Mapping[str, Any]], used: Titles) -> list[str]:
         return [_cell(found[0], key) for key, _ in used]
     cells = []
     for key, _ in used:
-        values = [figures[key] for figures in found if _number(figures.get(key))]
+        values = [metrics[key] for metrics in found if _number(metrics.get(key))]
         deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
         part = f" ({len(values)} of {len(found)})" if len(values) < len(found) else ""
         cells.append(f"{statistics.mean(values):.3f}{deviation}{part}" if values else "")
@@ -148,10 +148,10 @@ def _mean_of(number: int, seeds: int) -> str:
     return f"mean of {number}" + (f" of {seeds}" if number < seeds else "")
 
 
-def _cell(figures: Mapping[str, Any], key: str) -> str:
+def _cell(metrics: Mapping[str, Any], key: str) -> str:
     """Return a metric of one run; a mean CCC that does not cover all attributes states how many it covers."""
-    part = show_attributes(figures) if key == "mean_ccc" else ""
-    return _number(figures.get(key)) + (f" ({part})" if part else "")
+    part = show_attributes(metrics) if key == "mean_ccc" else ""
+    return _number(metrics.get(key)) + (f" ({part})" if part else "")
 
 
 def _splits(outcomes: Sequence[Outcome]) -> list[str]:

@@ -15,21 +15,21 @@ UNTESTED = "untested_classes"
 """Key, among a split's metrics, of the trained classes that its corpus lacks, if any."""
 
 
-def find_untested(trained: Iterable[str], figures: Mapping[str, Any]) -> dict[str, list[str]]:
+def find_untested(trained: Iterable[str], metrics: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return, under the key `UNTESTED`, the trained classes that a split's metrics do not cover."""
-    tested = figures.get("per_class", {})
+    tested = metrics.get("per_class", {})
     untested = [name for name in trained if name not in tested] if tested else []
     return {UNTESTED: untested} if untested else {}
 
 
-def mark_fewer(label: str, figures: Mapping[str, Any]) -> str:
+def mark_fewer(label: str, metrics: Mapping[str, Any]) -> str:
     """Return a split's label, with a mark if its metrics cover fewer classes than were trained.
 
     Examples:
         >>> mark_fewer("OTHER-test1", {"untested_classes": ["angry"]})
         'OTHER-test1†'
     """
-    return label + "†" * bool(figures.get(UNTESTED))
+    return label + "†" * bool(metrics.get(UNTESTED))
 
 
 def note_fewer(splits: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
@@ -38,7 +38,7 @@ def note_fewer(splits: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
     Args:
         splits: Labels of splits with their metrics.
     """
-    lacking = [f"{label} lacks {', '.join(figures[UNTESTED])}" for label, figures in splits if figures.get(UNTESTED)]
+    lacking = [f"{label} lacks {', '.join(metrics[UNTESTED])}" for label, metrics in splits if metrics.get(UNTESTED)]
     return f"{FEWER}: {'; '.join(dict.fromkeys(lacking))}" if lacking else ""
 
 
@@ -54,7 +54,7 @@ def count_labelled(table: pd.DataFrame, classes: Sequence[str], attributes: Sequ
     return counts | {f"{LABELLED}_{name}": int(table[name].notna().sum()) for name in attributes}
 
 
-def show_labelled(figures: Mapping[str, Any]) -> str:
+def show_labelled(metrics: Mapping[str, Any]) -> str:
     """Return the n of a row of metrics: one number if it is the same for all of them, else one per kind.
 
     Metrics written before attributes had their own counts show the number of utterances of the split.
@@ -65,30 +65,30 @@ def show_labelled(figures: Mapping[str, Any]) -> str:
         >>> show_labelled({"labelled": 20, "labelled_arousal": 24, "labelled_valence": 23})
         'classes 20, arousal 24, valence 23'
     """
-    counts = {"classes": figures[LABELLED]} if LABELLED in figures else {}
-    kinds = {key.removeprefix(f"{LABELLED}_"): key for key in figures if key.startswith(f"{LABELLED}_")}
-    attributes = {name: figures[key] for name, key in kinds.items()}
+    counts = {"classes": metrics[LABELLED]} if LABELLED in metrics else {}
+    kinds = {key.removeprefix(f"{LABELLED}_"): key for key in metrics if key.startswith(f"{LABELLED}_")}
+    attributes = {name: metrics[key] for name, key in kinds.items()}
     if len(set(attributes.values())) == 1 and len(attributes) > 1:
         attributes = {"attributes": next(iter(attributes.values()))}
     counts |= attributes
     if len(set(counts.values())) <= 1:
-        return f"{next(iter(counts.values()), figures.get('utterances', 0)):,}"
+        return f"{next(iter(counts.values()), metrics.get('utterances', 0)):,}"
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
-def show_present(figures: Mapping[str, Any]) -> str:
+def show_present(metrics: Mapping[str, Any]) -> str:
     """Return how many classes a group's means cover, as `3 of 4`; empty if no classes were predicted."""
-    return f"{len(figures['classes'])} of {len(figures['per_class'])}" if "classes" in figures else ""
+    return f"{len(metrics['classes'])} of {len(metrics['per_class'])}" if "classes" in metrics else ""
 
 
-def show_attributes(figures: Mapping[str, Any]) -> str:
+def show_attributes(metrics: Mapping[str, Any]) -> str:
     """Return how many attributes a mean CCC covers, as `2 of 3`; empty if it covers all of them."""
-    attributes = [key for key in figures if key.startswith(f"{LABELLED}_")]
-    defined = len(figures.get("mean_ccc_attributes", attributes))
+    attributes = [key for key in metrics if key.startswith(f"{LABELLED}_")]
+    defined = len(metrics.get("mean_ccc_attributes", attributes))
     return f"{defined} of {len(attributes)}" if 0 < defined < len(attributes) else ""
 
 
-def describe_part(gender: str, figures: Mapping[str, Any]) -> str:
+def describe_part(gender: str, metrics: Mapping[str, Any]) -> str:
     """Name what a gender's means cover, if it lacks classes or attributes with a CCC; else empty.
 
     Examples:
@@ -96,19 +96,19 @@ def describe_part(gender: str, figures: Mapping[str, Any]) -> str:
         >>> describe_part("male", {"classes": ["angry"], "per_class": classes})
         'male: macro-F1 and UAR over angry (3); no sad'
     """
-    parts = [_describe_classes(figures)]
-    if show_attributes(figures):
-        parts.append(f"mean CCC over {', '.join(figures['mean_ccc_attributes'])}")
+    parts = [_describe_classes(metrics)]
+    if show_attributes(metrics):
+        parts.append(f"mean CCC over {', '.join(metrics['mean_ccc_attributes'])}")
     told = "; ".join(part for part in parts if part)
     return f"{gender}: {told}" if told else ""
 
 
-def _describe_classes(figures: Mapping[str, Any]) -> str:
-    counts = {name: row["support"] for name, row in figures.get("per_class", {}).items()}
+def _describe_classes(metrics: Mapping[str, Any]) -> str:
+    counts = {name: row["support"] for name, row in metrics.get("per_class", {}).items()}
     absent = [name for name, count in counts.items() if not count]
-    if "classes" not in figures or not absent:
+    if "classes" not in metrics or not absent:
         return ""
-    present = ", ".join(f"{name} ({counts[name]:,})" for name in figures["classes"])
+    present = ", ".join(f"{name} ({counts[name]:,})" for name in metrics["classes"])
     return f"macro-F1 and UAR over {present}; no {', '.join(absent)}"
 
 

@@ -11,9 +11,9 @@ from experiment_runner.results.collapse import chance, remarks
 from utils.config.schema import ExperimentConfig
 from utils.metrics import (
     Metrics,
-    categorical_figures,
-    dimensional_figures,
-    group_figures,
+    categorical_metrics,
+    dimensional_metrics,
+    group_metrics,
     over_present_classes,
     rater_divergence,
     split_head_mid_tail,
@@ -34,7 +34,7 @@ METRICS = (
 """The metrics of a split that tables show, with their titles."""
 
 
-def figures_from_predictions(predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> Metrics:
+def metrics_from_predictions(predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> Metrics:
     """Compute every metric of a split from its predictions.
 
     Args:
@@ -46,43 +46,43 @@ def figures_from_predictions(predictions: pd.DataFrame, groups: Mapping[str, Seq
         a class) and `remarks`, see `collapse`; if genders are known, the same metrics `by_gender`, with means over the
         classes that occur in the gender, which `classes` names; if genders were predicted, `gender_accuracy`.
     """
-    figures = _emotion_figures(predictions, groups)
-    if figures.get("labelled"):
-        figures["chance"] = chance(predictions)
-    figures["remarks"] = remarks(predictions)
+    metrics = _emotion_metrics(predictions, groups)
+    if metrics.get("labelled"):
+        metrics["chance"] = chance(predictions)
+    metrics["remarks"] = remarks(predictions)
     if "gender" in predictions:
         known = predictions[predictions["gender"].notna()]
         by_gender = known.groupby("gender")
-        figures["by_gender"] = {gender: _emotion_figures(rows, groups, True) for gender, rows in by_gender}
+        metrics["by_gender"] = {gender: _emotion_metrics(rows, groups, True) for gender, rows in by_gender}
         if "gender_prediction" in predictions and len(known):
-            figures["gender_accuracy"] = float((known["gender"] == known["gender_prediction"]).mean())
-    return figures
+            metrics["gender_accuracy"] = float((known["gender"] == known["gender_prediction"]).mean())
+    return metrics
 
 
-def _emotion_figures(predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]], is_part: bool = False) -> Metrics:
+def _emotion_metrics(predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]], is_part: bool = False) -> Metrics:
     """Return the metrics of a split, or of a part of it, with means over the classes that occur in the part."""
-    figures: Metrics = {"utterances": len(predictions)}
+    metrics: Metrics = {"utterances": len(predictions)}
     classes = [name.removeprefix("prob_") for name in predictions.columns if name.startswith("prob_")]
     if classes:
         labelled = predictions[predictions["label"].notna()]
         if labelled.empty:
             nothing = dict.fromkeys(("macro_f1", "weighted_f1", "accuracy", "uar"))
-            figures |= {"labelled": 0, **nothing}  # a split without emotions
+            metrics |= {"labelled": 0, **nothing}  # a split without emotions
         else:
-            over_classes = categorical_figures(list(labelled["label"]), list(labelled["prediction"]), classes)
-            figures |= over_present_classes(over_classes) if is_part else over_classes
-            counted = figures.get("classes", classes)
-            figures["groups"] = group_figures({name: figures["per_class"][name] for name in counted}, groups)
+            over_classes = categorical_metrics(list(labelled["label"]), list(labelled["prediction"]), classes)
+            metrics |= over_present_classes(over_classes) if is_part else over_classes
+            counted = metrics.get("classes", classes)
+            metrics["groups"] = group_metrics({name: metrics["per_class"][name] for name in counted}, groups)
     if classes and f"share_{classes[0]}" in predictions:
         shares, probabilities = (predictions[[f"{kind}_{name}" for name in classes]] for kind in ("share", "prob"))
-        figures["rater_divergence"] = rater_divergence(shares.to_numpy(np.float64), probabilities.to_numpy(np.float64))
+        metrics["rater_divergence"] = rater_divergence(shares.to_numpy(np.float64), probabilities.to_numpy(np.float64))
     attributes = [name.removeprefix("pred_") for name in predictions.columns if name.startswith("pred_")]
     if attributes:
-        figures |= dimensional_figures(
+        metrics |= dimensional_metrics(
             {name: predictions[name].to_numpy(dtype=np.float64) for name in attributes},
             {name: predictions[f"pred_{name}"].to_numpy(dtype=np.float64) for name in attributes},
         )
-    return figures
+    return metrics
 
 
 def class_groups(config: ExperimentConfig, classes: Sequence[str], counts: Sequence[int]) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from experiment_runner.results.prediction_table import read_predictions
 from experiment_runner.results.row_counts import find_untested
-from experiment_runner.results.split_metrics import class_groups, figures_from_predictions
+from experiment_runner.results.split_metrics import class_groups, metrics_from_predictions
 from experiment_runner.runtime.program_version import USER_CODE
 from experiment_runner.storage.run_folder import METRICS, RESULT
 from experiment_runner.storage.stored_experiment import read_experiment
@@ -33,13 +33,13 @@ class SplitReport:
     Attributes:
         label: Name of its files.
         predictions: `predictions/<label>.csv`.
-        figures: Metrics computed from the predictions, as were those in `evaluation/<label>.json`.
+        metrics: Metrics computed from the predictions, as were those in `evaluation/<label>.json`.
         date: When the predictions were written, as `2026-01-31`.
     """
 
     label: str
     predictions: pd.DataFrame
-    figures: Metrics
+    metrics: Metrics
     date: str
 
     @property
@@ -150,7 +150,7 @@ def _read_splits(folder: Path, groups: dict[str, list[str]], problems: list[str]
     for path in sorted((folder / "predictions").glob("*.csv"), key=_split_order):
         try:
             predictions = read_predictions(path)
-            computed = figures_from_predictions(predictions, groups)
+            computed = metrics_from_predictions(predictions, groups)
         except (OSError, ValueError, KeyError) as error:
             problems.append(f"predictions/{path.name} cannot be used: {error}")
             continue

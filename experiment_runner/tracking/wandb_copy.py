@@ -123,15 +123,15 @@ class WandbCopy:
         import wandb
 
         for path in sorted((self.folder / "evaluation").glob("*.json")):
-            figures = json.loads(path.read_text(encoding="utf-8"))
-            self.run.summary.update({f"{path.stem}/{name}": value for name, value in numbers(figures).items()})
+            metrics = json.loads(path.read_text(encoding="utf-8"))
+            self.run.summary.update({f"{path.stem}/{name}": value for name, value in numbers(metrics).items()})
         result = self.folder / "result.json"
         if result.is_file():
             found = json.loads(result.read_text(encoding="utf-8"))
             self.run.summary.update({name: found[name] for name in RESULTS})
-        pictures = sorted((self.folder / "pictures").glob("*.png"))
-        if pictures:
-            self.run.log({f"pictures/{path.stem}": wandb.Image(str(path)) for path in pictures})
+        figures = sorted((self.folder / "pictures").glob("*.png"))
+        if figures:
+            self.run.log({f"pictures/{path.stem}": wandb.Image(str(path)) for path in figures})
 
     def finish(self) -> None:
         """Send the rest and close; an earlier offline copy that was never synced is replaced by this one."""
@@ -203,10 +203,10 @@ def section(name: str) -> str:
     return name
 
 
-def numbers(figures: dict[str, Any], path: str = "") -> dict[str, float]:
+def numbers(metrics: dict[str, Any], path: str = "") -> dict[str, float]:
     """Return every number of nested metrics by its path, such as `groups/tail/macro_f1`."""
     found: dict[str, float] = {}
-    for name, value in figures.items():
+    for name, value in metrics.items():
         if isinstance(value, dict):
             found |= numbers(value, f"{path}{name}/")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -13,7 +13,7 @@ import pandas as pd
 
 from experiment_runner.models.model_config import ModelConfig
 from experiment_runner.results.prediction_table import tabulate_predictions
-from experiment_runner.results.split_metrics import class_groups, figures_from_predictions
+from experiment_runner.results.split_metrics import class_groups, metrics_from_predictions
 from experiment_runner.run import Run
 from experiment_runner.storage.checkpoints import AFRESH, Checkpoint, CheckpointError, TrainingState
 from experiment_runner.training.provenance import describe_provenance
@@ -59,7 +59,7 @@ class RunWriter:
     def compute_metrics(self, outputs: Outputs) -> tuple[pd.DataFrame, Metrics]:
         """Return development predictions and their metrics."""
         predictions = tabulate_predictions(self.run.data.development, outputs, self.description.labels)
-        return predictions, figures_from_predictions(predictions, self.groups)
+        return predictions, metrics_from_predictions(predictions, self.groups)
 
     @property
     def seconds(self) -> float:
@@ -72,7 +72,7 @@ class RunWriter:
         texts = {}
         if moment.best is not None:
             development = moment.best.development
-            documents[METRICS] = {**flatten(moment.best), "development": development.figures}
+            documents[METRICS] = {**flatten(moment.best), "development": development.metrics}
             texts[DEVELOPMENT_PREDICTIONS] = development.predictions.to_csv(index=False)
         known = {"records": self.records, "seconds": self.seconds}
         checkpoint = Checkpoint(
@@ -139,13 +139,13 @@ def show_predictions(checkpoint: Path, folder: Path) -> None:
 def flatten(record: EpochRecord) -> dict[str, Any]:
     """Return an epoch's numbers and decision as one flat record; non-finite numbers are left out."""
     development, decision = record.development, record.decision
-    figures = {name: value for name, value in development.figures.items() if isinstance(value, float)}
+    metrics = {name: value for name, value in development.metrics.items() if isinstance(value, float)}
     numbers = {
         **{f"train_{name}": value for name, value in record.train.items()},
         "development_loss": development.loss,
         **{f"development_{name}": value for name, value in development.terms.items()},
         "development_score": development.score,
-        **{f"development_{name}": value for name, value in figures.items()},
+        **{f"development_{name}": value for name, value in metrics.items()},
         "smoothed_score": decision.smoothed,
         "learning_rate": record.learning_rate,
         "seconds": round(record.seconds, 3),
@@ -165,7 +165,7 @@ def epoch_line(record: EpochRecord, epochs: int) -> str:
     """Return an epoch's line for the console."""
     development = record.development
     names = (("macro_f1", "macro-F1"), ("mean_ccc", "mean CCC"), ("gender_accuracy", "gender accuracy"))
-    scores = "  ".join(f"{label} {development.figures[key]:.4f}" for key, label in names if key in development.figures)
+    scores = "  ".join(f"{label} {development.metrics[key]:.4f}" for key, label in names if key in development.metrics)
     return (
         f"epoch {record.epoch}/{epochs}  train loss {record.train['loss']:.4f}  dev loss {development.loss:.4f}  "
         f"{scores}  smoothed {record.decision.smoothed:.4f}  {record.decision.explanation}  "

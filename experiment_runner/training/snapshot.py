@@ -22,14 +22,14 @@ class DevelopmentFigures:
             training's precision.
         terms: Named terms of the loss, with the auxiliary ones.
         score: Model selection score, see `selection_score`.
-        figures: Metrics of the split, such as `macro_f1` and `mean_ccc`.
+        metrics: Metrics of the split, such as `macro_f1` and `mean_ccc`.
         predictions: Predictions that the metrics were computed from.
     """
 
     loss: float
     terms: dict[str, float]
     score: float
-    figures: Metrics
+    metrics: Metrics
     predictions: pd.DataFrame
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from experiment_runner.models.loaded_model import LoadedModel
 from experiment_runner.prediction.predictor import Predictions
 from experiment_runner.prediction.trained_length import warn_of_length
-from experiment_runner.reporting.course_figure import course_picture
+from experiment_runner.reporting.course_figure import course_figure
 from experiment_runner.reporting.figure_style import as_png
 from experiment_runner.reporting.pages import render_page
 from experiment_runner.results.prediction_columns import as_clock, attributes_of, classes_of
@@ -178,8 +178,8 @@ def _progress(done: float, seconds: float) -> str:
 
 def _draw(table: pd.DataFrame, model: LoadedModel, name: str) -> str:
     title = f"{name}, in segments of {WINDOWS.seconds:g} s, one every {WINDOWS.hop_seconds:g} s"
-    png = as_png(course_picture(table, model.description.attribute_scale, title))
-    return _course(f"The course over time of {name}", picture=base64.b64encode(png).decode("ascii"))
+    png = as_png(course_figure(table, model.description.attribute_scale, title))
+    return _course(f"The course over time of {name}", figure=base64.b64encode(png).decode("ascii"))
 
 
 def cancelled(course: str) -> str:
@@ -187,5 +187,5 @@ def cancelled(course: str) -> str:
     return _course("It was cancelled.") if 'role="progressbar"' in course else course
 
 
-def _course(text: str, share: float | None = None, picture: str = "") -> str:
-    return render_page(COURSE, text=text, share=share, picture=picture)
+def _course(text: str, share: float | None = None, figure: str = "") -> str:
+    return render_page(COURSE, text=text, share=share, figure=figure)

@@ -11,7 +11,7 @@ import torch
 
 from dataset_module.ser_dataset import Labels, SERDataset
 from experiment_runner.results.prediction_table import tabulate_predictions
-from experiment_runner.results.split_metrics import figures_from_predictions
+from experiment_runner.results.split_metrics import metrics_from_predictions
 from net.ser import Outputs
 from utils.data.labels.columns import GENDERS
 from utils.dataset.collation import collate
@@ -83,7 +83,7 @@ def test_predictions_are_on_the_corpus_scale_clipped_and_in_class_order(table: p
     assert predictions["label"].isna().tolist() == [False, True]
     assert predictions["pred_arousal"].tolist() == [2.5, 7.0]
     assert predictions["pred_valence"].tolist() == [1.0, 7.0]
-    assert figures_from_predictions(predictions, {})["rmse_arousal"] == pytest.approx(np.sqrt(1.5**2 / 2))
+    assert metrics_from_predictions(predictions, {})["rmse_arousal"] == pytest.approx(np.sqrt(1.5**2 / 2))
 
 
 def test_figures_by_gender_are_those_of_its_rows_over_the_classes_that_it_has() -> None:
@@ -99,9 +99,9 @@ def test_figures_by_gender_are_those_of_its_rows_over_the_classes_that_it_has() 
             "gender_prediction": ["female", "male", "female", "male", "female", "female"],
         }
     )  # fmt: skip
-    figures = figures_from_predictions(predictions, {"head": ["sad"]})
-    assert figures["gender_accuracy"] == pytest.approx(3 / 5), "the row without a gender does not count"
-    female, male = figures["by_gender"]["female"], figures["by_gender"]["male"]
+    metrics = metrics_from_predictions(predictions, {"head": ["sad"]})
+    assert metrics["gender_accuracy"] == pytest.approx(3 / 5), "the row without a gender does not count"
+    female, male = metrics["by_gender"]["female"], metrics["by_gender"]["male"]
     assert (female["utterances"], male["utterances"]) == (3, 2)
     assert (female["labelled"], male["labelled"]) == (3, 1)
     assert female["macro_f1"] == pytest.approx(2 / 3)
@@ -109,7 +109,7 @@ def test_figures_by_gender_are_those_of_its_rows_over_the_classes_that_it_has() 
     assert male["classes"] == ["angry"]
     assert male["rmse_valence"] == pytest.approx(np.sqrt(0.5**2 / 2))
     assert female["groups"]["head"]["macro_f1"] == pytest.approx(2 / 3)
-    assert "by_gender" not in figures_from_predictions(predictions.drop(columns="gender"), {})
+    assert "by_gender" not in metrics_from_predictions(predictions.drop(columns="gender"), {})
 
 
 def test_another_corpus_chooses_among_the_shared_classes_on_its_own_scale(table: pd.DataFrame) -> None:

@@ -120,7 +120,7 @@ def test_the_development_loss_is_one_over_the_whole_split(podcast: SyntheticPodc
     assert small.loss == pytest.approx(large.loss, abs=1e-5)
     assert small.terms == pytest.approx(large.terms, abs=1e-5)
     assert small.predictions["file"].tolist() == large.predictions["file"].tolist()
-    assert small.score == pytest.approx((small.figures["macro_f1"] + small.figures["mean_ccc"]) / 2)
+    assert small.score == pytest.approx((small.metrics["macro_f1"] + small.metrics["mean_ccc"]) / 2)
 
 
 def test_outputs_come_back_in_the_order_of_the_table(podcast: SyntheticPodcast, tmp_path: Path) -> None:

@@ -55,11 +55,11 @@ def test_the_demo_ends_in_tables_pictures_and_good_figures(
 def check_run_folders(folder: Path) -> None:
     for name in RUNS:
         run = folder / "runs" / name / "seed-42"
-        pictures = {path.name for path in (run / "pictures").glob("*.png")}
-        assert {"training.png", "classes.png", "confusion-test1.png", "confusion-development.png"} <= pictures
-        assert ("attributes-test1.png" in pictures) == (name == "Demo-Multitask")
+        figures = {path.name for path in (run / "pictures").glob("*.png")}
+        assert {"training.png", "classes.png", "confusion-test1.png", "confusion-development.png"} <= figures
+        assert ("attributes-test1.png" in figures) == (name == "Demo-Multitask")
         report = (run / "report.html").read_text(encoding="utf-8")
-        assert report.count("data:image/png;base64,") == len(pictures)
+        assert report.count("data:image/png;base64,") == len(figures)
         assert "SYNTHETIC" in report
         classes = [c for c in pd.read_csv(run / "predictions" / "test1.csv").columns if c.startswith("prob_")]
         assert classes == ["prob_neutral", "prob_happy", "prob_angry", "prob_sad"]

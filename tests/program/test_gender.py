@@ -39,20 +39,20 @@ def test_gender_is_trained_beside_the_emotions_and_every_figure_told_by_gender(
 
     assert program.main([*arguments, "--test"]) == 0
     predictions = pd.read_csv(run / "predictions" / "test1.csv")
-    figures = json.loads((run / "evaluation" / "test1.json").read_text())
+    metrics = json.loads((run / "evaluation" / "test1.json").read_text())
     expected = accuracy_score(predictions["gender"], predictions["gender_prediction"])
-    assert figures["gender_accuracy"] == pytest.approx(expected)
+    assert metrics["gender_accuracy"] == pytest.approx(expected)
     for gender, rows in predictions.groupby("gender"):
         known = rows[rows["label"].notna()]
         present = sorted(set(known["label"]))
         expected = f1_score(known["label"], known["prediction"], labels=present, average="macro", zero_division=0)
-        assert figures["by_gender"][gender]["macro_f1"] == pytest.approx(expected)
-        assert figures["by_gender"][gender]["labelled"] == len(known)
-        assert figures["by_gender"][gender]["utterances"] == len(rows) > len(known)
-        assert {"ccc_arousal", "mean_ccc"} <= set(figures["by_gender"][gender])
-    assert figures["utterances"] == len(predictions)
+        assert metrics["by_gender"][gender]["macro_f1"] == pytest.approx(expected)
+        assert metrics["by_gender"][gender]["labelled"] == len(known)
+        assert metrics["by_gender"][gender]["utterances"] == len(rows) > len(known)
+        assert {"ccc_arousal", "mean_ccc"} <= set(metrics["by_gender"][gender])
+    assert metrics["utterances"] == len(predictions)
     shown = capsys.readouterr().out
-    assert f"{figures['by_gender']['female']['macro_f1']:.3f}" in shown.split("Test by gender")[1]
+    assert f"{metrics['by_gender']['female']['macro_f1']:.3f}" in shown.split("Test by gender")[1]
     assert "UpstreamGender" in shown.split("WARNING")[0], "the plan says what is trained"
 
 

@@ -284,8 +284,8 @@ def test_samples_of_test_recordings_are_compared_by_check_and_test_alone(
     assert "OTHER-test1†" in told
     assert "†: over fewer classes than were trained" in told
     assert "OTHER-test1 lacks angry" in told
-    figures = json.loads((run / "evaluation" / "OTHER-test1.json").read_text())
-    assert (figures["classes"], figures["untested_classes"]) == (["sad", "happy"], ["angry"])
+    metrics = json.loads((run / "evaluation" / "OTHER-test1.json").read_text())
+    assert (metrics["classes"], metrics["untested_classes"]) == (["sad", "happy"], ["angry"])
     assert "untested_classes" not in json.loads((run / "evaluation" / "test1.json").read_text())
 
 

@@ -14,7 +14,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 import main as program
-from experiment_runner.results.split_metrics import figures_from_predictions
+from experiment_runner.results.split_metrics import metrics_from_predictions
 from tests.conftest import ROOT
 from tests.support.experiment_files import BASE, write_files
 from tests.support.synthetic_podcast import SyntheticPodcast
@@ -54,7 +54,7 @@ def test_a_podcast_folder_trains_and_evaluates_every_task(
 def check_split(run: Path, split: str, task: str, podcast: SyntheticPodcast) -> None:
     """Every figure is recomputable from the predictions, and the predictions cover the split."""
     predictions = pd.read_csv(run / "predictions" / f"{split}.csv")
-    figures = json.loads((run / "evaluation" / f"{split}.json").read_text())
+    metrics = json.loads((run / "evaluation" / f"{split}.json").read_text())
     rows = podcast.rows[podcast.rows["Split_Set"].str.lower() == split].set_index("FileName")
     labelled = rows[~rows["EmoClass"].isin(["O", "X"])]
     assert sorted(predictions["file"]) == sorted(labelled.index if task == "categorical" else rows.index)
@@ -63,15 +63,15 @@ def check_split(run: Path, split: str, task: str, podcast: SyntheticPodcast) -> 
         assert len(known) == len(labelled)
         classes = [name.removeprefix("prob_") for name in predictions.columns if name.startswith("prob_")]
         expected = f1_score(known["label"], known["prediction"], labels=classes, average="macro", zero_division=0)
-        assert figures["macro_f1"] == pytest.approx(expected, abs=1e-9)
+        assert metrics["macro_f1"] == pytest.approx(expected, abs=1e-9)
         assert (predictions[[f"prob_{name}" for name in classes]].sum(axis=1) - 1).abs().max() < 1e-9
     if task != "categorical":
         assert predictions["pred_arousal"].between(1, 7).all()
         assert (predictions.set_index("file")["dominance"] == rows["EmoDom"].loc[predictions["file"]]).all()
-    again = figures_from_predictions(predictions, {})
+    again = metrics_from_predictions(predictions, {})
     for name, value in again.items():
         if isinstance(value, float):
-            found = float("nan") if figures[name] is None else figures[name]
+            found = float("nan") if metrics[name] is None else metrics[name]
             assert found == pytest.approx(value, abs=1e-9, nan_ok=True), name
 
 
@@ -327,8 +327,8 @@ def test_real_corpora_are_trained_on_and_evaluated_on_each_other(
     for name, split in (("one", "RAVDESS-test1"), ("other", "EMO-DB-test1")):
         run = tmp_path / "runs" / name / "seed-42"
         predictions = pd.read_csv(run / "predictions" / f"{split}.csv")
-        figures = json.loads((run / "evaluation" / f"{split}.json").read_text())
+        metrics = json.loads((run / "evaluation" / f"{split}.json").read_text())
         assert [c.removeprefix("prob_") for c in predictions.columns if c.startswith("prob_")] == shared
         assert set(predictions["label"]) == set(shared)
         expected = f1_score(predictions["label"], predictions["prediction"], average="macro", labels=shared)
-        assert figures["macro_f1"] == pytest.approx(expected, abs=1e-9)
+        assert metrics["macro_f1"] == pytest.approx(expected, abs=1e-9)

@@ -24,7 +24,7 @@ import main as program
 import predict as predict_program
 from experiment_runner.models.model_origin import origin_of
 from experiment_runner.prediction.predictor import Predictions
-from experiment_runner.reporting.course_figure import course_picture
+from experiment_runner.reporting.course_figure import course_figure
 from experiment_runner.results.prediction_columns import END, START, as_clock
 from experiment_runner.runtime.precision import choose_precision
 from net.inputs import Waveforms
@@ -315,9 +315,9 @@ def test_the_course_of_a_long_recording_is_drawn(run: Path, tmp_path: Path, monk
 
     def titled(course: pd.DataFrame, scale: tuple[float, float], title: str) -> Figure:
         titles.append(title)
-        return course_picture(course, scale, title)
+        return course_figure(course, scale, title)
 
-    monkeypatch.setattr("experiment_runner.reporting.course_figure.course_picture", titled)
+    monkeypatch.setattr("experiment_runner.reporting.course_figure.course_figure", titled)
     for name in ("a.wav", "b/a.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         soundfile.write(tmp_path / name, noise(20.0), 16_000)
@@ -336,7 +336,7 @@ def test_a_picture_shows_every_segment_or_the_mean_of_several(count: int) -> Non
     values = np.random.default_rng(0).dirichlet(np.ones(3), count)
     probabilities = {f"prob_{name}": values[:, index] for index, name in enumerate(("neutral", "happy", "sad"))}
     course = pd.DataFrame({START: starts, END: starts + 3, **probabilities, "pred_arousal": 1 + 6 * values[:, 0]})
-    figure = course_picture(course, (1.0, 7.0), "title")
+    figure = course_figure(course, (1.0, 7.0), "title")
     emotions, attributes = figure.axes[:2]
     shown = emotions.collections[0].get_array()
     assert shown is not None

@@ -84,8 +84,8 @@ def test_the_divergence_is_recomputable_from_ratings_and_predictions(runs: tuple
         assert shares == pytest.approx(counts / counts.sum())
         predicted = predictions.loc[str(file), [f"prob_{name}" for name in classes]].to_numpy(np.float64)
         divergences.append(entropy(shares, predicted))
-    figures = json.loads((output / "soft" / "seed-42" / "evaluation" / "test1.json").read_text())
-    assert figures["rater_divergence"] == pytest.approx(np.mean(divergences), abs=1e-9)
+    metrics = json.loads((output / "soft" / "seed-42" / "evaluation" / "test1.json").read_text())
+    assert metrics["rater_divergence"] == pytest.approx(np.mean(divergences), abs=1e-9)
     hard = json.loads((output / "hard" / "seed-42" / "evaluation" / "test1.json").read_text())
     assert hard["rater_divergence"] > 0, "told for every model of a corpus with ratings"
 

@@ -10,10 +10,10 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 import utils.metrics
 from utils.metrics import (
     Numbers,
-    categorical_figures,
+    categorical_metrics,
     concordance,
-    dimensional_figures,
-    group_figures,
+    dimensional_metrics,
+    group_metrics,
     is_constant,
     krippendorff_alpha,
     pearson,
@@ -31,38 +31,38 @@ def test_docstring_examples() -> None:
 def test_categorical_figures_agree_with_a_count_by_hand_and_scikit_learn(seed: int) -> None:
     generator = np.random.default_rng(seed)
     truth, prediction = generator.choice(CLASSES, 60), generator.choice(CLASSES, 60)
-    figures = categorical_figures(list(truth), list(prediction), CLASSES)
+    metrics = categorical_metrics(list(truth), list(prediction), CLASSES)
     f1 = []
     for name in CLASSES:
         hits = sum(t == name and p == name for t, p in zip(truth, prediction, strict=True))
         f1.append(2 * hits / ((truth == name).sum() + (prediction == name).sum()))
-        assert figures["per_class"][name]["support"] == (truth == name).sum()
-    assert figures["macro_f1"] == pytest.approx(np.mean(f1), abs=1e-12)
-    assert figures["weighted_f1"] == pytest.approx(f1_score(truth, prediction, average="weighted"), abs=1e-12)
-    assert figures["accuracy"] == pytest.approx(np.mean(truth == prediction), abs=1e-12)
-    assert figures["uar"] == pytest.approx(balanced_accuracy_score(truth, prediction), abs=1e-12)
-    assert np.sum(figures["confusion_matrix"]) == 60
-    assert figures["confusion_matrix"][1][2] == sum((truth == "sad") & (prediction == "happy"))
+        assert metrics["per_class"][name]["support"] == (truth == name).sum()
+    assert metrics["macro_f1"] == pytest.approx(np.mean(f1), abs=1e-12)
+    assert metrics["weighted_f1"] == pytest.approx(f1_score(truth, prediction, average="weighted"), abs=1e-12)
+    assert metrics["accuracy"] == pytest.approx(np.mean(truth == prediction), abs=1e-12)
+    assert metrics["uar"] == pytest.approx(balanced_accuracy_score(truth, prediction), abs=1e-12)
+    assert np.sum(metrics["confusion_matrix"]) == 60
+    assert metrics["confusion_matrix"][1][2] == sum((truth == "sad") & (prediction == "happy"))
 
 
 def test_an_absent_class_counts_as_zero() -> None:
-    figures = categorical_figures(list("00113"), list("00103"), list("0123"))
-    assert figures["macro_f1"] == pytest.approx(0.6166666, abs=1e-6)
-    assert figures["absent_classes"] == ["2"]
+    metrics = categorical_metrics(list("00113"), list("00103"), list("0123"))
+    assert metrics["macro_f1"] == pytest.approx(0.6166666, abs=1e-6)
+    assert metrics["absent_classes"] == ["2"]
 
 
 def test_no_utterance_and_unknown_classes_are_refused() -> None:
     for truth, prediction in (([], []), (["angry"], ["bored"])):
         with pytest.raises(ValueError, match="at least one utterance"):
-            categorical_figures(truth, prediction, CLASSES)
+            categorical_metrics(truth, prediction, CLASSES)
 
 
 def test_head_mid_and_tail() -> None:
     groups = split_head_mid_tail({"neutral": 500, "happy": 250, "sad": 200, "fear": 10, "edge": 40})
     assert groups == {"head": ["neutral", "happy", "sad"], "mid": ["edge"], "tail": ["fear"]}
     truth, prediction = ["a", "a", "b", "b", "c"], ["a", "b", "b", "b", "c"]
-    figures = categorical_figures(truth, prediction, ["a", "b", "c"])
-    grouped = group_figures(figures["per_class"], {"head": ["a", "b"], "mid": [], "tail": ["c"]})
+    metrics = categorical_metrics(truth, prediction, ["a", "b", "c"])
+    grouped = group_metrics(metrics["per_class"], {"head": ["a", "b"], "mid": [], "tail": ["c"]})
     assert grouped["head"]["macro_f1"] == pytest.approx(f1_score(truth, prediction, labels=["a", "b"], average="macro"))
     assert grouped["head"]["recall"] == pytest.approx(
         recall_score(truth, prediction, labels=["a", "b"], average="macro")
@@ -128,23 +128,23 @@ def test_what_varies_a_little_is_no_constant() -> None:
 def test_a_mean_ccc_says_of_which_attributes_it_is() -> None:
     values, same = np.array([1.0, 2.0, 3.0]), np.full(3, 3.3)
     truth = {"arousal": values, "valence": same, "dominance": values}
-    figures = dimensional_figures(truth, {"arousal": values, "valence": same, "dominance": same})
-    assert np.isnan(figures["ccc_valence"])
-    assert figures["mean_ccc"] == pytest.approx((1 + 0) / 2)
-    assert figures["mean_ccc_attributes"] == ["arousal", "dominance"]
-    nothing = dimensional_figures({"arousal": same}, {"arousal": same})
+    metrics = dimensional_metrics(truth, {"arousal": values, "valence": same, "dominance": same})
+    assert np.isnan(metrics["ccc_valence"])
+    assert metrics["mean_ccc"] == pytest.approx((1 + 0) / 2)
+    assert metrics["mean_ccc_attributes"] == ["arousal", "dominance"]
+    nothing = dimensional_metrics({"arousal": same}, {"arousal": same})
     assert np.isnan(nothing["mean_ccc"])
     assert nothing["mean_ccc_attributes"] == []
-    assert dimensional_figures({"arousal": np.array([np.nan, 1, 2])}, {"arousal": values})["labelled_arousal"] == 2
+    assert dimensional_metrics({"arousal": np.array([np.nan, 1, 2])}, {"arousal": values})["labelled_arousal"] == 2
 
 
 def test_missing_attributes_are_left_out() -> None:
     truth = {"arousal": np.array([1.0, np.nan, 3.0, 5.0]), "valence": np.array([2.0, 3.0, 4.0, 5.0])}
     prediction = {"arousal": np.array([1.5, 9.0, 3.0, 4.0]), "valence": np.array([2.0, 3.5, 4.0, 5.0])}
-    figures = dimensional_figures(truth, prediction)
-    assert figures["rmse_arousal"] == pytest.approx(np.sqrt((0.25 + 0 + 1) / 3))
-    assert figures["ccc_arousal"] == concordance(truth["arousal"][[0, 2, 3]], prediction["arousal"][[0, 2, 3]])
-    assert figures["mean_ccc"] == pytest.approx((figures["ccc_arousal"] + figures["ccc_valence"]) / 2)
+    metrics = dimensional_metrics(truth, prediction)
+    assert metrics["rmse_arousal"] == pytest.approx(np.sqrt((0.25 + 0 + 1) / 3))
+    assert metrics["ccc_arousal"] == concordance(truth["arousal"][[0, 2, 3]], prediction["arousal"][[0, 2, 3]])
+    assert metrics["mean_ccc"] == pytest.approx((metrics["ccc_arousal"] + metrics["ccc_valence"]) / 2)
 
 
 def test_krippendorffs_alpha_is_that_of_his_worked_example() -> None:

@@ -35,7 +35,7 @@ def train(
         "steps": trainer.steps.count,
         "refused": trainer.steps.refused.counts.tolist(),
         "loss": development.loss,
-        "figures": development.figures,
+        "figures": development.metrics,
         "predictions": development.predictions,
     }
 

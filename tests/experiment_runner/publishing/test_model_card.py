@@ -69,7 +69,7 @@ def metadata_of(text: str) -> ModelCardData:
     return data
 
 
-def figures_of(run: Path, split: str) -> dict[str, Any]:
+def metrics_of(run: Path, split: str) -> dict[str, Any]:
     if split == "development":
         document: dict[str, Any] = json.loads((run / "checkpoints" / "best" / "metrics.json").read_text())
         return dict(document["development"])
@@ -94,7 +94,7 @@ def test_the_metadata_holds_every_figure_as_it_was_evaluated(card: Card, evaluat
     assert {data.base_model, data.language, data.license, data.get("datasets")} == {None}, "nobody knows any of them"
     found = {(result.dataset_split, result.metric_name): result.metric_value for result in data.eval_results or []}
     expected = {
-        (split, title): figures_of(evaluated, split)[key]
+        (split, title): metrics_of(evaluated, split)[key]
         for split in ("test1", "test2")
         for key, title in TITLES.items()
     }
@@ -106,25 +106,25 @@ def test_the_metadata_holds_every_figure_as_it_was_evaluated(card: Card, evaluat
 
 @pytest.mark.parametrize("split", ["test1", "test2"])
 def test_every_number_of_the_tables_is_that_of_the_evaluation(card: Card, evaluated: Path, split: str) -> None:
-    figures = figures_of(evaluated, split)
+    metrics = metrics_of(evaluated, split)
     keys = [*list(TITLES)[:3], "weighted_f1", *list(TITLES)[3:], "mean_ccc", "gender_accuracy"]
     rows = {row[0]: row[1:] for row in rows_of(card.text, "## Results")}
     assert rows["split"][1:4] == ["macro-F1", "UAR", "accuracy"]
-    assert rows[split] == ["classes 24, attributes 28", *(shown(figures[key]) for key in keys)]
+    assert rows[split] == ["classes 24, attributes 28", *(shown(metrics[key]) for key in keys)]
     classes = [
         [name, "head", *(shown(row[key]) for key in ("precision", "recall", "f1", "support"))]
-        for name, row in figures["per_class"].items()
+        for name, row in metrics["per_class"].items()
     ]
     groups = [
         [name, shown(len(row["classes"])), shown(row["macro_f1"]), shown(row["recall"])]
-        for name, row in figures["groups"].items()
+        for name, row in metrics["groups"].items()
     ]
     found = rows_of(card.text, f"### Classes, {split}")
     assert found[2 : 2 + len(classes)] == classes, "every class has a share of 1/8"
     assert found[4 + len(classes) :] == groups
     genders = [
         [name, show_labelled(row), f"{len(row['classes'])} of 8", *(shown(row[key]) for key in keys[:-1])]
-        for name, row in figures["by_gender"].items()
+        for name, row in metrics["by_gender"].items()
     ]
     assert rows_of(card.text, f"### Genders, {split}")[2:] == genders
 
@@ -140,9 +140,9 @@ def test_the_data_are_counted_by_split(card: Card, podcast: SyntheticPodcast) ->
 
 def test_the_pictures_are_those_that_the_text_shows(card: Card, evaluated: Path) -> None:
     shown_names = re.findall(r"!\[[^]]*\]\(([^)]+)\)", card.text)
-    assert shown_names == list(card.pictures)
+    assert shown_names == list(card.figures)
     assert set(shown_names) >= {"pictures/confusion-test1.png", "pictures/confusion-test2.png"}
-    assert all(path == evaluated / name and path.is_file() for name, path in card.pictures.items())
+    assert all(path == evaluated / name and path.is_file() for name, path in card.figures.items())
 
 
 @pytest.mark.slow
@@ -209,12 +209,12 @@ def test_a_run_that_was_not_evaluated_says_so_and_shows_development(run: Path) -
     assert "**No test split has been evaluated.**" in card.text
     assert metadata_of(card.text).eval_results is None
     assert "model-index" not in card.text
-    figures = figures_of(run, "development")
+    metrics = metrics_of(run, "development")
     (row,) = [row for row in rows_of(card.text, "## Results") if row[0].startswith("development")]
-    assert row[:3] == ["development (used for selection)", "classes 24, attributes 28", shown(figures["macro_f1"])]
+    assert row[:3] == ["development (used for selection)", "classes 24, attributes 28", shown(metrics["macro_f1"])]
     found = rows_of(card.text, "### Classes, development (used for selection)")
-    assert found[2][2] == shown(figures["per_class"]["angry"]["precision"])
-    assert list(card.pictures) == ["pictures/confusion-development.png"]
+    assert found[2][2] == shown(metrics["per_class"]["angry"]["precision"])
+    assert list(card.figures) == ["pictures/confusion-development.png"]
 
 
 def test_what_is_known_is_told(run: Path) -> None:

@@ -17,12 +17,12 @@ from matplotlib.image import imread
 from experiment_runner.reporting.audit_figures import (
     Panel,
     even_bins,
-    paired_shares_picture,
-    rows_picture,
-    votes_picture,
+    paired_shares_figure,
+    rows_figure,
+    votes_figure,
     widening_bins,
 )
-from experiment_runner.reporting.audit_page import CAPTIONS, SHOWN_FINDINGS, pictures_of, write_audit_page
+from experiment_runner.reporting.audit_page import CAPTIONS, SHOWN_FINDINGS, figures_of, write_audit_page
 from tests.support.figures import check_texts, legend_of, with_gid
 from utils.config.loading import load_corpora
 from utils.config.schema import CorpusConfig
@@ -210,7 +210,7 @@ def test_pictures_are_drawn_where_there_is_data(demo: Audit, demo_page: str, bar
     assert captions_of(plain) == [CAPTIONS["durations"], CAPTIONS["classes"]]
     assert "Krippendorff" in demo_page
     assert "Krippendorff" not in plain
-    names = [name for name, _ in pictures_of(replace(demo, is_deep=False))]
+    names = [name for name, _ in figures_of(replace(demo, is_deep=False))]
     assert names == [name for name in CAPTIONS if name != "peaks"]
 
 
@@ -236,7 +236,7 @@ def test_rows_hold_the_shares_of_their_values() -> None:
     generator = np.random.default_rng(0)
     values = {"train": generator.normal(5, 1, 400), "test1": np.array([2.0, 2.0, 4.0, 99.0]), "test2": np.empty(0)}
     edges = even_bins(0, 10, 400)
-    figure = rows_picture([Panel("", "duration, s", values, edges, " s")], list(values))
+    figure = rows_figure([Panel("", "duration, s", values, edges, " s")], list(values))
     (axes,) = figure.axes
     steps = [patch.get_data() for patch in axes.patches]  # type: ignore[attr-defined]
     assert len(steps) == 2, "a row without values is empty"
@@ -273,7 +273,7 @@ def test_bins_of_counts_widen() -> None:
 def test_a_mean_on_an_edge_falls_above_it() -> None:
     edges = even_bins(1, 7, 10_000)
     means = np.array([1 + place * 0.2 for place in range(31)])
-    figure = rows_picture([Panel("", "", {"train": means}, edges)], ["train"])
+    figure = rows_figure([Panel("", "", {"train": means}, edges)], ["train"])
     (steps,) = [patch.get_data() for patch in figure.axes[0].patches]  # type: ignore[attr-defined]
     heights = np.asarray(steps.values) - steps.baseline
     assert heights[:-1] == pytest.approx(heights[0]), "every step holds one mean, the last holds both ends"
@@ -282,7 +282,7 @@ def test_a_mean_on_an_edge_falls_above_it() -> None:
 
 def test_shares_by_gender_are_of_the_gender() -> None:
     counts = {"female": {"angry": 30, "sad": 10}, "male": {"angry": 5, "sad": 15}}
-    figure = paired_shares_picture(counts, "the gender's utterances")
+    figure = paired_shares_figure(counts, "the gender's utterances")
     shares = {gender: list(with_gid(figure, gender)[0].get_xdata()) for gender in counts}
     assert shares == {"female": [75.0, 25.0], "male": [25.0, 75.0]}
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["angry", "sad"]
@@ -291,7 +291,7 @@ def test_shares_by_gender_are_of_the_gender() -> None:
 
 def test_votes_are_shares_of_the_consensus(demo: Audit) -> None:
     table = demo.corpus.table[demo.corpus.table.columns[::-1]]
-    figure = dict(pictures_of(replace(demo, corpus=replace(demo.corpus, table=table))))["votes"]
+    figure = dict(figures_of(replace(demo, corpus=replace(demo.corpus, table=table))))["votes"]
     axes = figure.axes[0]
     columns = [label.get_text() for label in axes.get_xticklabels()]
     rows = [label.get_text() for label in axes.get_yticklabels()]
@@ -305,7 +305,7 @@ def test_votes_are_shares_of_the_consensus(demo: Audit) -> None:
 
 
 def test_no_text_is_cut_off_or_covers_another(demo: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, figure in pictures_of(demo):
+    for name, figure in figures_of(demo):
         with monkeypatch.context() as patch:
             check_texts(figure, patch)
         assert figure.axes, name
@@ -314,10 +314,10 @@ def test_no_text_is_cut_off_or_covers_another(demo: Audit, monkeypatch: pytest.M
 def test_long_names_and_great_numbers_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["overwhelming surprise", "contemptuousness", "$x^2$", "R&D", "neutral", "calm", "sad", "happy", "fear"]
     votes = pd.DataFrame(np.eye(9, dtype=int), index=names, columns=names)
-    check_texts(votes_picture(votes), monkeypatch)
+    check_texts(votes_figure(votes), monkeypatch)
     values = np.append(np.linspace(1, 7, 99_999), np.full(50_000, 99.0))
     panels = [Panel(name, f"{name}, 1 to 7", {"train": values}, even_bins(1, 7, 9), "", 2) for name in "abc"]
-    check_texts(rows_picture(panels, ["development\n149,999"]), monkeypatch)
+    check_texts(rows_figure(panels, ["development\n149,999"]), monkeypatch)
 
 
 def test_embedded_pictures_are_whole(bare: Audit, tmp_path: Path) -> None:

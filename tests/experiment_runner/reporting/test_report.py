@@ -18,10 +18,10 @@ from matplotlib.patches import Rectangle
 import main as program
 from experiment_runner.reporting import report
 from experiment_runner.reporting.figures import (
-    attribute_scatter_picture,
-    class_shares_picture,
-    confusion_matrix_picture,
-    training_curves_picture,
+    attribute_scatter_figure,
+    class_shares_figure,
+    confusion_matrix_figure,
+    training_curves_figure,
 )
 from experiment_runner.results.row_counts import show_labelled
 from experiment_runner.training.early_stopping import HybridEarlyStopping
@@ -63,7 +63,7 @@ ENDINGS = [
 @pytest.mark.parametrize("classes", [FOUR, LONG])
 def test_the_confusion_picture_holds_the_counts_of_the_predictions(classes: tuple[str, ...]) -> None:
     predictions = predict(classes, 900)
-    figure = confusion_matrix_picture(predictions, classes, "test1")
+    figure = confusion_matrix_figure(predictions, classes, "test1")
     known = predictions.dropna(subset="label")
     for cells, expected in (
         ("count", pd.crosstab(known["label"], known["prediction"])),
@@ -82,7 +82,7 @@ def test_the_confusion_picture_holds_the_counts_of_the_predictions(classes: tupl
 
 def test_a_class_without_utterances_has_no_share() -> None:
     predictions = predict(FOUR, 40)
-    figure = confusion_matrix_picture(predictions, (*FOUR, "fear"), "test1")
+    figure = confusion_matrix_figure(predictions, (*FOUR, "fear"), "test1")
     shares = {text.get_text() for text in with_gid(figure, "share") if round(text.get_position()[1]) == 4}
     assert shares == {"–"}
 
@@ -93,7 +93,7 @@ def test_the_curves_show_where_and_why_training_ended(
 ) -> None:
     epochs, result = train(scores, losses)
     assert (result["stop"], len(epochs)) == (reason, last), "the case is what it is called"
-    figure = training_curves_picture(epochs, result, 1.05)
+    figure = training_curves_figure(epochs, result, 1.05)
     assert [list(mark.get_xdata()) for mark in with_gid(figure, "stop")] == [[last]] * 2
     assert [list(mark.get_xdata()) for mark in with_gid(figure, "best")] == [[best]]
     assert words in legend_of(figure)
@@ -111,14 +111,14 @@ def test_the_curves_show_where_and_why_training_ended(
 
 def test_a_training_that_goes_on_is_not_called_finished() -> None:
     epochs, _ = train(RISING, FALLING, most=3)
-    assert "after epoch 3: still training, or interrupted" in legend_of(training_curves_picture(epochs, None, 1.05))
-    assert training_curves_picture(epochs[:1], None, 1.05).axes, "one epoch is enough for a picture"
+    assert "after epoch 3: still training, or interrupted" in legend_of(training_curves_figure(epochs, None, 1.05))
+    assert training_curves_figure(epochs[:1], None, 1.05).axes, "one epoch is enough for a picture"
 
 
 def test_the_ccc_drawn_is_that_of_audmetric() -> None:
     audmetric = pytest.importorskip("audmetric")
     predictions = predict(FOUR, 300)
-    figure = attribute_scatter_picture(predictions, (1.0, 7.0), "test1")
+    figure = attribute_scatter_figure(predictions, (1.0, 7.0), "test1")
     for name, text in zip(ATTRIBUTES, with_gid(figure, "ccc"), strict=True):
         known = predictions.dropna(subset=name)
         expected = audmetric.concordance_cc(known[name].to_numpy(), known[f"pred_{name}"].to_numpy())
@@ -131,7 +131,7 @@ COUNTS = {"angry": 500, "sad": 60, "happy": 400, "neutral": 10}
 
 def test_class_shares_are_ordered_grouped_and_parted_at_the_limits() -> None:
     splits = {"train": COUNTS, "development": dict.fromkeys(FOUR, 5)}
-    figure = class_shares_picture(splits, split_head_mid_tail(COUNTS))
+    figure = class_shares_figure(splits, split_head_mid_tail(COUNTS))
     (axes,) = figure.axes
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == ["angry (500)", "happy (400)", "sad (60)", "neutral (10)"]
@@ -142,7 +142,7 @@ def test_class_shares_are_ordered_grouped_and_parted_at_the_limits() -> None:
     assert np.ravel(development.get_xdata()).tolist() == [25.0] * 4
     assert [text.get_text() for text in with_gid(figure, "group")] == ["head", "mid", "tail"]
     assert [text.get_position()[0] for text in with_gid(figure, "limit")] == [25.0, 100 / 32]
-    configured = class_shares_picture(splits, {"head": ["sad"], "mid": ["angry", "happy", "neutral"], "tail": []})
+    configured = class_shares_figure(splits, {"head": ["sad"], "mid": ["angry", "happy", "neutral"], "tail": []})
     assert with_gid(configured, "limit") == [], "shares did not decide these groups"
     assert [text.get_text() for text in with_gid(configured, "group")] == ["mid", "head", "mid"]
 
@@ -152,10 +152,10 @@ def test_no_text_is_cut_off_or_covers_another(classes: tuple[str, ...], monkeypa
     counts = {name: 90_000 // 3**place for place, name in enumerate(classes)}
     splits = {split: counts for split in ("train", "development", "test1", "test2")}
     check_texts(
-        confusion_matrix_picture(predict(classes, 30_000), classes, "A-long-corpus-test1: macro-F1 0.123, UAR 0.123"),
+        confusion_matrix_figure(predict(classes, 30_000), classes, "A-long-corpus-test1: macro-F1 0.123, UAR 0.123"),
         monkeypatch,
     )  # noqa: E501
-    check_texts(class_shares_picture(splits, split_head_mid_tail(counts)), monkeypatch)
+    check_texts(class_shares_figure(splits, split_head_mid_tail(counts)), monkeypatch)
 
 
 @pytest.mark.parametrize(("scores", "losses"), [ending[1:3] for ending in ENDINGS])
@@ -164,11 +164,11 @@ def test_no_text_of_the_curves_is_cut_off_or_covers_another(
 ) -> None:
     epochs, result = train(scores, [1000 * loss for loss in losses])
     epochs = [{**line, "development_mean_ccc": -line["development_macro_f1"]} for line in epochs]
-    check_texts(training_curves_picture(epochs, result, 1.05), monkeypatch)
+    check_texts(training_curves_figure(epochs, result, 1.05), monkeypatch)
 
 
 def test_no_text_of_the_attributes_is_cut_off_or_covers_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_texts(attribute_scatter_picture(predict(FOUR, 50), (-100.0, 100.0), "test1: 50 utterances"), monkeypatch)
+    check_texts(attribute_scatter_figure(predict(FOUR, 50), (-100.0, 100.0), "test1: 50 utterances"), monkeypatch)
 
 
 EXPERIMENT = """
@@ -199,7 +199,7 @@ def run(evaluated: Path, tmp_path: Path) -> Path:
 
 def page_of(run: Path) -> str:
     """The page without pictures, as a browser shows its text."""
-    page = report.write_report(run, pictures=()).read_text(encoding="utf-8")
+    page = report.write_report(run, figures=()).read_text(encoding="utf-8")
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page.split("<body>")[1])).split())
 
 
@@ -207,12 +207,12 @@ def test_a_run_is_drawn_and_reported_from_its_folder_alone(run: Path, capsys: py
     (run / "predictions" / "development.csv").unlink()  # one split says as much as two
     assert report.main([str(run)]) == 0
     names = ["training", "classes", "confusion-test1", "attributes-test1"]
-    pictures = [run / "pictures" / f"{name}.{suffix}" for name in names for suffix in ("png", "pdf")]
-    assert capsys.readouterr().out.splitlines() == [*map(str, pictures), str(run / "report.html")]
-    assert sorted((run / "pictures").iterdir()) == sorted(pictures), "nothing half-written is left"
+    figures = [run / "pictures" / f"{name}.{suffix}" for name in names for suffix in ("png", "pdf")]
+    assert capsys.readouterr().out.splitlines() == [*map(str, figures), str(run / "report.html")]
+    assert sorted((run / "pictures").iterdir()) == sorted(figures), "nothing half-written is left"
     assert imread(run / "pictures" / "training.png").shape[1] == 1005, "85 mm at 300 dots an inch"
     assert imread(run / "pictures" / "attributes-test1.png").shape[1] == 2100
-    assert all(path.read_bytes().startswith(b"%PDF") for path in pictures if path.suffix == ".pdf")
+    assert all(path.read_bytes().startswith(b"%PDF") for path in figures if path.suffix == ".pdf")
     page = (run / "report.html").read_text(encoding="utf-8")
     addresses = re.findall(r"""(?:src|href|action|data|poster)\s*=\s*["']?([^"'\s>]+)""", page)
     assert len(addresses) == len(names) + 1, "every picture, and an icon that nothing is fetched for"
@@ -222,15 +222,15 @@ def test_a_run_is_drawn_and_reported_from_its_folder_alone(run: Path, capsys: py
 
 def test_the_page_tells_every_figure(run: Path) -> None:
     page = page_of(run)
-    figures = json.loads((run / "evaluation" / "test1.json").read_text())
+    metrics = json.loads((run / "evaluation" / "test1.json").read_text())
     keys = ("macro_f1", "uar", "accuracy", "weighted_f1", "ccc_arousal", "ccc_valence", "ccc_dominance", "mean_ccc")
-    assert f"test1 classes 24, attributes 28 {' '.join(f'{figures[key]:.3f}' for key in keys)}" in page
-    for name, row in figures["per_class"].items():
+    assert f"test1 classes 24, attributes 28 {' '.join(f'{metrics[key]:.3f}' for key in keys)}" in page
+    for name, row in metrics["per_class"].items():
         cells = " ".join(f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))
         assert f"{name} head {cells} {row['support']}" in page, "every class has a share of 1/8"
-    head = figures["groups"]["head"]
+    head = metrics["groups"]["head"]
     assert f"mean of head 8 classes {head['recall']:.3f} {head['macro_f1']:.3f} mean of mid 0 classes – –" in page
-    for gender, row in figures["by_gender"].items():
+    for gender, row in metrics["by_gender"].items():
         counts = f"{show_labelled(row)} {len(row['classes'])} of 8"
         assert f"{gender} {counts} {' '.join(f'{row[key]:.3f}' for key in keys)}" in page
     provenance = json.loads((run / "checkpoints" / "best" / "provenance.json").read_text())
@@ -262,9 +262,9 @@ def test_a_run_that_was_not_evaluated_shows_development(run: Path) -> None:
     page = page_of(run)
     assert "No test split has been evaluated yet" in page
     assert "test1" not in page.replace("--test", "")
-    figures = json.loads((run / "checkpoints" / "best" / "metrics.json").read_text())["development"]
-    assert f"{figures['macro_f1']:.3f} {figures['uar']:.3f}" in page
-    assert f"angry head {figures['per_class']['angry']['precision']:.3f}" in page
+    metrics = json.loads((run / "checkpoints" / "best" / "metrics.json").read_text())["development"]
+    assert f"{metrics['macro_f1']:.3f} {metrics['uar']:.3f}" in page
+    assert f"angry head {metrics['per_class']['angry']['precision']:.3f}" in page
 
 
 def test_a_training_that_goes_on_is_reported_as_far_as_it_is(run: Path) -> None:
@@ -283,7 +283,7 @@ def test_a_run_without_an_epoch_has_a_page_and_no_picture(run: Path) -> None:
         shutil.rmtree(run / name)
     for name in ("result.json", "metrics.jsonl"):
         (run / name).unlink()
-    assert report.draw_pictures(run) == []
+    assert report.draw_figures(run) == []
     page = page_of(run)
     assert "no epoch has ended yet" in page
     assert "There are no predictions yet." in page

@@ -23,7 +23,7 @@ from experiment_runner.reporting.report_contents import (
     class_mistakes,
     findings_of,
 )
-from experiment_runner.results.split_metrics import figures_from_predictions
+from experiment_runner.results.split_metrics import metrics_from_predictions
 from experiment_runner.storage.stored_run import read_run
 from tests.support.predictions import ATTRIBUTES, FOUR, predict
 from tests.support.voices import voice
@@ -68,19 +68,19 @@ def page_of(folder: Path) -> str:
 
 def test_the_verdict_says_figures_n_and_chance() -> None:
     predictions = predict(FOUR, 300)
-    figures = figures_from_predictions(predictions, {})
-    classes, attributes = findings_of(predictions, figures)
-    assert classes.figures == f"macro-F1 {figures['macro_f1']:.3f}, UAR {figures['uar']:.3f}"
+    metrics = metrics_from_predictions(predictions, {})
+    classes, attributes = findings_of(predictions, metrics)
+    assert classes.metrics == f"macro-F1 {metrics['macro_f1']:.3f}, UAR {metrics['uar']:.3f}"
     always = f1_score(predictions["label"].dropna(), ["neutral"] * 299, average="macro", labels=FOUR, zero_division=0)
     assert f'always predicting "neutral" gives macro-F1 {always:.3f}, UAR 0.250 and accuracy' in classes.chance
     assert classes.basis == "299 labelled utterances, 4 classes", "one has no label"
-    assert attributes.figures == f"mean CCC {figures['mean_ccc']:.3f}"
+    assert attributes.metrics == f"mean CCC {metrics['mean_ccc']:.3f}"
     assert attributes.basis == "arousal 300, valence 299, dominance 300 rated utterances"
     fewer = predictions.assign(valence=predictions["valence"].where(predictions.index < 5), dominance=3.3)
-    _, attributes = findings_of(fewer, figures_from_predictions(fewer, {}))
+    _, attributes = findings_of(fewer, metrics_from_predictions(fewer, {}))
     assert attributes.basis == "arousal 300, valence 4, dominance 300 rated utterances"
     nobody = predictions.assign(label=np.nan, **dict.fromkeys(ATTRIBUTES, np.nan))
-    assert findings_of(nobody, figures_from_predictions(nobody, {})) == []
+    assert findings_of(nobody, metrics_from_predictions(nobody, {})) == []
 
 
 def test_the_surest_mistakes_come_first_and_nothing_right_or_unlabelled_is_among_them() -> None:
@@ -155,7 +155,7 @@ def test_the_page_begins_with_the_verdict_and_lists_changed_keys_before_all(tmp_
 
 def test_without_tests_the_verdict_is_on_development(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"development": predict(FOUR, 60)})
-    report.write_report(run, pictures=())
+    report.write_report(run, figures=())
     assert "development: macro-F1" in page_of(run)
     assert page_of(run).index("development: macro-F1") < page_of(run).index("Results")
 

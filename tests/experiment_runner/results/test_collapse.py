@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score, recall_score
 
 import main as program
 from experiment_runner.results.collapse import chance, remarks
-from experiment_runner.results.split_metrics import figures_from_predictions
+from experiment_runner.results.split_metrics import metrics_from_predictions
 from tests.support.tiny_corpus import CLASSES, tiny_rows, write_tiny_corpus
 
 ONE = '[[experiments]]\nname = "one"\n'
@@ -125,16 +125,16 @@ def test_missing_classes_are_said_after_training_and_after_test(
     assert "WARNING: one seed 42: test1: arousal is 3 in each of 6 labelled utterances" in tested
     assert "classes 5, attributes 6" in tested.split("Test")[-2], "the rows of each kind, not those of the file"
     run = tmp_path / "runs" / "one" / "seed-42"
-    figures = json.loads((run / "evaluation" / "test1.json").read_text())
-    assert (figures["utterances"], figures["labelled"], figures["labelled_arousal"]) == (6, 5, 6)
+    metrics = json.loads((run / "evaluation" / "test1.json").read_text())
+    assert (metrics["utterances"], metrics["labelled"], metrics["labelled_arousal"]) == (6, 5, 6)
     report = (run / "report.html").read_text()
-    assert all(remark.split('"')[0] in report for remark in figures["remarks"])
+    assert all(remark.split('"')[0] in report for remark in metrics["remarks"])
 
 
 def test_by_gender_only_the_classes_of_the_gender_count() -> None:
     predictions = predicted("abcdab-", "abddaab").assign(gender=["female"] * 4 + ["male"] * 3)
-    figures = figures_from_predictions(predictions, {"head": ["a", "c"]})
-    male = figures["by_gender"]["male"]
+    metrics = metrics_from_predictions(predictions, {"head": ["a", "c"]})
+    male = metrics["by_gender"]["male"]
     assert male["classes"] == ["a", "b"]
     truth, prediction = ["a", "b"], ["a", "a"]
     assert male["macro_f1"] == pytest.approx(f1_score(truth, prediction, labels=["a", "b"], average="macro"))
@@ -142,9 +142,9 @@ def test_by_gender_only_the_classes_of_the_gender_count() -> None:
     assert (male["labelled"], male["utterances"]) == (2, 3)
     assert male["groups"]["head"]["classes"] == ["a"]
     assert set(male["per_class"]) == set("abcd"), "the keys stay"
-    assert figures["by_gender"]["female"]["classes"] == list("abcd")
+    assert metrics["by_gender"]["female"]["classes"] == list("abcd")
     whole = f1_score(list("abcdab"), list("abddaa"), average="macro")
-    assert figures["macro_f1"] == pytest.approx(whole), "over the whole class list, as before"
+    assert metrics["macro_f1"] == pytest.approx(whole), "over the whole class list, as before"
 
 
 def test_console_report_and_card_say_the_same_by_gender(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,7 +157,7 @@ def test_console_report_and_card_say_the_same_by_gender(tmp_path: Path, capsys: 
     assert program.main([*arguments, "--test"]) == 0
     said = "male: macro-F1 and UAR over angry (1), happy (1), neutral (1); no sad"
     run = tmp_path / "runs" / "one" / "seed-42"
-    figures = json.loads((run / "evaluation" / "test1.json").read_text())["by_gender"]
+    metrics = json.loads((run / "evaluation" / "test1.json").read_text())["by_gender"]
     shown = capsys.readouterr().out
     pages = {
         "console": " ".join(shown.split("Test by gender")[1].split()),
@@ -167,5 +167,5 @@ def test_console_report_and_card_say_the_same_by_gender(tmp_path: Path, capsys: 
     for name, page in pages.items():
         assert said in page, name
         assert "3 of 4" in page, name
-        assert f"{figures['male']['macro_f1']:.3f}" in page, name
-    assert list(CLASSES[:3]) == figures["male"]["classes"]
+        assert f"{metrics['male']['macro_f1']:.3f}" in page, name
+    assert list(CLASSES[:3]) == metrics["male"]["classes"]

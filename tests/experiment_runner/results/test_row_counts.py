@@ -29,14 +29,14 @@ def test_figures_of_an_earlier_release_show_their_rows() -> None:
     assert show_attributes({"utterances": 24, "mean_ccc": 0.5}) == ""
 
 
-def figures(ccc: float, attributes: list[str]) -> dict[str, Any]:
+def metrics(ccc: float, attributes: list[str]) -> dict[str, Any]:
     labelled = dict.fromkeys(("labelled_arousal", "labelled_valence", "labelled_dominance"), 20)
     return {"utterances": 24, **labelled, "mean_ccc": ccc, "mean_ccc_attributes": attributes}
 
 
 def test_a_mean_says_over_how_many_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    whole, part, none = figures(0.4, ["arousal", "valence", "dominance"]), figures(0.2, ["valence", "dominance"]), {}
-    none = figures(float("nan"), [])
+    whole, part, none = metrics(0.4, ["arousal", "valence", "dominance"]), metrics(0.2, ["valence", "dominance"]), {}
+    none = metrics(float("nan"), [])
     found = [Outcome("x", seed, {"test1": split}, "evaluated") for seed, split in enumerate((whole, part, none))]
     show_evaluation([*found, Outcome("x", 3, {}, "failed")], Console(), "")
     shown = capsys.readouterr().out

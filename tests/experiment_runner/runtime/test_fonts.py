@@ -7,9 +7,9 @@ import pytest
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from experiment_runner.reporting import figure_style
-from experiment_runner.reporting.figure_style import save_picture, shortened
-from experiment_runner.reporting.figures import class_shares_picture
-from experiment_runner.runtime import fonts as picture_fonts
+from experiment_runner.reporting.figure_style import save_figure, shortened
+from experiment_runner.reporting.figures import class_shares_figure
+from experiment_runner.runtime import fonts as figure_fonts
 from experiment_runner.runtime.fonts import BOX, LATIN, drawable, font_note, lacking
 from utils.metrics import split_head_mid_tail
 
@@ -24,17 +24,17 @@ def characters_of(family: str) -> set[str]:
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Whatever this machine has, no font is looked for but those that a test names."""
-    monkeypatch.setattr(picture_fonts, "CJK_FONTS", ())
-    picture_fonts.families.cache_clear()
+    monkeypatch.setattr(figure_fonts, "CJK_FONTS", ())
+    figure_fonts.families.cache_clear()
     yield monkeypatch
     monkeypatch.undo()
-    picture_fonts.families.cache_clear()
+    figure_fonts.families.cache_clear()
 
 
 def look_for(installed: pytest.MonkeyPatch, *fonts: str) -> None:
-    installed.setattr(picture_fonts, "CJK_FONTS", fonts)
-    picture_fonts.families.cache_clear()
-    installed.setitem(figure_style.STYLE, "font.family", list(picture_fonts.families()))
+    installed.setattr(figure_fonts, "CJK_FONTS", fonts)
+    figure_fonts.families.cache_clear()
+    installed.setitem(figure_style.STYLE, "font.family", list(figure_fonts.families()))
 
 
 @pytest.mark.parametrize("name", ["悲しみ", "喜び (joy)", "기쁨", "快乐", "angry 🦤"])
@@ -47,22 +47,22 @@ def test_what_no_font_has_is_a_box_and_a_sentence(name: str, installed: pytest.M
     assert f"no installed font has the characters {''.join(unknown)}, which pictures show as {BOX}" in note
     assert "fonts-noto-cjk" in note
     counts = {name: 3, "angry": 2}
-    figure = class_shares_picture({"train": counts}, split_head_mid_tail(counts), f"{name}, seed 1")
-    save_picture(figure, tmp_path / "classes.png")  # a warning of a glyph would be an error here
+    figure = class_shares_figure({"train": counts}, split_head_mid_tail(counts), f"{name}, seed 1")
+    save_figure(figure, tmp_path / "classes.png")  # a warning of a glyph would be an error here
     assert f"{drawable(name)} (3)" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
 
 def test_a_character_is_taken_from_whichever_font_has_it(installed: pytest.MonkeyPatch, tmp_path: Path) -> None:
     look_for(installed, "a font that nobody has", OTHER)
-    assert picture_fonts.families() == (LATIN, OTHER)
+    assert figure_fonts.families() == (LATIN, OTHER)
     name = "".join(sorted(c for c in characters_of(OTHER) - characters_of(LATIN) if c.isprintable())[:3])
     assert len(name) == 3
     assert drawable(name) == name
     assert font_note([name]) == ""
     counts = {name: 3, "angry": 2}
-    figure = class_shares_picture({"train": counts}, split_head_mid_tail(counts), name)
-    save_picture(figure, tmp_path / "classes.png")
-    save_picture(figure, tmp_path / "classes.pdf")
+    figure = class_shares_figure({"train": counts}, split_head_mid_tail(counts), name)
+    save_figure(figure, tmp_path / "classes.png")
+    save_figure(figure, tmp_path / "classes.pdf")
     look_for(installed)
     assert drawable(name) == 3 * BOX
 

@@ -36,7 +36,7 @@ SPLITS = ("test1", "test2", "MSP-PODCAST-1.12-test1")
 SEEDS = (42, 43, 44)
 
 
-def figures(draw: random.Random) -> dict[str, float]:
+def metrics(draw: random.Random) -> dict[str, float]:
     return {key: draw.random() for key, _ in METRICS} | {"utterances": 30_647, "labelled": 30_647}
 
 
@@ -47,7 +47,7 @@ def outcomes() -> list[Outcome]:
         Outcome(
             name,
             seed,
-            {s: {**figures(draw), "by_gender": {g: figures(draw) for g in genders}} for s in SPLITS},
+            {s: {**metrics(draw), "by_gender": {g: metrics(draw) for g in genders}} for s in SPLITS},
             "evaluated",
         )
         for name in NAMES

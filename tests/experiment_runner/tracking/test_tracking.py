@@ -88,9 +88,9 @@ def test_offline_files_hold_every_epoch_the_config_the_tags_and_the_test_figures
         found = read_offline_run(file)
         assert found.identity == identities[seed], "the test's figures go to the run of the training"
         assert len([sent for sent in found.history if "train/loss" in sent]) == 2, "the copy is whole by itself"
-        figures = json.loads((run / "evaluation" / "test1.json").read_text())
-        assert found.summary["test1/macro_f1"] == figures["macro_f1"]
-        assert found.summary["test1/per_class/fear/recall"] == figures["per_class"]["fear"]["recall"]
+        metrics = json.loads((run / "evaluation" / "test1.json").read_text())
+        assert found.summary["test1/macro_f1"] == metrics["macro_f1"]
+        assert found.summary["test1/per_class/fear/recall"] == metrics["per_class"]["fear"]["recall"]
 
 
 @contextmanager
