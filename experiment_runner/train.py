@@ -15,6 +15,7 @@ from torch import Tensor
 
 from experiment_runner.distributed.process_group import ProcessGroup
 from experiment_runner.loading.batch_loader import BatchLoader
+from experiment_runner.results.statistics import STATISTICS
 from experiment_runner.runtime.console import Console, EpochProgress
 from experiment_runner.runtime.interruption import Interrupted, Interruption
 from experiment_runner.runtime.out_of_memory import NameRows, explained
@@ -317,5 +318,5 @@ class Trainer:
 
 def selection_score(metrics: Metrics) -> float:
     """Return the model selection score: macro-F1, mean CCC, or the mean of both in multitask training."""
-    scores = [float(metrics[name]) for name in ("macro_f1", "mean_ccc") if name in metrics]
+    scores = [float(metrics[name]) for name, item in STATISTICS.items() if item.is_score and name in metrics]
     return sum(scores) / len(scores)

@@ -19,7 +19,7 @@ from experiment_runner.publishing.model_card_snippet import complete_snippet
 from experiment_runner.reporting.pages import render_markdown
 from experiment_runner.reporting.report import CAPTIONS, PICTURES, cautions
 from experiment_runner.results.row_counts import IN_TEMPLATES, note_fewer
-from experiment_runner.results.split_metrics import METRICS
+from experiment_runner.results.statistics import STATISTICS, titles_in
 from experiment_runner.storage.run_folder import RunError
 from experiment_runner.storage.stored_experiment import known_corpus
 from experiment_runner.storage.stored_run import OWN_SPLIT, StoredRun, read_run
@@ -33,15 +33,6 @@ from utils.metrics import Metrics
 TEMPLATE = "publishing/model_card.md.jinja"
 LIBRARY = "200ai"
 TASK = "audio-classification"
-HUB_METRICS = {
-    "macro_f1": ("f1", {"average": "macro"}),
-    "uar": ("recall", {"average": "macro"}),
-    "accuracy": ("accuracy", None),
-    "ccc_arousal": ("ccc", None),
-    "ccc_valence": ("ccc", None),
-    "ccc_dominance": ("ccc", None),
-}
-"""Metrics in the metadata: the hub's name of each metric, and its arguments."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +142,10 @@ def _metadata(run: StoredRun, tests: list[Evaluated], repo_id: str, license_id: 
 def _results(run: StoredRun, test: Evaluated) -> Iterator[EvalResult]:
     corpus, release = run.config.corpus, run.resolved.get("corpus_release")
     is_synthetic = corpus in run.resolved.get("synthetic_corpora", ())
-    titles = dict(METRICS)
-    for key, (metric, arguments) in HUB_METRICS.items():
+    for key, item in STATISTICS.items():
         value = test.metrics.get(key)
-        if value is not None:
+        if item.hub is not None and value is not None:
+            metric, arguments = item.hub
             yield EvalResult(
                 task_type=TASK,
                 task_name="Speech emotion recognition",
@@ -163,7 +154,7 @@ def _results(run: StoredRun, test: Evaluated) -> Iterator[EvalResult]:
                 dataset_split=test.label,
                 dataset_revision=release,
                 metric_type=metric,
-                metric_name=titles[key],
+                metric_name=item.title,
                 metric_value=value,
                 metric_args=arguments,
             )
@@ -196,6 +187,6 @@ def _render(
         fewer=note_fewer((split.label, split.metrics) for split in splits),
         **IN_TEMPLATES,
         foreign=[test.label for test in tests if not OWN_SPLIT.fullmatch(test.label)],
-        metrics=[(key, name) for key, name in METRICS if any(key in split.metrics for split in splits)],
+        metrics=titles_in(split.metrics for split in splits),
         group_of={name: group for group, members in run.groups.items() for name in members},
     )

@@ -16,10 +16,9 @@ from experiment_runner.results.row_counts import (
     show_labelled,
     show_present,
 )
-from experiment_runner.results.split_metrics import METRICS
+from experiment_runner.results.statistics import STATISTICS, titles_in
 from experiment_runner.runtime.console import Console
 
-DEVELOPMENT_METRICS = (("macro_f1", "dev macro-F1"), ("mean_ccc", "dev mean CCC"))
 STOPS = {"sma_f1": "score", "loss": "loss", "epochs": "last epoch"}
 """Words for the reasons in `result.json` why training ended."""
 Titles = Sequence[tuple[str, str]]
@@ -54,9 +53,9 @@ def show_training(outcomes: Sequence[Outcome], console: Console, note: str) -> N
     """Print one row per run, and the mean and deviation over seeds."""
     developments = [outcome.found.get("development", {}) for outcome in outcomes]
     used = [
-        (f"development_{key}", title)
-        for key, title in DEVELOPMENT_METRICS
-        if any(f"development_{key}" in metrics for metrics in developments)
+        (f"development_{key}", f"dev {item.title}")
+        for key, item in STATISTICS.items()
+        if item.is_score and any(f"development_{key}" in metrics for metrics in developments)
     ]
     rows = []
     for name, group in _by_experiment(outcomes).items():
@@ -76,7 +75,7 @@ def show_training(outcomes: Sequence[Outcome], console: Console, note: str) -> N
 def show_evaluation(outcomes: Sequence[Outcome], console: Console, note: str) -> None:
     """Print one row per run and test split, and the mean and deviation over seeds; then the same by gender."""
     every = [metrics for outcome in outcomes for metrics in outcome.found.values()]
-    used = [(key, title) for key, title in METRICS if any(key in metrics for metrics in every)]
+    used = titles_in(every)
     rows = []
     for name, group in _by_experiment(outcomes).items():
         for split in _splits(group):

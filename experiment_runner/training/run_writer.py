@@ -14,6 +14,7 @@ import pandas as pd
 from experiment_runner.models.model_config import ModelConfig
 from experiment_runner.results.prediction_table import tabulate_predictions
 from experiment_runner.results.split_metrics import class_groups, metrics_from_predictions
+from experiment_runner.results.statistics import STATISTICS, own_statistics, titles_in
 from experiment_runner.run import Run
 from experiment_runner.storage.checkpoints import AFRESH, Checkpoint, CheckpointError, TrainingState
 from experiment_runner.training.provenance import describe_provenance
@@ -54,12 +55,13 @@ class RunWriter:
         self.records = list(records)
         self._began = time.monotonic() - seconds
         self.groups = class_groups(run.config, description.classes, description.class_counts)
+        self.statistics = own_statistics(run.config)
         self.provenance = describe_provenance(run)
 
     def compute_metrics(self, outputs: Outputs) -> tuple[pd.DataFrame, Metrics]:
         """Return development predictions and their metrics."""
         predictions = tabulate_predictions(self.run.data.development, outputs, self.description.labels)
-        return predictions, metrics_from_predictions(predictions, self.groups)
+        return predictions, metrics_from_predictions(predictions, self.groups, self.statistics)
 
     @property
     def seconds(self) -> float:
@@ -164,8 +166,11 @@ def flatten(record: EpochRecord) -> dict[str, Any]:
 def epoch_line(record: EpochRecord, epochs: int) -> str:
     """Return an epoch's line for the console."""
     development = record.development
-    names = (("macro_f1", "macro-F1"), ("mean_ccc", "mean CCC"), ("gender_accuracy", "gender accuracy"))
-    scores = "  ".join(f"{label} {development.metrics[key]:.4f}" for key, label in names if key in development.metrics)
+    scores = "  ".join(
+        f"{title} {development.metrics[key]:.4f}"
+        for key, title in titles_in([development.metrics])
+        if (key not in STATISTICS or STATISTICS[key].is_in_epoch_line) and development.metrics[key] is not None
+    )
     return (
         f"epoch {record.epoch}/{epochs}  train loss {record.train['loss']:.4f}  dev loss {development.loss:.4f}  "
         f"{scores}  smoothed {record.decision.smoothed:.4f}  {record.decision.explanation}  "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -52,7 +53,7 @@ def read_examples() -> dict[str, Example]:
 
 
 EXAMPLES = read_examples()
-IN_EXPERIMENTS = [title for title in EXAMPLES if title not in ("A corpus",)]
+SHAPE_RESULTS = [title for title in EXAMPLES if title not in ("A corpus", "A statistic")]
 
 
 def train(title: str, folder: Path, podcast: SyntheticPodcast, write_module: Write) -> list[str]:
@@ -64,7 +65,7 @@ def train(title: str, folder: Path, podcast: SyntheticPodcast, write_module: Wri
     return arguments
 
 
-@pytest.mark.parametrize("title", IN_EXPERIMENTS)
+@pytest.mark.parametrize("title", SHAPE_RESULTS)
 def test_an_example_trains_and_is_remembered(
     title: str, podcast: SyntheticPodcast, tmp_path: Path, write_module: Write
 ) -> None:
@@ -76,6 +77,53 @@ def test_an_example_trains_and_is_remembered(
     assert json.loads((run / "checkpoints" / "best" / "provenance.json").read_text())["user_code"] == stored
     assert name in make_card(run, "user/own").text
     assert (run / "evaluation" / "test1.json").is_file()
+
+
+def test_a_statistic_of_the_users_stands_wherever_statistics_stand(
+    podcast: SyntheticPodcast, tmp_path: Path, write_module: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = train("A statistic", tmp_path, podcast, write_module)
+    assert "g mean 0." in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch 1/2"))
+    assert program.main([*arguments, "--test"]) == 0
+    tables = capsys.readouterr().out
+    run = tmp_path / "runs" / "own" / "seed-42"
+    metrics = json.loads((run / "evaluation" / "test1.json").read_text())
+    recalls = [row["recall"] for row in metrics["per_class"].values()]
+    assert metrics["g_mean"] == pytest.approx(math.prod(recalls) ** (1 / len(recalls)))
+    assert metrics["statistics"] == {"g_mean": "g mean"}
+    assert f"{metrics['g_mean']:.3f}" in tables
+    assert "development_g_mean" in json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert "user_code" not in read_toml(run / "experiment.toml")["resolved"]
+    for text in ((run / "report.html").read_text(), make_card(run, "user/own").text):
+        assert text.count("g mean") >= 2, "in the table of splits and in that of genders"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("def g_mean(split):\n    return 1 / 0\n", "your statistic g_mean failed: ZeroDivisionError: division by zero"),
+        ("def g_mean(split):\n    return 'high'\n", "your statistic g_mean failed: ValueError: could not convert"),
+        (
+            "def macro_f1(split):\n    return 1.0\n",
+            '"macro_f1" is the name of another metric; rename',
+        ),
+    ],
+)
+def test_a_statistic_that_cannot_be_used_is_one_sentence(
+    text: str,
+    sentence: str,
+    podcast: SyntheticPodcast,
+    tmp_path: Path,
+    write_module: Write,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = text.partition("(")[0].removeprefix("def ")
+    write_module("my_statistic", text)
+    experiments = '[[experiments]]\nname = "own"\n'
+    arguments = write_files(tmp_path, podcast, experiments, BASE + f'statistics = ["my_statistic:{name}"]\n')
+    assert program.main(arguments) != 0
+    printed = capsys.readouterr()
+    assert sentence in " ".join((printed.out + printed.err).split())
 
 
 @pytest.fixture(scope="module")

@@ -34,9 +34,10 @@ from utils.config.types import (
     Section,
     Seeds,
     Tags,
+    as_tuple,
     expand_folder,
 )
-from utils.registry import is_user_code, user_code_of
+from utils.registry import FunctionOf, Registered, is_user_code, user_code_of
 from utils.word_forms import fold
 
 
@@ -218,6 +219,12 @@ class TrainingConfig(RegularisationKeys, AugmentationKeys):
     is also saved with every best model and on a signal."""
     keep_checkpoints: Annotated[Count, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = 1
     """Number of newest checkpoints kept for resuming, in addition to the best model."""
+    statistics: Annotated[
+        tuple[Annotated[StrictStr, Registered((), FunctionOf(("split",)))], ...],
+        BeforeValidator(as_tuple),
+        Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS)),
+    ] = ()
+    """Further statistics of each split, shown wherever the others are; see docs/extending.md."""
     log_every: Annotated[Count, Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = 50
     """Steps between two readings of the loss and of the count of refused steps."""
     tracking: Annotated[Literal["wandb", "none"], Field(json_schema_extra=dict(NO_EFFECT_ON_RESULTS))] = "wandb"
@@ -304,7 +311,7 @@ def _class_problems(config: TrainingConfig) -> list[tuple[str, str]]:
 
 def _repetition_problems(config: TrainingConfig) -> list[tuple[str, str]]:
     problems = []
-    for key in ("classes", "seeds", "test_corpora", "tags"):
+    for key in ("classes", "seeds", "test_corpora", "tags", "statistics"):
         values = getattr(config, key) or ()
         repeated = sorted({str(value) for value in values if values.count(value) > 1})
         if repeated:

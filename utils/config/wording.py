@@ -54,7 +54,8 @@ def _describe(annotation: Any, metadata: tuple[Any, ...]) -> str:  # noqa: ANN40
         return "a table with " + ", ".join(annotation.model_fields)
     registered = next((item for item in metadata if isinstance(item, Registered)), None)
     if registered is not None:
-        return ", ".join([*(f'"{name}"' for name in registered.names), "or package.module:Name of your own code"])
+        names = [f'"{name}"' for name in registered.names]
+        return ", ".join([*names, "or " * bool(names) + "package.module:Name of your own code"])
     return _describe_text(metadata) if annotation is str else PLAIN_TYPES.get(annotation, "a table")
 
 

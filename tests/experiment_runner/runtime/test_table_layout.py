@@ -17,7 +17,7 @@ from experiment_runner.data.preparation import PreparedExperiment, check_recordi
 from experiment_runner.prediction.output import show
 from experiment_runner.reporting.audit_tables import show_audit
 from experiment_runner.reporting.tables import Outcome, show_evaluation, show_training
-from experiment_runner.results.split_metrics import METRICS
+from experiment_runner.results.statistics import STATISTICS
 from experiment_runner.runtime import console as console
 from experiment_runner.runtime.console import PLAIN_WIDTH, Console, at_words
 from experiment_runner.runtime.table_layout import Column, Layout, choose_layout, wrapped
@@ -37,7 +37,7 @@ SEEDS = (42, 43, 44)
 
 
 def metrics(draw: random.Random) -> dict[str, float]:
-    return {key: draw.random() for key, _ in METRICS} | {"utterances": 30_647, "labelled": 30_647}
+    return {key: draw.random() for key in STATISTICS} | {"utterances": 30_647, "labelled": 30_647}
 
 
 def outcomes() -> list[Outcome]:
