@@ -93,6 +93,7 @@ class SERDataset(Dataset[Utterance]):
             crop = Crop(self.max_seconds, float(draw.random()))
         samples = read_waveform(self.paths[row], crop)
         if self.augmenter is not None and epoch != EVALUATION:
+            samples = self.augmenter.apply_effects(epoch, self.names[row], samples)
             augmentation = self.augmenter.draw(epoch, self.names[row], len(samples))
         else:
             samples = self.normalisation(samples)

@@ -38,6 +38,7 @@ from net.upstream import Upstream
 from utils.config.poolings import POOLINGS
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.normalisation import Normalisation, measure_corpus
+from utils.dataset.samplers import choose_order
 from utils.dataset.sampling import RandomBatches, evaluation_batches
 from utils.hub.published_config import published_numbers
 from utils.hub.upstreams import LoadedUpstream, UpstreamError, load_upstream
@@ -260,7 +261,8 @@ def training_batches(run: Run) -> RandomBatches:
     seconds = run.data.train["seconds"].to_numpy(np.float64).clip(max=config.max_seconds)
     longest = math.inf if config.max_batch_seconds is None else config.max_batch_seconds
     sizes = config.batch_size, config.accumulation_steps
-    return RandomBatches(seconds, *sizes, run.seed, longest, processes.rank, processes.ranks)
+    order = choose_order(config, run.data.train, run.data.classes)
+    return RandomBatches(seconds, *sizes, run.seed, longest, processes.rank, processes.ranks, order)
 
 
 def _choose_normalisation(run: Run, upstream: LoadedUpstream) -> Normalisation:

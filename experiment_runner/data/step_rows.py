@@ -24,6 +24,7 @@ import numpy.typing as npt
 from experiment_runner.data.experiment_data import ExperimentData
 from utils.config.losses import loss_entry
 from utils.config.schema import ExperimentConfig
+from utils.dataset.samplers import choose_order
 from utils.dataset.sampling import RandomBatches
 from utils.errors import DataError
 
@@ -64,11 +65,11 @@ def with_checked_steps(config: ExperimentConfig, data: ExperimentData, ranks: in
         raise DataError(*(_single(config, key, loss) for key, loss in losses))
     problems, warnings = [], []
     for term in terms:
-        lonely = [seed for seed in config.seeds if _never_two(config, term, seed, ranks)]
+        lonely = [seed for seed in config.seeds if _never_two(config, data, term, seed, ranks)]
         if lonely:
             problems.append(_too_rare(config, term, lonely[0], ranks))
         else:
-            warnings += _some_without_two(config, term, ranks)
+            warnings += _some_without_two(config, data, term, ranks)
     if problems:
         raise DataError(*problems)
     return replace(data, warnings=(*data.warnings, *warnings))
@@ -111,22 +112,23 @@ def _terms(config: ExperimentConfig, data: ExperimentData) -> Iterator[LabelledT
             yield LabelledTerm(key, loss, "a class", data.train["emotion"].isin(data.classes).to_numpy())
 
 
-def _batches(config: ExperimentConfig, utterances: int, seed: int, ranks: int) -> RandomBatches:
+def _batches(config: ExperimentConfig, data: ExperimentData, seed: int, ranks: int) -> RandomBatches:
     """Return the batches of a training; the durations of utterances do not affect which steps they are in."""
     sizes = config.batch_size, config.accumulation_steps
-    return RandomBatches(np.ones(utterances), *sizes, seed, ranks=ranks)
+    order = choose_order(config, data.train, data.classes)
+    return RandomBatches(np.ones(len(data.train)), *sizes, seed, ranks=ranks, order=order)
 
 
-def _never_two(config: ExperimentConfig, term: LabelledTerm, seed: int, ranks: int) -> bool:
+def _never_two(config: ExperimentConfig, data: ExperimentData, term: LabelledTerm, seed: int, ranks: int) -> bool:
     """Return whether no step of the training has two labelled utterances; epoch 1 nearly always settles it."""
-    batches = _batches(config, len(term.labelled), seed, ranks)
+    batches = _batches(config, data, seed, ranks)
     return all(max(batches.count_rows(term.labelled, epoch)) < 2 for epoch in range(1, config.epoch + 1))
 
 
-def _some_without_two(config: ExperimentConfig, term: LabelledTerm, ranks: int) -> list[str]:
+def _some_without_two(config: ExperimentConfig, data: ExperimentData, term: LabelledTerm, ranks: int) -> list[str]:
     """Warn of steps in epoch 1 that have fewer than two labelled utterances."""
     seed = config.seeds[0]
-    counts = _batches(config, len(term.labelled), seed, ranks).count_rows(term.labelled, 1)
+    counts = _batches(config, data, seed, ranks).count_rows(term.labelled, 1)
     lonely = sum(count < 2 for count in counts)
     if not lonely:
         return []

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from net.ser_model_wrapper import SERModelWrapper
+from utils.config.schedules import schedule_entry
 from utils.config.schema import ExperimentConfig
+from utils.errors import DataError
+from utils.registry import is_user_code, load
 
-ONE_CYCLE_START = 1 / 25
-ONE_CYCLE_END = 1 / 25e4
-"""Learning rates at the start and end of one cycle, relative to the highest: the defaults of
-`torch.optim.lr_scheduler.OneCycleLR`, after L. Smith and N. Topin, "Super-Convergence", 2017."""
+CHECKED_STEPS = 1000
+"""Steps at which a schedule of the user's own is checked before training."""
 
 
 def build_optimiser(model: SERModelWrapper, config: ExperimentConfig) -> torch.optim.AdamW:
@@ -59,11 +60,22 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
 
 
 def build_scheduler(optimiser: torch.optim.Optimizer, config: ExperimentConfig, total_steps: int) -> LambdaLR:
-    """Return the schedule of `config.scheduler` over all optimiser steps."""
-    default_ratio = 0.3 if config.scheduler == "one_cycle" else 0.0
-    ratio = default_ratio if config.warmup_ratio is None else config.warmup_ratio
-    warmup_steps = round(ratio * total_steps)
-    return LambdaLR(optimiser, lambda step: learning_rate_factor(config.scheduler, step, total_steps, warmup_steps))
+    """Return the schedule of `config.scheduler` over all optimiser steps.
+
+    Raises:
+        DataError: If a schedule of the user's own returns no factor from 0 up.
+    """
+    entry = schedule_entry(config.scheduler)
+    schedule: Callable[[int, int, int], float] = load(entry.place)
+    warmup_steps = round((entry.warmup_ratio if config.warmup_ratio is None else config.warmup_ratio) * total_steps)
+    for step in range(0, total_steps, -(-total_steps // CHECKED_STEPS)) if is_user_code(config.scheduler) else ():
+        factor = schedule(step, total_steps, warmup_steps)
+        if not (isinstance(factor, (int, float)) and 0 <= factor < math.inf):
+            raise DataError(
+                f'{config.name}: scheduler = "{config.scheduler}" returns {factor!r} at step {step:,} of '
+                f"{total_steps:,}; it must be a finite number from 0 up"
+            )
+    return LambdaLR(optimiser, lambda step: schedule(step, total_steps, warmup_steps))
 
 
 def go_to_step(scheduler: LambdaLR, step: int) -> None:
@@ -83,24 +95,3 @@ def go_to_step(scheduler: LambdaLR, step: int) -> None:
 def current_rate(scheduler: LambdaLR) -> float:
     """Return the first group's learning rate for the next step, without waiting for the device."""
     return float(scheduler.base_lrs[0]) * scheduler.lr_lambdas[0](scheduler.last_epoch)
-
-
-def learning_rate_factor(scheduler: str, step: int, total_steps: int, warmup_steps: int) -> float:
-    """Return the learning rate at an optimiser step (counted from 0) as a fraction of the highest.
-
-    `constant` and `cosine` rise linearly over the warm-up; `cosine` then falls to 0 along half a cosine. `one_cycle`
-    rises from 1/25 and falls to 1/250,000, both along half a cosine.
-    """
-    start, end = (ONE_CYCLE_START, ONE_CYCLE_END) if scheduler == "one_cycle" else (0.0, 0.0)
-    if step < warmup_steps:
-        rise = (step + 1) / (warmup_steps + 1)
-        return start + (1 - start) * (_half_cosine(rise) if scheduler == "one_cycle" else rise)
-    if scheduler == "constant":
-        return 1.0
-    fall = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return 1 - (1 - end) * _half_cosine(min(1.0, fall))
-
-
-def _half_cosine(share: float) -> float:
-    """Rise from 0 to 1 along half a cosine."""
-    return (1 - math.cos(math.pi * share)) / 2

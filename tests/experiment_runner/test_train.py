@@ -14,7 +14,8 @@ import torch
 from experiment_runner.runtime.precision import choose_precision
 from experiment_runner.storage.checkpoints import CheckpointStore, read_checkpoint
 from experiment_runner.training.inference import infer
-from experiment_runner.training.optimisation import build_optimiser, clip_gradients, learning_rate_factor
+from experiment_runner.training.optimisation import build_optimiser, clip_gradients
+from experiment_runner.training.schedules import cosine
 from net.inputs import Waveforms
 from net.loss_modules import Targets
 from net.ser import Outputs
@@ -168,7 +169,7 @@ def test_gradients_are_clipped_and_the_rate_follows_its_schedule(podcast: Synthe
     for epoch in (1, 2, 3):
         trainer.train_epoch(epoch)
     assert max(norms) == pytest.approx(1e-3, rel=1e-3)
-    expected = [1e-3 * learning_rate_factor("cosine", step, len(rates), 0) for step in range(len(rates))]
+    expected = [1e-3 * cosine(step, len(rates), 0) for step in range(len(rates))]
     assert len(rates) == 9
     assert rates == pytest.approx(expected)
 
@@ -213,30 +214,6 @@ def test_parameter_groups(podcast: SyntheticPodcast, tmp_path: Path) -> None:
     in_groups = sum(p.numel() for g in groups for p in g["params"])
     assert in_groups == sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert in_groups < sum(p.numel() for p in model.parameters())
-
-
-def test_one_cycle_is_that_of_torch() -> None:
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimiser = torch.optim.AdamW([parameter], lr=1.0)
-    torch_scheduler = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=1.0, total_steps=200, pct_start=0.3)
-    for step in range(199):
-        expected = torch_scheduler.get_last_lr()[0]
-        assert learning_rate_factor("one_cycle", step, 200, 60) == pytest.approx(expected, abs=0.02)
-        optimiser.step()
-        torch_scheduler.step()
-
-
-def test_schedules_at_their_corners() -> None:
-    assert learning_rate_factor("constant", 0, 100, 0) == 1
-    assert learning_rate_factor("constant", 4, 100, 9) == 0.5
-    assert learning_rate_factor("cosine", 0, 100, 0) == 1
-    assert learning_rate_factor("cosine", 50, 100, 0) == pytest.approx(0.5)
-    assert learning_rate_factor("cosine", 100, 100, 0) == pytest.approx(0)
-    assert learning_rate_factor("one_cycle", 0, 1000, 300) == pytest.approx(1 / 25, rel=1e-3)
-    assert learning_rate_factor("one_cycle", 300, 1000, 300) == 1
-    assert learning_rate_factor("one_cycle", 1000, 1000, 300) == pytest.approx(1 / 25e4)
-    factors = [learning_rate_factor("cosine", step, 100, 10) for step in range(101)]
-    assert max(factors) == factors[10] == 1
 
 
 def test_precision_on_the_cpu() -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, StrictStr
 
 from utils.config.types import PathKey, Scale, Section, as_tuple
+from utils.registry import FunctionOf, Registered
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Speeds = Annotated[tuple[Annotated[float, Field(ge=0.5, le=2)], ...], BeforeValidator(as_tuple), Field(min_length=1)]
 NOISE_SNR_DB = (5.0, 20.0)
 """Default of `augment_noise_snr_db`."""
+
+
+EFFECTS = {"gain": "utils.dataset.effects:gain"}
+"""Effects of `augment_effects` by name: a new one is a function in `utils/dataset/effects.py` and a row here."""
+EFFECT = Registered(tuple(EFFECTS), FunctionOf(("samples", "generator")))
 
 
 class AugmentationKeys(Section):
@@ -31,10 +37,14 @@ class AugmentationKeys(Section):
     augment_noise_snr_db: Scale | None = None
     """Lowest and highest signal-to-noise ratio in dB; the ratio is drawn uniformly between them. Default: 5 to 20."""
 
+    augment_effects: Annotated[tuple[Annotated[StrictStr, EFFECT], ...], BeforeValidator(as_tuple)] = ()
+    """Effects that every training utterance goes through, in this order, before those above. `gain`: a random one of -6
+    to +6 dB, which matters where waveforms are not normalised by utterance."""
+
     @property
     def augments_waveforms(self) -> bool:
         """Whether training utterances differ from epoch to epoch by more than their crop."""
-        return bool(self.augment_speed or self.augment_reverb_prob or self.augment_noise_prob)
+        return bool(self.augment_speed or self.augment_reverb_prob or self.augment_noise_prob or self.augment_effects)
 
     @property
     def augmentation_folders(self) -> dict[str, Path]:
@@ -45,7 +55,7 @@ class AugmentationKeys(Section):
 
     def describe_augmentation(self) -> str:
         """Describe the augmentation of training utterances; empty where there is none."""
-        parts = []
+        parts = [", ".join(self.augment_effects)] if self.augment_effects else []
         if self.augment_speed:
             parts.append(f"speed {', '.join(f'{factor:g}' for factor in self.augment_speed)}")
         if self.augment_reverb_prob:

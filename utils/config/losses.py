@@ -52,6 +52,8 @@ LOSSES: dict[str, LossEntry] = {
 }
 
 
+BALANCING = ("WeightedCrossEntropy", "BalancedSoftmax")
+"""Criteria that correct for unequal class counts of the training split."""
 BASES: dict[str, tuple[str, ...]] = {
     "net.loss_modules:CategoricalLoss": ("priors",),
     "net.loss_modules:VotesLoss": (),

@@ -13,9 +13,11 @@ from pydantic import BeforeValidator, Field, StrictStr
 
 from utils.config.augmentation import AugmentationKeys, augmentation_problems
 from utils.config.corpus import column_problems, split_problems
-from utils.config.losses import ATTRIBUTES, CLASSES, VOTES, loss_entry, losses_of
+from utils.config.losses import ATTRIBUTES, BALANCING, CLASSES, VOTES, loss_entry, losses_of
 from utils.config.poolings import ATTENTIVE_STATISTICS, POOLING
 from utils.config.regularisation import FORMER_REGULARISATION, PUBLISHED, REGULARISATION, RegularisationKeys
+from utils.config.samplers import CLASS_BALANCED, RANDOM, SAMPLER
+from utils.config.schedules import SCHEDULE
 from utils.config.types import (
     LICENSE_PATTERN,
     NAME_PATTERN,
@@ -162,13 +164,16 @@ class TrainingConfig(RegularisationKeys, AugmentationKeys):
     max_batch_seconds: Positive | None = None
     """Maximum seconds of audio per forward pass: a longer batch is split into several, for the same optimiser step.
     Default: no limit."""
+    sampler: Annotated[StrictStr, SAMPLER] = RANDOM
+    """Utterances of an epoch: `random`, each once; or `class_balanced`, drawn with replacement so that every class is
+    equally likely, for losses that do not balance the classes themselves."""
     learning_rate: Positive = 1e-5
     """Highest learning rate of the upstream."""
     head_learning_rate: Positive | None = None
     """Highest learning rate of pooling and heads. Default: `learning_rate`."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """AdamW's decoupled decay of weight matrices; biases and norms are not decayed."""
-    scheduler: Literal["constant", "cosine", "one_cycle"] = "constant"
+    scheduler: Annotated[StrictStr, SCHEDULE] = "constant"
     """Schedule of the learning rate over all steps of all epochs."""
     warmup_ratio: Fraction | None = None
     """Share of all steps in which the learning rate rises. Default: 0.3 for `one_cycle`, 0 for the others."""
@@ -255,7 +260,9 @@ class TrainingConfig(RegularisationKeys, AugmentationKeys):
     def key_problems(self) -> list[tuple[str, str]]:
         """Return the contradictions between the keys of an experiment."""
         problems = [] if is_user_code(self.loss_type) else loss_problems(self)  # those are imported later
-        problems += _class_problems(self) + _repetition_problems(self) + augmentation_problems(self)
+        problems += (
+            _sampler_problems(self) + _class_problems(self) + _repetition_problems(self) + augmentation_problems(self)
+        )
         if self.layerdrop not in (PUBLISHED, 0) and self.why_no_layerdrop:
             problems.append(("layerdrop", f"found {self.layerdrop}; allowed here: 0, because {self.why_no_layerdrop}"))
         if self.attention_init != "uniform" and self.pooling != ATTENTIVE_STATISTICS:
@@ -295,6 +302,17 @@ def _label_problems(config: TrainingConfig, learns: str) -> list[tuple[str, str]
                 f"takes shares: {', '.join(losses_of(VOTES))}",
             )
         ]
+    return []
+
+
+def _sampler_problems(config: TrainingConfig) -> list[tuple[str, str]]:
+    if config.sampler != CLASS_BALANCED:
+        return []
+    if config.task == "dimensional":
+        return [("sampler", f'found "{CLASS_BALANCED}"; task = "dimensional" has no classes, remove the key')]
+    if config.loss_type in BALANCING:
+        remedy = f'set loss_type = "CrossEntropy", or sampler = "{RANDOM}"'
+        return [("sampler", f'found "{CLASS_BALANCED}"; {config.loss_type} balances the classes already: {remedy}')]
     return []
 
 

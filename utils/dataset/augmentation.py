@@ -15,15 +15,15 @@ from fractions import Fraction
 import numpy as np
 
 from net.augmentation import samples_at_speed
-from utils.config.augmentation import NOISE_SNR_DB
+from utils.config.augmentation import EFFECTS, NOISE_SNR_DB
 from utils.config.schema import ExperimentConfig
 from utils.data.recordings.augmentation_files import find_augmentation
-from utils.data.recordings.survey import SHORTEST_SECONDS
 from utils.data.wav import SAMPLE_RATE_HZ, Crop, Waveform, read_waveform
+from utils.dataset.effects import SHORTEST, Effect, apply_effect
 from utils.errors import DataError
+from utils.registry import choose
 from utils.seeding import effect_generator
 
-SHORTEST = round(SHORTEST_SECONDS * SAMPLE_RATE_HZ)
 ONSET = 0.1
 """The direct sound begins where a response first comes within 20 dB of its peak, as in ISO 3382-1."""
 LONGEST_RESPONSE = Crop(max_seconds=4.0, position=0.0)
@@ -62,6 +62,7 @@ class Augmenter:
         noise_prob: Share of utterances to which noise is added.
         noise: `white`, `pink`, or recordings.
         snr_db: Lowest and highest signal-to-noise ratio in dB; the ratio is drawn uniformly between them.
+        effects: Effects that every utterance goes through first, with their names.
     """
 
     seed: int
@@ -71,6 +72,18 @@ class Augmenter:
     noise_prob: float = 0.0
     noise: str | tuple[str, ...] = ()
     snr_db: tuple[float, float] = (0.0, 0.0)
+    effects: tuple[tuple[str, Effect], ...] = ()
+
+    def apply_effects(self, epoch: int, utterance: str, samples: Waveform) -> Waveform:
+        """Return an utterance's samples, (samples,), after the effects.
+
+        Raises:
+            DataError: If an effect fails.
+        """
+        for name, effect in self.effects:
+            generator = effect_generator(name, self.seed, epoch, utterance)
+            samples = apply_effect(name, effect, samples, generator, utterance)
+        return samples
 
     def draw(self, epoch: int, utterance: str, samples: int) -> DrawnAugmentation:
         """Return the augmentation of an utterance of the given number of samples.
@@ -125,6 +138,7 @@ def choose_augmenter(config: ExperimentConfig, seed: int) -> Augmenter | None:
         noise_prob=config.augment_noise_prob or 0.0,
         noise=noise,
         snr_db=config.augment_noise_snr_db or NOISE_SNR_DB,
+        effects=tuple((name, choose(EFFECTS, name)) for name in config.augment_effects),
     )
 
 

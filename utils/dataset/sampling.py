@@ -1,10 +1,10 @@
-"""Sampling of batches: a pure function of (seed, epoch), so that every rank knows all batches."""
+"""Batches of an epoch: a pure function of (seed, epoch), so that every rank knows all batches."""
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +65,8 @@ class RandomBatches:
         max_seconds: Maximum duration of a micro-batch, unless a single utterance is longer.
         rank: Rank of this process.
         ranks: Number of processes.
+        order: Function from seed and epoch to the epoch's utterances in order, (utterances,); None for a random order
+            of all utterances.
 
     Raises:
         ValueError: If there are fewer utterances than ranks.
@@ -77,6 +79,7 @@ class RandomBatches:
     max_seconds: float = math.inf
     rank: int = 0
     ranks: int = 1
+    order: Callable[[int, int], Rows] | None = None
 
     def __post_init__(self) -> None:
         if self.utterances < self.ranks:
@@ -134,7 +137,10 @@ class RandomBatches:
         return self.batch_size * self.accumulation_steps * self.ranks
 
     def _steps_of_all(self, epoch: int) -> list[Rows]:
-        order = order_generator(self.seed, epoch).permutation(self.utterances)
+        if self.order is not None:
+            order = self.order(self.seed, epoch)
+        else:
+            order = order_generator(self.seed, epoch).permutation(self.utterances)
         steps = np.array_split(order, count_steps_before_joining(self.utterances, self._effective_batch, self.ranks))
         if len(steps) > self.steps_per_epoch:
             steps[-2:] = [np.concatenate(steps[-2:])]

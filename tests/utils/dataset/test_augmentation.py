@@ -23,7 +23,6 @@ from utils.data.recordings.augmentation_files import (
 )
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.augmentation import (
-    SHORTEST,
     Augmenter,
     DrawnAugmentation,
     choose_augmenter,
@@ -31,6 +30,7 @@ from utils.dataset.augmentation import (
     read_noise,
     read_response,
 )
+from utils.dataset.effects import SHORTEST
 from utils.errors import DataError
 
 KEYS = {"name": "one", "corpus": "P"}
