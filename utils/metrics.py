@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 Numbers = npt.NDArray[np.float64]
 Metrics = dict[str, Any]
@@ -38,6 +37,8 @@ def categorical_metrics(truth: Sequence[str], prediction: Sequence[str], classes
         >>> round(metrics["macro_f1"], 3)
         0.617
     """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support  # takes a second, for few commands
+
     names = list(classes)
     if len(truth) == 0 or not set(truth) | set(prediction) <= set(names):
         raise ValueError(f"need at least one utterance, all of the classes {names}")

@@ -21,7 +21,6 @@ from experiment_runner.data.leak_checks import (
 )
 from experiment_runner.data.step_rows import with_checked_steps, with_steps_of_usable
 from experiment_runner.distributed.process_counts import ONE_PROCESS, ProcessCounts
-from experiment_runner.results.statistics import own_statistics
 from experiment_runner.runtime.console import Console
 from utils.config.loading import Plan
 from utils.config.schema import ExperimentConfig
@@ -90,7 +89,7 @@ def prepare(plan: Plan, for_training: bool = True, counts: ProcessCounts = ONE_P
             corpora[name] = corpus
     prepared, files = [], RealFiles()
     for config in plan.experiments:
-        _collect(problems, f"{plan.experiments_file}: ", own_statistics, config)
+        _collect(problems, f"{plan.experiments_file}: ", _check_statistics, config)
         if for_training:
             place = f"{plan.experiments_file}: {config.name}: "
             resolved = _collect(problems, place, resolve_regularisation, config, MODELS_FOLDER)
@@ -109,6 +108,13 @@ def prepare(plan: Plan, for_training: bool = True, counts: ProcessCounts = ONE_P
                     experiment = _with_checked_steps(problems, place, experiment, counts.of(experiment.config))
                 prepared.append(experiment)
     return Preparation(prepared, problems)
+
+
+def _check_statistics(config: ExperimentConfig) -> None:
+    if config.statistics:
+        from experiment_runner.results.statistics import own_statistics
+
+        own_statistics(config)
 
 
 def _with_checked_steps(

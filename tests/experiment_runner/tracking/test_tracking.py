@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import main as program
 from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.interruption import EXIT_STATUS
 from experiment_runner.tracking.tracker import Tracking
@@ -156,27 +158,76 @@ STAND_INS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stand_in", STAND_INS)
-def test_a_tracker_that_fails_costs_one_sentence(podcast: SyntheticPodcast, tmp_path: Path, stand_in: str) -> None:
-    actions, reason = STAND_INS[stand_in]
-    package = tmp_path / "fault" / "wandb"
+def write_stand_in(folder: Path, stand_in: str) -> str:
+    """Write a tracker that fails; return the folder that it is imported from."""
+    package = folder / "fault" / "wandb"
     package.mkdir(parents=True)
-    text = STAND_IN.format(**{"init": "pass", "log": "pass", "finish": "pass", **actions})
+    text = STAND_IN.format(**{"init": "pass", "log": "pass", "finish": "pass", **STAND_INS[stand_in][0]})
     (package / "__init__.py").write_text(text)
+    return str(package.parent)
+
+
+def check_sentences(shown: str, stand_in: str) -> None:
+    """One warning, and one command for both copies."""
+    warnings = [line for line in shown.splitlines() if "WARNING: tracking" in line]
+    reason = STAND_INS[stand_in][1]
+    assert warnings == [f"WARNING: tracking: W&B: {reason}; nothing is lost, metrics.jsonl has every figure"]
+    assert shown.count("-m experiment_runner.tracking.wandb_copy runs/one/seed-1 runs/one/seed-2") == 1
+
+
+@pytest.mark.slow
+def test_a_tracker_that_hangs_does_not_hold_training_up(podcast: SyntheticPodcast, tmp_path: Path) -> None:
     arguments = write_files(tmp_path, podcast, ONE, TRACKED)
     started = time.monotonic()
-    done = run_program(arguments, tmp_path, PYTHONPATH=str(package.parent))
+    done = run_program(arguments, tmp_path, PYTHONPATH=write_stand_in(tmp_path, "hangs in init"))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - started < 100
-    warnings = [line for line in done.stdout.splitlines() if "WARNING: tracking" in line]
-    assert warnings == [f"WARNING: tracking: W&B: {reason}; nothing is lost, metrics.jsonl has every figure"]
-    assert done.stdout.count("-m experiment_runner.tracking.wandb_copy runs/one/seed-1 runs/one/seed-2") == 1
+    assert time.monotonic() - started < 150
+    check_sentences(done.stdout, "hangs in init")
     for seed in RUNS:
         assert len((tmp_path / "runs" / "one" / seed / "metrics.jsonl").read_text().splitlines()) == 2
         assert (tmp_path / "runs" / "one" / seed / "result.json").is_file()
-    if stand_in in ("raises in log", "hangs in init"):
-        check_later_copy(tmp_path, done.stdout)
+    check_later_copy(tmp_path, done.stdout)
+
+
+@pytest.fixture(scope="module")
+def trained(podcast: SyntheticPodcast, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with two finished runs that have not been copied."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert program.main(write_files(folder, podcast, ONE)) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with those runs, which is the current one, with a home of its own."""
+    shutil.copytree(trained / "runs", tmp_path / "runs", symlinks=True)
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in [name for name in os.environ if name in TOKENS or name.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+def track(folder: Path) -> None:
+    """Copy the runs as a session does."""
+    tracking = Tracking(Console())
+    config = ExperimentConfig.model_validate({"name": "one", "corpus": "P", "tracking": "wandb"})
+    for seed in RUNS:
+        tracking.follow(config, folder / "runs" / "one" / seed)
+        tracking.look()
+        tracking.release(folder / "runs" / "one" / seed)
+    tracking.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stand_in", STAND_INS)
+def test_a_tracker_that_fails_costs_one_sentence(
+    copied: Path, stand_in: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", write_stand_in(copied, stand_in))
+    track(copied)
+    check_sentences(capsys.readouterr().out, stand_in)
 
 
 def check_later_copy(folder: Path, shown: str) -> None:
@@ -306,9 +357,8 @@ def refused_address() -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["environment", ".env"])
 def test_tokens_get_nowhere_even_when_the_real_tracker_fails_online(
-    podcast: SyntheticPodcast, tmp_path: Path, refused_address: str, place: str
+    podcast: SyntheticPodcast, tmp_path: Path, refused_address: str
 ) -> None:
     """One experiment fails as well, with the tokens in its message, so that errors and tracebacks are covered."""
     listed = ONE + f'[[experiments]]\nname = "broken"\nconfig_update = {{ upstream_model = "{tmp_path}/broken" }}\n'
@@ -316,11 +366,10 @@ def test_tokens_get_nowhere_even_when_the_real_tracker_fails_online(
     broken.mkdir()
     (broken / "config.json").write_text(json.dumps({"model_type": " ".join(TOKENS.values())}))
     (broken / "model.safetensors").touch()
-    environment = TOKENS if place == "environment" else {}
-    if place == ".env":
-        (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in TOKENS.items()))
+    in_file, in_environment = "WANDB_TOKEN", {n: v for n, v in TOKENS.items() if n != "WANDB_TOKEN"}
+    (tmp_path / ".env").write_text(f"{in_file}={TOKENS[in_file]}\n")
     arguments = write_files(tmp_path, podcast, listed, TRACKED)
-    done = run_program(arguments, tmp_path, WANDB_BASE_URL=refused_address, **environment)
+    done = run_program(arguments, tmp_path, WANDB_BASE_URL=refused_address, **in_environment)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "<GIT_AUTH_TOKEN>" in done.stdout, "the message that held the tokens was printed without them"
     assert done.stdout.count("WARNING: tracking: W&B:") == 1
@@ -330,16 +379,20 @@ def test_tokens_get_nowhere_even_when_the_real_tracker_fails_online(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_server_that_fails_does_not_hold_training_up(podcast: SyntheticPodcast, tmp_path: Path, fault: str) -> None:
+def test_a_server_that_fails_costs_one_sentence(
+    copied: Path, fault: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The real wandb, online."""
-    arguments = write_files(tmp_path, podcast, ONE, TRACKED)
+    for name, value in TOKENS.items():
+        monkeypatch.setenv(name, value)
     with serve_fault(fault) as (address, asked):
-        done = run_program(arguments, tmp_path, WANDB_BASE_URL=address, **TOKENS)
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        track(copied)
     assert asked, "the tracker was asked"
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("WARNING: tracking: W&B:") == 1
-    assert done.stdout.count("tracking: not copied") == 1
-    assert leaks(tmp_path, done.stdout + done.stderr) == []
+    printed = capsys.readouterr()
+    assert printed.out.count("WARNING: tracking: W&B:") == 1
+    assert printed.out.count("tracking: not copied") == 1
+    assert leaks(copied, printed.out + printed.err) == []
 
 
 def leaks(folder: Path, shown: str) -> list[str]:
