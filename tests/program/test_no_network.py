@@ -45,7 +45,7 @@ def has_namespaces() -> bool:
 
 @pytest.fixture
 def cut_off(tmp_path: Path) -> list[str]:
-    """The beginning of a command without a network: the system has no interface, or else Python's sockets are refused."""
+    """The beginning of a command without a network: no interface in the system, or else no sockets in Python."""
     if has_namespaces():
         return ["unshare", "--net", sys.executable]
     (tmp_path / "hook").mkdir()
