@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from experiment_runner.runtime.out_of_memory import names_in
 from experiment_runner.runtime.program_version import program_version, user_code_of_run
 from experiment_runner.storage.checkpoints import TrainingState, read_checkpoint, read_state
 from experiment_runner.storage.run_folder import LOG
+from experiment_runner.storage.stored_experiment import CORPUS_FACTS
 from experiment_runner.train import Trainer, TrainerParts
 from experiment_runner.training.criterion import build_loss
 from experiment_runner.training.early_stopping import HybridEarlyStopping
@@ -114,6 +115,7 @@ def _start(run: Run, assembly: Assembly, checkpoint: Path | None, records: Seque
             "data_sha256": run.data.fingerprint(),
             **({"corpus_release": run.data.release} if run.data.release else {}),
             **user_code_of_run(run.config),
+            **({CORPUS_FACTS: asdict(run.data.facts)} if run.data.facts else {}),
             "published": published_numbers(run.config),
             "program": program_version(),
             "splits": run.data.describe_splits(),
