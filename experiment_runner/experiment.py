@@ -16,7 +16,7 @@ import torch
 
 from experiment_runner.data.preparation import show_faint_mixes, show_left_out
 from experiment_runner.loading.cached_loader import build_feeds
-from experiment_runner.models.model_config import ModelConfig, spec_augment, upstream_settings, without_place
+from experiment_runner.models.model_config import ModelConfig, family_of, spec_augment, upstream_settings, without_place
 from experiment_runner.results.collapse import remarks
 from experiment_runner.results.prediction_table import read_predictions
 from experiment_runner.run import Run
@@ -159,7 +159,12 @@ def assemble(run: Run) -> Assembly:
     loaded = load_upstream(config.upstream_model, upstream_settings(numbers))
     try:
         upstream = Upstream(
-            loaded.encoder, spec_augment(numbers), config.layer_weighting, config.freeze, config.gradient_checkpointing
+            loaded.encoder,
+            spec_augment(numbers),
+            config.layer_weighting,
+            config.freeze,
+            config.gradient_checkpointing,
+            family_of(config.encoder),
         )
     except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -178,7 +183,8 @@ def assemble(run: Run) -> Assembly:
         head_dropout=config.head_dropout,
         upstream=without_place(loaded.encoder.config.to_dict()),
         pooling=config.pooling,
-        user_code=hash_user_code(filter(is_user_code, [config.pooling])),
+        encoder=config.encoder,
+        user_code=hash_user_code(filter(is_user_code, [config.pooling, config.encoder])),
     )
     model = SERModelWrapper(upstream, description.heads, choose(POOLINGS, config.pooling))
     if config.attention_init == "baseline":

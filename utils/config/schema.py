@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StrictStr
 
 from utils.config.augmentation import AugmentationKeys, augmentation_problems
+from utils.config.encoders import AUTO, ENCODER
 from utils.config.losses import ATTRIBUTES, CLASSES, VOTES, loss_entry, losses_of
 from utils.config.poolings import ATTENTIVE_STATISTICS, POOLING
 from utils.config.regularisation import FORMER_REGULARISATION, PUBLISHED, REGULARISATION, RegularisationKeys
@@ -70,6 +71,8 @@ class TrainingConfig(RegularisationKeys, AugmentationKeys):
 
     upstream_model: Annotated[str, BeforeValidator(expand_folder), Field(min_length=1)] = "wavlm-base-plus"
     """Speech encoder: short name, hub name, local folder, or a built-in shape with random weights."""
+    encoder: Annotated[StrictStr, ENCODER] = AUTO
+    """Code that runs the upstream. `auto`: by its kind, the `model_type` of its `config.json`."""
     layer_weighting: bool = False
     """Pool a learned weighted sum of all layers instead of the last layer."""
     freeze: Literal["cnn", "upstream", "none"] | Count = "cnn"
