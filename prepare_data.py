@@ -18,8 +18,8 @@ from experiment_runner.runtime.command import run_command
 from experiment_runner.runtime.console import Console
 from utils import ConfigurationError
 from utils.commands import repeating
+from utils.config.corpus import CorpusConfig
 from utils.config.loading import load_corpora
-from utils.config.schema import CorpusConfig
 from utils.data.audit.audit import FINDINGS, PAGE, audit
 from utils.data.labels.columns import ATTRIBUTES, VOTES
 from utils.data.loader import load_corpus, read_corpus

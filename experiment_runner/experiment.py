@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 
 from experiment_runner.data.preparation import show_faint_mixes, show_left_out
 from experiment_runner.loading.cached_loader import build_feeds
-from experiment_runner.models.model_config import ModelConfig, spec_augment, upstream_settings, without_place
+from experiment_runner.models.model_config import ModelConfig, family_of, spec_augment, upstream_settings, without_place
 from experiment_runner.results.collapse import remarks
 from experiment_runner.results.prediction_table import read_predictions
 from experiment_runner.run import Run
@@ -24,6 +24,7 @@ from experiment_runner.runtime.out_of_memory import names_in
 from experiment_runner.runtime.program_version import program_version, user_code_of_run
 from experiment_runner.storage.checkpoints import TrainingState, read_checkpoint, read_state
 from experiment_runner.storage.run_folder import LOG
+from experiment_runner.storage.stored_experiment import CORPUS_FACTS
 from experiment_runner.train import Trainer, TrainerParts
 from experiment_runner.training.criterion import build_loss
 from experiment_runner.training.early_stopping import HybridEarlyStopping
@@ -115,6 +116,7 @@ def _start(run: Run, assembly: Assembly, checkpoint: Path | None, records: Seque
             "data_sha256": run.data.fingerprint(),
             **({"corpus_release": run.data.release} if run.data.release else {}),
             **user_code_of_run(run.config),
+            **({CORPUS_FACTS: asdict(run.data.facts)} if run.data.facts else {}),
             "published": published_numbers(run.config),
             "program": program_version(),
             "splits": run.data.describe_splits(),
@@ -158,7 +160,12 @@ def assemble(run: Run) -> Assembly:
     loaded = load_upstream(config.upstream_model, upstream_settings(numbers))
     try:
         upstream = Upstream(
-            loaded.encoder, spec_augment(numbers), config.layer_weighting, config.freeze, config.gradient_checkpointing
+            loaded.encoder,
+            spec_augment(numbers),
+            config.layer_weighting,
+            config.freeze,
+            config.gradient_checkpointing,
+            family_of(config.encoder),
         )
     except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -177,7 +184,8 @@ def assemble(run: Run) -> Assembly:
         head_dropout=config.head_dropout,
         upstream=without_place(loaded.encoder.config.to_dict()),
         pooling=config.pooling,
-        user_code=hash_user_code(filter(is_user_code, [config.pooling])),
+        encoder=config.encoder,
+        user_code=hash_user_code(filter(is_user_code, [config.pooling, config.encoder])),
     )
     model = SERModelWrapper(upstream, description.heads, choose(POOLINGS, config.pooling))
     if config.attention_init == "baseline":

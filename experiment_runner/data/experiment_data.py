@@ -13,6 +13,7 @@ import pandas as pd
 from experiment_runner.data.class_names import with_named_words
 from experiment_runner.data.label_warnings import warn_of_labels, warn_of_scales
 from experiment_runner.data.shared_classes import describe_shared, suggest_names
+from utils.config.formats import CorpusFacts
 from utils.config.schema import ExperimentConfig
 from utils.data.labels.columns import ATTRIBUTES, GENDERS, VOTES
 from utils.data.labels.corpus import Corpus
@@ -65,6 +66,7 @@ class ExperimentData:
         left_out_recordings: Unusable training recordings: `file`, `kind` and `reason`.
         whole_fingerprint: Fingerprint of the data including them; None before recordings are checked.
         release: Release of the training corpus, if its files state it.
+        facts: Facts about the training corpus, if its format is the user's own and states them.
     """
 
     classes: tuple[str, ...]
@@ -83,6 +85,7 @@ class ExperimentData:
     left_out_recordings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["file", "kind", "reason"]))
     whole_fingerprint: str | None = None
     release: str | None = None
+    facts: CorpusFacts | None = None
 
     def fingerprint(self) -> str:
         """Return a hash of training and development data: files, splits, speakers and labels in order, and scale.
@@ -150,6 +153,7 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
         synthetic_corpora=tuple(n for n in used_corpora if corpora[n].is_synthetic),
         learns_votes=config.learns_votes,
         release=corpus.release,
+        facts=corpus.facts,
         notes=(
             *(f"{n}: {note}" for n in used_corpora for note in (*corpora[n].notes, *corpora[n].cells.notes(classes))),
             *notes,

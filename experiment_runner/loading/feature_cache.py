@@ -38,6 +38,8 @@ from utils.dataset.feature_store import FeatureStore, StoreError, kept_bytes, ma
 from utils.dataset.normalisation import Normalisation
 from utils.dataset.sampling import EVALUATION, BatchItems, evaluation_batches
 from utils.io.syntax_hash import PROGRAM, hash_sources, sources_of
+from utils.io.user_code import hash_user_code
+from utils.registry import is_user_code
 
 VERSION = 1
 GIB = 1 << 30
@@ -298,11 +300,7 @@ def frozen_dtype(run: Run, upstream: Upstream) -> torch.dtype:
 
 def store_key(run: Run, upstream: Upstream, normalisation: Normalisation) -> str:
     """Return a hash of everything except recordings that cached frames depend on, down to their rounding."""
-    config = upstream.encoder.config.to_dict()
-    if upstream.frozen_stage == "cnn":
-        relevant = [name for name in config if name.startswith(("conv_", "feat_extract"))]
-    else:  # in evaluation mode
-        relevant = [name for name in config if not any(word in name for word in ("drop", "mask", "path"))]
+    own = {"encoder": hash_user_code([run.config.encoder])} if is_user_code(run.config.encoder) else {}
     parts = {
         "version": VERSION,
         "programs": _programs(),
@@ -311,8 +309,9 @@ def store_key(run: Run, upstream: Upstream, normalisation: Normalisation) -> str
         "stage": upstream.frozen_stage,
         "width": upstream.frozen_width,
         "normalisation": [normalisation.kind, normalisation.mean, normalisation.deviation],
-        "config": {name: config[name] for name in relevant},
+        "config": upstream.frozen_config(),
         "weights": _digest(upstream.frozen_parameters()),
+        **own,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:40]
 

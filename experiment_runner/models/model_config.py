@@ -7,16 +7,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dataset_module.ser_dataset import Labels
+from net.encoder import Encoder
 from net.ser_model_wrapper import HeadShape, SERModelWrapper
 from net.spec_augment import SpecAugment
 from net.upstream import Upstream
+from utils.config.encoders import AUTO, ENCODER
 from utils.config.poolings import ATTENTIVE_STATISTICS, POOLING, POOLINGS
 from utils.config.regularisation import Regularisation
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.normalisation import Normalisation
 from utils.hub.upstreams import build_encoder
 from utils.io.user_code import import_trusted
-from utils.registry import choose, is_user_code
+from utils.registry import choose, is_user_code, load
 
 FORMAT_VERSION = 1
 NO_MASKING = SpecAugment(0.0, 1, 0.0, 1)
@@ -40,6 +42,7 @@ class ModelConfig:
         sample_rate_hz: Sample rate of the waveforms, in Hz.
         genders: Genders in output order; empty if there is no gender head.
         pooling: Registered name of the pooling, or the user's own code.
+        encoder: The user's own code that runs the upstream, or `auto`.
         user_code: Hash of the user's own code that the model consists of, by its name.
     """
 
@@ -55,6 +58,7 @@ class ModelConfig:
     sample_rate_hz: int = SAMPLE_RATE_HZ
     genders: tuple[str, ...] = ()
     pooling: str = ATTENTIVE_STATISTICS
+    encoder: str = AUTO
     user_code: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -70,8 +74,8 @@ class ModelConfig:
     def to_json(self) -> dict[str, Any]:
         """Return the document that `from_json` reads."""
         document = asdict(self)
-        for name in ("pooling", "user_code"):  # which checkpoints written before they existed do not have either
-            if document[name] in (ATTENTIVE_STATISTICS, {}):
+        for name in ("pooling", "encoder", "user_code"):  # checkpoints written before they existed have none either
+            if document[name] in (ATTENTIVE_STATISTICS, AUTO, {}):
                 del document[name]
         return {"format_version": FORMAT_VERSION, **document}
 
@@ -102,10 +106,18 @@ class ModelConfig:
         Raises:
             UserCodeError: If the model needs code that is not trusted, cannot be imported, or has changed.
         """
-        if is_user_code(self.pooling):
-            import_trusted(self.pooling, self.user_code.get(self.pooling), POOLING.contract, trusted)
-        upstream = Upstream(build_encoder(self.upstream), NO_MASKING, self.layer_weighting, freeze="none")
+        for name, contract in ((self.pooling, POOLING.contract), (self.encoder, ENCODER.contract)):
+            if is_user_code(name):
+                import_trusted(name, self.user_code.get(name), contract, trusted)
+        model, family = build_encoder(self.upstream), family_of(self.encoder)
+        upstream = Upstream(model, NO_MASKING, self.layer_weighting, freeze="none", family=family)
         return SERModelWrapper(upstream, self.heads, choose(POOLINGS, self.pooling))
+
+
+def family_of(encoder: str) -> type[Encoder] | None:
+    """Return the user's own code that an experiment's `encoder` names, which must have been imported; else None."""
+    family: type[Encoder] | None = load(encoder) if is_user_code(encoder) else None
+    return family
 
 
 def without_place(upstream: dict[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from experiment_runner.storage.run_folder import RunError
+from utils.config.corpus import CorpusConfig
 from utils.config.loading import load_corpora
-from utils.config.schema import CorpusConfig
 from utils.data.loader import read_corpus
 
 

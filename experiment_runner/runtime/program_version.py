@@ -53,6 +53,7 @@ SHAPES_NO_NUMBER = (
     "utils.commands",
     "utils.config.loading",
     "utils.config.wording",
+    "utils.config.corpus",
     "utils.config.schema",
     "utils.config.augmentation",
     "utils.config.types",

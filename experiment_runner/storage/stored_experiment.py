@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiment_runner.storage.run_folder import EXPERIMENT, RunError
+from utils.config.formats import CorpusFacts, published_facts
 from utils.config.schema import ExperimentConfig, with_defaults
 from utils.hub.upstreams import UPSTREAMS
 from utils.io.files import read_toml
+
+CORPUS_FACTS = "corpus_facts"
+"""Setting of a run that holds the facts about a corpus in the user's own format."""
 
 
 class StoredExperiment(NamedTuple):
@@ -28,37 +30,6 @@ class StoredExperiment(NamedTuple):
     config: ExperimentConfig
 
 
-@dataclass(frozen=True)
-class KnownCorpus:
-    """Public facts about a published corpus.
-
-    Attributes:
-        language: Language code.
-        language_name: Name of the language in English.
-        speech: Kind of speech.
-        terms: Sentence on its licence, if that restricts what may be published.
-    """
-
-    language: str
-    language_name: str
-    speech: str
-    terms: str = ""
-
-
-PUBLISHED = {
-    "msppodcast": KnownCorpus(
-        "en",
-        "English",
-        "speech of podcasts",
-        "The academic licence of MSP-PODCAST forbids that its data be passed on.",
-    ),
-    "emodb": KnownCorpus("de", "German", "acted speech"),
-    "ravdess": KnownCorpus("en", "English", "acted speech"),
-    "cremad": KnownCorpus("en", "English", "acted speech"),
-}
-"""Published corpora by name, in lower-case letters and digits only."""
-
-
 def read_experiment(folder: Path) -> StoredExperiment:
     """Read the configuration of a run.
 
@@ -71,7 +42,9 @@ def read_experiment(folder: Path) -> StoredExperiment:
         known = {key: value for key, value in with_defaults(experiment).items() if key in ExperimentConfig.model_fields}
         if known["freeze"] == "upstream":
             known["layerdrop"] = 0.0  # older releases wrote it where it had no effect, and did not refuse it yet
-        return StoredExperiment(experiment, resolved, ExperimentConfig.model_validate(known))
+        config = ExperimentConfig.model_validate(known)
+        known_corpus(config, resolved)  # refuses damaged facts
+        return StoredExperiment(experiment, resolved, config)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(
             f"{folder} is no run: it has no {EXPERIMENT}; name a folder such as runs/<experiment>/seed-<n>"
@@ -81,10 +54,15 @@ def read_experiment(folder: Path) -> StoredExperiment:
         raise RunError(f"{folder / EXPERIMENT} cannot be read ({reason}); restore it or train again") from error
 
 
-def known_corpus(config: ExperimentConfig, resolved: Mapping[str, Any]) -> KnownCorpus | None:
-    """Return the facts about the training corpus; None if it is synthetic or not named like a published one."""
-    is_synthetic = config.corpus in synthetic_corpora(resolved)
-    return None if is_synthetic else PUBLISHED.get(re.sub(r"[\W_]", "", config.corpus.lower()))
+def known_corpus(config: ExperimentConfig, resolved: Mapping[str, Any]) -> CorpusFacts | None:
+    """Return the facts about the training corpus: those of the user's own format, or of the published corpus.
+
+    None if it is synthetic, or none are known.
+    """
+    if config.corpus in synthetic_corpora(resolved):
+        return None
+    stored = resolved.get(CORPUS_FACTS)
+    return CorpusFacts(**stored) if isinstance(stored, dict) else published_facts(config.corpus)
 
 
 def synthetic_corpora(resolved: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,8 @@ from experiment_runner.training.run_writer import RunWriter
 from net.inputs import Inputs, Waveforms
 from net.packing.frames import Frames
 from net.upstream import Upstream
-from utils.config.schema import CorpusConfig, ExperimentConfig
+from utils.config.corpus import CorpusConfig
+from utils.config.schema import ExperimentConfig
 from utils.data.loader import load_corpus
 from utils.hub.published_config import resolve_regularisation
 

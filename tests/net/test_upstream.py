@@ -8,6 +8,7 @@ import torch
 from transformers import WavLMConfig, WavLMModel
 
 from net.inputs import Waveforms
+from net.packed_wavlm import PackedWavLMEncoder
 from net.ser_model_wrapper import HeadShape, SERModelWrapper
 from net.spec_augment import SpecAugment, draw_spans
 from net.upstream import Upstream
@@ -171,16 +172,16 @@ def test_frozen_parts_get_no_gradient_and_stay_in_evaluation_mode(
 def test_nothing_is_differentiated_below_frozen_layers() -> None:
     encoder = tiny("wavlm-tiny-random")
     upstream = Upstream(encoder, SpecAugment(0.3, 4, 0.0, 1), False, 1).train()
-    assert upstream.packed is not None
-    states = upstream.packed.hidden_states(*_packed(upstream, (0.5,)), torch.float32)
+    assert isinstance(upstream.runner, PackedWavLMEncoder)
+    states = upstream.runner.packed.hidden_states(*_packed(upstream, (0.5,)), torch.float32)
     assert [hidden.requires_grad for hidden in states] == [False, False, True]
 
 
 def _packed(upstream: Upstream, seconds: tuple[float, ...]) -> tuple[torch.Tensor, Any]:
-    assert upstream.packed is not None
-    waveforms = together(make_waveforms(seconds))
-    plan = upstream.packed.plan(waveforms.counts, torch.device("cpu"), torch.float32)
-    return upstream.packed.features(waveforms.samples, plan, torch.float32), plan
+    assert isinstance(upstream.runner, PackedWavLMEncoder)
+    packed, waveforms = upstream.runner.packed, together(make_waveforms(seconds))
+    plan = packed.plan(waveforms.counts, torch.device("cpu"), torch.float32)
+    return packed.features(waveforms.samples, plan, torch.float32), plan
 
 
 def test_masked_frames_are_the_learned_embedding() -> None:

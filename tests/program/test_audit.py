@@ -14,7 +14,7 @@ import soundfile
 import prepare_data
 from tests.support.planted_faults import SpoiltCorpus, write_spoilt_corpus
 from tests.support.synthetic_podcast import SyntheticPodcast
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
 from utils.data.audit.audit import Audit, audit, count_findings, summarise_splits
 from utils.data.audit.findings import KINDS
 from utils.data.loader import read_corpus

@@ -17,7 +17,7 @@ import soundfile
 
 import prepare_data
 from tests.support.voices import voice
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
 from utils.data.audit.audit import Audit, audit
 from utils.data.loader import load_corpus, read_corpus
 from utils.data.recordings import inspection_cache

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import pytest
 
 import main as program
@@ -26,6 +27,7 @@ from utils.io.files import read_toml
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 POOLING = "my_pooling:Statistics"
+ONE = '[[experiments]]\nname = "own"\n'
 
 
 class Example(NamedTuple):
@@ -60,7 +62,7 @@ def train(title: str, folder: Path, podcast: SyntheticPodcast, write_module: Wri
     """Train with an example; return the command's arguments."""
     example = EXAMPLES[title]
     write_module(example.module, example.text, folder)
-    arguments = write_files(folder, podcast, '[[experiments]]\nname = "own"\n', BASE + example.keys)
+    arguments = write_files(folder, podcast, ONE, BASE + example.keys)
     assert program.main(arguments) == 0
     return arguments
 
@@ -77,6 +79,20 @@ def test_an_example_trains_and_is_remembered(
     assert json.loads((run / "checkpoints" / "best" / "provenance.json").read_text())["user_code"] == stored
     assert name in make_card(run, "user/own").text
     assert (run / "evaluation" / "test1.json").is_file()
+
+
+def test_the_corpus_is_trained_on_and_evaluated(emodb_folder: Path, tmp_path: Path, write_module: Write) -> None:
+    example = EXAMPLES["A corpus"]
+    write_module(example.module, example.text)
+    corpora, listed = tmp_path / "config.toml", tmp_path / "experiments.toml"
+    corpora.write_text(f"[P]\nPATH_TO_AUDIO = '{emodb_folder}'\n{example.keys}")
+    listed.write_text(BASE.replace("epoch = 2\nmin_epochs = 2", "epoch = 1\nmax_seconds = 1.0") + ONE)
+    arguments = ["--config", str(corpora), "--experiments", str(listed), "--output", str(tmp_path / "runs")]
+    assert program.main([*arguments, "--device", "cpu"]) == 0
+    assert program.main([*arguments, "--device", "cpu", "--test"]) == 0
+    run = tmp_path / "runs" / "own" / "seed-42"
+    speakers = {name[:2] for name in pd.read_csv(run / "predictions" / "test1.csv")["file"]}
+    assert speakers == {"15", "16"}
 
 
 def test_a_statistic_of_the_users_stands_wherever_statistics_stand(
@@ -119,8 +135,7 @@ def test_a_statistic_that_cannot_be_used_is_one_sentence(
 ) -> None:
     name = text.partition("(")[0].removeprefix("def ")
     write_module("my_statistic", text)
-    experiments = '[[experiments]]\nname = "own"\n'
-    arguments = write_files(tmp_path, podcast, experiments, BASE + f'statistics = ["my_statistic:{name}"]\n')
+    arguments = write_files(tmp_path, podcast, ONE, BASE + f'statistics = ["my_statistic:{name}"]\n')
     assert program.main(arguments) != 0
     printed = capsys.readouterr()
     assert sentence in " ".join((printed.out + printed.err).split())
@@ -132,7 +147,7 @@ def pooled(podcast: SyntheticPodcast, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("pooled")
     example = EXAMPLES["A pooling"]
     (folder / f"{example.module}.py").write_text(example.text)
-    arguments = write_files(folder, podcast, '[[experiments]]\nname = "own"\n', BASE + example.keys)
+    arguments = write_files(folder, podcast, ONE, BASE + example.keys)
     subprocess.run([sys.executable, "main.py", *arguments], cwd=ROOT, check=True, capture_output=True)
     return folder / "runs" / "own" / "seed-42"
 

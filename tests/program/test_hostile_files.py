@@ -30,7 +30,7 @@ from tests.support.checkpoints import resign
 from tests.support.experiment_files import BASE, write_files
 from tests.support.kill_harness import pack
 from tests.support.synthetic_podcast import SyntheticPodcast
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
 from utils.data.loader import load_corpus
 from utils.data.packing.shards import INDEX, read_index
 from utils.data.recordings.survey import survey

@@ -23,7 +23,7 @@ import prepare_data
 from tests.conftest import ROOT
 from tests.support.experiment_files import BASE
 from tests.support.synthetic_podcast import SyntheticPodcast
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
 from utils.data.loader import load_corpus
 from utils.data.packing.shards import encode, pack, pack_shard, read_index
 from utils.data.recordings.preflight import leave_out_unusable, require_all

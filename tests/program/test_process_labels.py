@@ -10,7 +10,7 @@ import pytest
 
 import process_labels_for_categorical as program
 from tests.support.synthetic_podcast import SyntheticPodcast
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
 from utils.data.loader import load_corpus
 from utils.data.synthetic.demo_corpus import DemoSize, write_demo_corpus
 from utils.errors import DataError

@@ -6,7 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from utils.config.schema import CorpusConfig, TrainingConfig
+from utils.config.corpus import CorpusConfig
+from utils.config.schema import TrainingConfig
 from utils.data.labels.columns import CANONICAL_CLASSES
 
 Table = dict[str, Any]

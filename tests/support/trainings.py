@@ -18,7 +18,8 @@ from experiment_runner.tracking.tracker import Tracking
 from experiment_runner.train import Trainer
 from experiment_runner.training.run_writer import RunWriter
 from tests.support.synthetic_podcast import SyntheticPodcast
-from utils.config.schema import CorpusConfig, ExperimentConfig
+from utils.config.corpus import CorpusConfig
+from utils.config.schema import ExperimentConfig
 from utils.data.loader import load_corpus
 from utils.hub.published_config import resolve_regularisation
 

@@ -1,18 +1,71 @@
-"""Validation of the corpus keys that hold tables."""
+"""The keys of a corpus in `config.toml`."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from utils.config.types import SPLIT_NAME, TABLE_COLUMNS
+from pydantic import Field, StrictStr
+
+from utils.config.formats import ANY_FORMAT, corpus_format
+from utils.config.types import SPLIT_NAME, TABLE_COLUMNS, Names, PathKey, Scale, Section
 from utils.config.wording import describe_value
+from utils.registry import is_user_code
 from utils.text import did_you_mean
 
 
-def column_problems(layout: str, columns: dict[str, Any]) -> list[str]:
-    """Return what is wrong with the key `columns` of a corpus in the given layout."""
-    if columns and layout != "csv":
-        return [f'FORMAT = "{layout}" knows its columns; remove the key']
+class CorpusConfig(Section):
+    """One corpus: a table of `config.toml`, under the name that experiments use."""
+
+    FORMAT: Annotated[StrictStr, ANY_FORMAT] = "msp-podcast"
+    """How the corpus is laid out on disk; your own code is a `CorpusFormat`, see [extending.md](extending.md)."""
+    PATH_TO_AUDIO: PathKey
+    """Folder of the recordings. A relative path starts at the folder of this file."""
+    PATH_TO_LABEL: PathKey | None = None
+    """`msp-podcast`: the label folder or the consensus CSV. `crema-d`: the folder of votes and demographics. `csv`: the
+    table. The other formats take their labels from the file names."""
+    PATH_TO_DATASET: PathKey | None = None
+    """Folder of packed shards, filled by `python prepare_data.py pack`; until then, loose recordings are read."""
+    columns: dict[str, Any] = Field(default_factory=dict)
+    """`csv`: the table's name for each column, `{ emotion = "label", split = "Split", fold = "" }`; an empty text
+    ignores the column of that name. Columns already called `file`, `split`, `speaker`, `gender`, `emotion`, `arousal`,
+    `valence` or `dominance`, in upper or lower case, need no entry."""
+    split_speakers: dict[str, Any] | None = None
+    """For a corpus without splits of its own: speakers by split, `{ development = ["13"], test1 = ["15"] }`, with all
+    others in training; or shares of the speakers with a seed, `{ development = 0.2, test1 = 0.2, seed = 0 }`, the
+    default."""
+    allow_speaker_overlap: bool | Names = False
+    """Speakers allowed both in training and in development or test, also where the test corpus is another section of
+    the same published corpus; `true` allows all of them."""
+    attribute_scale: Scale | None = None
+    """Lowest and highest value of arousal, valence and dominance; `configs/config_dim.json` holds the default."""
+    synthetic: bool = False
+    """Whether the recordings are synthetic, like those of `--demo`; every console message and report then says so."""
+
+    def key_problems(self) -> list[tuple[str, str]]:
+        """Return the contradictions between the keys of a corpus."""
+        problems = [] if is_user_code(self.FORMAT) else format_problems(self)  # those are imported later
+        if self.attribute_scale and self.attribute_scale[0] >= self.attribute_scale[1]:
+            problems.append(("attribute_scale", f"found {list(self.attribute_scale)}; allowed: [lowest, highest]"))
+        if self.split_speakers is not None:
+            problems += [("split_speakers", text) for text in split_problems(self.split_speakers)]
+        return problems
+
+
+def format_problems(corpus: CorpusConfig) -> list[tuple[str, str]]:
+    """Return the contradictions between a format, which must have been imported, and a corpus's other keys."""
+    layout, name = corpus_format(corpus.FORMAT), f'FORMAT = "{corpus.FORMAT}"'
+    problems = []
+    if layout.needs_labels and corpus.PATH_TO_LABEL is None:
+        problems.append(("PATH_TO_LABEL", f"missing; {name} needs it"))
+    if not layout.needs_labels and corpus.PATH_TO_LABEL is not None:
+        problems.append(("PATH_TO_LABEL", f"{name} reads labels from file names; remove the key"))
+    if corpus.columns and not layout.takes_columns:
+        problems.append(("columns", f"{name} knows its columns; remove the key"))
+    return problems + [("columns", text) for text in column_problems(corpus.columns) if layout.takes_columns]
+
+
+def column_problems(columns: dict[str, Any]) -> list[str]:
+    """Return what is wrong with the key `columns` of a corpus."""
     unquoted = [column for column, name in columns.items() if not isinstance(name, str)]
     if unquoted:
         return [f"found {column} = {describe_value(columns[column])}; name a column in quotes" for column in unquoted]

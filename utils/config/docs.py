@@ -9,8 +9,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from utils.config.augmentation import AugmentationKeys
+from utils.config.corpus import CorpusConfig
 from utils.config.regularisation import RegularisationKeys
-from utils.config.schema import ClassGroups, CorpusConfig, ExperimentEntry, TrainingConfig, affects_result
+from utils.config.schema import ClassGroups, ExperimentEntry, TrainingConfig, affects_result
 from utils.config.types import Section
 from utils.config.wording import describe_allowed, describe_value
 

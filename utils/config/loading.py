@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from utils.config.corpus import CorpusConfig, format_problems
 from utils.config.schema import (
     ClassGroups,
-    CorpusConfig,
     ExperimentConfig,
     ExperimentEntry,
     TrainingConfig,
@@ -79,13 +79,20 @@ def _user_code_problems(plan: Plan) -> Iterator[Problem]:
     """Import the user's own code that a plan names, and yield its problems."""
     needed = dict.fromkeys(name for e in plan.experiments for name in (e.corpus, *e.test_corpora))
     for name in needed:
-        yield from _import_problems(plan.corpora_file, name, plan.corpora[name])
+        yield from _format_problems(plan.corpora_file, name, plan.corpora[name])
     for experiment in plan.experiments:
         problems = list(_import_problems(plan.experiments_file, experiment.name, experiment))
         if not problems and is_user_code(experiment.loss_type):
             place = f"{experiment.name}: "
             problems = [Problem(plan.experiments_file, place + key, text) for key, text in loss_problems(experiment)]
         yield from problems
+
+
+def _format_problems(file: Path, name: str, corpus: CorpusConfig) -> Iterator[Problem]:
+    problems = list(_import_problems(file, name, corpus))
+    if not problems and is_user_code(corpus.FORMAT):
+        problems = [Problem(file, f"{name}.{key}", text) for key, text in format_problems(corpus)]
+    yield from problems
 
 
 def _import_problems(file: Path, name: str, section: Section) -> Iterator[Problem]:
@@ -107,7 +114,7 @@ def load_corpora(file: Path) -> dict[str, CorpusConfig]:
     corpora = _parse_corpora(file, tables, problems) if tables is not None else {}
     if not problems:
         look_beside(file)
-        problems = [problem for name, corpus in corpora.items() for problem in _import_problems(file, name, corpus)]
+        problems = [problem for name, corpus in corpora.items() for problem in _format_problems(file, name, corpus)]
     if problems:
         raise ConfigurationError(problems)
     return corpora

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StrictStr
 
 from utils.config.augmentation import AugmentationKeys, augmentation_problems
-from utils.config.corpus import column_problems, split_problems
+from utils.config.encoders import AUTO, ENCODER
 from utils.config.losses import ATTRIBUTES, BALANCING, CLASSES, VOTES, loss_entry, losses_of
 from utils.config.poolings import ATTENTIVE_STATISTICS, POOLING
 from utils.config.regularisation import FORMER_REGULARISATION, PUBLISHED, REGULARISATION, RegularisationKeys
@@ -30,9 +30,7 @@ from utils.config.types import (
     Fraction,
     ModelType,
     Names,
-    PathKey,
     Positive,
-    Scale,
     Section,
     Seeds,
     Tags,
@@ -41,50 +39,6 @@ from utils.config.types import (
 )
 from utils.registry import FunctionOf, Registered, is_user_code, user_code_of
 from utils.word_forms import fold
-
-
-class CorpusConfig(Section):
-    """One corpus: a table of `config.toml`, under the name that experiments use."""
-
-    FORMAT: Literal["msp-podcast", "emodb", "ravdess", "crema-d", "csv"] = "msp-podcast"
-    """How the corpus is laid out on disk."""
-    PATH_TO_AUDIO: PathKey
-    """Folder of the recordings. A relative path starts at the folder of this file."""
-    PATH_TO_LABEL: PathKey | None = None
-    """`msp-podcast`: the label folder or the consensus CSV. `crema-d`: the folder of votes and demographics. `csv`: the
-    table. The other formats take their labels from the file names."""
-    PATH_TO_DATASET: PathKey | None = None
-    """Folder of packed shards, filled by `python prepare_data.py pack`; until then, loose recordings are read."""
-    columns: dict[str, Any] = Field(default_factory=dict)
-    """`csv`: the table's name for each column, `{ emotion = "label", split = "Split", fold = "" }`; an empty text
-    ignores the column of that name. Columns already called `file`, `split`, `speaker`, `gender`, `emotion`, `arousal`,
-    `valence` or `dominance`, in upper or lower case, need no entry."""
-    split_speakers: dict[str, Any] | None = None
-    """For a corpus without splits of its own: speakers by split, `{ development = ["13"], test1 = ["15"] }`, with all
-    others in training; or shares of the speakers with a seed, `{ development = 0.2, test1 = 0.2, seed = 0 }`, the
-    default."""
-    allow_speaker_overlap: bool | Names = False
-    """Speakers allowed both in training and in development or test, also where the test corpus is another section of
-    the same published corpus; `true` allows all of them."""
-    attribute_scale: Scale | None = None
-    """Lowest and highest value of arousal, valence and dominance; `configs/config_dim.json` holds the default."""
-    synthetic: bool = False
-    """Whether the recordings are synthetic, like those of `--demo`; every console message and report then says so."""
-
-    def key_problems(self) -> list[tuple[str, str]]:
-        """Return the contradictions between the keys of a corpus."""
-        problems = []
-        needs_labels = self.FORMAT in ("msp-podcast", "crema-d", "csv")
-        if needs_labels and self.PATH_TO_LABEL is None:
-            problems.append(("PATH_TO_LABEL", f'missing; FORMAT = "{self.FORMAT}" needs it'))
-        if not needs_labels and self.PATH_TO_LABEL is not None:
-            problems.append(("PATH_TO_LABEL", f'FORMAT = "{self.FORMAT}" reads labels from file names; remove the key'))
-        problems += [("columns", text) for text in column_problems(self.FORMAT, self.columns)]
-        if self.attribute_scale and self.attribute_scale[0] >= self.attribute_scale[1]:
-            problems.append(("attribute_scale", f"found {list(self.attribute_scale)}; allowed: [lowest, highest]"))
-        if self.split_speakers is not None:
-            problems += [("split_speakers", text) for text in split_problems(self.split_speakers)]
-        return problems
 
 
 class ClassGroups(Section):
@@ -120,6 +74,8 @@ class TrainingConfig(RegularisationKeys, AugmentationKeys):
 
     upstream_model: Annotated[str, BeforeValidator(expand_folder), Field(min_length=1)] = "wavlm-base-plus"
     """Speech encoder: short name, hub name, local folder, or a built-in shape with random weights."""
+    encoder: Annotated[StrictStr, ENCODER] = AUTO
+    """Code that runs the upstream. `auto`: by its kind, the `model_type` of its `config.json`."""
     layer_weighting: bool = False
     """Pool a learned weighted sum of all layers instead of the last layer."""
     freeze: Literal["cnn", "upstream", "none"] | Count = "cnn"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
 from utils.data.corpora.text_tables import first_place, read_text_table
 from utils.data.csv_table import numbers
 from utils.data.labels.columns import CATEGORICAL

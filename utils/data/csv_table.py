@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
 from utils.data.corpora.csv_columns import map_columns, say_unread
 from utils.data.corpora.csv_files import resolve_files
 from utils.data.corpora.csv_values import read_numbers, read_values, refuse

@@ -9,7 +9,7 @@ import re
 
 import pandas as pd
 
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
 from utils.data.labels.columns import CATEGORICAL
 from utils.data.labels.corpus import Reading
 from utils.data.recordings.file_names import find_recordings

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from dataclasses import fields, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
+from utils.config.formats import corpus_format
 from utils.data.labels.columns import (
     ATTRIBUTES,
     CANONICAL_CLASSES,
@@ -25,8 +24,10 @@ from utils.data.labels.columns import (
 )
 from utils.data.labels.corpus import Corpus, Reading
 from utils.data.labels.spellings import settle_cells
-from utils.data.registry import READERS
+from utils.data.user_reader import read_by_user_code
 from utils.errors import DataError
+from utils.io.user_code import hash_user_code
+from utils.registry import is_user_code
 from utils.word_forms import counted
 
 
@@ -56,10 +57,9 @@ def read_corpus(name: str, config: CorpusConfig) -> Corpus:
 
     if not os.path.isdir(config.PATH_TO_AUDIO):
         raise DataError(f"{name}: PATH_TO_AUDIO: there is no folder {config.PATH_TO_AUDIO}; correct the path")
-    reader = importlib.import_module(READERS[config.FORMAT])
-    reading = _read_or_recall(name, config, reader)
-    own_classes, notes = getattr(reader, "CLASSES", None), reading.notes
-    table, cells = settle_cells(reading.rows, CANONICAL_CLASSES, own_classes or ())
+    reading = _read_or_recall(name, config)
+    notes = reading.notes
+    table, cells = settle_cells(reading.rows, CANONICAL_CLASSES, reading.classes or ())
     if table.empty:
         raise DataError(f"{name}: no utterance was found; correct PATH_TO_AUDIO, PATH_TO_LABEL or FORMAT")
     is_outside = table["file"].str.contains(OUTSIDE)
@@ -74,7 +74,7 @@ def read_corpus(name: str, config: CorpusConfig) -> Corpus:
     table = assign_splits(name, table, config.split_speakers)
     if not has_splits:
         notes += (describe_splits(table, config.split_speakers),)
-    classes = _canonical_order(table, own_classes)
+    classes = _canonical_order(table, reading.classes)
     return Corpus(
         name,
         table,
@@ -88,30 +88,37 @@ def read_corpus(name: str, config: CorpusConfig) -> Corpus:
         cells=cells,
         unread=reading.unread,
         section=config,
+        facts=corpus_format(config.FORMAT).facts if is_user_code(config.FORMAT) else None,
     )
 
 
-def _read_or_recall(name: str, config: CorpusConfig, reader: ModuleType) -> Reading:
-    """Return a corpus's utterance table, kept between runs if its reader names its sources."""
-    if not hasattr(reader, "sources"):
-        return _as_utterances(name, reader.read(name, config))
+def _read_or_recall(name: str, config: CorpusConfig) -> Reading:
+    """Return a corpus's utterance table, kept between runs if its format names the files that it is read from."""
+    files = corpus_format(config.FORMAT).label_files(name, config)
+    if files is None:
+        return _read(name, config)
     from utils.data.corpora.table_cache import Kept, find_table, keep_table, key_of
 
-    key = key_of(reader.sources(name, config), f"{name} {config.model_dump_json()}")
+    code = hash_user_code([config.FORMAT]) if is_user_code(config.FORMAT) else ""
+    key = key_of(files, f"{name} {config.model_dump_json()}{code}")
     found = find_table(name, key)
     if found is not None:
         remarks: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in found.remarks.items()
         }
         return Reading(_from_arrow(found.table), **remarks)
-    reading = _as_utterances(name, reader.read(name, config))
+    reading = _read(name, config)
     remarks = {part.name: getattr(reading, part.name) for part in fields(Reading) if part.name != "rows"}
     keep_table(name, key, Kept(pa.Table.from_pandas(reading.rows, preserve_index=False), remarks))
     return reading
 
 
-def _as_utterances(name: str, reading: Reading) -> Reading:
-    """Return a reader's result with its rows as an utterance table."""
+def _read(name: str, config: CorpusConfig) -> Reading:
+    """Return what the reader of a corpus returns, with its rows as an utterance table."""
+    if is_user_code(config.FORMAT):
+        reading = read_by_user_code(name, config)
+    else:
+        reading = corpus_format(config.FORMAT).read(name, config)
     return replace(reading, rows=as_utterance_table(name, reading.rows))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
 from utils.data.corpora.podcast_files import HIDDEN_PREFIX, Release, find_recordings, find_release
 from utils.data.corpora.podcast_ratings import CLASSES as RATED_CLASSES
 from utils.data.corpora.podcast_ratings import Ratings, read_ratings
@@ -63,7 +63,7 @@ def read(name: str, config: CorpusConfig) -> Reading:
     if release.ratings is not None:
         table, told = _with_votes(release.ratings, table, read_ratings(name, release.ratings))
         notes += told
-    return Reading(table, tuple(notes), hidden=splits, release=release.version)
+    return Reading(table, tuple(notes), hidden=splits, release=release.version, classes=CLASSES)
 
 
 def read_labels(name: str, release: Release) -> tuple[pd.DataFrame, dict[str, str]]:

@@ -7,7 +7,9 @@ people's models only name the code that they need. A hash of its sources identif
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -15,12 +17,14 @@ from types import ModuleType
 from typing import Any
 
 from utils.errors import WRONG_INPUT, UserError
-from utils.io.syntax_hash import PACKAGES, hash_sources, sources_of
+from utils.io.syntax_hash import PACKAGES, PROGRAM, hash_sources, sources_of
 from utils.registry import Contract, is_user_code
 from utils.text import did_you_mean
 
 INSTALLED = ("site-packages", "dist-packages")
 """Folders in which a module's neighbours do not belong to it."""
+FOREIGN = (*(f"{PROGRAM / package}{os.sep}" for package in PACKAGES), *map(sysconfig.get_path, ("stdlib", "purelib")))
+"""Beginnings of the paths of files that are not the user's: this program's and the libraries'."""
 GUIDE = "docs/extending.md has a complete example"
 MAY_BE_RECORDED = "runs_in_cuda_graphs"
 """Attribute by which the user's own code says that it can be recorded into CUDA graphs."""
@@ -146,20 +150,21 @@ def _import(name: str, module: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise UserCodeError(f'"{name}" cannot be imported: {_place_in(error)}{error}; install it') from error
+            raise UserCodeError(f'"{name}" cannot be imported: {place_of(error)}{error}; install it') from error
         raise UserCodeError(
             f'"{name}": there is no module {error.name} on Python\'s path or beside the TOML files; correct the name, '
             "or put the module there"
         ) from error
     except Exception as error:  # noqa: BLE001 - the user's code can fail in any way
         raise UserCodeError(
-            f'"{name}" cannot be imported: {_place_in(error)}{type(error).__name__}: {error}; correct it'
+            f'"{name}" cannot be imported: {place_of(error)}{type(error).__name__}: {error}; correct it'
         ) from error
 
 
-def _place_in(error: Exception) -> str:
-    """Return the innermost line of an error's traceback, as `file, line n: `."""
+def place_of(error: Exception) -> str:
+    """Return the innermost line of the user's code that an error passed through, as `file, line n: `."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: "
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
-    return f"{frames[-1].filename}, line {frames[-1].lineno}: " if len(frames) > 1 else ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    users = [frame for frame in frames if not frame.filename.startswith(FOREIGN)] or frames
+    return f"{users[-1].filename}, line {users[-1].lineno}: " if len(frames) > 1 else ""

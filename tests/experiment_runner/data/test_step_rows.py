@@ -18,8 +18,9 @@ from net.loss_modules import Targets
 from net.ser import Outputs
 from tests.support.loss_batches import make_batch, make_loss
 from tests.support.tiny_corpus import tiny_rows, write_tiny_corpus
+from utils.config.corpus import CorpusConfig
 from utils.config.losses import ATTRIBUTES, CLASSES, LOSSES, VOTES, losses_of
-from utils.config.schema import CorpusConfig, ExperimentConfig
+from utils.config.schema import ExperimentConfig
 from utils.data.loader import load_corpus
 from utils.errors import DataError
 

@@ -24,6 +24,10 @@ from tests.conftest import ROOT
 from tests.support.encoders import SMALL, save_encoder
 from tests.support.synthetic_podcast import SyntheticPodcast, write_podcast
 from tests.support.trainings import CPU, make_trainer, weights_of
+from tests.support.user_code import Write
+from utils.config.encoders import ENCODER
+from utils.io import syntax_hash
+from utils.io.user_code import import_user_code, look_beside
 
 FAST = {"batch_size": 8, "task": "multitask", "freeze": "upstream", "max_seconds": 30.0}
 TRAINING, DEVELOPMENT = 28, 28
@@ -174,6 +178,28 @@ def test_what_changes_the_frames_is_computed_again(
     assert all_anew in train(podcast, tmp_path, capsys, {**keys, "layer_weighting": True}).said
     save_encoder("wavlm-tiny-random", Path(upstream), 1)
     assert all_anew in train(podcast, tmp_path, capsys, keys).said
+
+
+def test_other_code_of_the_users_encoder_computes_frames_again(
+    upstream: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], write_module: Write
+) -> None:
+    podcast = write_podcast(tmp_path / "podcast")
+    keys = {"upstream_model": upstream, "encoder": "encoder_of_mine:Mine"}
+    text = "from net.packed_wavlm import PackedWavLMEncoder\nclass Mine(PackedWavLMEncoder):\n    version = {}\n"
+    look_beside(tmp_path / "config.toml")
+
+    def train_with(version: int) -> str:
+        write_module("encoder_of_mine", text.format(version))
+        sys.modules.pop("encoder_of_mine", None)
+        for cached in (syntax_hash.syntax_hash, syntax_hash._read):
+            cached.cache_clear()
+        import_user_code("encoder_of_mine:Mine", ENCODER.contract)
+        return train(podcast, tmp_path, capsys, keys).said
+
+    train(podcast, tmp_path, capsys, {"upstream_model": upstream})
+    assert "56 computed now, 0 found there" in train_with(1)
+    assert "0 computed now, 56 found there" in train_with(1)
+    assert "56 computed now, 0 found there" in train_with(12)
 
 
 KILLED = """

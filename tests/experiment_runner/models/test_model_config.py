@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from experiment_runner.models.model_config import ModelConfig
+from tests.support.user_code import Write
+from utils.config.encoders import ENCODER
 from utils.dataset.normalisation import Normalisation
 from utils.hub.upstreams import UPSTREAMS
+from utils.io.user_code import UserCodeError, hash_user_code, import_user_code, look_beside
 
 PLAIN = ModelConfig(
     model_type="UpstreamFinetune",
@@ -35,6 +39,21 @@ def test_a_checkpoint_written_before_gender_heads_existed_is_read() -> None:
     described = ModelConfig.from_json(document)
     assert described == PLAIN
     assert described.rebuild().gender_head is None
+
+
+def test_the_users_encoder_is_named_and_needs_trust(tmp_path: Path, write_module: Write) -> None:
+    name = "encoder_of_mine:Mine"
+    write_module("encoder_of_mine", "from net.padded_encoder import PaddedEncoder\nclass Mine(PaddedEncoder): pass\n")
+    look_beside(tmp_path / "config.toml")
+    import_user_code(name, ENCODER.contract)
+    described = replace(PLAIN, encoder=name, user_code=hash_user_code([name]))
+    assert "encoder" not in PLAIN.to_json()
+    assert ModelConfig.from_json(described.to_json()) == described
+    with pytest.raises(UserCodeError, match="trust it with --trust encoder_of_mine"):
+        described.rebuild()
+    assert type(described.rebuild(["encoder_of_mine"]).upstream.runner).__name__ == "Mine"
+    with pytest.raises(UserCodeError, match="is not the code that the model was trained with"):
+        replace(described, user_code={}).rebuild(["encoder_of_mine"])
 
 
 def test_another_format_is_refused() -> None:

@@ -24,8 +24,8 @@ from experiment_runner.reporting.audit_figures import (
 )
 from experiment_runner.reporting.audit_page import CAPTIONS, SHOWN_FINDINGS, figures_of, write_audit_page
 from tests.support.figures import check_texts, legend_of, with_gid
+from utils.config.corpus import CorpusConfig
 from utils.config.loading import load_corpora
-from utils.config.schema import CorpusConfig
 from utils.data.audit.audit import FINDINGS, Audit, audit, count_classes, count_findings, summarise_splits
 from utils.data.audit.findings import KINDS
 from utils.data.loader import read_corpus

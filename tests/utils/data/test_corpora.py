@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from tests.support.synthetic_podcast import SyntheticPodcast
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
 from utils.data.labels.corpus import Corpus
 from utils.data.loader import load_corpus
 from utils.data.recordings.preflight import require_all

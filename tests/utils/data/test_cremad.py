@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SHARED_DATA
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
 from utils.data.labels.corpus import Corpus
 from utils.data.loader import load_corpus
 from utils.errors import DataError

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.podcast_releases import RELEASES, write_partitions
 from tests.support.synthetic_podcast import SyntheticPodcast
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
 from utils.data.corpora.podcast_ratings import CLASSES, read_ratings
 from utils.data.labels.corpus import Corpus
 from utils.data.loader import load_corpus, read_corpus

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
 from utils.data.audit.cell_findings import spelling_findings
 from utils.data.audit.findings import ERROR, KINDS, WARNING, Finding, as_table, of_rows
 from utils.data.audit.recording_findings import recording_findings

@@ -23,7 +23,7 @@ from utils.io.syntax_hash import hash_sources
 
 READERS = Path(__file__).resolve().parents[1]
 CONFIGS = READERS.parents[1] / "configs"
-WORD_FORMS = READERS.parent / "word_forms.py"
+BESIDE_READERS = (READERS.parent / "word_forms.py", READERS.parent / "config" / "formats.py")
 REMARKS = b"remarks"
 
 
@@ -44,7 +44,7 @@ def key_of(sources: Iterable[Path], settings: str) -> str:
 @cache
 def _readers() -> str:
     """Return a hash of the sources of all readers and of their translation tables."""
-    digest = hashlib.sha256(hash_sources([*READERS.rglob("*.py"), WORD_FORMS]).encode())
+    digest = hashlib.sha256(hash_sources([*READERS.rglob("*.py"), *BESIDE_READERS]).encode())
     for path in sorted(CONFIGS.glob("config_*.json")):
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
+from utils.config.formats import CorpusFacts
 from utils.data.labels.spellings import Cells
 
 
@@ -21,6 +22,7 @@ class Reading:
         hidden: Splits whose labels are withheld.
         release: The corpus's release, where its files reveal it.
         unread: Columns of its table that are not read.
+        classes: Its classes in canonical order; None for all that occur.
     """
 
     rows: pd.DataFrame
@@ -29,6 +31,7 @@ class Reading:
     hidden: tuple[str, ...] = ()
     release: str | None = None
     unread: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Corpus:
         cells: Cells that were not read literally.
         unread: Columns of its table that are not read.
         section: Its section of `config.toml`; None for a corpus that was not read from one.
+        facts: Facts about it, if its format is the user's own and states them.
     """
 
     name: str
@@ -62,3 +66,4 @@ class Corpus:
     cells: Cells = field(default_factory=Cells)
     unread: tuple[str, ...] = ()
     section: CorpusConfig | None = None
+    facts: CorpusFacts | None = None

@@ -1,8 +1,8 @@
 """Cells that are not read literally: words for missing values, and one class spelt in several ways.
 
-Words for missing values are read as missing unless an experiment's `classes` (or the reader's own `CLASSES`) list them.
-They are therefore removed from the table, but remembered with their rows: an experiment that lists one gets it back
-(`experiment_runner/data/class_names.py`), and another experiment on the same corpus does not see it.
+Words for missing values are read as missing unless an experiment's `classes` (or a reader's `Reading.classes`) list
+them. They are therefore removed from the table, but remembered with their rows: an experiment that lists one gets it
+back (`experiment_runner/data/class_names.py`), and another experiment on the same corpus does not see it.
 """
 
 from __future__ import annotations

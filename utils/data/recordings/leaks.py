@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
+from utils.config.formats import corpus_format
 from utils.data.labels.corpus import Corpus
 from utils.data.recordings.audio_source import PART
 from utils.word_forms import some
@@ -176,7 +177,7 @@ def share_names(one: Corpus, other: Corpus) -> bool:
     first, second = one.section, other.section
     if first is None or second is None or first.FORMAT != second.FORMAT:
         return False
-    return first.FORMAT != "csv" or _is_one_table(first, second)
+    return corpus_format(first.FORMAT).is_one_corpus or _is_one_table(first, second)
 
 
 def _is_one_table(one: CorpusConfig, other: CorpusConfig) -> bool:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.own_tables import HEADER, load, table_text
+from utils.config.corpus import CorpusConfig
 from utils.config.loading import load_corpora
-from utils.config.schema import CorpusConfig
 from utils.data.audit.audit import audit
 from utils.data.corpora.column_names import SEGMENT, guess_target, guess_targets
 from utils.errors import ConfigurationError, DataError

@@ -11,7 +11,7 @@ import pytest
 import prepare_data
 from tests.support.own_tables import load, table_text
 from tests.support.synthetic_podcast import SyntheticPodcast
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
 from utils.data.corpora.csv_values import LISTED_BELOW, MOST_SHOWN
 from utils.data.labels.label_words import read_gender, read_split
 from utils.data.loader import load_corpus

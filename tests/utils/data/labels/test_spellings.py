@@ -11,8 +11,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.support.label_tables import Rows, base_rows, changed, relabelled, write_corpus
 from tests.support.synthetic_podcast import SyntheticPodcast
+from utils.config.corpus import CorpusConfig
 from utils.config.loading import load_corpora
-from utils.config.schema import CorpusConfig
 from utils.data.csv_table import numbers
 from utils.data.labels.columns import CANONICAL_CLASSES, TEXT, as_utterance_table
 from utils.data.labels.corpus import Corpus

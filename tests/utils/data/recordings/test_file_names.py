@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from tests.support.voices import voice
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
 from utils.data.loader import load_corpus
 from utils.data.recordings.file_names import (
     AMBIGUOUS,

@@ -14,7 +14,7 @@ import soundfile
 
 import prepare_data
 from tests.support.voices import voice
-from utils.config.schema import CorpusConfig
+from utils.config.corpus import CorpusConfig
 from utils.data.labels.columns import as_utterance_table
 from utils.data.labels.corpus import Corpus
 from utils.data.loader import load_corpus
