@@ -19,11 +19,12 @@ from experiment_runner.publishing.model_card_snippet import complete_snippet
 from experiment_runner.reporting.pages import render_markdown
 from experiment_runner.reporting.report import CAPTIONS, PICTURES, cautions
 from experiment_runner.results.row_counts import IN_TEMPLATES, note_fewer
-from experiment_runner.results.statistics import STATISTICS, titles_in
+from experiment_runner.results.statistics import STATISTICS, titles_by_gender, titles_in
 from experiment_runner.storage.run_folder import RunError
 from experiment_runner.storage.stored_experiment import known_corpus
 from experiment_runner.storage.stored_run import OWN_SPLIT, StoredRun, read_run
 from utils.commands import evaluation_command
+from utils.config.heads import head_title, stored_heads
 from utils.hub.git_source import is_git_url
 from utils.io.files import MOST_JSON_BYTES, read_text
 from utils.io.secrets import Redaction
@@ -188,5 +189,7 @@ def _render(
         **IN_TEMPLATES,
         foreign=[test.label for test in tests if not OWN_SPLIT.fullmatch(test.label)],
         metrics=titles_in(split.metrics for split in splits),
+        metrics_by_gender=titles_by_gender(split.metrics for split in splits),
+        auxiliary=[head_title(name) for name in stored_heads(run.description)],
         group_of={name: group for group, members in run.groups.items() for name in members},
     )

@@ -36,7 +36,7 @@ from experiment_runner.reporting.report_contents import (
 )
 from experiment_runner.results.prediction_columns import attributes_of, classes_of
 from experiment_runner.results.row_counts import IN_TEMPLATES, note_fewer
-from experiment_runner.results.statistics import titles_in
+from experiment_runner.results.statistics import titles_by_gender, titles_in
 from experiment_runner.runtime.fonts import font_note
 from experiment_runner.storage.run_folder import SKIPPED, RunError
 from experiment_runner.storage.stored_experiment import has_random_upstream, synthetic_corpora
@@ -154,6 +154,7 @@ def _render(run: StoredRun, figures: Sequence[Path], recordings: Mapping[str, Ma
         most=MOST_MISTAKES,
         metrics=titles_in(split.metrics for split in run.splits),
         detailed=[split for split in judged if "per_class" in split.metrics],
+        metrics_by_gender=titles_by_gender(split.metrics for split in run.splits),
         gendered=[split for split in run.splits if split.metrics.get("by_gender")],
         fewer=note_fewer((split.label, split.metrics) for split in run.splits),
         **IN_TEMPLATES,

@@ -16,7 +16,7 @@ from experiment_runner.results.row_counts import (
     show_labelled,
     show_present,
 )
-from experiment_runner.results.statistics import STATISTICS, titles_in
+from experiment_runner.results.statistics import STATISTICS, titles_by_gender, titles_in
 from experiment_runner.runtime.console import Console
 
 STOPS = {"sma_f1": "score", "loss": "loss", "epochs": "last epoch"}
@@ -91,7 +91,7 @@ def show_evaluation(outcomes: Sequence[Outcome], console: Console, note: str) ->
     if rows:
         notes = [note, _fewer_classes(outcomes)]
         console.table("Test", columns, rows, numeric=range(3, 4 + len(used)), notes=notes, keys=3)
-    _show_genders(outcomes, [(key, title) for key, title in used if key != "gender_accuracy"], console, note)
+    _show_genders(outcomes, titles_by_gender(every), console, note)
 
 
 def _fewer_classes(outcomes: Sequence[Outcome]) -> str:

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiment_runner.results.prediction_columns import attributes_of, classes_of
+from experiment_runner.results.prediction_columns import PREDICTION, attributes_of, auxiliary_of, classes_of
+from utils.config.heads import head_title
 from utils.config.schema import ExperimentConfig
+from utils.data.labels.columns import further_labels
 from utils.errors import DataError
 from utils.metrics import Metrics, Numbers, categorical_metrics, dimensional_metrics, over_present_classes
 from utils.metrics import rater_divergence as divergence
@@ -28,6 +30,8 @@ RESERVED = (
 """Keys of a split's metrics that hold no statistic."""
 OWN = "statistics"
 """Key, among a split's metrics, of the titles of the user's own statistics by their names."""
+ACCURACY = "_accuracy"
+"""Ending of the keys of the accuracies of auxiliary heads, after the name of the head."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,7 @@ class Statistic:
         applies: Whether a split has what it needs; if not, it is left out.
         hub: Name of the metric on the hub, with its arguments, for the metadata of model cards.
         is_score: Whether its mean with the other scores of development selects the model; scores stand in the table of
-            trainings.
-        is_in_epoch_line: Whether it stands in the epoch's line, as scores do.
+            trainings and in the epoch's line.
     """
 
     compute: Callable[[SplitPredictions], float | None]
@@ -100,7 +103,6 @@ class Statistic:
     applies: Callable[[SplitPredictions], bool]
     hub: tuple[str, dict[str, str] | None] | None = None
     is_score: bool = False
-    is_in_epoch_line: bool = False
 
 
 STATISTICS: dict[str, Statistic] = {}
@@ -114,14 +116,11 @@ def statistic(
     key: str | None = None,
     hub: tuple[str, dict[str, str] | None] | None = None,
     is_score: bool = False,
-    is_in_epoch_line: bool = False,
 ) -> Callable[[Function], Function]:
     """Register a function as a statistic, under its name or under a key; see `Statistic`."""
 
     def register(function: Function) -> Function:
-        STATISTICS[key or function.__name__] = Statistic(
-            function, title, applies, hub, is_score, is_score or is_in_epoch_line
-        )
+        STATISTICS[key or function.__name__] = Statistic(function, title, applies, hub, is_score)
         return function
 
     return register
@@ -182,21 +181,23 @@ def mean_ccc(split: SplitPredictions) -> float:
     return float(split.over_attributes["mean_ccc"])
 
 
-def _predicts_known_genders(split: SplitPredictions) -> bool:
-    is_predicted = {"gender", "gender_prediction"} <= set(split.table) and not split.is_part
-    return is_predicted and bool(split.table["gender"].notna().any())
+def _auxiliary_accuracies(split: SplitPredictions) -> Metrics:
+    """Return `<head>_accuracy` of each auxiliary head: the share of correct predictions among the known classes.
 
-
-@statistic("gender accuracy", _predicts_known_genders, is_in_epoch_line=True)
-def gender_accuracy(split: SplitPredictions) -> float:
-    """Return the share of correctly predicted genders among those that are known."""
-    known = split.table[split.table["gender"].notna()]
-    return float((known["gender"] == known["gender_prediction"]).mean())
+    Parts of a split have none.
+    """
+    metrics: Metrics = {}
+    for name in () if split.is_part else auxiliary_of(split.table):
+        known = split.table[further_labels(split.table, name).notna()]
+        if len(known):
+            metrics[name + ACCURACY] = float((known[name] == known[f"{name}{PREDICTION}"]).mean())
+    return metrics
 
 
 def compute_statistics(split: SplitPredictions, own: Mapping[str, Function]) -> Metrics:
     """Return the statistics of a split by their keys; under the key `OWN` the titles of the user's own, if any."""
     metrics: Metrics = {key: item.compute(split) for key, item in STATISTICS.items() if item.applies(split)}
+    metrics |= _auxiliary_accuracies(split)
     for name, function in own.items():
         metrics[name] = _call(name, function, split)
     return metrics | ({OWN: {name: name.replace("_", " ") for name in own}} if own else {})
@@ -225,18 +226,28 @@ def own_statistics(config: ExperimentConfig) -> dict[str, Function]:
     functions: dict[str, Function] = {}
     for place in config.statistics:
         name = place.partition(":")[2]
-        if name in {*STATISTICS, *RESERVED, *functions}:
+        if name in {*STATISTICS, *RESERVED, *functions, *(head.name + ACCURACY for head in config.heads)}:
             raise DataError(f'{config.name}: statistics: "{name}" is the name of another metric; rename the function')
         functions[name] = load(place)
     return functions
 
 
 def titles_in(splits: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return the keys and titles of the statistics that the metrics of some splits have, the user's own last."""
+    """Return the keys and titles of the statistics that the metrics of some splits have, the user's own last.
+
+    Those of auxiliary heads come before them.
+    """
     every = list(splits)
     own = {name: title for metrics in every for name, title in metrics.get(OWN, {}).items()}
     registered = {key: item.title for key, item in STATISTICS.items() if any(key in metrics for metrics in every)}
-    return [*registered.items(), *own.items()]
+    further = [key for metrics in every for key in metrics if key.endswith(ACCURACY) and key not in own]
+    auxiliary = {key: head_title(key) for key in further}
+    return [*registered.items(), *auxiliary.items(), *own.items()]
+
+
+def titles_by_gender(splits: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return the keys and titles of the statistics that the metrics of some splits have by gender."""
+    return titles_in(part for metrics in splits for part in metrics.get("by_gender", {}).values())
 
 
 def stored_own(metrics: Mapping[str, Any]) -> Metrics:

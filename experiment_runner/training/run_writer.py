@@ -169,7 +169,7 @@ def epoch_line(record: EpochRecord, epochs: int) -> str:
     scores = "  ".join(
         f"{title} {development.metrics[key]:.4f}"
         for key, title in titles_in([development.metrics])
-        if (key not in STATISTICS or STATISTICS[key].is_in_epoch_line) and development.metrics[key] is not None
+        if (key not in STATISTICS or STATISTICS[key].is_score) and development.metrics[key] is not None
     )
     return (
         f"epoch {record.epoch}/{epochs}  train loss {record.train['loss']:.4f}  dev loss {development.loss:.4f}  "

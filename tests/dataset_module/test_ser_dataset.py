@@ -47,14 +47,13 @@ def test_targets_are_on_the_training_scale_and_missing_ones_masked(table: pd.Dat
     assert targets.attributes[:, 0].tolist() == [0.0, 1.0]
     assert targets.attributes[0, 1] == 0.25
     assert targets.attribute_mask.tolist() == [[True, True], [True, False]]
-    assert not targets.gender_mask.any(), "no gender is trained"
+    assert not targets.auxiliary, "no gender is trained"
 
 
 def test_an_unknown_gender_is_masked(table: pd.DataFrame) -> None:
-    dataset = SERDataset(table, replace(LABELS, genders=GENDERS), Normalisation("none"), 12.0, seed=0)
+    dataset = SERDataset(table, replace(LABELS, auxiliary={"gender": GENDERS}), Normalisation("none"), 12.0, seed=0)
     targets = collate([dataset[EVALUATION, 0], dataset[EVALUATION, 1]]).targets
-    assert targets.gender_mask.tolist() == [True, False]
-    assert GENDERS[int(targets.gender[0])] == "male"
+    assert targets.auxiliary["gender"].tolist() == [GENDERS.index("male"), -1]
 
 
 def test_training_crops_by_seed_epoch_and_utterance_and_evaluation_never(table: pd.DataFrame) -> None:
