@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from utils.config.heads import label_name_problem
 from utils.config.types import SPLIT_NAME, TABLE_COLUMNS
 from utils.config.wording import describe_value
 from utils.text import did_you_mean
 
 
-def column_problems(layout: str, columns: dict[str, Any]) -> list[str]:
-    """Return what is wrong with the key `columns` of a corpus in the given layout."""
+def column_problems(layout: str, columns: dict[str, Any], further: Sequence[str]) -> list[str]:
+    """Return what is wrong with the key `columns` of a corpus in the given layout, with the given further columns."""
     if columns and layout != "csv":
         return [f'FORMAT = "{layout}" knows its columns; remove the key']
     unquoted = [column for column, name in columns.items() if not isinstance(name, str)]
     if unquoted:
         return [f"found {column} = {describe_value(columns[column])}; name a column in quotes" for column in unquoted]
+    known = [*TABLE_COLUMNS, *further]
     problems = [
-        f'found "{column}"; no such column of an utterance table; {did_you_mean(column, list(TABLE_COLUMNS))}'
+        f'found "{column}"; no such column of an utterance table; {did_you_mean(column, known)}'
         for column, name in columns.items()
-        if name and column not in TABLE_COLUMNS
+        if name and column not in known
     ]
     names = [name.strip() for name in columns.values() if name]
     for name in sorted({name for name in names if names.count(name) > 1}):
         both = " and ".join(column for column, other in columns.items() if other.strip() == name)
         problems.append(f'found "{name}" for {both}; name each column of the table once')
     return problems
+
+
+def further_problems(layout: str, names: Sequence[str]) -> list[str]:
+    """Return what is wrong with the key `further_columns` of a corpus in the given layout."""
+    if names and layout != "csv":
+        return [f'FORMAT = "{layout}" knows its columns; remove the key']
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    wrong = [f"found {describe_value(name)}; {problem}" for name in names if (problem := label_name_problem(name))]
+    return wrong + [f'found "{name}" twice; name each column once' for name in repeated]
 
 
 def split_problems(splits: dict[str, Any]) -> list[str]:

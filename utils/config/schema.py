@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StrictStr
 
 from utils.config.augmentation import AugmentationKeys, augmentation_problems
-from utils.config.corpus import column_problems, split_problems
+from utils.config.corpus import column_problems, further_problems, split_problems
 from utils.config.heads import MODEL_TYPE, Head, heads_of
 from utils.config.losses import ATTRIBUTES, BALANCING, CLASSES, VOTES, loss_entry, losses_of
 from utils.config.poolings import ATTENTIVE_STATISTICS, POOLING
@@ -59,6 +59,9 @@ class CorpusConfig(Section):
     """`csv`: the table's name for each column, `{ emotion = "label", split = "Split", fold = "" }`; an empty text
     ignores the column of that name. Columns already called `file`, `split`, `speaker`, `gender`, `emotion`, `arousal`,
     `valence` or `dominance`, in upper or lower case, need no entry."""
+    further_columns: Names = ()
+    """`csv`: further columns with labels, such as `["age_group"]`, for heads of your own. The table has them under
+    these names, in upper or lower case, or under those in `columns`."""
     split_speakers: dict[str, Any] | None = None
     """For a corpus without splits of its own: speakers by split, `{ development = ["13"], test1 = ["15"] }`, with all
     others in training; or shares of the speakers with a seed, `{ development = 0.2, test1 = 0.2, seed = 0 }`, the
@@ -79,7 +82,8 @@ class CorpusConfig(Section):
             problems.append(("PATH_TO_LABEL", f'missing; FORMAT = "{self.FORMAT}" needs it'))
         if not needs_labels and self.PATH_TO_LABEL is not None:
             problems.append(("PATH_TO_LABEL", f'FORMAT = "{self.FORMAT}" reads labels from file names; remove the key'))
-        problems += [("columns", text) for text in column_problems(self.FORMAT, self.columns)]
+        problems += [("columns", text) for text in column_problems(self.FORMAT, self.columns, self.further_columns)]
+        problems += [("further_columns", text) for text in further_problems(self.FORMAT, self.further_columns)]
         if self.attribute_scale and self.attribute_scale[0] >= self.attribute_scale[1]:
             problems.append(("attribute_scale", f"found {list(self.attribute_scale)}; allowed: [lowest, highest]"))
         if self.split_speakers is not None:

@@ -19,7 +19,6 @@ from utils.data.labels.columns import (
     DIMENSIONAL,
     OUTSIDE,
     TEXT,
-    TEXT_COLUMNS,
     as_utterance_table,
     plain_paths,
 )
@@ -59,7 +58,7 @@ def read_corpus(name: str, config: CorpusConfig) -> Corpus:
     reader = importlib.import_module(READERS[config.FORMAT])
     reading = _read_or_recall(name, config, reader)
     own_classes, notes = getattr(reader, "CLASSES", None), reading.notes
-    table, cells = settle_cells(reading.rows, CANONICAL_CLASSES, own_classes or ())
+    table, cells = settle_cells(reading.rows, CANONICAL_CLASSES, own_classes or (), config.further_columns)
     if table.empty:
         raise DataError(f"{name}: no utterance was found; correct PATH_TO_AUDIO, PATH_TO_LABEL or FORMAT")
     is_outside = table["file"].str.contains(OUTSIDE)
@@ -94,7 +93,7 @@ def read_corpus(name: str, config: CorpusConfig) -> Corpus:
 def _read_or_recall(name: str, config: CorpusConfig, reader: ModuleType) -> Reading:
     """Return a corpus's utterance table, kept between runs if its reader names its sources."""
     if not hasattr(reader, "sources"):
-        return _as_utterances(name, reader.read(name, config))
+        return _as_utterances(name, config, reader)
     from utils.data.corpora.table_cache import Kept, find_table, keep_table, key_of
 
     key = key_of(reader.sources(name, config), f"{name} {config.model_dump_json()}")
@@ -104,15 +103,16 @@ def _read_or_recall(name: str, config: CorpusConfig, reader: ModuleType) -> Read
             name: tuple(value) if isinstance(value, list) else value for name, value in found.remarks.items()
         }
         return Reading(_from_arrow(found.table), **remarks)
-    reading = _as_utterances(name, reader.read(name, config))
+    reading = _as_utterances(name, config, reader)
     remarks = {part.name: getattr(reading, part.name) for part in fields(Reading) if part.name != "rows"}
     keep_table(name, key, Kept(pa.Table.from_pandas(reading.rows, preserve_index=False), remarks))
     return reading
 
 
-def _as_utterances(name: str, reading: Reading) -> Reading:
+def _as_utterances(name: str, config: CorpusConfig, reader: ModuleType) -> Reading:
     """Return a reader's result with its rows as an utterance table."""
-    return replace(reading, rows=as_utterance_table(name, reading.rows))
+    reading: Reading = reader.read(name, config)
+    return replace(reading, rows=as_utterance_table(name, reading.rows, config.further_columns))
 
 
 def _packed(name: str, table: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -147,10 +147,12 @@ def _packed(name: str, table: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame,
 def _from_arrow(table: pa.Table) -> pd.DataFrame:
     """Return a kept table with the types of `as_utterance_table`."""
     frame = pd.DataFrame(index=pd.RangeIndex(table.num_rows))
-    columns = {name: table[name] for name in table.column_names}
-    texts = {name: pd.array(columns.pop(name).combine_chunks(), dtype=TEXT) for name in TEXT_COLUMNS}
-    values = {name: column.to_numpy() for name, column in columns.items()}
-    return pd.concat([frame, pd.DataFrame({**texts, **values})], axis=1)
+    columns = {}
+    for field in table.schema:
+        is_text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        cells = table[field.name]
+        columns[field.name] = pd.array(cells.combine_chunks(), dtype=TEXT) if is_text else cells.to_numpy()
+    return pd.concat([frame, pd.DataFrame(columns)], axis=1)
 
 
 def _check_rows(name: str, table: pd.DataFrame, scale: tuple[float, float]) -> None:
