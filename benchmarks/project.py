@@ -26,7 +26,7 @@ from utils.config.regularisation import FORMER_REGULARISATION
 from utils.config.schema import ExperimentConfig
 from utils.data.labels.corpus import Corpus
 from utils.data.wav import Waveform
-from utils.dataset.collation import Batch, Utterance, collate
+from utils.dataset.collation import Batch, LabelLayout, Utterance, collate
 from utils.dataset.sampling import BatchItems, Rows
 
 
@@ -77,7 +77,7 @@ def memory_feed(batches: Sequence[Rows], waveforms: Sequence[Waveform], device: 
 
 
 def _utterance(row: int, samples: Waveform) -> Utterance:
-    return Utterance(row, samples, np.array([row % len(CLASSES), -1], np.float32), attribute_count=0)
+    return Utterance(row, samples, np.array([row % len(CLASSES)], np.float32), LabelLayout(attributes=0))
 
 
 class _Batches(Dataset[Batch]):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from torch.utils.data import Dataset
 
+from utils.data.labels.columns import further_labels
 from utils.data.labels.vote_shares import VoteSettings, vote_shares
 from utils.data.wav import Crop, read_waveform
 from utils.dataset.augmentation import Augmenter
-from utils.dataset.collation import LabelTable, Utterance
+from utils.dataset.collation import LabelLayout, LabelTable, Utterance
 from utils.dataset.normalisation import Normalisation
 from utils.dataset.sampling import EVALUATION, Item
 from utils.seeding import utterance_generator
@@ -26,14 +28,14 @@ class Labels:
         classes: Emotion classes in output order; empty where none are trained.
         attributes: Attribute columns in output order; empty where none are trained.
         attribute_scale: Lowest and highest value in the table, mapped to 0 and 1.
-        genders: Genders in output order; empty where none are trained.
+        auxiliary: Classes in output order, by auxiliary head and column.
         votes: Settings for counting raters' votes, where classes are learnt from votes.
     """
 
     classes: tuple[str, ...]
     attributes: tuple[str, ...]
     attribute_scale: tuple[float, float]
-    genders: tuple[str, ...] = ()
+    auxiliary: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     votes: VoteSettings | None = None
 
 
@@ -62,13 +64,14 @@ class SERDataset(Dataset[Utterance]):
     ) -> None:
         self.paths = table["path"].array
         self.names = (table["corpus"] + "/" + table["file"]).array
-        emotions, genders = _indices(table["emotion"], labels.classes), _indices(table["gender"], labels.genders)
+        auxiliary = [_indices(further_labels(table, name), classes) for name, classes in labels.auxiliary.items()]
         shares = np.empty((len(table), 0)) if labels.votes is None else vote_shares(table, labels.classes, labels.votes)
         low, high = labels.attribute_scale
         values = table[list(labels.attributes)].to_numpy(dtype=np.float64)
         attributes = ((values - low) / (high - low)).astype(np.float32)
-        self.labels = LabelTable.join(emotions, genders, attributes, shares.astype(np.float32))
-        self.attribute_count = len(labels.attributes)
+        emotions = _indices(table["emotion"], labels.classes)
+        self.labels = LabelTable.join(emotions, auxiliary, attributes, shares.astype(np.float32))
+        self.layout = LabelLayout(len(labels.attributes), tuple(labels.auxiliary))
         self.normalisation = normalisation
         self.max_seconds = max_seconds
         self.seed = seed
@@ -97,7 +100,7 @@ class SERDataset(Dataset[Utterance]):
             augmentation = self.augmenter.draw(epoch, self.names[row], len(samples))
         else:
             samples = self.normalisation(samples)
-        return Utterance(row, samples, self.labels[row], self.attribute_count, augmentation)
+        return Utterance(row, samples, self.labels[row], self.layout, augmentation)
 
 
 def _indices(column: pd.Series, names: tuple[str, ...]) -> npt.NDArray[np.int64]:

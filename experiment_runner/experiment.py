@@ -36,7 +36,9 @@ from net.loss_modules import ClassPriors
 from net.pooling import AttentiveStatisticsPooling
 from net.ser_model_wrapper import SERModelWrapper
 from net.upstream import Upstream
+from utils.config.heads import HEAD_WEIGHTS, HEADS, head_title
 from utils.config.poolings import POOLINGS
+from utils.config.schema import ExperimentConfig
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.normalisation import Normalisation, measure_corpus
 from utils.dataset.samplers import choose_order
@@ -117,6 +119,7 @@ def _start(run: Run, assembly: Assembly, checkpoint: Path | None, records: Seque
             **({"corpus_release": run.data.release} if run.data.release else {}),
             **user_code_of_run(run.config),
             **({CORPUS_FACTS: asdict(run.data.facts)} if run.data.facts else {}),
+            **_unregistered_weights(run.config),
             "published": published_numbers(run.config),
             "program": program_version(),
             "splits": run.data.describe_splits(),
@@ -124,6 +127,11 @@ def _start(run: Run, assembly: Assembly, checkpoint: Path | None, records: Seque
         run.data.left_out_recordings,
     )
     run.tracking.follow(config=run.config, folder=run.folder.path)
+
+
+def _unregistered_weights(config: ExperimentConfig) -> dict[str, dict[str, float]]:
+    weights = {head.name: config.head_weight(head) for head in config.heads if head.name not in HEADS}
+    return {HEAD_WEIGHTS: weights} if weights else {}
 
 
 def _finish(run: Run, recorder: RunWriter, stop: str) -> dict[str, Any]:
@@ -178,7 +186,7 @@ def assemble(run: Run) -> Assembly:
         attributes=data.attributes,
         attribute_scale=data.attribute_scale,
         class_counts=tuple(int(count) for count in data.class_counts),
-        genders=data.genders,
+        auxiliary=data.auxiliary,
         normalisation=_choose_normalisation(run, loaded),
         layer_weighting=config.layer_weighting,
         head_dropout=config.head_dropout,
@@ -304,10 +312,10 @@ def _introduce(run: Run, assembly: Assembly) -> None:
         run.console.line(f"regularisation: {config.regularisation}")
     show_left_out(config, run.data, run.console)
     show_faint_mixes(run.data, run.console)
-    if run.data.genders:
-        unknown = int(train["gender"].isna().sum())
+    for head in config.heads:
+        title, unknown = head_title(head.name), int(train[head.name].isna().sum())
         run.console.line(
-            f"gender head: weight {config.gender_loss_weight:g}; {unknown:,} training utterances of unknown gender"
+            f"{title} head: weight {config.head_weight(head):g}; {unknown:,} training utterances of unknown {title}"
         )
     run.console.line(
         f"{len(train):,} training utterances ({train['seconds'].sum() / 3600:.2f} h) in "

@@ -24,7 +24,7 @@ from experiment_runner.training.early_stopping import Decision, HybridEarlyStopp
 from experiment_runner.training.inference import infer
 from experiment_runner.training.snapshot import DevelopmentFigures, EpochRecord, TrainingSnapshot
 from experiment_runner.training.training_steps import TrainingSteps
-from net.loss_modules import AUXILIARY_TERMS, Targets
+from net.loss_modules import Targets
 from net.ser import Outputs
 from utils.dataset.collation import Batch
 from utils.dataset.normalisation import Normalisation
@@ -246,10 +246,11 @@ class Trainer:
     def evaluate(self) -> DevelopmentFigures:
         """Evaluate the model on the whole development split."""
         outputs, targets = self._infer_development(self.parts.development_batches)
+        criterion = self.steps.parts.loss
         with torch.inference_mode():
-            terms = {name: float(term) for name, term in self.steps.parts.loss(outputs, targets).items()}
+            terms = {name: float(term) for name, term in criterion(outputs, targets).items()}
         predictions, metrics = self.parts.compute_metrics(outputs)
-        loss = sum(term for name, term in terms.items() if name not in AUXILIARY_TERMS)
+        loss = sum(term for name, term in terms.items() if name not in criterion.auxiliary_terms)
         return DevelopmentFigures(loss, terms, selection_score(metrics), metrics, predictions)
 
     def _warm_up(self) -> None:

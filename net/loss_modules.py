@@ -8,8 +8,8 @@ effective batch, and returns named terms, whose sum is minimised. A loss that is
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from net.ser import Outputs
 
 CCC_EPSILON = 1e-8
+EMOTION_TARGETS = ("emotion", "emotion_mask", "attributes", "attribute_mask", "votes", "votes_mask")
 
 
 @dataclass(frozen=True)
@@ -29,34 +30,38 @@ class Targets:
         emotion_mask: Mask of the classes, (batch,) bool.
         attributes: Attributes on the training scale [0, 1], (batch, attributes); any number where masked.
         attribute_mask: Mask of the attributes, (batch, attributes) bool.
-        gender: Gender indices, (batch,) int64; any valid index where masked.
-        gender_mask: Mask of the genders, (batch,) bool.
         votes: Shares of the raters' votes, (batch, classes); (batch, 0) if votes are not learnt, any number where
             masked.
         votes_mask: Mask of the votes, (batch,) bool.
+        auxiliary: Class indices by auxiliary head, each (batch,) int64, -1 where unknown.
     """
 
     emotion: Tensor
     emotion_mask: Tensor
     attributes: Tensor
     attribute_mask: Tensor
-    gender: Tensor
-    gender_mask: Tensor
     votes: Tensor
     votes_mask: Tensor
+    auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
 
     @staticmethod
     def concatenate(parts: list[Targets]) -> Targets:
         """Join the targets of several batches."""
-        return Targets(*(torch.cat(column) for column in zip(*(part.tensors() for part in parts), strict=True)))
+        tensors = [torch.cat(column) for column in zip(*(part.tensors() for part in parts), strict=True)]
+        return parts[0].with_tensors(tensors)
 
     def select(self, rows: Tensor) -> Targets:
         """Return the targets of the given rows, in the order given."""
-        return Targets(*(tensor[rows] for tensor in self.tensors()))
+        return self.with_tensors([tensor[rows] for tensor in self.tensors()])
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors, in the order of the attributes above."""
-        return [getattr(self, field.name) for field in fields(self)]
+        return [*(getattr(self, name) for name in EMOTION_TARGETS), *self.auxiliary.values()]
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> Targets:
+        """Return the same targets with other tensors, in the order of `tensors`."""
+        auxiliary = dict(zip(self.auxiliary, tensors[len(EMOTION_TARGETS) :], strict=True))
+        return replace(self, auxiliary=auxiliary, **dict(zip(EMOTION_TARGETS, tensors, strict=False)))
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,6 @@ class ClassPriors:
 
 Terms = dict[str, Tensor]
 """Scalars by log name."""
-AUXILIARY_TERMS = frozenset({"gender_loss"})
-"""Terms that are trained but influence neither model selection nor early stopping."""
 
 
 class Loss(nn.Module, ABC):
@@ -79,6 +82,8 @@ class Loss(nn.Module, ABC):
     """Whether the loss can be computed one micro-batch at a time."""
     learns: str = ""
     """Labels that it learns from, see `LossEntry` in `utils/config/losses.py`."""
+    auxiliary_terms: frozenset[str] = frozenset()
+    """Terms that are trained but influence neither model selection nor early stopping."""
 
     def totals(self, targets: Targets) -> Terms:
         """Return the sum of the utterances' weights for each term: the divisor of a separable loss.
@@ -281,28 +286,31 @@ class MSELoss(AttributeLoss):
         return self._named(torch.where(targets.attribute_mask, errors, 0.0).sum(0) / counts, "mse_loss")
 
 
-class GenderLoss(Loss):
-    """Cross-entropy of the gender head, averaged over the utterances whose gender is known.
+class AuxiliaryLoss(Loss):
+    """Cross-entropy of an auxiliary head, averaged over the utterances whose class is known.
 
     Args:
+        head: Name of the head.
         weight: Factor of the term.
     """
 
-    def __init__(self, weight: float) -> None:
+    def __init__(self, head: str, weight: float) -> None:
         super().__init__()
-        self.weight = weight
+        self.head, self.weight, self.term = head, weight, f"{head}_loss"
+        self.auxiliary_terms = frozenset({self.term})
 
     def totals(self, targets: Targets) -> Terms:
-        """Return the number of utterances with a known gender."""
-        return {"gender_loss": targets.gender_mask.sum().float()}
+        """Return the number of utterances with a known class."""
+        return {self.term: (targets.auxiliary[self.head] >= 0).sum().float()}
 
     def forward(self, outputs: Outputs, targets: Targets, totals: Terms | None = None) -> Terms:
-        """Return `gender_loss`."""
-        assert outputs.gender is not None
-        losses = F.cross_entropy(outputs.gender.float(), targets.gender, reduction="none")
-        known = torch.where(targets.gender_mask, losses, 0.0).sum()
-        count = (totals or self.totals(targets))["gender_loss"].clamp(min=1)
-        return {"gender_loss": self.weight * known / count}
+        """Return `<head>_loss`."""
+        classes = targets.auxiliary[self.head]
+        losses = F.cross_entropy(outputs.auxiliary[self.head].float(), classes.clamp(min=0), reduction="none")
+        is_known = classes >= 0
+        known = torch.where(is_known, losses, 0.0).sum()
+        count = totals[self.term] if totals else is_known.sum().float()
+        return {self.term: self.weight * known / count.clamp(min=1)}
 
 
 class JointLoss(Loss):
@@ -312,6 +320,7 @@ class JointLoss(Loss):
         super().__init__()
         self._parts = nn.ModuleList(parts)
         self.separable = all(part.separable for part in parts)
+        self.auxiliary_terms = frozenset().union(*(part.auxiliary_terms for part in parts))
 
     @property
     def parts(self) -> list[Loss]:

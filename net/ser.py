@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-HEADS = ("emotion", "attributes", "gender")
-"""The outputs that heads produce, in a fixed order."""
+EMOTION_HEADS = ("emotion", "attributes")
+"""The outputs of the heads for emotions, in a fixed order."""
 
 
 @dataclass(frozen=True)
@@ -20,22 +20,27 @@ class Outputs:
         embedding: Pooled frames of the upstream, (batch, output size of the pooling).
         emotion: Logits, (batch, classes); None if no classes are trained.
         attributes: Emotional attributes on the training scale [0, 1], (batch, attributes); None if none are trained.
-        gender: Logits, (batch, genders); None if the model type has no gender head.
+        auxiliary: Logits by auxiliary head, each (batch, its classes).
     """
 
     embedding: Tensor
     emotion: Tensor | None = None
     attributes: Tensor | None = None
-    gender: Tensor | None = None
+    auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
 
     def tensors(self) -> list[Tensor]:
-        """Return the outputs of the heads that exist, in the order of `HEADS`."""
-        return [tensor for tensor in (self.emotion, self.attributes, self.gender) if tensor is not None]
+        """Return the outputs of the heads that exist: those for emotions, then the auxiliary ones."""
+        return [*(getattr(self, name) for name in self._emotion_heads), *self.auxiliary.values()]
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> Outputs:
         """Return the same outputs with other tensors, in the order of `tensors`."""
-        there = [name for name in HEADS if getattr(self, name) is not None]
-        return replace(self, **dict(zip(there, tensors, strict=True)))
+        names = self._emotion_heads
+        auxiliary = dict(zip(self.auxiliary, tensors[len(names) :], strict=True))
+        return replace(self, auxiliary=auxiliary, **dict(zip(names, tensors, strict=False)))
+
+    @property
+    def _emotion_heads(self) -> list[str]:
+        return [name for name in EMOTION_HEADS if getattr(self, name) is not None]
 
     def without_embedding(self) -> Outputs:
         """Return the same outputs with an empty embedding, (batch, 0): those of a whole split would fill the memory."""

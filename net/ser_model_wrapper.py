@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -14,16 +15,23 @@ from net.upstream import Upstream
 
 @dataclass(frozen=True)
 class HeadShape:
-    """Sizes of the heads; a size of 0 leaves a head out."""
+    """Sizes of the heads; a size of 0 leaves a head out.
+
+    Attributes:
+        classes: Emotion classes.
+        attributes: Emotional attributes.
+        dropout: Dropout of all heads.
+        auxiliary: Classes of each auxiliary head, by its name.
+    """
 
     classes: int
     attributes: int
     dropout: float
-    genders: int = 0
+    auxiliary: Mapping[str, int] = field(default_factory=dict)
 
 
 class SERModelWrapper(nn.Module):
-    """Utterances → emotion logits, emotional attributes and gender logits.
+    """Utterances → emotion logits, emotional attributes and logits of auxiliary heads.
 
     Args:
         upstream: The speech encoder.
@@ -39,12 +47,14 @@ class SERModelWrapper(nn.Module):
         self.upstream = upstream
         self.pooling = pooling(hidden)
 
-        def make_head(outputs: int) -> UtteranceHead | None:
-            return UtteranceHead(self.pooling.output_size, hidden, outputs, heads.dropout) if outputs else None
+        def make_head(outputs: int) -> UtteranceHead:
+            return UtteranceHead(self.pooling.output_size, hidden, outputs, heads.dropout)
 
-        self.emotion_head = make_head(heads.classes)
-        self.attribute_head = make_head(heads.attributes)
-        self.gender_head = make_head(heads.genders)
+        self.emotion_head = make_head(heads.classes) if heads.classes else None
+        self.attribute_head = make_head(heads.attributes) if heads.attributes else None
+        self.auxiliary = tuple(heads.auxiliary)
+        for name, classes in heads.auxiliary.items():
+            self.add_module(f"{name}_head", make_head(classes))
         if self.attribute_head is not None:
             nn.init.constant_(self.attribute_head.output.bias, 0.5)  # the middle of the training scale
 
@@ -54,8 +64,12 @@ class SERModelWrapper(nn.Module):
         Heads run on the pooled statistics in the precision that autocast chooses; all outputs are fp32.
         """
         embedding = self.pooling(self.upstream(inputs))
-        heads = (self.emotion_head, self.attribute_head, self.gender_head)
-        return Outputs(embedding, *(None if head is None else head(embedding).float() for head in heads))
+        return Outputs(
+            embedding,
+            None if self.emotion_head is None else self.emotion_head(embedding).float(),
+            None if self.attribute_head is None else self.attribute_head(embedding).float(),
+            {name: self.get_submodule(f"{name}_head")(embedding).float() for name in self.auxiliary},
+        )
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Return all parameters but the upstream's."""

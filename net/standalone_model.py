@@ -30,10 +30,11 @@ class SpeechEmotionModel(nn.Module):
         if config["layer_weighting"]:
             self.upstream.layer_weights = nn.Parameter(torch.zeros(layers + 1))
         self.pooling.projection, self.pooling.attention = nn.Linear(size, size), nn.Linear(size, 1, bias=False)
-        outputs = {"emotion": "classes", "attribute": "attributes", "gender": "genders"}
-        self.heads = [name for name, labels in outputs.items() if config.get(labels)]
-        for name in self.heads:
-            hidden, output = nn.Linear(2 * size, size), nn.Linear(size, len(config[outputs[name]]))
+        emotions = {"emotion": config["classes"], "attribute": config["attributes"]}
+        labels = {**emotions, "gender": config.get("genders"), **config.get("heads", {})}
+        self.labels = {name: names for name, names in labels.items() if names}
+        for name, names in self.labels.items():
+            hidden, output = nn.Linear(2 * size, size), nn.Linear(size, len(names))
             head = nn.Sequential(nn.Dropout(), hidden, nn.LayerNorm(size), nn.ReLU(), nn.Dropout(), output)
             setattr(self, f"{name}_head", head)
 
@@ -48,7 +49,7 @@ class SpeechEmotionModel(nn.Module):
         mean = (weights * frames).sum(1)
         variance = (weights * (frames - mean.unsqueeze(1)).square()).sum(1)
         pooled = torch.cat([mean, variance.clamp(min=1e-5).sqrt()], 1)
-        found = {name: getattr(self, f"{name}_head")(pooled) for name in self.heads}
+        found = {name: getattr(self, f"{name}_head")(pooled) for name in self.labels}
         low, high = self.config["attribute_scale"]
         return {
             name: (low + values * (high - low)).clamp(low, high) if name == "attribute" else values.softmax(1)

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from experiment_runner.data.auxiliary_classes import check_auxiliary, choose_auxiliary
 from experiment_runner.data.class_names import with_named_words
 from experiment_runner.data.label_warnings import warn_of_labels, warn_of_scales
 from experiment_runner.data.shared_classes import describe_shared, suggest_names
 from utils.config.formats import CorpusFacts
 from utils.config.schema import ExperimentConfig
-from utils.data.labels.columns import ATTRIBUTES, GENDERS, VOTES
+from utils.data.labels.columns import ATTRIBUTES, VOTES
 from utils.data.labels.corpus import Corpus
 from utils.data.labels.vote_shares import VoteSettings, has_votes, vote_shares
 from utils.data.recordings.preflight import Preflight
@@ -58,7 +59,7 @@ class ExperimentData:
         development: Rows that select the model.
         tests: Test splits of the training corpus and of `test_corpora`.
         left_out: By split, rows of the training corpus that carry none of the labels in use.
-        genders: Genders in output order; empty if there is no gender head.
+        auxiliary: Classes of each auxiliary head in output order, by its name.
         synthetic_corpora: Corpora whose recordings are synthetic.
         notes: Remarks of the corpus readers on the files.
         warnings: Points to check before training, about corpora and this experiment.
@@ -77,7 +78,7 @@ class ExperimentData:
     development: pd.DataFrame
     tests: tuple[EvaluationSplit, ...]
     left_out: Mapping[str, int]
-    genders: tuple[str, ...] = ()
+    auxiliary: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     synthetic_corpora: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -94,7 +95,7 @@ class ExperimentData:
         """
         if self.whole_fingerprint is not None:
             return self.whole_fingerprint
-        columns = ["corpus", "file", "split", "speaker", "emotion", *ATTRIBUTES, *["gender"] * bool(self.genders)]
+        columns = ["corpus", "file", "split", "speaker", "emotion", *ATTRIBUTES, *self.auxiliary]
         columns += [name for name in self.train.columns if self.learns_votes and name.startswith(VOTES)]
         rows = pd.concat([self.train[columns], self.development[columns]]).to_csv(index=False)
         return hashlib.sha256(f"{self.attribute_scale}\n{rows}".encode()).hexdigest()
@@ -135,6 +136,7 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
     train, splits = by_split["train"], corpus.table["split"]
     counts = _count(train, classes)
     _check_training(config, classes, attributes, counts, by_split)
+    auxiliary = choose_auxiliary(config, train)
     tests = list(_tests(corpus, by_split, classes, is_own_corpus=True))
     used_corpora = (config.corpus, *config.test_corpora)
     for name in config.test_corpora:
@@ -149,7 +151,7 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
         development=by_split["development"],
         tests=tuple(tests),
         left_out={split: int((~used & (splits == split)).sum()) for split in by_split},
-        genders=GENDERS if config.has_gender_head else (),
+        auxiliary=auxiliary,
         synthetic_corpora=tuple(n for n in used_corpora if corpora[n].is_synthetic),
         learns_votes=config.learns_votes,
         release=corpus.release,
@@ -179,9 +181,10 @@ def with_usable(
         development: The development split with `seconds`.
 
     Raises:
-        DataError: If no training row is left of a class, attribute or gender; it names it.
+        DataError: If no training row is left of a class or attribute; it names it.
     """
     train, counts = training.usable, _count(training.usable, data.classes)
+    check_auxiliary(config, train, data.auxiliary)
     _check_training(config, data.classes, data.attributes, counts, {"train": train, "development": development})
     return replace(
         data,
@@ -300,21 +303,10 @@ def _check_training(
                 raise DataError(
                     f"{config.name}: fewer than two {split} rows of {config.corpus} have {attribute}; add labels"
                 )
-    if config.has_gender_head:
-        _check_genders(config, by_split["train"])
     groups = config.class_groups
     if groups is not None and classes and sorted(groups.head + groups.mid + groups.tail) != sorted(classes):
         raise DataError(
             f"{config.name}: class_groups: head, mid and tail together must hold each of {', '.join(classes)} once"
-        )
-
-
-def _check_genders(config: ExperimentConfig, train: pd.DataFrame) -> None:
-    missing = [gender for gender in GENDERS if not (train["gender"] == gender).any()]
-    if missing:
-        raise DataError(
-            f"{config.name}: no training row of {config.corpus} is {' or '.join(missing)}; model_type = "
-            '"UpstreamGender" needs both: add the genders, or use "UpstreamFinetune"'
         )
 
 

@@ -161,7 +161,7 @@ class CachedLoader(BatchLoader):
         values = self.source.fetch(rows[is_known])
         starts = starts_of(self.frames[rows].tolist()) if others is None else None
         inputs = FrozenFrames(values, tuple(counts.tolist()), tuple(is_known.tolist()), others, starts)
-        labels = LabelTable(torch.from_numpy(self.dataset.labels[rows]), self.dataset.attribute_count)
+        labels = LabelTable(torch.from_numpy(self.dataset.labels[rows]), self.dataset.layout)
         return Batch(inputs, labels, torch.from_numpy(rows))
 
     def _finished(self, batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -12,6 +12,7 @@ from net.ser_model_wrapper import HeadShape, SERModelWrapper
 from net.spec_augment import SpecAugment
 from net.upstream import Upstream
 from utils.config.encoders import AUTO, ENCODER
+from utils.config.heads import stored_heads
 from utils.config.poolings import ATTENTIVE_STATISTICS, POOLING, POOLINGS
 from utils.config.regularisation import Regularisation
 from utils.data.wav import SAMPLE_RATE_HZ
@@ -40,7 +41,7 @@ class ModelConfig:
         head_dropout: Dropout of the heads.
         upstream: The encoder's transformers config.
         sample_rate_hz: Sample rate of the waveforms, in Hz.
-        genders: Genders in output order; empty if there is no gender head.
+        auxiliary: Classes of each auxiliary head in output order, by its name.
         pooling: Registered name of the pooling, or the user's own code.
         encoder: The user's own code that runs the upstream, or `auto`.
         user_code: Hash of the user's own code that the model consists of, by its name.
@@ -56,7 +57,7 @@ class ModelConfig:
     head_dropout: float
     upstream: dict[str, Any]
     sample_rate_hz: int = SAMPLE_RATE_HZ
-    genders: tuple[str, ...] = ()
+    auxiliary: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pooling: str = ATTENTIVE_STATISTICS
     encoder: str = AUTO
     user_code: Mapping[str, str] = field(default_factory=dict)
@@ -64,17 +65,20 @@ class ModelConfig:
     @property
     def labels(self) -> Labels:
         """Names of the model's outputs."""
-        return Labels(self.classes, self.attributes, self.attribute_scale, self.genders)
+        return Labels(self.classes, self.attributes, self.attribute_scale, self.auxiliary)
 
     @property
     def heads(self) -> HeadShape:
         """Sizes of the model's heads."""
-        return HeadShape(len(self.classes), len(self.attributes), self.head_dropout, len(self.genders))
+        auxiliary = {name: len(classes) for name, classes in self.auxiliary.items()}
+        return HeadShape(len(self.classes), len(self.attributes), self.head_dropout, auxiliary)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that `from_json` reads."""
         document = asdict(self)
-        for name in ("pooling", "encoder", "user_code"):  # checkpoints written before they existed have none either
+        further = document.pop("auxiliary")
+        document |= {"genders": further.pop("gender", ()), "heads": further}
+        for name in ("pooling", "encoder", "user_code", "heads"):  # checkpoints from before them have none either
             if document[name] in (ATTENTIVE_STATISTICS, AUTO, {}):
                 del document[name]
         return {"format_version": FORMAT_VERSION, **document}
@@ -86,14 +90,15 @@ class ModelConfig:
         Raises:
             ValueError: If the document has another format version.
         """
-        values = {"genders": (), **document}  # checkpoints written before gender heads existed have none
+        values = {name: value for name, value in document.items() if name not in ("genders", "heads")}
         version = values.pop("format_version", None)
         if version != FORMAT_VERSION:
             raise ValueError(f"format_version is {version}, this program reads {FORMAT_VERSION}; use another release")
         if values["sample_rate_hz"] != SAMPLE_RATE_HZ:
             raise ValueError(f"sample_rate_hz is {values['sample_rate_hz']}, this program reads {SAMPLE_RATE_HZ}")
-        for key in ("classes", "attributes", "attribute_scale", "class_counts", "genders"):
+        for key in ("classes", "attributes", "attribute_scale", "class_counts"):
             values[key] = tuple(values[key])
+        values["auxiliary"] = stored_heads(document)
         values["normalisation"] = Normalisation(**values["normalisation"])
         return cls(**values)
 

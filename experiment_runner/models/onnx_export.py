@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from net.standalone_model import SpeechEmotionModel
 
 INPUT = "waveforms"
+OMITTED = ("format_version", "upstream")
+"""Keys of a checkpoint's `config.json` that the metadata lack."""
 CHECKED_SECONDS = (0.5, 3.1, 20.0)
 TOLERANCE = 1e-4
 MOST_BYTES = 1536 << 20
@@ -42,8 +43,8 @@ def export_onnx(model: LoadedModel, path: Path) -> float:
     """Write a model, and compare onnxruntime's outputs with the model's own.
 
     The graph takes `waveforms`, (batch, samples) float32, 16 kHz mono, all of the same, arbitrary length. Where the
-    model has them, it returns `emotion` and `gender`, probabilities in the order of the metadata's `classes` and
-    `genders`, and `attribute` on the metadata's `attribute_scale`, each (batch, outputs).
+    model has them, it returns `emotion`, `gender` and its further heads, probabilities in the order of the metadata's
+    `classes`, `genders` and `heads`, and `attribute` on the metadata's `attribute_scale`, each (batch, outputs).
 
     Returns:
         The largest difference over outputs, at lengths from 0.5 s to 20 s.
@@ -87,13 +88,13 @@ def _write(plain: SpeechEmotionModel, model: LoadedModel, path: Path) -> None:
             plain,
             (torch.randn(2, SAMPLE_RATE_HZ),),
             input_names=[INPUT],
-            output_names=plain.heads,
+            output_names=list(plain.labels),
             dynamic_shapes=({0: torch.export.Dim("batch"), 1: lengths},),
             dynamo=True,
             verbose=False,
         )
     assert program is not None
-    described = {name: value for name, value in asdict(model.description).items() if name != "upstream"}
+    described = {name: value for name, value in model.description.to_json().items() if name not in OMITTED}
     if code := read_provenance(model.folder).get(USER_CODE):
         described[USER_CODE] = code
     program.model.metadata_props.update({name: json.dumps(value) for name, value in described.items()})
@@ -108,11 +109,11 @@ def _largest_difference(plain: SpeechEmotionModel, path: Path) -> float:
     differences = []
     for seconds in CHECKED_SECONDS:
         waveforms = 0.1 * noise.standard_normal((2, round(seconds * SAMPLE_RATE_HZ)), np.float32)
-        found = session.run(plain.heads, {INPUT: waveforms})
+        found = session.run(list(plain.labels), {INPUT: waveforms})
         with torch.inference_mode():
             expected = plain(torch.from_numpy(waveforms))
         differences += [
-            abs(expected[name].numpy() - values).max() for name, values in zip(plain.heads, found, strict=True)
+            abs(expected[name].numpy() - values).max() for name, values in zip(plain.labels, found, strict=True)
         ]
     return float(max(differences))
 

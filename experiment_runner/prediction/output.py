@@ -11,8 +11,18 @@ from pathlib import Path
 import pandas as pd
 
 from experiment_runner.models.loaded_model import LoadedModel
-from experiment_runner.results.prediction_columns import END, MODEL_WARNING, START, as_clock, attributes_of, classes_of
+from experiment_runner.results.prediction_columns import (
+    END,
+    MODEL_WARNING,
+    PREDICTION,
+    START,
+    as_clock,
+    attributes_of,
+    auxiliary_of,
+    classes_of,
+)
 from experiment_runner.runtime.console import Console
+from utils.config.heads import head_title
 from utils.data.recordings.file_names import list_problems
 from utils.io.files import atomic_write
 from utils.word_forms import counted
@@ -84,8 +94,8 @@ def show(table: pd.DataFrame, console: Console) -> None:
         cells["probability"] = [f"{value:.2f}" for value in highest]
     for name in attributes_of(shown):
         cells[name] = [f"{value:.2f}" for value in shown[f"pred_{name}"]]
-    if "gender_prediction" in shown:
-        cells["gender"] = list(shown["gender_prediction"])
+    for name in auxiliary_of(shown):
+        cells[head_title(name)] = list(shown[f"{name}{PREDICTION}"])
     more = len(table) - len(shown)
     notes = [f"{counted(more, 'more row')}; --output FILE.csv writes all of them"] if more else []
     keys = 3 if START in shown else 1

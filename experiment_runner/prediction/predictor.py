@@ -71,7 +71,7 @@ def predict(
 
     Returns:
         `file` (the path as given); with windows, `start_seconds` and `end_seconds`; then, as in `predictions/*.csv`,
-        `prediction` and `prob_<class>`, `pred_<attribute>` on its scale, `gender_prediction`.
+        `prediction` and `prob_<class>`, `pred_<attribute>` on its scale, `<head>_prediction`.
 
     Raises:
         DataError: If recordings are unusable; it names them.
@@ -280,5 +280,6 @@ def _as_columns(model: LoadedModel, batch: Sequence[_Piece], outputs: Outputs, w
 def _no_outputs(model: LoadedModel) -> Outputs:
     """Return outputs without rows, for no recording."""
     heads = model.description.heads
-    sizes = (heads.classes, heads.attributes, heads.genders)
-    return Outputs(torch.empty(0, 0), *(torch.empty(0, size) if size else None for size in sizes))
+    emotion, attributes = (torch.empty(0, size) if size else None for size in (heads.classes, heads.attributes))
+    auxiliary = {name: torch.empty(0, size) for name, size in heads.auxiliary.items()}
+    return Outputs(torch.empty(0, 0), emotion, attributes, auxiliary)

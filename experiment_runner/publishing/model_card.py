@@ -24,6 +24,7 @@ from experiment_runner.storage.run_folder import RunError
 from experiment_runner.storage.stored_experiment import known_corpus
 from experiment_runner.storage.stored_run import OWN_SPLIT, StoredRun, read_run
 from utils.commands import evaluation_command
+from utils.config.heads import head_title, stored_heads
 from utils.hub.git_source import is_git_url
 from utils.io.files import MOST_JSON_BYTES, read_text
 from utils.io.secrets import Redaction
@@ -189,5 +190,6 @@ def _render(
         foreign=[test.label for test in tests if not OWN_SPLIT.fullmatch(test.label)],
         metrics=titles_in(split.metrics for split in splits),
         gender_metrics=titles_in((split.metrics for split in splits), of_parts=True),
+        auxiliary=[head_title(name) for name in stored_heads(run.description)],
         group_of={name: group for group, members in run.groups.items() for name in members},
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiment_runner.storage.stored_run import OWN_SPLIT, StoredRun
+from utils.config.heads import HEAD_WEIGHTS, HEADS, head_title, stored_heads
 from utils.config.regularisation import Regularisation
 from utils.config.schema import ExperimentConfig
 from utils.hub.upstreams import UPSTREAMS
@@ -19,8 +20,8 @@ def outputs(run: StoredRun) -> list[tuple[str, list[str], str]]:
     heads = [
         ("emotion", description["classes"], "probabilities, which sum to 1"),
         ("attribute", description["attributes"], f"{low:g} to {high:g}, the corpus's scale"),
-        ("gender", description.get("genders", []), "probabilities, which sum to 1"),
     ]
+    heads += [(name, list(names), "probabilities, which sum to 1") for name, names in stored_heads(description).items()]
     return [head for head in heads if head[1]]
 
 
@@ -61,7 +62,7 @@ def training_rows(run: StoredRun) -> list[tuple[str, str]]:
         "trained of the upstream": _frozen(config),
         "pooling": f"{config.pooling.replace('_', ' ')} over {pooled}"
         + ", begun at N(0, 1)" * (config.attention_init == "baseline"),
-        "loss": _loss(config),
+        "loss": _loss(run),
         "learnt from": config.label_source.replace("_", " ") if config.is_categorical else "",
         "optimiser": f"AdamW, weight decay {config.weight_decay:g}, gradients of norm {config.max_grad_norm:g} at most",
         "learning rate": _learning_rate(config),
@@ -84,12 +85,14 @@ def _frozen(config: ExperimentConfig) -> str:
     return kept.get(str(config.freeze), f"all above its first {config.freeze} layers")
 
 
-def _loss(config: ExperimentConfig) -> str:
+def _loss(run: StoredRun) -> str:
+    config = run.config
     parts = [config.loss_type + (f" (gamma {config.focal_gamma:g})" if config.loss_type == "Focal" else "")]
     if config.task == "multitask":
         parts.append(f"{config.attribute_loss_weight:g} × {config.attribute_loss_type} of the attributes")
-    if config.has_gender_head:
-        parts.append(f"{config.gender_loss_weight:g} × cross-entropy of gender")
+    for name in stored_heads(run.description):
+        weight = config.head_weight(HEADS[name]) if name in HEADS else run.resolved[HEAD_WEIGHTS][name]
+        parts.append(f"{weight:g} × cross-entropy of {head_title(name)}")
     return " + ".join(parts)
 
 

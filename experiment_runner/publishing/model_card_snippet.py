@@ -31,8 +31,8 @@ samples, rate_hz = soundfile.read("speech.wav", dtype="float32")
 assert rate_hz == 16_000 and samples.ndim == 1, "resample to 16 kHz and mix down to one channel first"
 with torch.inference_mode():
     found = model(torch.from_numpy(samples)[None])
-for head, labels in (("emotion", "classes"), ("attribute", "attributes"), ("gender", "genders")):
-    for label, value in zip(config.get(labels, []), found[head][0].tolist() if head in found else []):
+for head, values in found.items():
+    for label, value in zip(model.labels[head], values[0].tolist()):
         print(f"{{label}} {{value:.6f}}")
 """
 

@@ -6,6 +6,8 @@ import pandas as pd
 
 START, END = "start_seconds", "end_seconds"
 """Columns with the start and end of a segment of a recording."""
+PREDICTION = "_prediction"
+"""Ending of the columns with the classes that auxiliary heads predict, after the name of the head."""
 MODEL_WARNING = "model_warning"
 """Last column, written only if the model's predictions about speech are meaningless."""
 
@@ -18,6 +20,12 @@ def attributes_of(predictions: pd.DataFrame) -> list[str]:
 def classes_of(predictions: pd.DataFrame) -> list[str]:
     """Return the classes that a table of predictions has, in output order."""
     return [name.removeprefix("prob_") for name in predictions.columns if name.startswith("prob_")]
+
+
+def auxiliary_of(predictions: pd.DataFrame) -> list[str]:
+    """Return the names of the auxiliary heads whose predictions a table has."""
+    names = [name for name in predictions.columns if name.endswith(PREDICTION) and not name.startswith("prob_")]
+    return [name.removesuffix(PREDICTION) for name in names]
 
 
 def as_clock(seconds: float) -> str:

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from dataset_module.ser_dataset import Labels
-from experiment_runner.results.predictions import predicted_attributes, predicted_emotion, predicted_gender
+from experiment_runner.results.prediction_columns import PREDICTION, auxiliary_of
+from experiment_runner.results.predictions import predicted_attributes, predicted_auxiliary, predicted_emotion
 from net.ser import Outputs
+from utils.data.labels.columns import further_labels
 from utils.data.labels.vote_shares import VoteSettings, has_votes, vote_shares
 from utils.io.files import atomic_write
 
@@ -29,7 +31,7 @@ def tabulate_predictions(
     Returns:
         `file`; if classes were trained, `label`, `prediction`, `prob_<class>` and (if the corpus has its raters'
         primary votes) their `share_<class>`; `<attribute>` and `pred_<attribute>` on the scale of the table, clipped to
-        it; `gender` if any is known, and `gender_prediction` if it was trained.
+        it; `gender` if any is known; of each auxiliary head, `<head>` if any is known, and `<head>_prediction`.
     """
     columns: dict[str, object] = {"file": table["file"].to_numpy(dtype=object)}
     if outputs.emotion is not None:
@@ -43,16 +45,23 @@ def tabulate_predictions(
         for name, values in predicted_attributes(outputs.attributes, labels).items():
             columns[name] = table[name].to_numpy(dtype=np.float64)
             columns[f"pred_{name}"] = values
-    if table["gender"].notna().any():
-        columns["gender"] = table["gender"].to_numpy(dtype=object)
-    if outputs.gender is not None:
-        columns["gender_prediction"] = predicted_gender(outputs.gender, labels)
+    predicted = predicted_auxiliary(outputs, labels)
+    for name in dict.fromkeys(["gender", *labels.auxiliary]):
+        known = further_labels(table, name)
+        if name in labels.auxiliary:
+            known = known.where(known.isin(labels.auxiliary[name]))
+        if known.notna().any():
+            columns[name] = known.to_numpy(dtype=object)
+        if (column := f"{name}{PREDICTION}") in predicted:
+            columns[column] = predicted[column]
     return pd.DataFrame(columns)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
     """Read `predictions/<split>.csv`; only an empty field is a missing value, so a class may be called "NA"."""
-    text = dict.fromkeys(("file", "label", "prediction"), str)
+    auxiliary = auxiliary_of(pd.read_csv(path, nrows=0))
+    predicted = [f"{name}{PREDICTION}" for name in auxiliary]
+    text = dict.fromkeys(("file", "label", "prediction", *auxiliary, *predicted), str)
     return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from dataset_module.ser_dataset import Labels
+from experiment_runner.results.prediction_columns import PREDICTION
 from net.ser import Outputs
 
 Column = npt.NDArray[np.float64] | npt.NDArray[np.object_]
@@ -22,9 +23,7 @@ def predicted_columns(outputs: Outputs, labels: Labels) -> dict[str, Column]:
     if outputs.attributes is not None:
         values = predicted_attributes(outputs.attributes, labels)
         columns |= {f"pred_{name}": column for name, column in values.items()}
-    if outputs.gender is not None:
-        columns["gender_prediction"] = predicted_gender(outputs.gender, labels)
-    return columns
+    return columns | predicted_auxiliary(outputs, labels)
 
 
 def predicted_emotion(logits: Tensor, known: Sequence[str], classes: Sequence[str]) -> dict[str, Column]:
@@ -48,7 +47,9 @@ def predicted_attributes(outputs: Tensor, labels: Labels) -> dict[str, npt.NDArr
     return {name: values[:, index] for index, name in enumerate(labels.attributes)}
 
 
-def predicted_gender(logits: Tensor, labels: Labels) -> npt.NDArray[np.object_]:
-    """Return the likelier gender of each row, from logits (rows, genders)."""
-    genders: npt.NDArray[np.object_] = np.array(labels.genders, dtype=object)[logits.argmax(-1).cpu().numpy()]
-    return genders
+def predicted_auxiliary(outputs: Outputs, labels: Labels) -> dict[str, Column]:
+    """Return `<head>_prediction` of each auxiliary head, its likeliest class in each row."""
+    return {
+        f"{name}{PREDICTION}": np.array(labels.auxiliary[name], dtype=object)[logits.argmax(-1).cpu().numpy()]
+        for name, logits in outputs.auxiliary.items()
+    }

@@ -11,6 +11,7 @@ from experiment_runner.results.collapse import chance, remarks
 from experiment_runner.results.statistics import (
     SplitPredictions,
     Statistic,
+    auxiliary_accuracies,
     compute_statistics,
     compute_user_statistics,
 )
@@ -47,7 +48,7 @@ def metrics_from_predictions(
         metrics["by_gender"] = {
             gender: _metrics_of_rows(part, groups, user_statistics) for gender, part in parts.items()
         }
-    return metrics | compute_statistics(split, of_parts=False)
+    return metrics | auxiliary_accuracies(split)
 
 
 def _metrics_of_rows(
@@ -58,7 +59,7 @@ def _metrics_of_rows(
     if not split.labelled.empty:
         counted = metrics.get("classes", split.classes)
         metrics["groups"] = group_metrics({name: metrics["per_class"][name] for name in counted}, groups)
-    statistics = compute_statistics(split, of_parts=True)
+    statistics = compute_statistics(split)
     metrics |= {key: value for key, value in statistics.items() if key not in split.over_attributes}
     return metrics | split.over_attributes | statistics | compute_user_statistics(split, user_statistics)
 

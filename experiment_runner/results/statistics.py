@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiment_runner.results.prediction_columns import attributes_of, classes_of
+from experiment_runner.results.prediction_columns import PREDICTION, attributes_of, auxiliary_of, classes_of
+from utils.config.heads import head_title
 from utils.config.schema import ExperimentConfig
+from utils.data.labels.columns import further_labels
 from utils.errors import DataError
 from utils.metrics import Metrics, Numbers, categorical_metrics, dimensional_metrics, over_present_classes
 from utils.metrics import rater_divergence as divergence
@@ -25,12 +27,15 @@ from utils.registry import load
 
 RESERVED = re.compile(
     "utterances|labelled|classes|per_class|absent_classes|confusion_matrix|untested_classes|groups|chance|remarks|"
-    "by_gender|mean_ccc_attributes|statistics|split|checkpoint|loss|score|(labelled|ccc|pearson|rmse)_.*|.*_loss"
+    "by_gender|mean_ccc_attributes|statistics|split|checkpoint|loss|score|(labelled|ccc|pearson|rmse)_.*|"
+    ".*_(loss|accuracy)"
 )
 """Other names among the metrics of a split, and in the records of epochs, which a statistic cannot have."""
 TITLES = "statistics"
 """Key, among a split's metrics, of the titles of the user's own statistics by their names."""
 Function = Callable[["SplitPredictions"], float | None]
+ACCURACY = "_accuracy"
+"""Ending of the keys of the accuracies of auxiliary heads, after the name of the head."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +115,7 @@ class Statistic:
         applies: Whether a split has what it needs; if not, it is left out.
         hub: Name of the metric on the hub, with its arguments, for the metadata of model cards.
         is_score: Whether the score that selects the model is the mean of this and the other scores; scores stand in the
-            table of trainings.
-        is_in_epoch_line: Whether it stands in the epoch line, as scores and the user's own statistics do.
-        is_of_parts: Whether it is also computed for parts of a split, such as one gender.
+            table of trainings and in the epoch line.
     """
 
     compute: Function
@@ -120,8 +123,6 @@ class Statistic:
     applies: Callable[[SplitPredictions], bool] = _always
     hub: tuple[str, dict[str, str] | None] | None = None
     is_score: bool = False
-    is_in_epoch_line: bool = False
-    is_of_parts: bool = True
 
     def __call__(self, split: SplitPredictions) -> float | None:
         """Return the statistic of a split."""
@@ -195,26 +196,23 @@ def mean_ccc(split: SplitPredictions) -> float:
     return float(split.over_attributes["mean_ccc"])
 
 
-def _predicts_known_genders(split: SplitPredictions) -> bool:
-    is_predicted = {"gender", "gender_prediction"} <= set(split.table)
-    return is_predicted and bool(split.table["gender"].notna().any())
-
-
-@statistic("gender accuracy", _predicts_known_genders, is_in_epoch_line=True, is_of_parts=False)
-def gender_accuracy(split: SplitPredictions) -> float:
-    """Return the share of correctly predicted genders among those that are known."""
-    known = split.table[split.table["gender"].notna()]
-    return float((known["gender"] == known["gender_prediction"]).mean())
-
-
 STATISTICS: dict[str, Statistic] = {name: item for name, item in vars().items() if isinstance(item, Statistic)}
 """All statistics of this module by their names, which are their keys among the metrics, in the order of columns."""
 
 
-def compute_statistics(split: SplitPredictions, of_parts: bool) -> Metrics:
-    """Return, by their keys, the statistics that parts of a split have as well, or the others."""
-    chosen = {key: item for key, item in STATISTICS.items() if item.is_of_parts == of_parts}
-    return {key: item(split) for key, item in chosen.items() if item.applies(split)}
+def compute_statistics(split: SplitPredictions) -> Metrics:
+    """Return the statistics of a split, or of a part of it, by their keys."""
+    return {key: item(split) for key, item in STATISTICS.items() if item.applies(split)}
+
+
+def auxiliary_accuracies(split: SplitPredictions) -> Metrics:
+    """Return `<head>_accuracy` of each auxiliary head: the share of correct predictions among the known classes."""
+    metrics: Metrics = {}
+    for name in auxiliary_of(split.table):
+        known = split.table[further_labels(split.table, name).notna()]
+        if len(known):
+            metrics[name + ACCURACY] = float((known[name] == known[f"{name}{PREDICTION}"]).mean())
+    return metrics
 
 
 def compute_user_statistics(split: SplitPredictions, statistics: Mapping[str, Statistic]) -> Metrics:
@@ -223,9 +221,8 @@ def compute_user_statistics(split: SplitPredictions, statistics: Mapping[str, St
     They get a copy of the predictions, so that they cannot change what is stored.
     """
     copy = SplitPredictions(split.table.copy(), split.is_part)
-    chosen = {name: item for name, item in statistics.items() if item.is_of_parts or not split.is_part}
-    metrics: Metrics = {name: item(copy) for name, item in chosen.items() if item.applies(copy)}
-    return metrics | ({TITLES: {name: chosen[name].title for name in metrics}} if metrics else {})
+    metrics: Metrics = {name: item(copy) for name, item in statistics.items()}
+    return metrics | ({TITLES: {name: item.title for name, item in statistics.items()}} if statistics else {})
 
 
 def load_user_statistics(config: ExperimentConfig) -> dict[str, Statistic]:
@@ -270,19 +267,20 @@ def titles_in(splits: Iterable[Mapping[str, Any]], of_parts: bool = False) -> li
 
     Args:
         splits: Metrics of splits.
-        of_parts: Whether to leave out those that parts of a split do not have.
+        of_parts: Whether to leave out the accuracies of auxiliary heads, which parts of a split do not have.
     """
     every = list(splits)
-    shown = {key: item.title for key, item in STATISTICS.items() if item.is_of_parts or not of_parts}
-    titles = {key: title for key, title in shown.items() if any(key in metrics for metrics in every)}
-    for metrics in every:
-        titles |= metrics.get(TITLES, {})
-    return list(titles.items())
+    own = {name: title for metrics in every for name, title in metrics.get(TITLES, {}).items()}
+    titles = {key: item.title for key, item in STATISTICS.items() if any(key in metrics for metrics in every)}
+    for key in () if of_parts else (key for metrics in every for key in metrics):
+        if key.endswith(ACCURACY) and key not in own:
+            titles[key] = head_title(key)
+    return [*titles.items(), *own.items()]
 
 
 def in_epoch_line(metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Return the titles and values of the statistics that stand in the epoch line, as far as they are defined."""
-    hidden = {key for key, item in STATISTICS.items() if not (item.is_score or item.is_in_epoch_line)}
+    hidden = {key for key, item in STATISTICS.items() if not item.is_score}
     shown = [(key, title) for key, title in titles_in([metrics]) if key not in hidden]
     return [(title, metrics[key]) for key, title in shown if metrics[key] is not None]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from net.loss_modules import ClassPriors, GenderLoss, JointLoss, Loss
+from net.loss_modules import AuxiliaryLoss, ClassPriors, JointLoss, Loss
 from utils.config.losses import CLASSES, VOTES, loss_entry
 from utils.config.schema import ExperimentConfig
 from utils.registry import load
 
 
 def build_loss(config: ExperimentConfig, priors: ClassPriors, attributes: tuple[str, ...]) -> Loss:
-    """Build the criterion of an experiment: one loss for each kind of label that it trains on.
+    """Build the criterion of an experiment: a loss for each kind of emotion label, and for each auxiliary head.
 
     Args:
         config: The experiment.
@@ -19,8 +19,7 @@ def build_loss(config: ExperimentConfig, priors: ClassPriors, attributes: tuple[
     parts = [_build(config, config.loss_type, priors, attributes)]
     if config.task == "multitask":
         parts.append(_build(config, config.attribute_loss_type, priors, attributes, config.attribute_loss_weight))
-    if config.has_gender_head:
-        parts.append(GenderLoss(config.gender_loss_weight))
+    parts += [AuxiliaryLoss(head.name, config.head_weight(head)) for head in config.heads]
     return parts[0] if len(parts) == 1 else JointLoss(parts)
 
 

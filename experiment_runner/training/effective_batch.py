@@ -53,4 +53,4 @@ def gather(outputs: Outputs, targets: Targets, processes: ProcessGroup) -> tuple
     heads = outputs.tensors()
     tensors, own = processes.gather([outputs.embedding, *heads, *targets.tensors()])
     joined = replace(outputs, embedding=tensors[0]).with_tensors(tensors[1 : 1 + len(heads)])
-    return joined, Targets(*tensors[1 + len(heads) :]), own
+    return joined, targets.with_tensors(tensors[1 + len(heads) :]), own

@@ -1,4 +1,4 @@
-"""The demo page's answer for one recording: emotion, attributes and gender overall, then the course over time."""
+"""The demo page's answer for one recording: emotions and further labels overall, then over time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from experiment_runner.prediction.trained_length import warn_of_length
 from experiment_runner.reporting.course_figure import course_figure
 from experiment_runner.reporting.figure_style import as_png
 from experiment_runner.reporting.pages import render_page
-from experiment_runner.results.prediction_columns import as_clock, attributes_of, classes_of
+from experiment_runner.results.prediction_columns import PREDICTION, as_clock, attributes_of, auxiliary_of, classes_of
 from experiment_runner.runtime.precision import Precision
+from utils.config.heads import head_title
 from utils.data.recordings.excerpts import LONGEST_SECONDS, Windows
 from utils.data.recordings.leaks import SILENT_PEAK
 from utils.data.recordings.survey import examine
@@ -61,14 +62,14 @@ class Heard:
         probabilities: Probability by class, in output order.
         attributes: Attributes in output order.
         scale: Scale of the attributes.
-        gender: Likelier gender; None if the model has no gender head.
+        auxiliary: Likeliest class of each auxiliary head, by its title.
     """
 
     emotion: str | None
     probabilities: dict[str, float]
     attributes: tuple[Attribute, ...]
     scale: tuple[float, float]
-    gender: str | None
+    auxiliary: dict[str, str]
 
 
 def refuse(sentence: str) -> Shown:
@@ -161,7 +162,7 @@ def heard_of(table: pd.DataFrame, model: LoadedModel) -> Heard:
         probabilities=probabilities,
         attributes=tuple(Attribute(name, value, (value - low) / (high - low)) for name, value in values.items()),
         scale=(low, high),
-        gender=str(table["gender_prediction"].mode()[0]) if "gender_prediction" in table else None,
+        auxiliary={head_title(name): str(table[f"{name}{PREDICTION}"].mode()[0]) for name in auxiliary_of(table)},
     )
 
 

@@ -18,6 +18,7 @@ from experiment_runner.runtime.precision import Precision
 from experiment_runner.webapp.answer import Shown, answer, cancelled, refuse, waiting
 from experiment_runner.webapp.uploads import Upload, Uploads
 from utils import print_unforeseen
+from utils.config.heads import head_title
 from utils.errors import DataError
 
 HEADER = "webapp/header.html.jinja"
@@ -99,7 +100,7 @@ def abilities(description: ModelConfig) -> list[str]:
     parts = {
         "tells apart": description.classes,
         "rates": description.attributes,
-        "tells the speaker's gender:": description.genders,
+        **{f"tells the {head_title(name)}:": classes for name, classes in description.auxiliary.items()},
     }
     return [f"{verb} {', '.join(names)}" for verb, names in parts.items() if names]
 

@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from dataset_module.ser_dataset import Labels, SERDataset
-from experiment_runner.results.prediction_table import tabulate_predictions
+from experiment_runner.results.prediction_table import read_predictions, tabulate_predictions, write_predictions
 from experiment_runner.results.split_metrics import metrics_from_predictions
 from net.ser import Outputs
 from utils.data.labels.columns import GENDERS
@@ -47,14 +47,31 @@ def test_targets_are_on_the_training_scale_and_missing_ones_masked(table: pd.Dat
     assert targets.attributes[:, 0].tolist() == [0.0, 1.0]
     assert targets.attributes[0, 1] == 0.25
     assert targets.attribute_mask.tolist() == [[True, True], [True, False]]
-    assert not targets.gender_mask.any(), "no gender is trained"
+    assert not targets.auxiliary, "no gender is trained"
 
 
 def test_an_unknown_gender_is_masked(table: pd.DataFrame) -> None:
-    dataset = SERDataset(table, replace(LABELS, genders=GENDERS), Normalisation("none"), 12.0, seed=0)
+    dataset = SERDataset(table, replace(LABELS, auxiliary={"gender": GENDERS}), Normalisation("none"), 12.0, seed=0)
     targets = collate([dataset[EVALUATION, 0], dataset[EVALUATION, 1]]).targets
-    assert targets.gender_mask.tolist() == [True, False]
-    assert GENDERS[int(targets.gender[0])] == "male"
+    assert targets.auxiliary["gender"].tolist() == [GENDERS.index("male"), -1]
+
+
+def test_a_head_reads_its_column_and_nothing_of_a_corpus_that_lacks_it(table: pd.DataFrame, tmp_path: Path) -> None:
+    labels = replace(LABELS, auxiliary={"age": ("20", "30")})
+    outputs = Outputs(
+        torch.zeros(2, 0), torch.zeros(2, 2), torch.zeros(2, 2), {"age": torch.tensor([[1.0, 0], [0, 1]])}
+    )
+    for own, known in ((table.assign(age=["20", "40"]), [0, -1]), (table, [-1, -1])):
+        dataset = SERDataset(own, labels, Normalisation("none"), 12.0, seed=0)
+        targets = collate([dataset[EVALUATION, 0], dataset[EVALUATION, 1]]).targets
+        assert targets.auxiliary["age"].tolist() == known
+        predictions = tabulate_predictions(own, outputs, labels)
+        write_predictions(tmp_path / "test1.csv", predictions)
+        pd.testing.assert_frame_equal(read_predictions(tmp_path / "test1.csv"), predictions, check_dtype=False)
+        assert predictions["age_prediction"].tolist() == ["20", "30"]
+        is_known = known[0] == 0
+        assert ("age" in predictions) == is_known
+        assert metrics_from_predictions(predictions, {}).get("age_accuracy") == (1.0 if is_known else None)
 
 
 def test_training_crops_by_seed_epoch_and_utterance_and_evaluation_never(table: pd.DataFrame) -> None:

@@ -106,7 +106,6 @@ def test_masked_targets_change_nothing(loss_type: str, task: str) -> None:
         targets,
         emotion=torch.where(targets.emotion_mask, targets.emotion, 3 - targets.emotion),
         attributes=torch.where(targets.attribute_mask, targets.attributes, 7.0),
-        gender=torch.where(targets.gender_mask, targets.gender, 1 - targets.gender),
         votes=torch.where(targets.votes_mask[:, None], targets.votes, 0.7),
     )
     one, other = (build(loss_type, task, gender=0.3)(outputs, t) for t in (targets, changed))
@@ -133,7 +132,7 @@ def test_an_unlabelled_batch_has_loss_zero() -> None:
         targets,
         emotion_mask=torch.zeros(12) > 1,
         attribute_mask=torch.zeros(12, 3) > 1,
-        gender_mask=torch.zeros(12) > 1,
+        auxiliary={"gender": torch.full((12,), -1)},
         votes_mask=torch.zeros(12) > 1,
     )
     terms = build("WeightedCrossEntropy", gender=0.3)(outputs, unlabelled)
@@ -153,12 +152,11 @@ def test_multitask_terms_carry_their_weight() -> None:
 @pytest.mark.parametrize(("loss_type", "task"), [("CrossEntropy", "categorical"), ("CCCLoss", "dimensional")])
 def test_gender_is_one_more_weighted_term_over_the_known_genders(loss_type: str, task: str) -> None:
     outputs, targets = make_batch()
-    assert outputs.gender is not None
     terms = build(loss_type, task, gender=0.3)(outputs, targets)
     losses = []
-    for logits, gender, known in zip(outputs.gender.double(), targets.gender, targets.gender_mask, strict=True):
+    for logits, gender in zip(outputs.auxiliary["gender"].double(), targets.auxiliary["gender"], strict=True):
         p = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum()
-        losses += [-np.log(p[gender])] * bool(known)
+        losses += [-np.log(p[gender])] * bool(gender >= 0)
     assert 0 < len(losses) < 12
     assert float(terms.pop("gender_loss")) == pytest.approx(0.3 * np.mean(losses), abs=1e-6)
     alone = build(loss_type, task)(outputs, targets)

@@ -55,7 +55,7 @@ def read_examples() -> dict[str, Example]:
 
 
 EXAMPLES = read_examples()
-SHAPE_RESULTS = [title for title in EXAMPLES if title not in ("A corpus", "A statistic")]
+SHAPE_RESULTS = [title for title in EXAMPLES if title not in ("A corpus", "A model type", "A statistic")]
 
 
 def train(title: str, folder: Path, podcast: SyntheticPodcast, write_module: Write) -> list[str]:

@@ -27,12 +27,11 @@ def make_batch(size: int = 12, seed: int = 0) -> tuple[Outputs, Targets]:
         torch.rand(size, generator=generator) > 0.2,
         torch.rand(size, 3, generator=generator),
         torch.rand(size, 3, generator=generator) > 0.2,
-        torch.randint(0, 2, (size,), generator=generator),
-        torch.rand(size, generator=generator) > 0.2,
         torch.rand(size, 4, generator=generator).softmax(-1),
         torch.rand(size, generator=generator) > 0.2,
+        {"gender": torch.randint(-1, 2, (size,), generator=generator)},
     )
-    return replace(outputs, gender=torch.randn(size, 2, generator=generator)), targets
+    return replace(outputs, auxiliary={"gender": torch.randn(size, 2, generator=generator)}), targets
 
 
 def make_loss(loss_type: str, priors: torch.Tensor, task: str = "categorical", **keys: object) -> Loss:

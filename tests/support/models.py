@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ CONFIGS = {
     "hubert, group norm": HubertConfig(**SMALL),
     "wav2vec2, layer norm": Wav2Vec2Config(**SMALL, feat_extract_norm="layer", do_stable_layer_norm=True),
 }
+GENDER = {"gender": ("female", "male")}
 
 
 def make_model(
     upstream: str,
     layer_weighting: bool = False,
     normalisation: Normalisation = Normalisation("utterance"),  # noqa: B008 - frozen
-    genders: tuple[str, ...] = ("female", "male"),
+    auxiliary: Mapping[str, tuple[str, ...]] = GENDER,
 ) -> SERModel:
     torch.manual_seed(0)
     description = ModelConfig(
@@ -43,7 +45,7 @@ def make_model(
         layer_weighting=layer_weighting,
         head_dropout=0.5,
         upstream=json.loads(json.dumps(CONFIGS[upstream].to_dict())),
-        genders=genders,
+        auxiliary=auxiliary,
     )
     network = description.rebuild().eval()
     with torch.no_grad():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, StrictStr
 
 from utils.config.formats import ANY_FORMAT, corpus_format
+from utils.config.heads import label_name_problem
 from utils.config.types import SPLIT_NAME, TABLE_COLUMNS, Names, PathKey, Scale, Section
 from utils.config.wording import describe_value
 from utils.registry import is_user_code
@@ -29,6 +31,9 @@ class CorpusConfig(Section):
     """`csv`: the table's name for each column, `{ emotion = "label", split = "Split", fold = "" }`; an empty text
     ignores the column of that name. Columns already called `file`, `split`, `speaker`, `gender`, `emotion`, `arousal`,
     `valence` or `dominance`, in upper or lower case, need no entry."""
+    further_columns: Names = ()
+    """`csv`, or a format of your own: further columns with labels, such as `["age_group"]`, for heads of your own. A
+    CSV has them under these names, in upper or lower case, or under those in `columns`."""
     split_speakers: dict[str, Any] | None = None
     """For a corpus without splits of its own: speakers by split, `{ development = ["13"], test1 = ["15"] }`, with all
     others in training; or shares of the speakers with a seed, `{ development = 0.2, test1 = 0.2, seed = 0 }`, the
@@ -61,24 +66,36 @@ def format_problems(corpus: CorpusConfig) -> list[tuple[str, str]]:
         problems.append(("PATH_TO_LABEL", f"{name} reads labels from file names; remove the key"))
     if corpus.columns and not layout.takes_columns:
         problems.append(("columns", f"{name} knows its columns; remove the key"))
-    return problems + [("columns", text) for text in column_problems(corpus.columns) if layout.takes_columns]
+    if corpus.further_columns and not (layout.takes_columns or is_user_code(corpus.FORMAT)):
+        problems.append(("further_columns", f"{name} knows its columns; remove the key"))
+    if layout.takes_columns:
+        problems += [("columns", text) for text in column_problems(corpus.columns, corpus.further_columns)]
+    return problems + [("further_columns", text) for text in further_problems(corpus.further_columns)]
 
 
-def column_problems(columns: dict[str, Any]) -> list[str]:
-    """Return what is wrong with the key `columns` of a corpus."""
+def column_problems(columns: dict[str, Any], further: Sequence[str]) -> list[str]:
+    """Return what is wrong with the key `columns` of a corpus that has further columns."""
     unquoted = [column for column, name in columns.items() if not isinstance(name, str)]
     if unquoted:
         return [f"found {column} = {describe_value(columns[column])}; name a column in quotes" for column in unquoted]
+    known = [*TABLE_COLUMNS, *further]
     problems = [
-        f'found "{column}"; no such column of an utterance table; {did_you_mean(column, list(TABLE_COLUMNS))}'
+        f'found "{column}"; no such column of an utterance table; {did_you_mean(column, known)}'
         for column, name in columns.items()
-        if name and column not in TABLE_COLUMNS
+        if name and column not in known
     ]
     names = [name.strip() for name in columns.values() if name]
     for name in sorted({name for name in names if names.count(name) > 1}):
         both = " and ".join(column for column, other in columns.items() if other.strip() == name)
         problems.append(f'found "{name}" for {both}; name each column of the table once')
     return problems
+
+
+def further_problems(names: Sequence[str]) -> list[str]:
+    """Return what is wrong with the key `further_columns` of a corpus."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    wrong = [f"found {describe_value(name)}; {problem}" for name in names if (problem := label_name_problem(name))]
+    return wrong + [f'found "{name}" twice; name each column once' for name in repeated]
 
 
 def split_problems(splits: dict[str, Any]) -> list[str]:

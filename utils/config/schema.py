@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, StrictStr
 
 from utils.config.augmentation import AugmentationKeys, augmentation_problems
 from utils.config.encoders import AUTO, ENCODER
+from utils.config.heads import MODEL_TYPE, Head, heads_of
 from utils.config.losses import ATTRIBUTES, BALANCING, CLASSES, VOTES, loss_entry, losses_of
 from utils.config.poolings import ATTENTIVE_STATISTICS, POOLING
 from utils.config.regularisation import FORMER_REGULARISATION, PUBLISHED, REGULARISATION, RegularisationKeys
@@ -28,7 +29,6 @@ from utils.config.types import (
     AttributeLoss,
     Count,
     Fraction,
-    ModelType,
     Names,
     Positive,
     Section,
@@ -300,9 +300,9 @@ class ExperimentEntry(Section):
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     """Name of the run's folder: letters, digits, `.`, `_`, `+` and `-`."""
-    model_type: ModelType = "UpstreamFinetune"
-    """`UpstreamFinetune`: the upstream with attentive statistics pooling and emotion heads. `UpstreamGender`: the same
-    with a jointly trained gender head."""
+    model_type: Annotated[StrictStr, MODEL_TYPE] = "UpstreamFinetune"
+    """`UpstreamFinetune`: the upstream with a pooling and emotion heads. `UpstreamGender`: the same with a jointly
+    trained gender head. Your own code: the same with its heads."""
     config: str = "base_config"
     """The table of this file to start from."""
     config_update: dict[str, Any] = Field(default_factory=dict)
@@ -314,7 +314,7 @@ class ExperimentConfig(TrainingConfig):
 
     name: str
     """As in `[[experiments]]`."""
-    model_type: ModelType = "UpstreamFinetune"
+    model_type: Annotated[StrictStr, MODEL_TYPE] = "UpstreamFinetune"
     """As in `[[experiments]]`."""
 
     @property
@@ -338,9 +338,13 @@ class ExperimentConfig(TrainingConfig):
         return self.secondary_weight if self.label_source == "primary_and_secondary_votes" else 0.0
 
     @property
-    def has_gender_head(self) -> bool:
-        """Whether gender is trained as an auxiliary task."""
-        return self.model_type == "UpstreamGender"
+    def heads(self) -> tuple[Head, ...]:
+        """Auxiliary heads; the user's own must have been imported."""
+        return heads_of(self.model_type)
+
+    def head_weight(self, head: Head) -> float:
+        """Return the factor of an auxiliary head's loss."""
+        return float(getattr(self, head.weight) if isinstance(head.weight, str) else head.weight)
 
     def repository(self, seed: int) -> str | None:
         """Return the hub repository for the run of a seed, None without uploads; each seed has its own."""

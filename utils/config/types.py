@@ -6,7 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
@@ -101,7 +101,6 @@ Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(as_tu
 Scale = Annotated[tuple[float, float], BeforeValidator(as_tuple)]
 PathKey = Annotated[Path, BeforeValidator(_as_path)]
 AnyLoss = Annotated[StrictStr, BeforeValidator(_canonical_loss), ANY_LOSS]
-ModelType = Literal["UpstreamFinetune", "UpstreamGender"]
 AttributeLoss = Annotated[StrictStr, BeforeValidator(_canonical_loss), ATTRIBUTE_LOSS]
 
 

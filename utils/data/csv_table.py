@@ -1,8 +1,8 @@
 """`FORMAT = "csv"`: a user's own table, with the columns of the utterance table.
 
 Only `file` (relative to `PATH_TO_AUDIO`) is required; `split`, `speaker`, `gender`, `emotion`, `arousal`, `valence`
-and `dominance` are read where present. The corpus's key `columns` gives columns with other names. Empty cells are
-missing values.
+and `dominance` are read where present, and the columns that `further_columns` lists. The corpus's key `columns` gives
+columns with other names. Empty cells are missing values.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def read(name: str, config: CorpusConfig) -> Reading:
     """Return one row per line of the table at `PATH_TO_LABEL`."""
     assert config.PATH_TO_LABEL is not None
     table = read_table(name, config.PATH_TO_LABEL)
-    columns = map_columns(name, config.PATH_TO_LABEL, table, config.columns)
+    columns = map_columns(name, config.PATH_TO_LABEL, table, config.columns, config.further_columns)
     rows = columns.select(table.rows)
     where = f"{name}: {config.PATH_TO_LABEL}"
     files = resolve_files(where, rows["file"], columns.sources["file"], config.PATH_TO_AUDIO)

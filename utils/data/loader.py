@@ -18,7 +18,6 @@ from utils.data.labels.columns import (
     DIMENSIONAL,
     OUTSIDE,
     TEXT,
-    TEXT_COLUMNS,
     as_utterance_table,
     plain_paths,
 )
@@ -59,7 +58,7 @@ def read_corpus(name: str, config: CorpusConfig) -> Corpus:
         raise DataError(f"{name}: PATH_TO_AUDIO: there is no folder {config.PATH_TO_AUDIO}; correct the path")
     reading = _read_or_recall(name, config)
     notes = reading.notes
-    table, cells = settle_cells(reading.rows, CANONICAL_CLASSES, reading.classes or ())
+    table, cells = settle_cells(reading.rows, CANONICAL_CLASSES, reading.classes or (), config.further_columns)
     if table.empty:
         raise DataError(f"{name}: no utterance was found; correct PATH_TO_AUDIO, PATH_TO_LABEL or FORMAT")
     is_outside = table["file"].str.contains(OUTSIDE)
@@ -119,7 +118,7 @@ def _read(name: str, config: CorpusConfig) -> Reading:
         reading = read_by_user_code(name, config)
     else:
         reading = corpus_format(config.FORMAT).read(name, config)
-    return replace(reading, rows=as_utterance_table(name, reading.rows))
+    return replace(reading, rows=as_utterance_table(name, reading.rows, config.further_columns))
 
 
 def _packed(name: str, table: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -154,10 +153,12 @@ def _packed(name: str, table: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame,
 def _from_arrow(table: pa.Table) -> pd.DataFrame:
     """Return a kept table with the types of `as_utterance_table`."""
     frame = pd.DataFrame(index=pd.RangeIndex(table.num_rows))
-    columns = {name: table[name] for name in table.column_names}
-    texts = {name: pd.array(columns.pop(name).combine_chunks(), dtype=TEXT) for name in TEXT_COLUMNS}
-    values = {name: column.to_numpy() for name, column in columns.items()}
-    return pd.concat([frame, pd.DataFrame({**texts, **values})], axis=1)
+    columns = {}
+    for field in table.schema:
+        is_text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        cells = table[field.name]
+        columns[field.name] = pd.array(cells.combine_chunks(), dtype=TEXT) if is_text else cells.to_numpy()
+    return pd.concat([frame, pd.DataFrame(columns)], axis=1)
 
 
 def _check_rows(name: str, table: pd.DataFrame, scale: tuple[float, float]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,21 @@ from utils.dataset.augmentation import DrawnAugmentation
 from utils.dataset.normalisation import Normalisation
 
 
+class LabelLayout(NamedTuple):
+    """Layout of a row of labels.
+
+    A row contains the index of the emotion and those of the auxiliary heads' classes, -1 where missing; the attributes
+    on [0, 1], NaN where missing; and, if votes are learnt, the raters' shares of the classes, NaN where missing.
+
+    Attributes:
+        attributes: Number of attributes.
+        auxiliary: Names of the auxiliary heads.
+    """
+
+    attributes: int
+    auxiliary: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Utterance:
     """One decoded utterance with its targets.
@@ -27,14 +43,14 @@ class Utterance:
         row: Position in the split's table.
         samples: Waveform, (samples,) float32, 16 kHz mono; normalised, unless it is still to be augmented.
         labels: The utterance's row of a `LabelTable`.
-        attribute_count: See `LabelTable`.
+        layout: Layout of that row.
         augmentation: Augmentation still to be applied; None where there is none.
     """
 
     row: int
     samples: Waveform
     labels: npt.NDArray[np.float32]
-    attribute_count: int
+    layout: LabelLayout
     augmentation: DrawnAugmentation | None = None
 
 
@@ -43,48 +59,46 @@ class LabelTable:
     """Labels of a batch in one small table, which is copied to the device in one transfer.
 
     Attributes:
-        values: (batch, 2 + attributes + classes) float32: the indices of emotion and gender, -1 where missing;
-            attributes on [0, 1], NaN where missing; shares of the raters' votes, NaN where missing, without columns
-            where votes are not learnt.
-        attribute_count: Number of attribute columns.
+        values: A row per utterance, (batch, 1 + auxiliary heads + attributes + classes of the votes) float32.
+        layout: Layout of the rows.
     """
 
     values: Tensor
-    attribute_count: int
+    layout: LabelLayout
 
     @staticmethod
     def join(
         emotions: npt.NDArray[np.int64],
-        genders: npt.NDArray[np.int64],
+        auxiliary: Iterable[npt.NDArray[np.int64]],
         attributes: npt.NDArray[np.float32],
         votes: npt.NDArray[np.float32],
     ) -> npt.NDArray[np.float32]:
         """Return the values of a table, one row per utterance."""
-        return np.column_stack([emotions, genders, attributes, votes]).astype(np.float32)
+        return np.column_stack([emotions, *auxiliary, attributes, votes]).astype(np.float32)
 
     def targets(self) -> Targets:
         """Return the targets of a criterion, on the table's device; missing labels are masked."""
-        emotion, gender = self.values[:, 0], self.values[:, 1]
-        attributes, votes = self.values[:, 2:].tensor_split([self.attribute_count], dim=1)
+        names = self.layout.auxiliary
+        attributes, votes = self.values[:, 1 + len(names) :].tensor_split([self.layout.attributes], dim=1)
+        emotion = self.values[:, 0]
         has_votes = ~votes.isnan().any(dim=1) if votes.shape[1] else torch.zeros_like(emotion, dtype=torch.bool)
         return Targets(
             emotion=emotion.clamp(min=0).long(),
             emotion_mask=emotion >= 0,
             attributes=attributes.nan_to_num(),
             attribute_mask=~attributes.isnan(),
-            gender=gender.clamp(min=0).long(),
-            gender_mask=gender >= 0,
             votes=votes.nan_to_num(),
             votes_mask=has_votes,
+            auxiliary={name: self.values[:, column].long() for column, name in enumerate(names, start=1)},
         )
 
     def to(self, device: torch.device) -> LabelTable:
         """Copy to a device, without waiting where the memory is pinned."""
-        return LabelTable(self.values.to(device, non_blocking=True), self.attribute_count)
+        return replace(self, values=self.values.to(device, non_blocking=True))
 
     def pin_memory(self) -> LabelTable:
         """Copy to page-locked memory."""
-        return LabelTable(self.values.pin_memory(), self.attribute_count)
+        return replace(self, values=self.values.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -130,7 +144,7 @@ class Batch:
 def collate(utterances: Sequence[Utterance]) -> Batch:
     """Join utterances end to end; nothing is padded here."""
     labels = torch.from_numpy(np.stack([utterance.labels for utterance in utterances]))
-    table = LabelTable(labels, utterances[0].attribute_count)
+    table = LabelTable(labels, utterances[0].layout)
     rows = torch.tensor([utterance.row for utterance in utterances])
     drawn = [utterance.augmentation for utterance in utterances if utterance.augmentation is not None]
     augmentation = _collate_augmentation(drawn) if drawn else None

@@ -14,7 +14,6 @@ import torch
 import main as program
 from experiment_runner.data.experiment_data import resolve_data
 from experiment_runner.data.step_rows import with_checked_steps, with_steps_of_usable
-from net.loss_modules import Targets
 from net.ser import Outputs
 from tests.support.loss_batches import make_batch, make_loss
 from tests.support.tiny_corpus import tiny_rows, write_tiny_corpus
@@ -31,7 +30,7 @@ ONE = '[[experiments]]\nname = "one"\n'
 def gradient(loss_type: str, rows: int, priors: torch.Tensor = PRIORS) -> torch.Tensor:
     """Return what a loss says of labelled utterances: its gradient with respect to the outputs."""
     outputs, targets = make_batch(rows)
-    targets = Targets(*(torch.ones_like(t) if t.dtype == torch.bool else t for t in targets.tensors()))
+    targets = targets.with_tensors([torch.ones_like(t) if t.dtype == torch.bool else t for t in targets.tensors()])
     loss = make_loss(loss_type, priors, "dimensional" if loss_type in losses_of(ATTRIBUTES) else "categorical")
     leaves = [tensor.clone().requires_grad_() for tensor in (outputs.emotion, outputs.attributes) if tensor is not None]
     terms = loss(Outputs(torch.zeros(rows, 2), emotion=leaves[0], attributes=leaves[1]), targets)

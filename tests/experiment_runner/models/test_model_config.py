@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,11 +27,15 @@ PLAIN = ModelConfig(
 
 
 def test_a_description_is_rebuilt_with_its_heads() -> None:
-    described = ModelConfig.from_json(replace(PLAIN, genders=("female", "male")).to_json())
-    assert described == replace(PLAIN, genders=("female", "male"))
-    model = described.rebuild()
-    assert model.gender_head is not None
-    assert model.gender_head.output.out_features == 2
+    trained = replace(PLAIN, auxiliary={"gender": ("female", "male"), "age": ("old", "young", "young adult")})
+    document = json.loads(json.dumps(trained.to_json()))
+    assert document["genders"] == ["female", "male"], "as in checkpoints of earlier releases"
+    assert document["heads"] == {"age": ["old", "young", "young adult"]}
+    assert "heads" not in PLAIN.to_json()
+    described = ModelConfig.from_json(document)
+    assert described == trained
+    weights = described.rebuild().state_dict()
+    assert [len(weights[f"{name}_head.5.bias"]) for name in ("emotion", "attribute", "gender", "age")] == [2, 1, 2, 3]
 
 
 def test_a_checkpoint_written_before_gender_heads_existed_is_read() -> None:
@@ -38,7 +43,7 @@ def test_a_checkpoint_written_before_gender_heads_existed_is_read() -> None:
     del document["genders"]
     described = ModelConfig.from_json(document)
     assert described == PLAIN
-    assert described.rebuild().gender_head is None
+    assert not described.rebuild().auxiliary
 
 
 def test_the_users_encoder_is_named_and_needs_trust(tmp_path: Path, write_module: Write) -> None:

@@ -19,7 +19,7 @@ from tests.support.encoders import save_encoder
 from tests.support.synthetic_podcast import SyntheticPodcast
 from tests.support.trainings import CPU, TASKS, make_trainer, weights_of
 from tests.support.waiting import watch_waiting
-from utils.dataset.collation import Batch, LabelTable
+from utils.dataset.collation import Batch, LabelLayout, LabelTable
 
 EPOCHS = range(1, 9)
 CASES: dict[str, dict[str, object]] = {
@@ -66,7 +66,9 @@ def make_batch(frames: int, utterances: int, value: float) -> Batch:
     counts = (1,) * utterances
     starts = torch.linspace(0, frames, utterances + 1).int()
     inputs = FrozenFrames(torch.full((frames, 2), value), counts, (True,) * utterances, None, starts)
-    return Batch(inputs, LabelTable(torch.full((utterances, 2), value), 0), torch.arange(utterances))
+    return Batch(
+        inputs, LabelTable(torch.full((utterances, 2), value), LabelLayout(attributes=1)), torch.arange(utterances)
+    )
 
 
 def test_recordings_are_made_for_what_comes_again_and_dropped_where_they_are_too_many(

@@ -20,8 +20,9 @@ def spelling_findings(corpus: Corpus) -> Iterator[Finding]:
     for column, words in corpus.cells.nothing.items():
         for word, rows in count_words(words).items():
             yield "word-for-nothing", "", "", say_nothing(column, {word: rows})
-    for name, spellings in corpus.cells.spellings.items():
-        yield "class-spellings", "", "", say_spellings(name, spellings)
+    for of_column in corpus.cells.spellings.values():
+        for name, spellings in of_column.items():
+            yield "class-spellings", "", "", say_spellings(name, spellings)
     for one, other in near_names(corpus.classes):
         counts = [int((corpus.table["emotion"] == name).sum()) for name in (one, other)]
         yield "near-classes", "", "", f"{shown(one)} ({counted(counts[0], 'row')}) and {shown(other)} ({counts[1]:,})"

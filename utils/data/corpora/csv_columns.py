@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -44,7 +44,9 @@ class ColumnMap(NamedTuple):
         return pd.DataFrame({target: rows[source] for target, source in read.items()}, index=rows.index)
 
 
-def map_columns(name: str, source: Path, table: TextTable, choices: Mapping[str, str]) -> ColumnMap:
+def map_columns(
+    name: str, source: Path, table: TextTable, choices: Mapping[str, str], further: Sequence[str] = ()
+) -> ColumnMap:
     """Find the columns of an utterance table in a user's own table.
 
     Args:
@@ -52,11 +54,12 @@ def map_columns(name: str, source: Path, table: TextTable, choices: Mapping[str,
         source: Path of its table, for messages.
         table: The table, as read.
         choices: The corpus's key `columns`: names in the table by column; an empty text ignores a column.
+        further: The corpus's key `further_columns`.
 
     Raises:
         DataError: If a column is missing, occurs twice, or probably has another name; gives the line of TOML.
     """
-    return _Columns(f"{name}: {source}", name, table, choices).map()
+    return _Columns(f"{name}: {source}", name, table, choices, further).map()
 
 
 def toml_table(entries: Mapping[str, str]) -> str:
@@ -73,8 +76,11 @@ def toml_entry(key: str, value: str) -> str:
 class _Columns:
     """Maps the columns of one table."""
 
-    def __init__(self, where: str, corpus: str, table: TextTable, choices: Mapping[str, str]) -> None:
+    def __init__(
+        self, where: str, corpus: str, table: TextTable, choices: Mapping[str, str], further: Sequence[str]
+    ) -> None:
         self.where, self.corpus, self.rows, self.choices = where, corpus, table.rows, choices
+        self.further = further
         self.names = dict(zip(table.rows.columns, table.header, strict=False))
         """Names in the file, by column of the rows: pandas numbers duplicate names."""
         self.sources: dict[str, str] = {}
@@ -114,8 +120,7 @@ class _Columns:
             if len(matches) > 1:
                 self.problems.append(f'{self.where}: columns.{key}: "{name}" stands twice in the header; rename one')
             elif not matches:
-                near = did_you_mean(name, [own for own in self.names.values() if own])
-                self.problems.append(f'{self.where}: columns.{key}: the table has no column "{name}"; {near}')
+                self.problems.append(self._say_absent(f"columns.{key}", name))
             elif matches[0] in {*self.sources.values(), *self.ignored}:
                 self.problems.append(
                     f'{self.where}: columns.{key}: the column "{self.names[matches[0]]}" stands in another entry of '
@@ -126,12 +131,19 @@ class _Columns:
             else:
                 self.ignored.add(matches[0])
 
+    def _say_absent(self, key: str, name: str) -> str:
+        near = did_you_mean(name, [own for own in self.names.values() if own])
+        return f'{self.where}: {key}: the table has no column "{name}"; {near}'
+
     def _match_names(self) -> None:
-        """Map the columns that have the names of the utterance table."""
+        """Map the columns that have the names of the utterance table, and further columns of labels."""
         free = self._free()
-        for target in TABLE_COLUMNS:
+        for target in (*TABLE_COLUMNS, *self.further):
             matches = [column for column in free if fold(self.names[column]) == target]
-            if target in self.sources or not matches:
+            if target in self.sources:
+                continue
+            if not matches:
+                self.problems += [self._say_absent("further_columns", target)] * (target in self.further)
                 continue
             self.sources[target] = matches[0]
             names = [self.names[column] for column in matches]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,14 +39,14 @@ class Cells:
 
     Attributes:
         nothing: Words for missing values as they are written, by column and row.
-        spellings: Number of rows by class and spelling, where spellings differ from the class's name.
+        spellings: By column, the number of rows by class and spelling, where spellings differ from the class's name.
     """
 
     nothing: Mapping[str, pd.Series] = field(default_factory=dict)
-    spellings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    spellings: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
 
     def notes(self, classes: Iterable[str] = ()) -> Iterator[str]:
-        """Yield a sentence per column on what was read as missing, and one on the spellings of classes.
+        """Yield a sentence per column on what was read as missing, and one on the spellings of its classes.
 
         Args:
             classes: Words for missing values that count as classes here.
@@ -56,8 +56,8 @@ class Cells:
             others = {word: rows for word, rows in count_words(words).items() if fold(word) not in listed}
             if others or column != "emotion":
                 yield say_nothing(column, others)
-        if self.spellings:
-            yield f"emotion: {some(map(say_spellings, self.spellings, self.spellings.values()), separator='; ')}"
+        for column, spellings in self.spellings.items():
+            yield f"{column}: {some(map(say_spellings, spellings, spellings.values()), separator='; ')}"
 
 
 def is_nothing(column: pd.Series) -> pd.Series:
@@ -98,17 +98,20 @@ def say_spellings(name: str, spellings: Mapping[str, int]) -> str:
     return f"{some(f'{shown(text)} {rows:,}' for text, rows in spellings.items())} read as {shown(name)}"
 
 
-def settle_cells(table: pd.DataFrame, canonical: Collection[str], own: Collection[str]) -> tuple[pd.DataFrame, Cells]:
+def settle_cells(
+    table: pd.DataFrame, canonical: Collection[str], own: Collection[str], further: Sequence[str] = ()
+) -> tuple[pd.DataFrame, Cells]:
     """Return an utterance table without words for missing values, with one name per class, and the changed cells.
 
     Args:
         table: As `as_utterance_table` returns it.
         canonical: Class names that replace all their spellings.
         own: Classes of the reader itself, which are never read as missing.
+        further: Further columns of labels.
     """
     named = set(map(fold, own))
     nothing = {}
-    for column in ("speaker", "emotion"):
+    for column in ("speaker", "emotion", *further):
         words = table.loc[is_nothing(table[column]), column]
         if column == "emotion" and named:
             words = words[[fold(word) not in named for word in words]]
@@ -118,13 +121,24 @@ def settle_cells(table: pd.DataFrame, canonical: Collection[str], own: Collectio
             words = words[words.str.lower() != UNKNOWN]
         if len(words):
             nothing[column] = words
-    codes, texts = pd.factorize(table["emotion"])
+    spellings = {}
+    for column in ("emotion", *further):
+        values, differing = _settle_spellings(table[column], [*canonical, *own] if column == "emotion" else ())
+        table = table.assign(**{column: values})
+        if differing:
+            spellings[column] = differing
+    return table, Cells(nothing, spellings)
+
+
+def _settle_spellings(cells: pd.Series, known: Iterable[str]) -> tuple[pd.Series, dict[str, dict[str, int]]]:
+    """Return a column with one name per class, and the spellings worth a message, see `_differing`."""
+    codes, texts = pd.factorize(cells)
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
-    names = name_classes(dict(zip(map(str, texts), counts.tolist(), strict=True)), [*canonical, *own])
+    names = name_classes(dict(zip(map(str, texts), counts.tolist(), strict=True)), known)
     if any(names[text] != text for text in names):
         values = np.array([*names.values(), np.nan], dtype=object)[codes]
-        table = table.assign(emotion=pd.Series(values, index=table.index, dtype=table["emotion"].dtype))
-    return table, Cells(nothing, _differing(names, counts))
+        cells = pd.Series(values, index=cells.index, dtype=cells.dtype)
+    return cells, _differing(names, counts)
 
 
 def name_classes(counts: Mapping[str, int], canonical: Iterable[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from tests.support.own_tables import HEADER, load, table_text
 from utils.config.corpus import CorpusConfig
@@ -249,3 +250,34 @@ def test_keys_that_cannot_be_right_are_refused(keys: str, sentence: str, tmp_pat
     (tmp_path / "config.toml").write_text(f'[C]\nPATH_TO_AUDIO = "wav"\n{layout}{keys}\n')
     with pytest.raises(ConfigurationError, match=re.escape(sentence)):
         load_corpora(tmp_path / "config.toml")
+
+
+def test_further_columns_are_read_as_texts_with_one_name_per_class(tmp_path: Path) -> None:
+    rows = table_text(header=(*HEADER[:-1], "Age Group")).replace("2.5", "Old").replace(",3\n", ",old\n")
+    keys = {"further_columns": ["age_group"], "columns": {"age_group": "Age Group"}}
+    corpus = load(tmp_path, rows.replace("4.25", "n/a"), **keys)
+    assert list(corpus.table["age_group"].fillna("")) == ["old", "old", "", "1"]
+    assert 'age_group: "Old" 1 read as "old"' in list(corpus.cells.notes())
+    assert "age_group" not in load(tmp_path, rows).table
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"further_columns": ["arousl"]}, 'further_columns: the table has no column "arousl"; did you mean "arousal"?'),
+        ({"further_columns": ["path"]}, 'found "path"; another column has that name or could have it; choose another'),
+        (
+            {"further_columns": ["Age"]},
+            'found "Age"; allowed: lower-case letters, digits and _, beginning with a letter',
+        ),
+        ({"further_columns": ["age", "age"]}, 'found "age" twice; name each column once'),
+        (
+            {"further_columns": ["age"], "FORMAT": "emodb", "PATH_TO_LABEL": None},
+            'FORMAT = "emodb" knows its columns; remove the key',
+        ),
+    ],
+)
+def test_further_columns_that_cannot_be_read_are_named(keys: dict[str, object], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises((DataError, ValidationError)) as raised:
+        load(tmp_path, table_text(), **keys)
+    assert sentence in str(raised.value)
