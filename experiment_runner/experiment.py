@@ -176,10 +176,10 @@ def assemble(run: Run) -> Assembly:
             family_of(config.encoder),
         )
     except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise UpstreamError(
-            f"{config.name}: {config.upstream_model} cannot be used ({reason}); fetch it again, or name another"
-        ) from error
+        is_own = is_user_code(config.encoder)
+        what = f"{config.upstream_model} cannot be {f'run by {config.encoder}' if is_own else 'used'}"
+        remedy = "correct the code or the keys" if is_own else "fetch it again, or name another"
+        raise UpstreamError(f"{config.name}: {what} ({type(error).__name__}: {error}); {remedy}") from error
     description = ModelConfig(
         model_type=config.model_type,
         classes=data.classes,

@@ -4,11 +4,37 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from experiment_runner.experiment import assemble
 from tests.support.synthetic_podcast import SyntheticPodcast
 from tests.support.trainings import make_run
+from tests.support.user_code import Write
+from utils.config.encoders import ENCODER
+from utils.hub.upstreams import UpstreamError
+from utils.io.user_code import import_user_code, look_beside
+
+MINE = """
+from net.encoder import Encoder
+
+class Mine(Encoder):
+    def frame_counts(self, samples): ...
+    def layers(self, waveforms): ...
+"""
+
+
+def test_an_encoder_of_the_users_that_cannot_run_the_upstream_is_one_sentence(
+    podcast: SyntheticPodcast, tmp_path: Path, write_module: Write
+) -> None:
+    write_module("encoder_of_mine", MINE)
+    look_beside(tmp_path / "config.toml")
+    import_user_code("encoder_of_mine:Mine", ENCODER.contract)
+    run = make_run(podcast, tmp_path, {"encoder": "encoder_of_mine:Mine", "freeze": "cnn"})
+    with pytest.raises(
+        UpstreamError, match=r"cannot be run by encoder_of_mine:Mine \(ValueError: freeze = cnn, but Mine"
+    ):
+        assemble(run)
 
 
 def test_the_attention_vector_begins_as_asked_and_nothing_else_differs(

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import pytest
@@ -20,41 +18,16 @@ from experiment_runner.publishing.model_card import make_card
 from experiment_runner.publishing.publish import gather
 from experiment_runner.storage.run_folder import RunError
 from tests.conftest import ROOT
+from tests.support.examples import EXAMPLES
 from tests.support.experiment_files import BASE, write_files
 from tests.support.synthetic_podcast import SyntheticPodcast
 from tests.support.user_code import Write
 from utils.io.files import read_toml
 
-PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 POOLING = "my_pooling:Statistics"
 ONE = '[[experiments]]\nname = "own"\n'
 
 
-class Example(NamedTuple):
-    """A section of the page: its title, its module's name and text, and the keys that it adds."""
-
-    title: str
-    module: str
-    text: str
-    keys: str
-
-    @property
-    def name(self) -> str:
-        """What the keys name, as `module:Name`."""
-        return str(re.findall(rf'"({self.module}:\w+)"', self.keys)[0])
-
-
-def read_examples() -> dict[str, Example]:
-    examples = {}
-    for section in PAGE.split("\n## ")[1:]:
-        title = section.partition("\n")[0]
-        (text,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
-        (keys,) = re.findall(r"```toml\n(.*?)```", section, flags=re.DOTALL)
-        examples[title] = Example(title, re.findall(r"\A# (\w+)\.py\n", text)[0], text, keys)
-    return examples
-
-
-EXAMPLES = read_examples()
 SHAPE_RESULTS = [title for title in EXAMPLES if title not in ("A corpus", "A model type", "A statistic")]
 
 

@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score
 import main as program
 import predict as predict_program
 from experiment_runner.publishing.model_card import make_card
-from tests.program.test_extending import EXAMPLES
+from tests.support.examples import EXAMPLES
 from tests.support.user_code import Write
 from utils.io.files import read_toml
 
