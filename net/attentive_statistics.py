@@ -14,11 +14,11 @@ import math
 from typing import Any
 
 import torch
-import triton  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from net.kernels import attentive_statistics as kernels
+from net.kernels.triton_support import ceil_div
 
 FORWARD = {"R": 32, "C": 64, "num_warps": 4}
 BACKWARD = {"R": 16, "C": 128, "num_warps": 4}
@@ -55,7 +55,7 @@ class _Statistics(torch.autograd.Function):
         statistics = values.new_empty((utterances, 2 * columns))
         softmax = values.new_empty((utterances, 2))
         scores = scores.contiguous()
-        kernels.statistics_forward_kernel[(utterances, triton.cdiv(columns, FORWARD["C"]))](
+        kernels.statistics_forward_kernel[(utterances, ceil_div(columns, FORWARD["C"]))](
             values, scores, starts, statistics, softmax, D=columns, SMALLEST=math.sqrt(smallest), **FORWARD
         )
         ctx.save_for_backward(values, scores, starts, statistics, softmax)

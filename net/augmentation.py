@@ -8,6 +8,7 @@ padded; between effects utterances are views, so that the number of kernels does
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,10 +16,14 @@ from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
-import torchaudio.functional as audio
 from torch import Tensor
 
 from net.inputs import Waveforms, pad_end
+
+ZERO_CROSSINGS = 6
+"""Zero crossings on each side of a speed filter's sinc."""
+ROLLOFF = 0.99
+"""Cut-off frequency of the speed filters, as a share of the lower Nyquist frequency."""
 
 
 @dataclass(frozen=True)
@@ -90,23 +95,30 @@ def change_speed(pieces: Sequence[Tensor], factor: Fraction) -> list[Tensor]:
 
 
 def _reach(factor: Fraction) -> int:
-    """Return how many samples a filter reaches beyond its block: a little over torchaudio's 6 zero crossings."""
+    """Return how many samples a filter reaches beyond its block: a little over 6 zero crossings at the cut-off."""
     return -(-7 * factor.numerator // min(factor.numerator, factor.denominator))
 
 
 @cache
 def _speed_filters(factor: Fraction, device: torch.device) -> Tensor:
-    """Return the filters of `torchaudio.functional.resample`, (denominator, 1, taps), read off its impulse responses.
+    """Return a sinc under a Hann window for each output sample of a block, (denominator, 1, 2 reach + numerator).
 
-    That function would build them again in every call and wait for the device each time.
+    The operations and their order are those of `torchaudio.functional.resample`, whose filters these equal bit for bit.
+    They are built only once, since copying them to the device waits for it.
+
+    Source: J. O. Smith, "Digital Audio Resampling Home Page", https://ccrma.stanford.edu/~jos/resample/.
     """
-    step, outputs, reach = factor.numerator, factor.denominator, _reach(factor)
-    block = -(-reach // step)
-    first = block * step - reach
-    taps = 2 * reach + step
-    responses = audio.resample(torch.eye(first + taps), step, outputs)
-    filters: Tensor = responses[first:, block * outputs : (block + 1) * outputs]
-    return filters.t().unsqueeze(1).contiguous().to(device)
+    step, outputs = factor.numerator, factor.denominator
+    cutoff = ROLLOFF * min(step, outputs)
+    width = math.ceil(ZERO_CROSSINGS * step / cutoff)
+    taps = torch.arange(-width, width + step, dtype=torch.float32) / step
+    crossings = (torch.arange(0, -outputs, -1, dtype=torch.float32).unsqueeze(1) / outputs + taps) * cutoff
+    crossings = crossings.clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
+    window = torch.cos(crossings * math.pi / ZERO_CROSSINGS / 2) ** 2
+    angle = crossings * math.pi
+    filters = torch.where(angle == 0, 1.0, angle.sin() / angle) * (window * (cutoff / step))
+    rest = _reach(factor) - width
+    return F.pad(filters.unsqueeze(1), (rest, rest)).to(device)
 
 
 def reverberate(pieces: Sequence[Tensor], responses: Sequence[Tensor]) -> list[Tensor]:
@@ -114,8 +126,8 @@ def reverberate(pieces: Sequence[Tensor], responses: Sequence[Tensor]) -> list[T
     counts = [len(piece) for piece in pieces]
     longest = max(len(response) for response in responses)
     size = _fast_size(max(counts) + longest - 1)
-    wet = audio.fftconvolve(pad_end(pieces, size - longest + 1), pad_end(responses, longest))
-    return _cut(wet, counts)
+    dry, filters = pad_end(pieces, size), pad_end(responses, size)
+    return _cut(torch.fft.irfft(torch.fft.rfft(dry) * torch.fft.rfft(filters), n=size), counts)
 
 
 def _fast_size(least: int) -> int:
@@ -135,8 +147,10 @@ def add_noise(pieces: Sequence[Tensor], noise: Sequence[Tensor], snr_db: Tensor)
         snr_db: Signal-to-noise ratios, (utterances,).
     """
     counts = [len(piece) for piece in pieces]
-    longest = max(counts)
-    return _cut(audio.add_noise(pad_end(pieces, longest), pad_end(noise, longest), snr_db), counts)
+    clean, added = pad_end(pieces, max(counts)), pad_end(noise, max(counts))
+    clean_energy, noise_energy = (torch.linalg.vector_norm(rows, dim=-1) ** 2 for rows in (clean, added))
+    present_db = 10 * (torch.log10(clean_energy) - torch.log10(noise_energy))
+    return _cut(clean + 10 ** ((present_db - snr_db) / 20).unsqueeze(-1) * added, counts)
 
 
 def _cut(padded: Tensor, counts: Sequence[int]) -> list[Tensor]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.source_imports import imported_packages
+
 ROOT = Path(__file__).resolve().parents[1]
 MOST_MODULES = 24
 FLOORS: tuple[tuple[str, ...], ...] = (
@@ -187,6 +189,19 @@ def test_no_rooms_import_each_other() -> None:
     assert room_circles(ROOT) == []
 
 
+def triton_imports(root: Path) -> list[str]:
+    """Return the place of each import of Triton outside the kernels."""
+    return [
+        f"{path.relative_to(root)}:{packages['triton']}"
+        for name, path in modules(root).items()
+        if room_of(name) != "net.kernels" and "triton" in (packages := imported_packages(path))
+    ]
+
+
+def test_only_kernels_import_triton() -> None:
+    assert triton_imports(ROOT) == []
+
+
 def test_no_folder_is_too_full_to_be_read() -> None:
     assert {folder: count for folder, count in sizes(ROOT).items() if count > MOST_MODULES} == {}
 
@@ -217,6 +232,16 @@ def test_a_planted_import_that_leads_up_is_named(text: str, planted: Path) -> No
     assert sentence.startswith("net/pooling.py:")
     assert sentence.endswith("net.pooling (net) imports experiment_runner.train (experiment_runner)")
     assert [circle for circle in room_circles(planted) if {"net", "experiment_runner"} <= set(circle)]
+
+
+@pytest.mark.parametrize(
+    "text", ["\ndef late() -> None:\n    import triton.language as tl\n", "\nfrom triton import cdiv\n"]
+)
+def test_a_planted_import_of_triton_is_named(text: str, planted: Path) -> None:
+    path = planted / "net" / "wavlm" / "position_gate.py"
+    path.write_text(path.read_text() + text)
+    (place,) = triton_imports(planted)
+    assert place.startswith("net/wavlm/position_gate.py:")
 
 
 @pytest.mark.parametrize("text", ["\ndef late() -> None:\n    {}\n", "\nif TYPE_CHECKING:\n    {}\n", "\n{}\n"])

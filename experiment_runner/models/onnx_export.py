@@ -32,7 +32,7 @@ CHECKED_SECONDS = (0.5, 3.1, 20.0)
 TOLERANCE = 1e-4
 MOST_BYTES = 1536 << 20
 """Above this size, torch writes the weights into a separate file."""
-EXTRAS = "install them with `pip install -r requirements-extras.txt`"
+EXTRAS = "install them with `pip install -r requirements-extras.txt -c constraints.txt`"
 
 
 class ExportError(UserError):

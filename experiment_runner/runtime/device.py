@@ -12,7 +12,7 @@ import torch
 
 from experiment_runner.distributed.process_group import ProcessGroup
 from experiment_runner.runtime.console import Console
-from experiment_runner.runtime.device_facts import CPU, DeviceFacts, explain_missing_gpu
+from experiment_runner.runtime.device_facts import CPU, DeviceFacts, explain_chosen_cpu, explain_missing_gpu
 from utils.commands import RUN_OPTIONS, torchrun_command
 from utils.errors import WRONG_INPUT, UserError
 
@@ -33,8 +33,8 @@ def choose_device(name: str, console: Console, processes: ProcessGroup) -> torch
     """
     has_cuda = torch.cuda.is_available()
     if name == "auto":
-        found = torch.cuda.get_device_name() if has_cuda else "the CPU"
-        console.line(f"device: {found}, because {'it is there' if has_cuda else 'no CUDA GPU is there'}")
+        gpu = f"device: {torch.cuda.get_device_name()}, because it is there" if has_cuda else None
+        console.line(gpu or explain_chosen_cpu())
         name = "cuda" if has_cuda else "cpu"
     if name == "cuda" and not has_cuda:
         raise DeviceError(explain_missing_gpu())

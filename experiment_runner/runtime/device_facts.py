@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from experiment_runner.runtime.gpu_driver import FIRST_WITH_BF16, ask_driver, find_obstacle, read_torch_cuda
 
 NO_CUDA = "no CUDA GPU is available on this machine; run with --device cpu to use the CPU instead"
+CHOSEN_CPU = "device: the CPU, because no CUDA GPU is there"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def survey_device(name: str | None) -> DeviceSurvey:
         note = f"device: {gpu}; its driver supports CUDA {supported}, the installed torch needs {torch_cuda}"
         return DeviceSurvey(DeviceFacts(gpu, capability >= FIRST_WITH_BF16), note=note)
     if name == "auto":
-        return DeviceSurvey(CPU, note=f"device: the CPU, because no CUDA GPU is there ({obstacle})")
+        return DeviceSurvey(CPU, note=f"{CHOSEN_CPU} ({obstacle})")
     sentence = f"{NO_CUDA} ({obstacle})"
     return DeviceSurvey(problem=sentence) if name == "cuda" else DeviceSurvey(note=sentence)
 
@@ -63,3 +64,9 @@ def survey_device(name: str | None) -> DeviceSurvey:
 def explain_missing_gpu() -> str:
     """Return the error message of a command that needs a GPU and has none."""
     return survey_device("cuda").problem or NO_CUDA
+
+
+def explain_chosen_cpu() -> str:
+    """Return the line of a command that uses the CPU because it finds no GPU."""
+    survey = survey_device("auto")
+    return survey.note if survey.note and survey.facts == CPU else CHOSEN_CPU

@@ -55,7 +55,10 @@ def find_obstacle(driver: Driver, torch_cuda: str | None) -> str | None:
         return driver.failure or "there is no NVIDIA driver"
     if driver.cuda[0] < int(torch_cuda.split(".")[0]):  # newer minor versions run on the driver of their major one
         supported = ".".join(map(str, driver.cuda))
-        return f"its driver supports CUDA {supported}, the installed torch needs {torch_cuda}: update the driver"
+        return (
+            f"its driver supports CUDA {supported}, the installed torch needs {torch_cuda}: "
+            "update the driver, or install a torch that is built for it, as README.md says"
+        )
     if driver.gpus:
         return None
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")

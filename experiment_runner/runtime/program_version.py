@@ -76,7 +76,7 @@ SHAPES_NO_NUMBER = (
 """Modules, and their imports, that only show, store, copy or check; keys, rows and labels are compared directly."""
 TABLES = ("config_cat.json", "config_dim.json", "upstream_shapes.json")
 """Files in `configs/` with the label translations and the built-in upstream shapes."""
-PACKAGES = ("torch", "torchaudio", "transformers", "numpy", "pandas", "scikit-learn", "soundfile", "soxr")
+PACKAGES = ("torch", "transformers", "numpy", "pandas", "scikit-learn", "soundfile", "soxr")
 CODE, LIBSNDFILE, USER_CODE = "code", "libsndfile", "user_code"
 EXPERIMENT = "experiment.toml"
 

@@ -50,7 +50,7 @@ def demo_place(port: int | None) -> Iterator[Place]:
         except ImportError as error:
             raise DemoError(
                 f"the page needs {error.name}, which is not installed; "
-                "install it with `pip install -r requirements-extras.txt`"
+                "install it with `pip install -r requirements-extras.txt -c constraints.txt`"
             ) from error
         yield Place(door, Path(folder))
 

@@ -1,4 +1,4 @@
-"""Checks whether the Triton kernels can run."""
+"""Whether the Triton kernels can run, and the sizes of their launches; imports no Triton."""
 
 from __future__ import annotations
 
@@ -37,3 +37,13 @@ def _is_capable(device: torch.device) -> bool:
 def is_exact_gelu(activation: object) -> bool:
     """Return whether an activation is the GELU by the error function, as in the kernels; each is tried only once."""
     return callable(activation) and torch.equal(activation(_PROBE), F.gelu(_PROBE))
+
+
+def ceil_div(count: int, size: int) -> int:
+    """Return how many blocks of a size cover a count."""
+    return -(-count // size)
+
+
+def next_power_of_2(count: int) -> int:
+    """Return the smallest power of two that is no less than a positive count."""
+    return 1 << (count - 1).bit_length()

@@ -22,11 +22,11 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-import triton  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from net.kernels import layer_operations as kernels
+from net.kernels.triton_support import ceil_div, next_power_of_2
 
 DROP_STEPS = 2**16
 SETTINGS: dict[str, dict[str, int]] = {
@@ -115,9 +115,9 @@ def gelu_forward(hidden: Tensor, bias: Tensor, dropout: Dropout) -> Tensor:
     """
     settings = SETTINGS["gelu_forward"]
     rows, columns = hidden.shape
-    size = min(settings["columns"], triton.next_power_of_2(columns))
+    size = min(settings["columns"], next_power_of_2(columns))
     out = torch.empty_like(hidden)
-    kernels.gelu_forward_kernel[(triton.cdiv(rows, settings["rows"]) * triton.cdiv(columns, size),)](
+    kernels.gelu_forward_kernel[(ceil_div(rows, settings["rows"]) * ceil_div(columns, size),)](
         hidden, bias, out, rows, dropout.seed, dropout.threshold,
         F=columns, R=settings["rows"], C=size, **dropout.constants(), num_warps=_warps(settings, size),
     )  # fmt: skip
@@ -138,8 +138,8 @@ def gelu_backward(
     """
     settings = SETTINGS["gelu_backward"]
     rows, columns = hidden.shape
-    size = min(settings["columns"], triton.next_power_of_2(columns))
-    blocks = triton.cdiv(columns, size)
+    size = min(settings["columns"], next_power_of_2(columns))
+    blocks = ceil_div(columns, size)
     runs = runs_of(hidden, settings, blocks)
     hidden_gradient = torch.empty_like(hidden)
     sums = torch.empty((runs, columns), dtype=torch.float32, device=hidden.device)
@@ -178,13 +178,13 @@ def join_forward(
     """
     settings = SETTINGS["join_forward"]
     rows, columns = residual.shape
-    size = triton.next_power_of_2(columns)
+    size = next_power_of_2(columns)
     joined = torch.empty_like(residual)
     normed = torch.empty(residual.shape, dtype=dtype, device=residual.device)
     stores_full = wants_full and dtype != torch.float32
     full = torch.empty_like(residual) if stores_full else None
     mean, rstd = torch.empty((2, rows), dtype=torch.float32, device=residual.device).unbind(0)
-    kernels.join_forward_kernel[(triton.cdiv(rows, settings["rows"]),)](
+    kernels.join_forward_kernel[(ceil_div(rows, settings["rows"]),)](
         branch, branch_bias, residual, weight, bias, joined, normed, full, mean, rstd, rows, dropout.seed,
         dropout.threshold, eps,
         D=columns, R=settings["rows"], C=size, WANTS_FULL=stores_full, **dropout.constants(), SKIPS=dropout.skips,
@@ -219,7 +219,7 @@ def join_backward(
     """
     settings = SETTINGS["join_backward"]
     rows, columns = joined.shape
-    size = triton.next_power_of_2(columns)
+    size = next_power_of_2(columns)
     runs = runs_of(joined, settings, 1)
     first, second = (*normed_gradients, None)[:2]
     residual_gradient = torch.empty_like(joined)
@@ -245,7 +245,7 @@ def restore(seed: Tensor, before: tuple[Tensor, Tensor], after: tuple[Tensor, Te
     """
     settings = SETTINGS["restore"]
     count = before[0].numel()
-    kernels.restore_kernel[(triton.cdiv(count, settings["columns"]),)](
+    kernels.restore_kernel[(ceil_div(count, settings["columns"]),)](
         *before, *after, count, seed, C=settings["columns"], num_warps=settings["num_warps"]
     )
 
@@ -273,9 +273,9 @@ class _Drop(torch.autograd.Function):
 def _drop(hidden: Tensor, dropout: Dropout) -> Tensor:
     settings = SETTINGS["drop"]
     rows, columns = hidden.shape
-    size = triton.next_power_of_2(columns)
+    size = next_power_of_2(columns)
     out = torch.empty_like(hidden)
-    kernels.drop_kernel[(triton.cdiv(rows, settings["rows"]),)](
+    kernels.drop_kernel[(ceil_div(rows, settings["rows"]),)](
         hidden, out, rows, dropout.seed, dropout.threshold,
         D=columns, R=settings["rows"], C=size, SCALE=dropout.scale, num_warps=_warps(settings, size),
     )  # fmt: skip
@@ -285,7 +285,7 @@ def _drop(hidden: Tensor, dropout: Dropout) -> Tensor:
 def runs_of(rows: Tensor, settings: dict[str, int], blocks: int) -> int:
     """Return the number of runs into which rows are split, so that `blocks` programs per run fill the GPU."""
     wanted = _multiprocessors(rows.device) * settings["programs"] // blocks
-    return max(1, min(wanted, -(-rows.shape[0] // settings["rows"])))
+    return max(1, min(wanted, ceil_div(rows.shape[0], settings["rows"])))
 
 
 @cache

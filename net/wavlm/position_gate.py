@@ -14,10 +14,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import triton  # type: ignore[import-untyped]
 from torch import Tensor
 
 from net.kernels import position_gate as kernels
+from net.kernels.triton_support import ceil_div, next_power_of_2
 from net.wavlm.layer_operations import runs_of
 
 SETTINGS: dict[str, dict[str, int]] = {
@@ -58,9 +58,9 @@ def gate_forward(hidden: Tensor, weight: Tensor, bias: Tensor, const: Tensor) ->
     settings = SETTINGS["gate_forward"]
     frames, heads, head_dim = hidden.shape[0], const.shape[0], weight.shape[1]
     gate = torch.empty((frames, heads), dtype=torch.float32, device=hidden.device)
-    kernels.gate_forward_kernel[(triton.cdiv(frames * heads, settings["rows"]),)](
+    kernels.gate_forward_kernel[(ceil_div(frames * heads, settings["rows"]),)](
         hidden, weight, bias, const, gate, frames,
-        H=heads, E=head_dim, R=settings["rows"], C=triton.next_power_of_2(head_dim), num_warps=settings["num_warps"],
+        H=heads, E=head_dim, R=settings["rows"], C=next_power_of_2(head_dim), num_warps=settings["num_warps"],
     )  # fmt: skip
     return gate
 
@@ -85,7 +85,7 @@ def gate_backward(
     sums = torch.empty((runs, heads, 2 * head_dim + 3), dtype=torch.float32, device=hidden.device)
     kernels.gate_backward_kernel[(heads, runs)](
         gate_gradient, hidden, weight, bias, const, other_gradient, hidden_gradient, sums, frames,
-        H=heads, E=head_dim, R=settings["rows"], C=triton.next_power_of_2(head_dim), STAGES=settings["num_stages"],
+        H=heads, E=head_dim, R=settings["rows"], C=next_power_of_2(head_dim), STAGES=settings["num_stages"],
         num_warps=settings["num_warps"],
     )  # fmt: skip
     by_head = sums.sum(0)

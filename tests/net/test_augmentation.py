@@ -11,7 +11,16 @@ import torch
 import torchaudio.functional as audio
 from torch import Tensor
 
-from net.augmentation import Augmentation, augment, change_speed, reverberate, samples_at_speed
+from net.augmentation import (
+    Augmentation,
+    _reach,
+    _speed_filters,
+    add_noise,
+    augment,
+    change_speed,
+    reverberate,
+    samples_at_speed,
+)
 from net.inputs import Waveforms
 from tests.support.waiting import watch_waiting
 
@@ -52,6 +61,26 @@ def test_speed_is_that_of_torchaudio_and_its_lengths_follow_the_formula(factor: 
         expected, _ = audio.speed(piece, 100, float(factor) + 1e-9)  # it cuts 100 · factor off to a whole number
         assert len(found) == samples_at_speed(len(piece), factor) == len(expected)
         assert torch.allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("factor", SPEEDS)
+def test_the_filters_are_the_impulse_responses_of_torchaudio_to_the_bit(factor: Fraction) -> None:
+    step, outputs, reach = factor.numerator, factor.denominator, _reach(factor)
+    block = -(-reach // step)
+    first = block * step - reach
+    responses = audio.resample(torch.eye(first + 2 * reach + step), step, outputs)
+    expected = responses[first:, block * outputs : (block + 1) * outputs]
+    assert torch.equal(_speed_filters(factor, torch.device("cpu")).squeeze(1), expected.t())
+
+
+def test_reverberation_and_noise_are_those_of_torchaudio_to_the_bit() -> None:
+    pieces, responses, noise = random_pieces(3_000, 3_073), random_pieces(1_024, 700), random_pieces(3_000, 3_073)
+    padded, filters, added = (torch.nn.utils.rnn.pad_sequence(rows, True) for rows in (pieces, responses, noise))
+    ratios = tensor((5.0, 17.5))
+    wet, noisy = audio.fftconvolve(padded, filters), audio.add_noise(padded, added, ratios)
+    assert wet.shape[1] == 4_096, "a size that FFTs are made for"
+    for found, expected in ((reverberate(pieces, responses), wet), (add_noise(pieces, noise, ratios), noisy)):
+        assert all(torch.equal(row, other[: len(row)]) for row, other in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("factor", [Fraction(9, 10), Fraction(11, 10)])

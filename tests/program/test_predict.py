@@ -417,7 +417,7 @@ def test_an_export_without_its_packages_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert call(run, "--export", tmp_path / "m.onnx") == 1
-    assert "pip install -r requirements-extras.txt" in capsys.readouterr().err
+    assert "pip install -r requirements-extras.txt -c constraints.txt" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -32,7 +32,7 @@ def watch(event, arguments):
 sys.addaudithook(watch)
 """
 needs_gradio = pytest.mark.skipif(
-    find_spec("gradio") is None, reason="needs gradio: pip install -r requirements-extras.txt"
+    find_spec("gradio") is None, reason="needs gradio: pip install -r requirements-extras.txt -c constraints.txt"
 )
 SECONDS = 60.0
 """That starting and ending may take."""

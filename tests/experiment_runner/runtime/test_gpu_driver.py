@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiment_runner.runtime import device_facts, gpu_driver
-from experiment_runner.runtime.device_facts import NO_CUDA, DeviceFacts, survey_device
+from experiment_runner.runtime.device_facts import CHOSEN_CPU, NO_CUDA, DeviceFacts, explain_chosen_cpu, survey_device
 from experiment_runner.runtime.gpu_driver import Driver, ask_driver, find_obstacle, read_torch_cuda
 
 LIBRARY = """
@@ -66,7 +66,8 @@ def test_a_driver_is_asked_and_cannot_do_harm(
         (
             Driver((12, 2), GPU.gpus),
             "13.0",
-            "its driver supports CUDA 12.2, the installed torch needs 13.0: update the driver",
+            "its driver supports CUDA 12.2, the installed torch needs 13.0: "
+            "update the driver, or install a torch that is built for it, as README.md says",
         ),
         (Driver((13, 0)), "13.0", "the driver shows none"),
         (Driver((13, 0), (), "busy"), "13.0", "the driver shows none: busy"),
@@ -103,6 +104,7 @@ def test_what_is_missing_is_a_problem_where_cuda_was_written_and_else_a_note(
     assert (written.problem or "").startswith(NO_CUDA)
     assert (left_out.problem, left_out.note) == (None, written.problem)
     assert (automatic.problem, automatic.facts) == (None, DeviceFacts())
+    assert explain_chosen_cpu() == automatic.note != CHOSEN_CPU, "training gives the reason, too"
 
 
 def test_no_word_on_gpus_with_the_cpu_and_none_against_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,8 @@ def test_without_gradio_it_says_what_to_install(
     assert call(folder) == 1
     said = capsys.readouterr().err
     assert said == (
-        "the page needs gradio, which is not installed; install it with `pip install -r requirements-extras.txt`\n"
+        "the page needs gradio, which is not installed; "
+        "install it with `pip install -r requirements-extras.txt -c constraints.txt`\n"
     )
 
 
