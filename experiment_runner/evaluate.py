@@ -16,7 +16,7 @@ from experiment_runner.loading.batch_loader import begin_pass, decoded, make_loa
 from experiment_runner.models.loaded_model import LoadedModel
 from experiment_runner.results.prediction_table import tabulate_predictions, write_predictions
 from experiment_runner.results.split_metrics import class_groups, metrics_from_predictions
-from experiment_runner.results.statistics import own_statistics
+from experiment_runner.results.statistics import load_user_statistics
 from experiment_runner.run import Run
 from experiment_runner.runtime.out_of_memory import names_in
 from experiment_runner.storage.run_folder import RunError
@@ -46,12 +46,12 @@ def run_evaluate(run: Run) -> dict[str, Metrics]:
         model = _load_trained(run)
     tables = run.processes.on_main(partial(check_test_recordings, run.config, run.data, run.console))
     groups = class_groups(run.config, model.description.classes, model.description.class_counts)
-    own, results = own_statistics(run.config), {}
+    statistics, results = load_user_statistics(run.config), {}
     for test, table in zip(run.data.tests, tables, strict=True):
         predictions = _predict_split(run, model, test, table)
         metrics = None
         if not test.is_hidden:
-            metrics = metrics_from_predictions(predictions, groups, own) | _untested_classes(run.data, test)
+            metrics = metrics_from_predictions(predictions, groups, statistics) | _untested_classes(run.data, test)
         run.processes.on_main(partial(_keep_split, run, test.label, predictions, metrics, model.folder.name))
         if metrics is not None:
             results[test.label] = metrics

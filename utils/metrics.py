@@ -17,7 +17,7 @@ Metrics = dict[str, Any]
 
 
 def categorical_metrics(truth: Sequence[str], prediction: Sequence[str], classes: Sequence[str]) -> Metrics:
-    """Return macro and weighted F1, accuracy, UAR, per-class figures and the confusion matrix.
+    """Return macro and weighted F1, accuracy, UAR, per-class metrics and the confusion matrix.
 
     Args:
         truth: Class name of each utterance.

@@ -112,9 +112,9 @@ def prepare(plan: Plan, for_training: bool = True, counts: ProcessCounts = ONE_P
 
 def _check_statistics(config: ExperimentConfig) -> None:
     if config.statistics:
-        from experiment_runner.results.statistics import own_statistics
+        from experiment_runner.results.statistics import load_user_statistics
 
-        own_statistics(config)
+        load_user_statistics(config)
 
 
 def _with_checked_steps(

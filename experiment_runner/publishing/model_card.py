@@ -188,5 +188,6 @@ def _render(
         **IN_TEMPLATES,
         foreign=[test.label for test in tests if not OWN_SPLIT.fullmatch(test.label)],
         metrics=titles_in(split.metrics for split in splits),
+        gender_metrics=titles_in((split.metrics for split in splits), of_parts=True),
         group_of={name: group for group, members in run.groups.items() for name in members},
     )

@@ -153,6 +153,7 @@ def _render(run: StoredRun, figures: Sequence[Path], recordings: Mapping[str, Ma
         plays=bool(recordings),
         most=MOST_MISTAKES,
         metrics=titles_in(split.metrics for split in run.splits),
+        gender_metrics=titles_in((split.metrics for split in run.splits), of_parts=True),
         detailed=[split for split in judged if "per_class" in split.metrics],
         gendered=[split for split in run.splits if split.metrics.get("by_gender")],
         fewer=note_fewer((split.label, split.metrics) for split in run.splits),

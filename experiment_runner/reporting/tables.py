@@ -91,7 +91,7 @@ def show_evaluation(outcomes: Sequence[Outcome], console: Console, note: str) ->
     if rows:
         notes = [note, _fewer_classes(outcomes)]
         console.table("Test", columns, rows, numeric=range(3, 4 + len(used)), notes=notes, keys=3)
-    _show_genders(outcomes, [(key, title) for key, title in used if key != "gender_accuracy"], console, note)
+    _show_genders(outcomes, titles_in(every, of_parts=True), console, note)
 
 
 def _fewer_classes(outcomes: Sequence[Outcome]) -> str:

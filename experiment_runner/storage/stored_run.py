@@ -17,7 +17,7 @@ import pandas as pd
 from experiment_runner.results.prediction_table import read_predictions
 from experiment_runner.results.row_counts import find_untested
 from experiment_runner.results.split_metrics import class_groups, metrics_from_predictions
-from experiment_runner.results.statistics import stored_own
+from experiment_runner.results.statistics import with_stored
 from experiment_runner.runtime.program_version import USER_CODE
 from experiment_runner.storage.run_folder import METRICS, RESULT
 from experiment_runner.storage.stored_experiment import read_experiment
@@ -157,19 +157,16 @@ def _read_splits(folder: Path, groups: dict[str, list[str]], problems: list[str]
             continue
         trained = trained or list(computed.get("per_class", ()))
         date = datetime.fromtimestamp(path.stat().st_mtime).astimezone().date().isoformat()
-        stored = _stored_metrics(folder, path.stem)
-        computed |= find_untested(trained, computed) | stored_own(stored)
-        for gender, part in computed.get("by_gender", {}).items():
-            part |= stored_own(stored.get("by_gender", {}).get(gender, {}))
+        computed = _with_user_statistics(computed, folder, path.stem) | find_untested(trained, computed)
         yield SplitReport(path.stem, predictions, computed, date)
 
 
-def _stored_metrics(folder: Path, split: str) -> Metrics:
-    """Return the metrics that were stored of a split; empty if there are none."""
+def _with_user_statistics(computed: Metrics, folder: Path, split: str) -> Metrics:
+    """Return a split's metrics with those of its stored metrics that only the user's own code can compute."""
     is_development = split == "development"
     path = folder / ("checkpoints/best/metrics.json" if is_development else f"evaluation/{split}.json")
-    stored: Metrics = _read_json(path, []) or {}
-    return stored.get("development", {}) if is_development else stored
+    stored = _read_json(path, [])
+    return with_stored(computed, stored.get("development") if is_development and isinstance(stored, dict) else stored)
 
 
 def _split_order(path: Path) -> tuple[bool, bool, int, str]:

@@ -14,7 +14,7 @@ import pandas as pd
 from experiment_runner.models.model_config import ModelConfig
 from experiment_runner.results.prediction_table import tabulate_predictions
 from experiment_runner.results.split_metrics import class_groups, metrics_from_predictions
-from experiment_runner.results.statistics import STATISTICS, own_statistics, titles_in
+from experiment_runner.results.statistics import in_epoch_line, load_user_statistics
 from experiment_runner.run import Run
 from experiment_runner.storage.checkpoints import AFRESH, Checkpoint, CheckpointError, TrainingState
 from experiment_runner.training.provenance import describe_provenance
@@ -55,7 +55,7 @@ class RunWriter:
         self.records = list(records)
         self._began = time.monotonic() - seconds
         self.groups = class_groups(run.config, description.classes, description.class_counts)
-        self.statistics = own_statistics(run.config)
+        self.statistics = load_user_statistics(run.config)
         self.provenance = describe_provenance(run)
 
     def compute_metrics(self, outputs: Outputs) -> tuple[pd.DataFrame, Metrics]:
@@ -166,11 +166,7 @@ def flatten(record: EpochRecord) -> dict[str, Any]:
 def epoch_line(record: EpochRecord, epochs: int) -> str:
     """Return an epoch's line for the console."""
     development = record.development
-    scores = "  ".join(
-        f"{title} {development.metrics[key]:.4f}"
-        for key, title in titles_in([development.metrics])
-        if (key not in STATISTICS or STATISTICS[key].is_in_epoch_line) and development.metrics[key] is not None
-    )
+    scores = "  ".join(f"{title} {value:.4f}" for title, value in in_epoch_line(development.metrics))
     return (
         f"epoch {record.epoch}/{epochs}  train loss {record.train['loss']:.4f}  dev loss {development.loss:.4f}  "
         f"{scores}  smoothed {record.decision.smoothed:.4f}  {record.decision.explanation}  "

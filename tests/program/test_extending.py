@@ -95,12 +95,22 @@ def test_the_corpus_is_trained_on_and_evaluated(emodb_folder: Path, tmp_path: Pa
     assert speakers == {"15", "16"}
 
 
+@pytest.mark.slow
 def test_a_statistic_of_the_users_stands_wherever_statistics_stand(
-    podcast: SyntheticPodcast, tmp_path: Path, write_module: Write, capsys: pytest.CaptureFixture[str]
+    emodb_folder: Path, tmp_path: Path, write_module: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = train("A statistic", tmp_path, podcast, write_module)
+    example = EXAMPLES["A statistic"]
+    write_module(example.module, example.text)
+    speech, corpora, listed = tmp_path / "speech", tmp_path / "config.toml", tmp_path / "experiments.toml"
+    speech.mkdir()
+    for path in sorted(emodb_folder.iterdir())[::3]:
+        shutil.copy(path, speech)
+    corpora.write_text(f"[P]\nFORMAT = 'emodb'\nPATH_TO_AUDIO = '{speech}'\n")
+    listed.write_text(f"{BASE}max_seconds = 1.0\n{example.keys}{ONE}")
+    arguments = ["--config", str(corpora), "--experiments", str(listed), "--output", str(tmp_path / "runs")]
+    assert program.main([*arguments, "--device", "cpu"]) == 0
     assert "g mean 0." in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch 1/2"))
-    assert program.main([*arguments, "--test"]) == 0
+    assert program.main([*arguments, "--device", "cpu", "--test"]) == 0
     tables = capsys.readouterr().out
     run = tmp_path / "runs" / "own" / "seed-42"
     metrics = json.loads((run / "evaluation" / "test1.json").read_text())
@@ -117,8 +127,14 @@ def test_a_statistic_of_the_users_stands_wherever_statistics_stand(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("def g_mean(split):\n    return 1 / 0\n", "your statistic g_mean failed: ZeroDivisionError: division by zero"),
-        ("def g_mean(split):\n    return 'high'\n", "your statistic g_mean failed: ValueError: could not convert"),
+        (
+            "def g_mean(split):\n    return 1 / 0\n",
+            '"my_statistic:g_mean" failed: ZeroDivisionError: division by zero; correct it',
+        ),
+        (
+            "def g_mean(split):\n    return 'high'\n",
+            '"my_statistic:g_mean" returned a value of type str; return a float',
+        ),
         (
             "def macro_f1(split):\n    return 1.0\n",
             '"macro_f1" is the name of another metric; rename',
@@ -139,6 +155,7 @@ def test_a_statistic_that_cannot_be_used_is_one_sentence(
     assert program.main(arguments) != 0
     printed = capsys.readouterr()
     assert sentence in " ".join((printed.out + printed.err).split())
+    assert not any(line.startswith("epoch 1/") for line in printed.out.splitlines()), "an epoch would be lost"
 
 
 @pytest.fixture(scope="module")
