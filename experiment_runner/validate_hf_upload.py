@@ -160,7 +160,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("repo_id", metavar="USER/NAME", help="where it was uploaded to")
     parser.add_argument("--config", type=Path, default=Path("config.toml"), metavar="FILE", help="corpora")
     parser.add_argument(
-        "--trust", action="append", default=[], metavar="MODULE", help="see `python predict.py --help`; can be repeated"
+        "--trust",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module with code that the model needs; can be repeated",
     )
     options = parser.parse_args(arguments)
     return run_command(partial(carry_out, options), "interrupted; nothing was changed")

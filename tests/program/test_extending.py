@@ -70,25 +70,20 @@ def test_the_corpus_is_trained_on_and_evaluated(emodb_folder: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_statistic_of_the_users_stands_wherever_statistics_stand(
-    emodb_folder: Path,
-    podcast: SyntheticPodcast,
-    tmp_path: Path,
-    write_module: Write,
-    capsys: pytest.CaptureFixture[str],
+    emodb_folder: Path, tmp_path: Path, write_module: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     example = EXAMPLES["A statistic"]
     write_module(example.module, example.text)
-    arguments = write_files(
-        tmp_path, podcast, '[[experiments]]\nname = "own"\n', BASE + "max_seconds = 1.0\n" + example.keys
-    )
-    speech = tmp_path / "speech"
+    speech, corpora, listed = tmp_path / "speech", tmp_path / "config.toml", tmp_path / "experiments.toml"
     speech.mkdir()
     for path in sorted(emodb_folder.iterdir())[::3]:
         shutil.copy(path, speech)
-    (tmp_path / "config.toml").write_text(f"[P]\nFORMAT = 'emodb'\nPATH_TO_AUDIO = '{speech}'\n")
-    assert program.main(arguments) == 0
+    corpora.write_text(f"[P]\nFORMAT = 'emodb'\nPATH_TO_AUDIO = '{speech}'\n")
+    listed.write_text(f"{BASE}max_seconds = 1.0\n{example.keys}{ONE}")
+    arguments = ["--config", str(corpora), "--experiments", str(listed), "--output", str(tmp_path / "runs")]
+    assert program.main([*arguments, "--device", "cpu"]) == 0
     assert "g mean 0." in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch 1/2"))
-    assert program.main([*arguments, "--test"]) == 0
+    assert program.main([*arguments, "--device", "cpu", "--test"]) == 0
     tables = capsys.readouterr().out
     run = tmp_path / "runs" / "own" / "seed-42"
     metrics = json.loads((run / "evaluation" / "test1.json").read_text())
