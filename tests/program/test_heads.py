@@ -72,6 +72,7 @@ def arguments(emodb_folder: Path, tmp_path: Path, write_module: Write) -> Argume
     ]
 
 
+@pytest.mark.slow
 def test_a_further_head_stands_wherever_gender_does(
     arguments: Arguments, emodb_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -78,23 +78,29 @@ def read_by_user_code(name: str, config: CorpusConfig) -> Reading:
         cause = f"{place_of(error)}{type(error).__name__}: {error}"
         raise DataError(f'{name}: the reader of FORMAT = "{config.FORMAT}" fails: {cause}; correct it') from error
     reading = result if isinstance(result, Reading) else Reading(result)
-    problem = next(_problems(reading), None)
+    problem = next(_problems(reading, config.further_columns), None)
     if problem is not None:
         raise DataError(f'{name}: the reader of FORMAT = "{config.FORMAT}" returns {problem}')
     return replace(reading, rows=_plain_rows(reading.rows, config))
 
 
-def _problems(reading: Reading) -> Iterator[str]:
-    """Yield what is wrong with a reader's result, as the rest of a sentence; later problems follow from the first."""
-    rows = reading.rows
+def _problems(reading: Reading, further: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with a reader's result, as the rest of a sentence; later problems follow from the first.
+
+    Args:
+        reading: The result.
+        further: Further columns of labels.
+    """
+    rows, known = reading.rows, {**COLUMNS, **dict.fromkeys(further, COLUMNS["emotion"])}
     if not isinstance(rows, pd.DataFrame):
         yield f"a {type(rows).__name__}; it must be a pandas.DataFrame, or a Reading that contains one"
     if reading.hidden:
         yield "hidden splits, which MSP-PODCAST alone has; leave them out, and use predict.py on their recordings"
     for column in rows.columns:
-        cells = COUNTS if str(column).startswith(VOTES) else COLUMNS.get(column)
+        cells = COUNTS if str(column).startswith(VOTES) else known.get(column)
         if cells is None:
-            yield f'the column "{column}", which no corpus has; {did_you_mean(str(column), list(COLUMNS))}'
+            near = did_you_mean(str(column), list(known))
+            yield f'the column "{column}", which no corpus has and further_columns does not list; {near}'
         elif isinstance(rows[column], pd.DataFrame):
             yield f'the column "{column}" twice; leave one out'
         else:
@@ -103,6 +109,8 @@ def _problems(reading: Reading) -> Iterator[str]:
                 yield f"{column} = {rows[column].iloc[row]!r} in row {row}; allowed: {cells.meaning}"
     if "file" not in rows:
         yield "a table without the column file; it names each recording below PATH_TO_AUDIO"
+    for column in [name for name in further if name not in rows]:
+        yield f"a table without the column {column}, which further_columns lists"
 
 
 def _plain_rows(rows: pd.DataFrame, config: CorpusConfig) -> pd.DataFrame:

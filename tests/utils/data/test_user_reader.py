@@ -68,6 +68,7 @@ RETURNED = {
     "[1]": r"returns a list; it must be a pandas.DataFrame, or a Reading that contains one",
     "pd.DataFrame([{'speaker': '1'}])": "returns a table without the column file",
     "pd.DataFrame([{'file': 'a.wav', 'Emotion': 'sad'}])": 'the column "Emotion", .* did you mean "emotion"',
+    "pd.DataFrame([{'file': 'a.wav', 'age': '20'}])": 'the column "age", which no corpus has and further_columns does',
     "pd.DataFrame([['a.wav'] * 2], columns=['file'] * 2)": 'the column "file" twice; leave one out',
     "pd.DataFrame([{'file': 'a.wav'}, {'file': None}])": "file = nan in row 1; allowed: a name in every row",
     "pd.DataFrame([{'file': 'a.wav', 'split': 'dev'}])": "split = 'dev' in row 0; allowed: train, development, test1",
@@ -129,6 +130,34 @@ def test_equal_names_in_two_sections_are_one_person_if_the_format_says_so(
     )
     one, other = (load_corpus(name, config) for name, config in corpora.items())
     assert share_names(one, other) == is_one
+
+
+def test_further_columns_are_texts_that_the_section_lists(tmp_path: Path, write_module: Write) -> None:
+    """They are the same in a table that was kept."""
+    section = f"{GERMAN}further_columns = ['age', 'region']\n"
+    names, splits, ages = ["a", "b", "c"], ["train", "development", "test1"], ["Old", "unknown", "young"]
+    returned = f"pd.DataFrame({dict(file=names, speaker=names, split=splits, age=ages, region=[None] * 3)})"
+    record = "CorpusFormat(read, sources=lambda name, config: [])"
+    config = load_corpora(write_reader(write_module, tmp_path, returned, record, section))["M"]
+    read, kept = (load_corpus("M", config) for _ in range(2))
+    assert read.table["age"].fillna("missing").tolist() == ["old", "missing", "young"]
+    pd.testing.assert_frame_equal(read.table, kept.table)
+
+
+@pytest.mark.parametrize(
+    ("returned", "sentence"),
+    [
+        (f"pd.DataFrame([dict({ROW}, age=71)])", "age = .*71.* in row 0; allowed: a text, or None"),
+        (f"pd.DataFrame([{ROW}])", "returns a table without the column age, which further_columns lists"),
+    ],
+)
+def test_a_further_column_that_cannot_be_used_is_one_sentence(
+    returned: str, sentence: str, tmp_path: Path, write_module: Write
+) -> None:
+    section = f"{GERMAN}further_columns = ['age']\n"
+    config = load_corpora(write_reader(write_module, tmp_path, returned, section=section))["M"]
+    with pytest.raises(DataError, match=sentence):
+        load_corpus("M", config)
 
 
 PROGRAM = """
