@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from utils.config.schema import with_defaults
 from utils.io.files import read_toml
 
 EXPERIMENTS = """
@@ -94,7 +95,7 @@ def read(path: Path, root: Path) -> Any:  # noqa: ANN401 - whatever a file holds
     if path.suffix == ".safetensors":
         return {name: (tensor.dtype, tensor.shape, digest(tensor)) for name, tensor in load_file(path).items()}
     if path.suffix == ".toml":
-        return timeless(read_toml(path))
+        return timeless(without_defaults(read_toml(path)))
     if path.suffix in (".json", ".jsonl"):
         text = path.read_text(encoding="utf-8").replace(str(root), "")
         return [timeless(json.loads(line)) for line in (text.splitlines() if path.suffix == ".jsonl" else [text])]
@@ -103,6 +104,13 @@ def read(path: Path, root: Path) -> Any:  # noqa: ANN401 - whatever a file holds
     if path.suffix == ".csv":
         return list(csv.reader(path.open(encoding="utf-8", newline="")))
     return "a picture" if path.suffix in (".png", ".svg") else path.read_bytes()
+
+
+def without_defaults(document: dict[str, Any]) -> dict[str, Any]:
+    """Return `experiment.toml` without the keys that hold their default, of which an earlier release may know fewer."""
+    defaults = {key: list(value) if isinstance(value, tuple) else value for key, value in with_defaults({}).items()}
+    experiment = {key: value for key, value in document["experiment"].items() if value != defaults.get(key)}
+    return {**document, "experiment": experiment}
 
 
 def digest(tensor: torch.Tensor) -> bytes:
