@@ -108,7 +108,7 @@ def read(path: Path, root: Path) -> Any:  # noqa: ANN401 - whatever a file holds
 
 def without_defaults(document: dict[str, Any]) -> dict[str, Any]:
     """Return `experiment.toml` without the keys that hold their default, of which an earlier release may know fewer."""
-    defaults = {key: list(value) if isinstance(value, tuple) else value for key, value in with_defaults({}).items()}
+    defaults = with_defaults({})
     experiment = {key: value for key, value in document["experiment"].items() if value != defaults.get(key)}
     return {**document, "experiment": experiment}
 

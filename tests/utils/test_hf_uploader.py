@@ -171,8 +171,9 @@ def test_a_validation_can_be_interrupted(run: Path, hub: Hub, tmp_path: Path) ->
     hub.after("GET /api/models/user/model", lambda: os.kill(validation.pid, signal.SIGINT))
     command = [sys.executable, *VALIDATE, str(run), "user/model", "--config", str(run.parents[2] / "config.toml")]
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment_of(hub, tmp_path), stderr=subprocess.PIPE, text=True
-    ) as validation:
+        command, cwd=tmp_path, env=environment_of(hub, tmp_path), stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it, and so would this
+    ) as validation:  # fmt: skip
         _, said = validation.communicate(timeout=120)
     assert (validation.returncode, said) == (130, "interrupted; nothing was changed\n")
 

@@ -376,7 +376,11 @@ def identity_of(experiment: Mapping[str, Any]) -> dict[str, Any]:
 def with_defaults(experiment: Mapping[str, Any]) -> dict[str, Any]:
     """Complete a stored experiment: keys added since then get the value that matches the behaviour of its time."""
     defaults = {name: field.default for name, field in ExperimentConfig.model_fields.items() if not field.is_required()}
-    known = {name: value for name, value in defaults.items() if value is not None}
+    known = {
+        name: list(value) if isinstance(value, tuple) else value  # as TOML and JSON store them
+        for name, value in defaults.items()
+        if value is not None
+    }
     return {**known, **FORMER_REGULARISATION._asdict(), **experiment}
 
 
