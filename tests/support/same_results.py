@@ -55,7 +55,7 @@ name = "Frozen"
 config_update = { freeze = "upstream", max_seconds = 30.0 }
 """
 OF_ITS_TIME = re.compile(
-    r"seconds|minutes|_at$|^time|date|program|version|commit|sha256|bytes|manifest|host|peak|memory|speed|per_second"
+    r"seconds|minutes|_at$|^time|date|program|packages|version|commit|sha256|bytes|manifest|host|peak|memory|speed|per_second"
 )
 """Keys whose values say when and by what a run was made."""
 NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d{3,}(?!\d*\s*(?:s|min|h|ms|GB|MB)\b)")
@@ -109,8 +109,8 @@ def read(path: Path, root: Path) -> Any:  # noqa: ANN401 - whatever a file holds
 def without_defaults(document: dict[str, Any]) -> dict[str, Any]:
     """Return `experiment.toml` without the keys that hold their default, of which an earlier release may know fewer."""
     defaults = with_defaults({})
-    experiment = {key: value for key, value in document["experiment"].items() if value != defaults.get(key)}
-    return {**document, "experiment": experiment}
+    experiment = document.get("experiment", {})
+    return {**document, "experiment": {key: item for key, item in experiment.items() if item != defaults.get(key)}}
 
 
 def digest(tensor: torch.Tensor) -> bytes:
