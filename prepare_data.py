@@ -24,6 +24,7 @@ from utils.data.audit.audit import FINDINGS, PAGE, audit
 from utils.data.labels.columns import ATTRIBUTES, VOTES
 from utils.data.loader import load_corpus, read_corpus
 from utils.data.packing.shards import INDEX, PROBLEMS, SHARD_BYTES, Source, Unpacked, pack
+from utils.data.recordings.file_identity import state_of
 from utils.data.recordings.survey import excuse
 from utils.errors import ALL_WELL, FAILED, DataError
 from utils.io.files import atomic_write
@@ -131,11 +132,11 @@ def find_sources(table: pd.DataFrame) -> tuple[list[Source], list[Unpacked]]:
         path = str(row.pop("path"))
         document = {str(key): _plain(value) for key, value in row.items() if not pd.isna(value)}
         try:
-            state = os.stat(path)
+            state = state_of(os.stat(path))
         except (OSError, ValueError) as error:
             missing.append(Unpacked(str(row["file"]), *excuse(error), is_lasting=False))
             continue
-        sources.append(Source(str(row["file"]), path, state.st_size, state.st_mtime_ns, document))
+        sources.append(Source(str(row["file"]), path, *state, document))
     return sources, missing
 
 

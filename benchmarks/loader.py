@@ -28,6 +28,7 @@ from dataset_module.ser_dataset import Labels, SERDataset
 from experiment_runner.loading.batch_loader import begin_pass, decoded, make_loader
 from experiment_runner.runtime.console import Console
 from utils.data.packing import shards
+from utils.data.recordings.file_identity import state_of
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.collation import Batch
 from utils.dataset.normalisation import Normalisation
@@ -74,11 +75,7 @@ def write_recordings(folder: Path, count: int) -> dict[str, list[str]]:
             path = folder / f"{number:07d}.{kind}"
             soundfile.write(path, samples, SAMPLE_RATE_HZ, subtype="PCM_16")
             paths[kind].append(str(path))
-    states = [os.stat(path) for path in paths["wav"]]
-    sources = [
-        shards.Source(Path(path).name, path, state.st_size, state.st_mtime_ns, {})
-        for path, state in zip(paths["wav"], states, strict=True)
-    ]
+    sources = [shards.Source(Path(path).name, path, *state_of(os.stat(path)), {}) for path in paths["wav"]]
     shards.pack(sources, folder / "shards", workers=1, advance=lambda _: None)
     index = shards.read_index(folder / "shards")
     assert index is not None

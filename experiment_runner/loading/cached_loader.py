@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from functools import partial
+from itertools import repeat
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from net.upstream import Upstream
 from utils.dataset.augmentation import choose_augmenter
 from utils.dataset.collation import Batch, LabelTable
 from utils.dataset.feature_store import THREADS
+from utils.dataset.read_ahead import read_ahead
 from utils.dataset.sampling import BatchItems, Rows
 
 AHEAD = 4
@@ -34,8 +36,6 @@ SHARE_OF_FREE_GPU_MEMORY = 4
 """Cached frames are held in GPU memory if they take at most 1/4 of what is free before training."""
 MOST_BYTES_AT_ONCE = 256 << 20
 """Bytes read at once when frames are loaded into GPU memory."""
-
-Item = TypeVar("Item")
 
 
 class Source(Protocol):
@@ -141,7 +141,8 @@ class CachedLoader(BatchLoader):
         others = [missing for rows in batches if len(missing := rows[self.samples[rows] < 0])]
         self.items.batches, self.items.epoch = others, epoch
         waveforms = self.decode() if others else iter(())
-        return self._finished(ahead(self._read(batches, waveforms)))
+        calls = repeat(partial(next, self._read(batches, waveforms)), len(batches))
+        return self._finished(read_ahead(calls, threads=1, most=AHEAD))
 
     def _read(self, batches: list[Rows], waveforms: Iterator[Batch]) -> Iterator[Batch]:
         for rows in batches:
@@ -164,24 +165,13 @@ class CachedLoader(BatchLoader):
         labels = LabelTable(torch.from_numpy(self.dataset.labels[rows]), self.dataset.layout)
         return Batch(inputs, labels, torch.from_numpy(rows))
 
-    def _finished(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        for batch in batches:
+    def _finished(self, batches: Iterator[Future[Batch]]) -> Iterator[Batch]:
+        for future in batches:
+            batch = future.result()
             if isinstance(batch.inputs, FrozenFrames):
                 values = self.source.finish(batch.inputs.values)
                 batch = replace(batch, inputs=replace(batch.inputs, values=values))
             yield batch
-
-
-def ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
-    """Compute items ahead of time in a separate thread; errors raised there are raised here."""
-    with ThreadPoolExecutor(1) as pool:
-        pending = deque(pool.submit(next, items, None) for _ in range(AHEAD))
-        try:
-            while (item := pending.popleft().result()) is not None:
-                pending.append(pool.submit(next, items, None))
-                yield item
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def build_feeds(run: Run, upstream: Upstream, description: ModelConfig) -> tuple[BatchLoader, BatchLoader]:

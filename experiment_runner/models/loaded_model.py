@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from utils.hub.git_source import is_git_url
 from utils.hub.model_files import CONFIG, MANIFEST, METRICS, PROVENANCE, WEIGHTS
 from utils.hub.repositories import fetch_cached
 from utils.hub.upstreams import UPSTREAMS, UpstreamError, holds, models_folder, read_source, split_revision
-from utils.io.files import MOST_JSON_BYTES, read_text
+from utils.io.files import read_json
 from utils.io.user_code import UserCodeError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -121,9 +120,9 @@ class LoadedModel:
         config = {**self.description.to_json(), "upstream": without_place(self.description.upstream)}
         documents: dict[str, object] = {CONFIG: config}
         if self.is_unchanged():
-            manifest = json.loads(read_text(self.folder / MANIFEST, MOST_JSON_BYTES))
+            manifest = read_json(self.folder / MANIFEST)
             for name in {METRICS, PROVENANCE} & set(manifest):
-                documents[name] = json.loads(read_text(self.folder / name, MOST_JSON_BYTES))
+                documents[name] = read_json(self.folder / name)
         write_model(target, self.network.state_dict(), documents)
 
     def is_unchanged(self) -> bool:

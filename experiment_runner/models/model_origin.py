@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ from experiment_runner.storage.stored_experiment import (
 )
 from utils.hub.model_files import PROVENANCE
 from utils.hub.upstreams import UPSTREAMS
-from utils.io.files import MOST_JSON_BYTES, read_text
+from utils.io.files import read_note
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ def origin_of(model: LoadedModel, name: str) -> Origin:
             return _of_run(run)
         except RunError:  # the checkpoint matches its hashes; the files around it are not needed to predict
             pass
-    provenance = read_provenance(model.folder)
+    provenance = read_note(model.folder / PROVENANCE)
     synthetic, seconds = provenance.get("synthetic_corpora"), provenance.get("max_seconds")
     cautions = _of_data(list(map(str, synthetic)) if isinstance(synthetic, list) else [])
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
@@ -70,15 +67,6 @@ def _of_run(run: Path) -> Origin:
         cautions.append(f"RANDOM weights: the upstream {config.upstream_model} was not pre-trained.")
     corpus = f"{config.corpus} ({known.speech}, {known.language_name})" if known else config.corpus
     return Origin(f"{config.name}, seed {resolved.get('seed', '?')}", corpus, tuple(cautions), config.max_seconds)
-
-
-def read_provenance(folder: Path) -> Mapping[str, Any]:
-    """Return the provenance stored beside a checkpoint's weights; empty if it cannot be read."""
-    with suppress(OSError, ValueError, RecursionError):
-        document = json.loads(read_text(folder / PROVENANCE, MOST_JSON_BYTES))
-        if isinstance(document, dict):
-            return document
-    return {}
 
 
 def _of_data(synthetic: list[str]) -> tuple[str, ...]:

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from experiment_runner.models.loaded_model import LoadedModel
-from experiment_runner.models.model_origin import read_provenance
 from experiment_runner.runtime.program_version import USER_CODE
 from utils.data.recordings.excerpts import LONGEST_SECONDS
 from utils.data.recordings.survey import SHORTEST_SECONDS
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.errors import UserError
-from utils.io.files import atomic_file
+from utils.hub.model_files import PROVENANCE
+from utils.io.files import atomic_file, read_note
 
 if TYPE_CHECKING:
     from net.standalone_model import SpeechEmotionModel
@@ -95,7 +95,7 @@ def _write(plain: SpeechEmotionModel, model: LoadedModel, path: Path) -> None:
         )
     assert program is not None
     described = {name: value for name, value in model.description.to_json().items() if name not in OMITTED}
-    if code := read_provenance(model.folder).get(USER_CODE):
+    if code := read_note(model.folder / PROVENANCE).get(USER_CODE):
         described[USER_CODE] = code
     program.model.metadata_props.update({name: json.dumps(value) for name, value in described.items()})
     program.save(path)

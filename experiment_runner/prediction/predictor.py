@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -23,11 +22,13 @@ from experiment_runner.runtime.precision import Precision, choose_precision
 from net.inputs import Waveforms
 from net.ser import Outputs
 from utils.data.recordings.excerpts import LONGEST_SECONDS, Excerpt, Windows, read_windows
+from utils.data.recordings.file_identity import THREADS
 from utils.data.recordings.file_names import list_problems
 from utils.data.recordings.leaks import SILENT_PEAK
 from utils.data.recordings.signal_checks import FAINT_DB, Cancellation
-from utils.data.recordings.survey import THREADS, examine
+from utils.data.recordings.survey import examine
 from utils.data.wav import SAMPLE_RATE_HZ, read_waveform
+from utils.dataset.read_ahead import read_ahead
 from utils.errors import DataError
 from utils.word_forms import counted, some
 
@@ -162,18 +163,25 @@ class Predictions:
 
     def steps(self, paths: Sequence[str]) -> Iterator[float]:
         """Predict recordings lazily, batch by batch, and yield the seconds of audio in each batch."""
-        windows, most_seconds = self.windows, BATCH_SECONDS[self.model.device.type]
-        for batch in _batches(self._watched(_pieces(paths, windows, self.problems, self.faint)), most_seconds):
+        windows = self.windows
+        for batch in _batches(self._pieces(paths), BATCH_SECONDS[self.model.device.type]):
             self._add(batch)
             yield sum(piece.excerpt.seconds if windows is None else windows.hop_seconds for piece in batch)
 
-    def _watched(self, pieces: Iterable[_Piece]) -> Iterator[_Piece]:
-        """Pass pieces on, and record the lowest and highest sample of each recording."""
-        for piece in pieces:
-            low, high = self._extremes.get(piece.path, (np.inf, -np.inf))
-            samples = piece.excerpt.samples
-            self._extremes[piece.path] = min(low, float(samples.min())), max(high, float(samples.max()))
-            yield piece
+    def _pieces(self, paths: Sequence[str]) -> Iterator[_Piece]:
+        """Read recordings in turn; note their extremes, which are unusable, and which lose much in mixing."""
+        mixes = [Cancellation() for _ in paths]
+        for path, mix, read in zip(paths, mixes, _reading(paths, mixes, self.windows), strict=True):
+            try:
+                for excerpt in read():
+                    low, high = self._extremes.get(path, (np.inf, -np.inf))
+                    samples = excerpt.samples
+                    self._extremes[path] = min(low, float(samples.min())), max(high, float(samples.max()))
+                    yield _Piece(path, excerpt)
+                if mix.decibels >= FAINT_DB:
+                    self.faint[path] = mix.decibels
+            except DataError as error:
+                self.problems[path] = str(error).removeprefix(f"{path} ")
 
     @property
     def silent(self) -> list[str]:
@@ -203,45 +211,20 @@ class Predictions:
         return table[is_whole].reset_index(drop=True)
 
 
-def _pieces(
-    paths: Sequence[str], windows: Windows | None, problems: dict[str, str], faint: dict[str, float]
-) -> Iterator[_Piece]:
-    """Read recordings in turn; enter unusable ones into `problems`, and those that lose much in mixing into `faint`."""
-    mixes = [Cancellation() for _ in paths]
-    read = (
-        _read_ahead(paths, mixes)
-        if windows is None
-        else (read_windows(path, windows, mix) for path, mix in zip(paths, mixes, strict=True))
-    )
-    for path, mix, excerpts in zip(paths, mixes, read, strict=True):
-        try:
-            for excerpt in excerpts:
-                yield _Piece(path, excerpt)
-            if mix.decibels >= FAINT_DB:
-                faint[path] = mix.decibels
-        except DataError as error:
-            problems[path] = str(error).removeprefix(f"{path} ")
+def _reading(
+    paths: Iterable[str], mixes: Iterable[Cancellation], windows: Windows | None
+) -> Iterator[Callable[[], Iterable[Excerpt]]]:
+    """Yield, for each recording, a function that returns its excerpts; whole recordings are read a few ahead."""
+    if windows is None:
+        calls = (partial(_read_whole, path, mix) for path, mix in zip(paths, mixes, strict=True))
+        yield from (future.result for future in read_ahead(calls, AHEAD, AHEAD))
+    else:
+        yield from (partial(read_windows, path, windows, mix) for path, mix in zip(paths, mixes, strict=True))
 
 
-def _read_ahead(paths: Iterable[str], mixes: Iterable[Cancellation]) -> Iterator[Iterator[Excerpt]]:
-    """Read whole recordings, a few ahead while others are predicted."""
-    with ThreadPoolExecutor(AHEAD) as pool:
-        pending: deque[Future[Excerpt]] = deque()
-        for path, mix in zip(paths, mixes, strict=True):
-            pending.append(pool.submit(_read_whole, path, mix))
-            if len(pending) > AHEAD:
-                yield _result(pending.popleft())
-        while pending:
-            yield _result(pending.popleft())
-
-
-def _read_whole(path: str, mix: Cancellation) -> Excerpt:
+def _read_whole(path: str, mix: Cancellation) -> list[Excerpt]:
     samples = read_waveform(path, cancellation=mix)
-    return Excerpt(0.0, len(samples) / SAMPLE_RATE_HZ, samples)
-
-
-def _result(future: Future[Excerpt]) -> Iterator[Excerpt]:
-    yield future.result()
+    return [Excerpt(0.0, len(samples) / SAMPLE_RATE_HZ, samples)]
 
 
 def _batches(pieces: Iterable[_Piece], most_seconds: float) -> Iterator[list[_Piece]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from utils.commands import python_command
 from utils.hub.model_files import CARD, CONFIG, MANIFEST, MODEL_FILES
 from utils.hub.repositories import HubError, find_token_problem
 from utils.hub.upload import Uploaded, upload
-from utils.io.files import MOST_JSON_BYTES, atomic_write, fingerprint, read_text, write_json
+from utils.io.files import MOST_JSON_BYTES, atomic_write, fingerprints, read_note, read_text, write_json
 from utils.io.secrets import read_token
 from utils.io.user_code import import_trusted, modules_of, sources_behind
 from utils.registry import AnyCode
@@ -94,7 +93,7 @@ def gather(
         if name not in (CONFIG, MANIFEST):
             shutil.copyfile(best / name, folder / name)
     write_json(folder / CONFIG, {**config, "upstream": without_place(config["upstream"])})
-    write_json(folder / MANIFEST, {path.name: fingerprint(path) for path in sorted(folder.iterdir())})
+    write_json(folder / MANIFEST, fingerprints(folder))
     metrics = {f"evaluation/{path.name}": path for path in (run_folder / "evaluation").glob("*.json")}
     for name, path in {**metrics, **card.figures}.items():
         if path.resolve() != run_folder.resolve() / path.relative_to(run_folder):
@@ -167,9 +166,4 @@ def _license(folder: Path, stated: str | None) -> str | None:
 
 def _published(folder: Path) -> dict[str, str]:
     """Return the note on the run's upload; empty if there is none or it cannot be read."""
-    try:
-        found = json.loads(read_text(folder / PUBLISHED, MOST_JSON_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    pairs = found.items() if isinstance(found, dict) else ()
-    return {key: value for key, value in pairs if isinstance(value, str)}
+    return {key: value for key, value in read_note(folder / PUBLISHED).items() if isinstance(value, str)}

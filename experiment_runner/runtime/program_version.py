@@ -5,7 +5,6 @@ Does not import torch, so that `--check` can report it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +14,7 @@ import soundfile
 
 from utils.config.schema import ExperimentConfig
 from utils.hub.model_files import PROVENANCE
-from utils.io.files import MOST_JSON_BYTES, read_text, read_toml
+from utils.io.files import read_note
 from utils.io.syntax_hash import PROGRAM, hash_sources, sources_of
 from utils.io.user_code import changed_user_code, hash_user_code
 from utils.word_forms import some
@@ -145,21 +144,7 @@ def find_program_changes(folder: Path) -> list[str]:
 
 def _stored(folder: Path, key: str) -> list[Mapping[str, str]]:
     """Return the tables that a run and its checkpoints store under a key; one resumed with other code has several."""
-    documents = [_read_toml(folder / EXPERIMENT).get("resolved")]
-    documents += [_read_json(folder / "checkpoints" / link / PROVENANCE) for link in ("best", "last")]
+    documents = [read_note(folder / EXPERIMENT).get("resolved")]
+    documents += [read_note(folder / "checkpoints" / link / PROVENANCE) for link in ("best", "last")]
     tables = [document.get(key) for document in documents if isinstance(document, Mapping)]
     return [table for table in tables if isinstance(table, Mapping)]
-
-
-def _read_toml(path: Path) -> Mapping[str, object]:
-    try:
-        return read_toml(path)
-    except (OSError, ValueError, RecursionError):
-        return {}
-
-
-def _read_json(path: Path) -> object:
-    try:
-        return json.loads(read_text(path, MOST_JSON_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return None

@@ -8,7 +8,6 @@ for resuming stay complete, the best one loses its `state/`, and all others are 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -24,7 +23,7 @@ from safetensors import SafetensorError
 
 from utils.errors import WRONG_INPUT, UserError
 from utils.hub.model_files import CONFIG, MANIFEST, MODEL_FILES, WEIGHTS
-from utils.io.files import MOST_JSON_BYTES, atomic_write, fingerprint, flush, read_text, write_json
+from utils.io.files import atomic_write, find_changed, fingerprints, flush, read_json, write_json
 
 if TYPE_CHECKING:  # code that only inspects checkpoints, as --check does, needs no torch
     from torch import Tensor
@@ -41,6 +40,7 @@ LINKS = ("best", "last", "best.link", "last.link")
 """The links beside such folders, and what `_point` leaves if a process dies in it."""
 TEMPORARY, REMOVED = ".tmp", ".removed"
 AFRESH = "; train again with --retrain"
+ON_FROM_LAST = "; when that is mended, the same command goes on from the last checkpoint"
 SPARE_BYTES = 16 << 20
 """Disk space that must stay free in addition to what a save needs."""
 
@@ -123,7 +123,7 @@ class CheckpointStore:
         target = self.folder / checkpoint.name
         best = checkpoint.name if checkpoint.is_best else self._best_before()
         document = {"format": FORMAT, "best": best, **checkpoint.state.document}
-        with _explained(target):
+        with _writing(target, ON_FROM_LAST):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._check_room(checkpoint)
             partial = target.with_name(target.name + TEMPORARY)
@@ -248,7 +248,7 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], documents: Mapping[
     Raises:
         CheckpointError: If it cannot be written.
     """
-    try:
+    with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as name:
             written = Path(name)
@@ -259,8 +259,6 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], documents: Mapping[
                 else:
                     (folder / file).unlink(missing_ok=True)
         flush(folder)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} cannot be written ({getattr(error, 'strerror', None) or error})") from error
 
 
 def read_checkpoint(folder: Path, linked: Path | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -277,7 +275,7 @@ def read_checkpoint(folder: Path, linked: Path | None = None) -> tuple[dict[str,
 
     _check(folder, linked)
     with _read(folder):
-        return _read_json(folder / CONFIG), load_file(folder / WEIGHTS)
+        return read_json(folder / CONFIG), load_file(folder / WEIGHTS)
 
 
 def read_state(folder: Path) -> TrainingState:
@@ -301,7 +299,7 @@ def read_state_document(folder: Path) -> dict[str, Any]:
     """
     _check(folder / STATE)
     with _read(folder):
-        document = _read_json(folder / STATE / STATE_DOCUMENT)
+        document: dict[str, Any] = read_json(folder / STATE / STATE_DOCUMENT)
         if document["format"] != FORMAT:
             raise CheckpointError(
                 f"{folder} was saved by another version of the program, in format {document['format']} instead of "
@@ -312,24 +310,20 @@ def read_state_document(folder: Path) -> dict[str, Any]:
         return document
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(read_text(path, MOST_JSON_BYTES))
-    return document
-
-
 def _check(folder: Path, linked: Path | None = None) -> None:
     """Compare a folder's files with its manifest, which must name at least the files that are read."""
     with _read(folder):
-        manifest = _read_json(folder / MANIFEST)
+        manifest = read_json(folder / MANIFEST)
         needed = {STATE_TENSORS, STATE_DOCUMENT} if folder.name == STATE else {WEIGHTS, CONFIG}
         unnamed = ", ".join(sorted(needed - set(manifest)))
         if unnamed:
             raise CheckpointError(f"{folder / MANIFEST} does not name {unnamed}{AFRESH}")
-        for name, known in manifest.items():
+        for name in manifest:
             if Path(name).name != name or not _is_own(folder / name, linked):
                 raise CheckpointError(f"{folder / MANIFEST} names {name}, which is no file of its folder{AFRESH}")
-            if fingerprint(folder / name) != known:
-                raise CheckpointError(f"{folder / name} differs from its manifest{AFRESH}")
+        changed = find_changed(folder, manifest)
+        if changed is not None:
+            raise CheckpointError(f"{folder / changed} differs from its manifest{AFRESH}")
 
 
 def _is_own(path: Path, linked: Path | None) -> bool:
@@ -346,15 +340,12 @@ def _read(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(target: Path) -> Iterator[None]:
+def _writing(target: Path, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(
-            f"{target} cannot be written ({reason}); when that is mended, the same command goes on from the last "
-            "checkpoint"
-        ) from error
+        raise CheckpointError(f"{target} cannot be written ({reason}){remedy}") from error
 
 
 def _write(
@@ -370,8 +361,7 @@ def _write(
         write_json(folder / file, document)
     for file, text in texts.items():
         atomic_write(folder / file, text)
-    names = sorted((name, *documents, *texts))
-    write_json(folder / MANIFEST, {file: fingerprint(folder / file) for file in names})
+    write_json(folder / MANIFEST, fingerprints(folder))
     flush(folder)
 
 

@@ -21,7 +21,7 @@ from utils.config.schema import ExperimentConfig, identity_of, with_defaults
 from utils.config.wording import describe_value
 from utils.dataset.sampling import count_steps_before_joining
 from utils.errors import WRONG_INPUT, UserError
-from utils.io.files import MOST_JSON_BYTES, PARTIAL, atomic_write, read_text, read_toml, write_json
+from utils.io.files import PARTIAL, atomic_write, read_json, read_note, read_toml, write_json
 from utils.io.folder_lock import find_obstacle
 from utils.io.secrets import Redaction
 from utils.io.user_code import changed_user_code
@@ -102,10 +102,8 @@ class RunFolder:
         """Processes that an unfinished training began with; None if there is none, or if that was not stored."""
         if self.is_finished or not self.checkpoints.has_any:
             return None
-        try:
-            count = read_toml(self.path / EXPERIMENT)["resolved"]["processes"]
-        except (OSError, KeyError, TypeError, ValueError, RecursionError):
-            return None
+        resolved = read_note(self.path / EXPERIMENT).get("resolved")
+        count = resolved.get("processes") if isinstance(resolved, dict) else None
         return count if type(count) is int and count > 0 else None
 
     def result(self) -> dict[str, Any]:
@@ -116,7 +114,7 @@ class RunFolder:
         """
         path = self.path / RESULT
         try:
-            document: dict[str, Any] = json.loads(read_text(path, MOST_JSON_BYTES))
+            document: dict[str, Any] = read_json(path)
             missing = [name for name in ("stop", "epochs", "best_epoch", "development") if name not in document]
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise RunError(f"{path} cannot be read ({error}){AFRESH}") from error

@@ -8,22 +8,19 @@ continues until its standard input receives data or closes, which happens howeve
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import re
 import select
 import shutil
 import sys
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
-from utils.io.files import MOST_JSON_BYTES, atomic_write, open_in_place, read_text, read_toml
+from utils.io.files import atomic_write, read_json, read_note, read_toml
+from utils.io.folder_lock import FolderInUseError, locked
 from utils.io.secrets import Redaction, print_error, read_token
 
 STATE = "tracking.json"
@@ -47,12 +44,7 @@ class CopyError(UserError):
 
 def read_state(folder: Path) -> dict[str, Any]:
     """Return the state of a run's copy, with the keys of `STATE_TYPES`; empty if the file is not valid."""
-    try:
-        document = json.loads(read_text(folder / STATE, MOST_JSON_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(document, dict):
-        return {}
+    document = read_note(folder / STATE)
     state = {name: document[name] for name in STATE_TYPES if name in document}
     is_well_typed = all(isinstance(value, STATE_TYPES[name]) for name, value in state.items())
     is_complete = not state.get("finished") or state.keys() == STATE_TYPES.keys()
@@ -62,29 +54,6 @@ def read_state(folder: Path) -> dict[str, Any]:
 def change_state(folder: Path, **changes: object) -> None:
     """Change the state of a run's copy; the file is written completely or not at all."""
     atomic_write(folder / STATE, json.dumps({**read_state(folder), **changes}, indent=2) + "\n")
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Exclude other copies of the same run; the lock of a process that died is free.
-
-    Raises:
-        CopyError: If another copy takes too long, or the lock file is a link.
-    """
-    path = folder / LOCK
-    if path.is_symlink():
-        raise CopyError(f"{path} is a symbolic link, which no lock is; remove it")
-    with open_in_place(path, "w") as file:
-        deadline = time.monotonic() + LONGEST_LOCK
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise CopyError("another process is copying this run") from None
-                time.sleep(0.1)
-        yield
 
 
 class WandbCopy:
@@ -123,11 +92,11 @@ class WandbCopy:
         import wandb
 
         for path in sorted((self.folder / "evaluation").glob("*.json")):
-            metrics = json.loads(path.read_text(encoding="utf-8"))
+            metrics = read_json(path)
             self.run.summary.update({f"{path.stem}/{name}": value for name, value in numbers(metrics).items()})
         result = self.folder / "result.json"
         if result.is_file():
-            found = json.loads(result.read_text(encoding="utf-8"))
+            found = read_json(result)
             self.run.summary.update({name: found[name] for name in RESULTS})
         figures = sorted((self.folder / "pictures").glob("*.png"))
         if figures:
@@ -218,10 +187,11 @@ def copy_run(folder: Path, token: str | None, follow: bool) -> None:
     """Copy one run folder, once or until asked to end.
 
     Raises:
-        CopyError: If another process is copying it, or another run has taken its place.
+        CopyError: If another run has taken its place.
+        FolderInUseError: If another process is copying it.
     """
     identity = os.stat(folder).st_ino
-    with locked(folder):
+    with locked(folder, "copy it later", LOCK, LONGEST_LOCK):
         copy = WandbCopy(folder, token)
         while True:
             if os.stat(folder).st_ino != identity:
@@ -246,10 +216,11 @@ def main(arguments: list[str] | None = None) -> int:
             copy_run(folder.resolve(), read_token("WANDB_TOKEN"), options.follow)
         except Exception as error:  # noqa: BLE001 - whatever a tracker does, the run goes on and the others are copied
             failed = True
-            kind = "" if isinstance(error, CopyError) else f"{type(error).__name__}: "
+            is_expected = isinstance(error, (CopyError, FolderInUseError))
+            kind = "" if is_expected else f"{type(error).__name__}: "
             sentence = Redaction()(kind + " ".join(str(error).split()))
             print_error(f"{folder}: {sentence}")
-            if not isinstance(error, CopyError) and folder.is_dir():
+            if not is_expected and folder.is_dir():
                 change_state(folder, error=sentence)
     return 1 if failed else 0
 

@@ -29,7 +29,7 @@ from utils.hub.upstreams import (
     read_source,
     split_revision,
 )
-from utils.io.files import atomic_write, fingerprint
+from utils.io.files import atomic_write, fingerprints
 from utils.io.folder_lock import locked
 from utils.io.secrets import read_token
 from utils.text import did_you_mean
@@ -121,7 +121,7 @@ def _replace(name: str, asked: str | None, target: Path) -> str:
     if not (partial / MANIFEST).is_file():
         _finish_upstream(partial)
     shutil.rmtree(partial / ".cache", ignore_errors=True)
-    files = {path.name: fingerprint(path) for path in sorted(partial.iterdir())}
+    files = fingerprints(partial)
     source = {"id": hub_id(name), "revision": commit, **({"asked": asked} if asked else {}), "files": files}
     atomic_write(partial / SOURCE, json.dumps(source))
     replaced = target.with_name(target.name + REPLACED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -17,11 +16,11 @@ from safetensors import SafetensorError
 from utils.commands import script_command
 from utils.errors import WRONG_INPUT, UserError
 from utils.hub.git_source import PREFIX, GitError, folder_name, is_git_url
-from utils.io.files import MOST_JSON_BYTES, atomic_file, fingerprint, read_text
+from utils.io.files import atomic_file, find_changed, read_json
 from utils.text import did_you_mean
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-UPSTREAMS: dict[str, Any] = json.loads((CONFIGS / "upstream_shapes.json").read_text(encoding="utf-8"))
+UPSTREAMS: dict[str, Any] = read_json(CONFIGS / "upstream_shapes.json")
 MODELS_FOLDER = Path("models")
 NEEDED_FILES = ["config.json", "preprocessor_config.json"]
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
@@ -196,8 +195,7 @@ def find_damage(folder: Path) -> str | None:
     None if all files match, or none are listed, as for a model that was put there by hand.
     """
     try:
-        files = _read_json(folder / SOURCE).get("files", {})
-        return next((name for name, known in files.items() if fingerprint(folder / Path(name).name) != known), None)
+        return find_changed(folder, _read_json(folder / SOURCE).get("files", {}))
     except (UpstreamError, AttributeError):
         return SOURCE
     except OSError as error:
@@ -216,7 +214,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         UpstreamError: If it cannot be read.
     """
     try:
-        document: dict[str, Any] = json.loads(read_text(path, MOST_JSON_BYTES))
+        document: dict[str, Any] = read_json(path)
         document.keys()
         return document
     except FileNotFoundError:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Literal, TextIO
+from typing import IO, Any
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -55,13 +55,24 @@ def read_text(path: Path, most_bytes: int) -> str:
     return bounded(path, most_bytes).read_text(encoding="utf-8")
 
 
-def open_in_place(path: Path, mode: Literal["w", "a+"]) -> TextIO:
-    """Open a UTF-8 text file, creating it if it is missing; a symbolic link is not followed.
+def read_json(path: Path) -> Any:  # noqa: ANN401 - whatever it contains
+    """Return a JSON document.
 
     Raises:
-        OSError: If it cannot be opened or is a link.
+        OSError: If there is no such file.
+        ValueError: If it is not JSON in UTF-8.
+        RecursionError: If it is nested too deeply.
     """
-    return open(path, mode, encoding="utf-8", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+    return json.loads(read_text(path, MOST_JSON_BYTES))
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """Return the table of a JSON or TOML file; empty if there is none or it cannot be read."""
+    try:
+        document = read_toml(path) if path.suffix == ".toml" else read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -107,6 +118,24 @@ def fingerprint(path: Path) -> dict[str, object]:
         while block := file.read(1 << 20):
             digest.update(block)
     return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def fingerprints(folder: Path) -> dict[str, dict[str, object]]:
+    """Return the fingerprint of every file directly in a folder by its name, in alphabetical order: a manifest.
+
+    Raises:
+        OSError: If a file cannot be read.
+    """
+    return {path.name: fingerprint(path) for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def find_changed(folder: Path, manifest: Mapping[str, object]) -> str | None:
+    """Return the name of a file directly in a folder that differs from a manifest; None if all match.
+
+    Raises:
+        OSError: If a file is missing or cannot be read.
+    """
+    return next((name for name, known in manifest.items() if fingerprint(folder / Path(name).name) != known), None)
 
 
 @contextmanager

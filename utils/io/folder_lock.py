@@ -6,15 +6,19 @@ import fcntl
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TextIO
 
 from utils.errors import UserError
-from utils.io.files import open_in_place
 
 LOCK = ".lock"
+HELD_BY_ANOTHER = (BlockingIOError, PermissionError)
+"""Errors of `lockf` for a lock that another process holds."""
+SECONDS_BETWEEN_ATTEMPTS = 0.1
 
 
 class FolderInUseError(UserError):
@@ -22,7 +26,7 @@ class FolderInUseError(UserError):
 
 
 @contextmanager
-def locked(folder: Path, otherwise: str) -> Iterator[None]:
+def locked(folder: Path, otherwise: str, name: str = LOCK, patience: float = 0.0) -> Iterator[None]:
     """Keep other commands out of a folder within the context; the folder is made if it is missing.
 
     The kernel releases the lock of a process that dies. Its decoding processes, which may outlive it by seconds, do
@@ -31,21 +35,23 @@ def locked(folder: Path, otherwise: str) -> Iterator[None]:
     Args:
         folder: The folder.
         otherwise: Remedy for the error message, such as `give another folder with --output`.
+        name: Name of the lock's file; locks of different names do not exclude each other.
+        patience: Seconds to wait for another command.
 
     Raises:
         FolderInUseError: If another command works in the folder, or it cannot be written to.
     """
-    path = folder / LOCK
+    path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open_in_place(path, "a+")
+        file = _opened(path)
     except OSError as error:
         if path.is_symlink():
             raise FolderInUseError(f"{path} is a symbolic link, which no lock is; remove it") from error
         raise FolderInUseError(_explain_unwritable(folder, error, otherwise)) from error
     with file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _acquire(file, patience)
         except OSError as error:
             raise FolderInUseError(_explain(folder, path, error, otherwise)) from error
         file.truncate(0)
@@ -75,6 +81,22 @@ def find_obstacle(folder: Path, otherwise: str) -> str | None:
         return _explain_unwritable(folder, error, otherwise)
 
 
+def _opened(path: Path) -> TextIO:
+    """Open a lock's file; a symbolic link is not followed."""
+    return open(path, "a+", encoding="utf-8", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+
+
+def _acquire(file: TextIO, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if not isinstance(error, HELD_BY_ANOTHER) or time.monotonic() >= deadline:
+                raise
+        time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+
+
 def _explain_unwritable(folder: Path, error: OSError, otherwise: str) -> str:
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return f"{folder} is a file or lies below one, where a folder is needed; {otherwise}"
@@ -82,7 +104,7 @@ def _explain_unwritable(folder: Path, error: OSError, otherwise: str) -> str:
 
 
 def _explain(folder: Path, path: Path, error: OSError, otherwise: str) -> str:
-    if isinstance(error, (BlockingIOError, PermissionError)):
+    if isinstance(error, HELD_BY_ANOTHER):
         # Reading through another descriptor would release a lock held by this process; it holds none.
         holder = path.read_text(encoding="utf-8").strip() or "another process"
         return f"{folder} is in use by {holder}; wait until it ends, or {otherwise}"

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 from transformers import HubertConfig, HubertModel
 
 from experiment_runner.loading import cached_loader, feature_cache
-from experiment_runner.loading.cached_loader import CachedLoader, DeviceFrames, DiskFrames, ahead
+from experiment_runner.loading.cached_loader import CachedLoader, DeviceFrames, DiskFrames
 from net.inputs import FrozenFrames
 from tests.conftest import ROOT
 from tests.support.encoders import SMALL, save_encoder
@@ -379,15 +378,3 @@ def test_batches_of_what_is_kept_hold_no_waveform_and_the_same_targets(
         assert other.inputs.counts == one.inputs.counts
         assert torch.equal(other.rows, one.rows)
         assert all(torch.equal(*pair) for pair in zip(one.targets.tensors(), other.targets.tensors(), strict=True))
-
-
-def test_what_is_computed_ahead_keeps_its_order_and_its_errors() -> None:
-    assert list(ahead(iter(range(1, 20)))) == list(range(1, 20))
-    assert list(ahead(iter(range(0)))) == []
-    endless = ahead(count(1))
-    assert [next(endless), next(endless)] == [1, 2]
-    endless.close()
-    broken = ahead(10 // number for number in (5, 2, 0, 1))
-    assert [next(broken), next(broken)] == [2, 5]
-    with pytest.raises(ZeroDivisionError):
-        next(broken)

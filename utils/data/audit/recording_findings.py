@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from utils.data.audit.findings import Finding, of_rows
-from utils.data.recordings.file_names import as_utf8, is_recording, why_not_read
+from utils.data.recordings.file_identity import RealNames
+from utils.data.recordings.file_names import as_utf8, is_recording, walk, why_not_read
 from utils.data.recordings.leaks import SILENT_PEAK, audible_content
 from utils.data.recordings.near_files import NearFiles
 from utils.data.recordings.signal_checks import FAINT_DB
@@ -97,21 +98,9 @@ def _same_samples(table: pd.DataFrame, sound: pd.DataFrame) -> Iterator[Finding]
 
 def _surplus(table: pd.DataFrame, folder: Path) -> Iterator[str]:
     """Find recordings below a folder that no row names, even through links."""
-    real: dict[str, str] = {}
-    named = set()
-    for path in table["path"]:
-        place, _, file = os.path.normpath(path).rpartition(os.sep)
-        if place not in real:
-            real[place] = place if "\0" in place else os.path.realpath(place or os.sep)
-        named.add((real[place], file))
-    seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        here = os.path.realpath(place)
-        if here in seen:
-            folders.clear()
-            continue
-        seen.add(here)
-        folders.sort()
-        for file in sorted(files):
-            if (is_recording(file) or why_not_read(file)) and (here, file) not in named:
-                yield os.path.join(place, file)
+    real_name = RealNames()
+    named = {real_name(os.path.normpath(path)) for path in table["path"]}
+    for path in walk(folder):
+        is_candidate = is_recording(os.path.basename(path)) or why_not_read(path)
+        if is_candidate and real_name(path) not in named:
+            yield path

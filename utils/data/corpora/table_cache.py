@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from utils.data.recordings.file_identity import state_of
 from utils.io.cache_folder import UNUSABLE, cache_folder
 from utils.io.files import atomic_file
 from utils.io.syntax_hash import hash_sources
@@ -37,7 +38,7 @@ class Kept:
 
 def key_of(sources: Iterable[Path], settings: str) -> str:
     """Return a hash of the current state of files, the settings for reading them, and the readers."""
-    states = [(str(path.resolve()), state.st_size, state.st_mtime_ns) for path in sources if (state := path.stat())]
+    states = [(str(path.resolve()), *state_of(path.stat())) for path in sources]
     return hashlib.sha256(json.dumps([_readers(), settings, states]).encode()).hexdigest()[:40]
 
 

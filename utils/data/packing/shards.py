@@ -28,6 +28,7 @@ import soundfile
 from scipy.io import wavfile  # type: ignore[import-untyped]
 
 from utils.data.recordings.audio_source import name_part, sound_of
+from utils.data.recordings.file_identity import state_of
 from utils.data.recordings.survey import examine, excuse
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.errors import DataError
@@ -166,7 +167,7 @@ def _encoded(source: Source) -> tuple[bytes, str, float] | Unpacked:
         now = os.stat(source.path)
     except Exception as error:  # noqa: BLE001 - a recording that changes can be wrong in any way
         return Unpacked(source.file, *excuse(error), is_lasting=False)
-    if (now.st_size, now.st_mtime_ns) != (source.size, source.modified_ns):
+    if state_of(now) != (source.size, source.modified_ns):
         text = "changed while the corpus was packed; pack again once it is written"
         return Unpacked(source.file, "unreadable", text, is_lasting=False)
     return encoded

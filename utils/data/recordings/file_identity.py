@@ -1,4 +1,4 @@
-"""Identity of a recording's state on the disk, without opening it."""
+"""Identity of recordings on the disk, without opening them: their states, and their names behind links."""
 
 from __future__ import annotations
 
@@ -10,12 +10,34 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.data.recordings.audio_source import file_of
-from utils.data.recordings.survey import THREADS
 from utils.errors import DataError
 from utils.seeding import stable_key
 
 Identities = npt.NDArray[np.int64]
 """One number per recording, (recordings,)."""
+State = tuple[int, int]
+"""Size in bytes and modification time in ns of a file."""
+THREADS = 16
+"""Maximum for files that are not decoded: on a network disk nearly all of the time is waiting."""
+
+
+def state_of(status: os.stat_result) -> State:
+    """Return the state of a file, which reveals most changes."""
+    return status.st_size, status.st_mtime_ns
+
+
+class RealNames:
+    """Returns paths with the links of their folders resolved, once per folder."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, path: str) -> str:
+        """Return the real name of a path; a link in its last part is kept."""
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = folder if "\0" in folder else os.path.realpath(folder)
+        return os.path.join(self._folders[folder], name)
 
 
 def identify(paths: Iterable[str]) -> Identities:
@@ -35,9 +57,8 @@ def identify(paths: Iterable[str]) -> Identities:
     return np.array(keys, dtype=np.int64)
 
 
-def _state(path: str) -> tuple[int, int]:
+def _state(path: str) -> State:
     try:
-        status = os.stat(path)
+        return state_of(os.stat(path))
     except OSError as error:
         raise DataError(f"{path} cannot be looked at: {error.strerror}") from error
-    return status.st_size, status.st_mtime_ns

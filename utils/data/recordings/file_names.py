@@ -203,8 +203,6 @@ def find_recordings(folder: Path) -> Recordings:
     Raises:
         DataError: If two files have the same stem.
     """
-    from utils.data.recordings.file_names import describe_left_out, look_below
-
     below, by_stem = look_below(folder), dict[str, Path]()
     for path in sorted(map(Path, below.recordings)):
         other = by_stem.setdefault(path.stem, path)

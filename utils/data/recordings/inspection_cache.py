@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from utils.data.labels.columns import TEXT
 from utils.data.recordings.signal_checks import Problem, Sound
 from utils.io.cache_folder import UNUSABLE, cache_folder
 from utils.io.files import atomic_file
+from utils.io.output_folder import find_writing_problem
 from utils.io.syntax_hash import hash_sources
 
 
@@ -75,15 +75,11 @@ def keep(corpus: str, kept: pd.DataFrame, table: pd.DataFrame, is_lasting: pd.Se
 def keeping_problem() -> str | None:
     """Return why nothing can be kept; None if it can."""
     folder = cache_folder("recordings")
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=folder):
-            return None
-    except OSError as error:
-        return (
-            f"{folder} cannot be written to ({error.strerror}), so that every command decodes all recordings again; "
-            "name another folder with XDG_CACHE_HOME"
-        )
+    problem = find_writing_problem(folder, mode=0o700)
+    return problem and (
+        f"{folder} cannot be written to ({problem}), so that every command decodes all recordings again; name another "
+        "folder with XDG_CACHE_HOME"
+    )
 
 
 def _place(corpus: str) -> Path:

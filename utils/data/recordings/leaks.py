@@ -20,12 +20,13 @@ from utils.config.corpus import CorpusConfig
 from utils.config.formats import corpus_format
 from utils.data.labels.corpus import Corpus
 from utils.data.recordings.audio_source import PART
+from utils.data.recordings.file_identity import THREADS, RealNames, state_of
 from utils.word_forms import some
 
 SILENT_PEAK = 0.001
 """60 dB below full scale: a recording that is never louder cannot be heard as speech."""
-THREADS, PATHS_A_TASK = 16, 1_000
-"""On a network disk nearly all of the time is waiting; on a local one, smaller tasks would cost more than they save."""
+PATHS_A_TASK = 1_000
+"""On a local disk, smaller tasks would cost more than threads save."""
 State = tuple[int, int, int, int, str]
 """Device, inode number, size in bytes and modification time in ns of a file, and the part of it."""
 Key = Hashable | None
@@ -62,7 +63,7 @@ class RealFiles:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[str, State | None]] = {}
-        self._folders: dict[str, str] = {}
+        self._real_name = RealNames()
 
     def look_up(self, table: pd.DataFrame) -> Whereabouts:
         """Return the locations of the recordings in an utterance table.
@@ -105,13 +106,6 @@ class RealFiles:
         except (OSError, ValueError):  # missing or an impossible name; reported when it is opened
             return self._real_name(file), None
 
-    def _real_name(self, file: str) -> str:
-        """Return a path with the links of its folder resolved, once per folder."""
-        folder, name = os.path.split(file)
-        if folder not in self._folders:
-            self._folders[folder] = folder if "\0" in folder else os.path.realpath(folder)
-        return os.path.join(self._folders[folder], name)
-
 
 def _shard_of(path: str) -> str:
     part = PART.fullmatch(path)
@@ -120,7 +114,7 @@ def _shard_of(path: str) -> str:
 
 def _state(status: os.stat_result) -> State:
     """Return the state that two names of one file share; size and time, since disks reuse inode numbers."""
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, ""
+    return status.st_dev, status.st_ino, *state_of(status), ""
 
 
 def same_keys(

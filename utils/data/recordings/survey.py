@@ -22,6 +22,7 @@ import soundfile
 
 from utils.data.labels.columns import TEXT
 from utils.data.recordings.audio_source import Source, file_of, opened
+from utils.data.recordings.file_identity import THREADS, State, state_of
 from utils.data.recordings.file_names import why_not_read
 from utils.data.recordings.inspection_cache import FIELDS, KEY, NUMBERS, Header, keep, recall
 from utils.data.recordings.signal_checks import Problem, Sound, listen
@@ -32,8 +33,6 @@ SHORTEST_SECONDS = 0.025
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 2_000, 768_000
 MOST_FRAMES_A_BYTE = 10_000
 """No codec of libsndfile packs even silence more densely; a FLAC of unknown length announces far more."""
-THREADS = 16
-"""Maximum for files that are not decoded: on a network disk nearly all of the time is waiting."""
 IDLE = 0.5
 """If a smaller share of the time is spent computing, threads wait for the disk, and more are started; above it, they
 would only wait for each other."""
@@ -44,9 +43,8 @@ SYSTEM_ERROR = 2
 NOT_PERMITTED = Problem("unreadable", "is not permitted to be read; give read permission")
 MISSING = Problem("missing", "is missing")
 
-State = tuple[int, int]
-"""Size in bytes and modification time in ns; both -1 if there is no file."""
 NOWHERE = (-1, -1)
+"""State of a file that does not exist."""
 
 
 class Examined(NamedTuple):
@@ -166,11 +164,7 @@ def _state(path: str) -> tuple[State, Problem | None]:
         return NOWHERE, excuse(error)
     if not stat.S_ISREG(status.st_mode):
         return NOWHERE, Problem("unreadable", "is no file")
-    return _state_of(status), None
-
-
-def _state_of(status: os.stat_result) -> State:
-    return status.st_size, status.st_mtime_ns
+    return state_of(status), None
 
 
 def excuse(error: Exception) -> Problem:
@@ -192,10 +186,10 @@ def examine(path: str, is_deep: bool) -> Examined:
     try:
         for _ in range(ATTEMPTS):
             with opened(path) as (descriptor, source):
-                state = _state_of(os.fstat(descriptor))
+                state = state_of(os.fstat(descriptor))
                 found = _with_remedy(path, _with_length(_look(source, state[0], is_deep)))
                 now = os.stat(file_of(path)) if found.problem else os.fstat(descriptor)
-                if _state_of(now) == state:
+                if state_of(now) == state:
                     return found._replace(state=state)
     except (OSError, MemoryError, ValueError, TypeError, RuntimeError) as error:
         return Examined(problem=excuse(error), is_lasting=False)
