@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from experiment_runner.distributed.join import join_processes
 from experiment_runner.distributed.process_group import SINGLE_PROCESS, ProcessesError, ProcessGroup
+from experiment_runner.runtime.command import run_command
 from experiment_runner.runtime.interruption import EXIT_STATUS, Interrupted, Interruption, end_children
-from utils import ConfigurationError, Plan, load_plan, print_error, print_unforeseen, read_token
+from utils import ConfigurationError, Plan, load_plan, print_error, read_token
 from utils.commands import repeating
 from utils.errors import ALL_WELL, FAILED, WRONG_INPUT
-from utils.io.folder_lock import FolderInUseError, find_obstacle, locked
+from utils.io.folder_lock import find_obstacle, locked
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from experiment_runner.runtime.console import Console
 
 OTHER_OUTPUT = "give another folder with --output"
+GOES_ON = "interrupted ({signal}); the same command goes on from here"
+STATUSES = {Interrupted: EXIT_STATUS, KeyboardInterrupt: EXIT_STATUS}
 CORPORA, EXPERIMENTS, OUTPUT = Path("config.toml"), Path("experiments_config.toml"), Path("runs")
 
 
@@ -62,26 +65,10 @@ def main(arguments: list[str] | None = None) -> int:
             print_error(error)
             return FAILED
         with joined as processes:
-            status = guarded(options, processes, interruption)
+            action = interruption.interrupt_wins()(partial(carry_out, options, processes, interruption))
+            status = run_command(action, GOES_ON, statuses=STATUSES, interruption=interruption, processes=processes)
         end_children()
         return processes.leave(status)
-
-
-def guarded(options: argparse.Namespace, processes: ProcessGroup, interruption: Interruption) -> int:
-    """Do what the command line asks for; report what prevents it in one sentence."""
-    try:
-        with interruption.interrupt_wins():
-            status = carry_out(options, processes, interruption)
-    except (Interrupted, KeyboardInterrupt) as error:
-        told = f"interrupted ({error}); the same command goes on from here"
-        status = processes.end(error, EXIT_STATUS, lambda _: print_error(told))
-    except ConfigurationError as error:
-        status = processes.end(error, WRONG_INPUT, partial(print_error, error))
-    except (ProcessesError, FolderInUseError) as error:
-        status = processes.end(error, FAILED, partial(print_error, error))
-    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the screen
-        status = processes.end(error, FAILED, partial(print_unforeseen, error))
-    return status
 
 
 def carry_out(options: argparse.Namespace, processes: ProcessGroup, interruption: Interruption) -> int:

@@ -25,7 +25,7 @@ import torch
 
 from benchmarks.synthetic import CLASSES, draw_seconds, make_corpus
 from dataset_module.ser_dataset import Labels, SERDataset
-from experiment_runner.loading.batch_loader import begin_pass, decoded, make_loader
+from experiment_runner.loading.batch_loader import BatchLoader, make_loader
 from experiment_runner.runtime.console import Console
 from utils.data.packing import shards
 from utils.data.recordings.file_identity import state_of

@@ -12,7 +12,7 @@ import pandas as pd
 from dataset_module.ser_dataset import SERDataset
 from experiment_runner.data.experiment_data import EvaluationSplit, ExperimentData
 from experiment_runner.data.preparation import check_test_recordings
-from experiment_runner.loading.batch_loader import begin_pass, decoded, make_loader
+from experiment_runner.loading.batch_loader import decoded, make_loader
 from experiment_runner.models.loaded_model import LoadedModel
 from experiment_runner.results.prediction_table import tabulate_predictions, write_predictions
 from experiment_runner.results.split_metrics import class_groups, metrics_from_predictions
@@ -117,7 +117,7 @@ def _predict_split(run: Run, model: LoadedModel, test: EvaluationSplit, table: p
     batches = evaluation_batches(table["seconds"].to_numpy(np.float64), run.eval_batch_seconds)
     loader = make_loader(dataset, BatchItems(run.processes.shard(batches), EVALUATION), run.workers, device)
     outputs, _ = infer(
-        model.network, decoded(begin_pass(loader)), device, run.precision, names_in(table), run.processes
+        model.network, decoded(loader), device, run.precision, names_in(table), run.processes
     )
     return tabulate_predictions(table, outputs, labels, test.classes)
 

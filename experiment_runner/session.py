@@ -19,10 +19,9 @@ from experiment_runner.data.preparation import (
     show_left_out,
     synthetic_note,
 )
-from experiment_runner.distributed.process_group import SINGLE_PROCESS, ProcessesError, ProcessGroup
+from experiment_runner.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from experiment_runner.evaluate import run_evaluate
 from experiment_runner.experiment import run_train
-from experiment_runner.loading.batch_loader import NoAnswerError
 from experiment_runner.publishing.publish import publish
 from experiment_runner.reporting.report import REPORT, write_report
 from experiment_runner.reporting.tables import Outcome, show_evaluation, show_training
@@ -31,7 +30,6 @@ from experiment_runner.run import Run
 from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.device import repeatable
 from experiment_runner.runtime.interruption import Interrupted, Interruption
-from experiment_runner.runtime.out_of_memory import FullMemoryError
 from experiment_runner.runtime.program_version import describe_other_programs
 from experiment_runner.storage.checkpoints import CheckpointError
 from experiment_runner.storage.run_decisions import decide_finished, decide_unfinished
@@ -41,22 +39,9 @@ from experiment_runner.train import SMALLER_STEPS
 from experiment_runner.training.graphed_step import RecordingError
 from utils import Redaction
 from utils.commands import python_command
-from utils.errors import FAILED, DataError
-from utils.hub.upstreams import UpstreamError
-from utils.io.user_code import UserCodeError
+from utils.errors import FAILED, DataError, UserError
 
-EXPECTED_FAILURES = (
-    DataError,
-    UpstreamError,
-    CheckpointError,
-    RunError,
-    ProcessesError,
-    RecordingError,
-    FullMemoryError,
-    NoAnswerError,
-    UserCodeError,
-    FloatingPointError,
-)
+EXPECTED_FAILURES = (UserError, RecordingError, FloatingPointError)
 SAME_COMMAND = "the same command goes on from the last checkpoint"
 DISK_REMEDIES = {
     errno.ENOSPC: "make room",
@@ -154,7 +139,8 @@ def _finished_before(run: Run, retrain: bool) -> dict[str, Any] | None:
     decision = decide_finished(run.folder, run.data, retrain)
     if not decision.is_finished:
         return None
-    if decision.is_recovered and run.folder.recover(run.data):
+    if decision.is_recovered:
+        run.folder.recover()
         run.console.line(f"{run.name}: an interrupted --retrain is dropped, the finished run is back")
     run.folder.clear()
     if not (run.folder.path / REPORT).is_file():

@@ -11,16 +11,12 @@ import re
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from experiment_runner.runtime.command import run_command
 from utils import read_token
 from utils.config.types import LICENSE_PATTERN, PATTERN_RULES
 from utils.errors import ALL_WELL
-from utils.hub.repositories import HubError, find_token_problem
-
-if TYPE_CHECKING:
-    pass
+from utils.hub.repositories import require_token
 
 
 def license_id(text: str) -> str:
@@ -51,9 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 def carry_out(options: argparse.Namespace) -> int:
     """Upload a run's model and print its address."""
     token = read_token("HUGGINGFACE_TOKEN")
-    problem = find_token_problem(token)
-    if problem is not None:
-        raise HubError(problem)
+    require_token(token)
     from experiment_runner.publishing.publish import upload_run
 
     print(upload_run(options.run, options.repo_id, token, options.public, options.license, options.with_code))

@@ -51,7 +51,7 @@ class BatchLoader:
     def decode(self) -> Iterator[Batch]:
         """Start a pass of the loader."""
         self.closed.clear()
-        return decoded(begin_pass(self.loader), self._look)
+        return decoded(self.loader, self._look)
 
     def close(self) -> None:
         """Stop the decoding processes, and end the waits for them in other threads."""
@@ -89,19 +89,6 @@ def _begin_worker(_: int) -> None:
     outlive_signals()
 
 
-def begin_pass(loader: DataLoader[Batch]) -> Iterator[Batch]:
-    """Start a pass that waits for batches one second at a time, so that `decoded` can call `check` and wait again.
-
-    Persistent workers first confirm that they restart; torch cannot repeat that wait, so it gets the full time limit.
-    """
-    if loader._iterator is not None:
-        loader._iterator._timeout = loader.timeout
-    passes = iter(loader)
-    if loader.num_workers > 0:
-        passes._timeout = SECONDS_BETWEEN_LOOKS
-    return passes
-
-
 def end_workers(loader: DataLoader[Batch]) -> None:
     """Stop a loader's decoding processes; a later pass starts new ones.
 
@@ -114,17 +101,29 @@ def end_workers(loader: DataLoader[Batch]) -> None:
         passes._shutdown_workers()  # type: ignore[attr-defined] # only loaders with workers keep their passes
 
 
-def decoded(passes: Iterator[Batch], check: Callable[[], None] = lambda: None) -> Iterator[Batch]:
-    """Serve the batches of a pass.
+def decoded(loader: DataLoader[Batch], check: Callable[[], None] = lambda: None) -> Iterator[Batch]:
+    """Start a pass of a loader, and serve its batches.
+
+    It waits for batches one second at a time, to call `check` and wait again. Persistent workers first confirm that
+    they restart; torch cannot repeat that wait, so it gets the full time limit.
 
     Args:
-        passes: Iterator that `begin_pass` returned.
+        loader: The loader.
         check: Called every second while waiting for a batch; raises to end the wait.
 
     Raises:
         DataError: If a recording is unusable; the worker's error, without its traceback.
         NoAnswerError: If no batch arrives for half an hour.
     """
+    if loader._iterator is not None:
+        loader._iterator._timeout = loader.timeout
+    passes = iter(loader)
+    if loader.num_workers > 0:
+        passes._timeout = SECONDS_BETWEEN_LOOKS
+    return _served(passes, check)
+
+
+def _served(passes: Iterator[Batch], check: Callable[[], None]) -> Iterator[Batch]:
     while (batch := _next(passes, check)) is not None:
         if isinstance(batch, DataError):
             raise batch

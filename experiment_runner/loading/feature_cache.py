@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from dataset_module.ser_dataset import SERDataset
-from experiment_runner.loading.batch_loader import begin_pass, decoded, make_loader
+from experiment_runner.loading.batch_loader import decoded, make_loader
 from experiment_runner.models.model_config import ModelConfig
 from experiment_runner.run import Run
 from experiment_runner.runtime.interruption import Interrupted
@@ -234,7 +234,7 @@ class _Keeper:
         batches = evaluation_batches(self.wanted["seconds"].to_numpy(np.float64), run.eval_batch_seconds)
         batches = [rows for rows in batches if is_missing[rows].any()]
         loader = make_loader(dataset, BatchItems(batches, EVALUATION), run.workers, run.device)
-        return decoded(begin_pass(loader))
+        return decoded(loader)
 
     def _say_kept(self, store: FeatureStore, places: pd.DataFrame, computed: int) -> None:
         what = "the convolutions' output" if self.upstream.frozen_stage == "cnn" else "the upstream's output"

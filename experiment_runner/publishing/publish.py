@@ -18,7 +18,7 @@ from experiment_runner.storage.run_folder import RunError
 from experiment_runner.storage.stored_run import read_run
 from utils.commands import python_command
 from utils.hub.model_files import CARD, CONFIG, MANIFEST, MODEL_FILES
-from utils.hub.repositories import HubError, find_token_problem
+from utils.hub.repositories import require_token
 from utils.hub.upload import Uploaded, upload
 from utils.io.files import MOST_JSON_BYTES, atomic_write, fingerprints, read_note, read_text, write_json
 from utils.io.secrets import read_token
@@ -136,9 +136,7 @@ def publish(run: Run) -> None:
             run.console.line(f"{run.name}: was uploaded as it is: {before['url']}, revision {before['revision']}")
             return
         token = read_token("HUGGINGFACE_TOKEN")
-        problem = find_token_problem(token)
-        if problem is not None:
-            raise HubError(problem)
+        require_token(token)
         run.console.line(f"{run.name}: uploading to {repo_id}")
         done = upload_run(folder, repo_id, token, license_id=license_id, with_code=run.with_code)
         run.console.line(f"{run.name}: uploaded: {done}")

@@ -111,17 +111,3 @@ def end_children() -> None:
         child.join()
     if before is not None:
         signal.signal(signal.SIGCHLD, before)
-
-
-@contextmanager
-def stopped_as_by_keyboard() -> Iterator[None]:
-    """Let SIGTERM, which batch systems send, stop a program like Ctrl-C."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    earlier = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)

@@ -171,13 +171,10 @@ class RunFolder:
             return False
         return not self.checkpoints.has_any or bool(self._changes(self.path, data))
 
-    def recover(self, data: ExperimentData) -> bool:
-        """Restore the run that `can_recover` finds; return whether there was one."""
-        if not self.can_recover(data):
-            return False
+    def recover(self) -> None:
+        """Restore the run that `can_recover` finds."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._replaced.rename(self.path)
-        return True
 
     def _changes(
         self, folder: Path, data: ExperimentData, environment: Mapping[str, object] = MappingProxyType({})

@@ -107,6 +107,17 @@ def find_token_problem(token: str | None) -> str | None:
     return None
 
 
+def require_token(token: str | None) -> None:
+    """Refuse an upload without a token that can be used, see `find_token_problem`.
+
+    Raises:
+        HubError: Says what is wrong with it.
+    """
+    problem = find_token_problem(token)
+    if problem is not None:
+        raise HubError(problem)
+
+
 def patient_api(token: str | None) -> HfApi:
     """Return the hub client with limited waiting times and with progress bars only on a terminal."""
     from huggingface_hub import HfApi, get_session

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.hub.model_files import CARD, METRICS, PROVENANCE
-from utils.hub.repositories import LONGEST_ANSWER, HubError, find_token_problem, hub_errors, patient_api
+from utils.hub.repositories import LONGEST_ANSWER, HubError, hub_errors, patient_api, require_token
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -58,9 +58,7 @@ def upload(
     Raises:
         HubError: If the hub does not accept it, even after retries.
     """
-    problem = find_token_problem(token)
-    if problem is not None:
-        raise HubError(problem)
+    require_token(token)
     for pause in (*PAUSES, None):
         try:
             return _upload_once(folder, repo_id, token, is_public, message)

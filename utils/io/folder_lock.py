@@ -90,7 +90,8 @@ def _acquire(file: TextIO, patience: float) -> None:
     deadline = time.monotonic() + patience
     while True:
         try:
-            return fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except OSError as error:
             if not isinstance(error, HELD_BY_ANOTHER) or time.monotonic() >= deadline:
                 raise

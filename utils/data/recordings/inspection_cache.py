@@ -33,6 +33,10 @@ class Header(NamedTuple):
 KEY = ["path", "size", "modified_ns"]
 FIELDS = (*Header._fields, *Sound._fields, "kind", "problem")
 NUMBERS = ("frames", "rate_hz", "channels", "peak", "swing", "clipped", "silent_end", "cancelled_db")
+DTYPES: dict[str, Any] = {
+    **{name: np.float64 if name in NUMBERS else TEXT for name in ("path", *FIELDS)},
+    **{"size": np.int64, "modified_ns": np.int64},
+}
 assert len(FIELDS) == len(Header._fields) + len(Sound._fields) + len(Problem._fields)
 EXAMINERS = (
     *("survey.py", "inspection_cache.py", "signal_checks.py", "truncation.py", "audio_source.py"),
@@ -94,6 +98,4 @@ def _version() -> bytes:
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
-    kinds: dict[str, Any] = {name: np.float64 if name in NUMBERS else TEXT for name in ("path", *FIELDS)}
-    unique = table[[*KEY, *FIELDS]].drop_duplicates("path", keep="last")
-    return unique.astype({**kinds, "size": np.int64, "modified_ns": np.int64})
+    return table[[*KEY, *FIELDS]].drop_duplicates("path", keep="last").astype(DTYPES)

@@ -24,7 +24,7 @@ from utils.data.labels.columns import TEXT
 from utils.data.recordings.audio_source import Source, file_of, opened
 from utils.data.recordings.file_identity import THREADS, State, state_of
 from utils.data.recordings.file_names import why_not_read
-from utils.data.recordings.inspection_cache import FIELDS, KEY, NUMBERS, Header, keep, recall
+from utils.data.recordings.inspection_cache import DTYPES, FIELDS, KEY, Header, keep, recall
 from utils.data.recordings.signal_checks import Problem, Sound, listen
 from utils.data.recordings.truncation import is_cut_off
 
@@ -246,8 +246,7 @@ def _filled(table: pd.DataFrame, wanted: npt.NDArray[np.intp], found: Mapping[in
     fresh = pd.DataFrame(rows, columns=["size", "modified_ns", *FIELDS], index=index)
     filled = table.copy()
     for column in fresh:
-        kind: Any = np.int64 if column in KEY else np.float64 if column in NUMBERS else TEXT
-        filled.loc[index, column] = fresh[column].astype(kind)
+        filled.loc[index, column] = fresh[column].astype(DTYPES[column])
     filled.loc[index, "is_lasting"] = [one.is_lasting for one in found.values()]
     return filled
 
