@@ -8,102 +8,96 @@ They take turns, so that whatever else the machine does meets both.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import WavLMConfig, WavLMModel
 
-from benchmarks.synthetic import CLASSES, DROPOUTS, SHAPES
+from benchmarks.passes import bare_parser
+from benchmarks.stock import CarefulLoop, Padded
+from benchmarks.synthetic import CLASSES, DROPOUTS, SHAPES, draw_noise
 from experiment_runner.models.model_config import NO_MASKING
 from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.device import keep_freed_memory
 from net.inputs import Waveforms
 from net.packing.frames import Frames
 from net.upstream import Upstream
-from utils.data.wav import SAMPLE_RATE_HZ
+from utils.io.files import write_json
 
 BAR = 0.7
 """The project's step may take at most this share of the stock step's time."""
 STOCK, OURS = "stock, padded", "ours"
+CPU = torch.device("cpu")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 """The processor time of all threads hardly depends on the machine's other load, unlike wall time."""
 Clocks = dict[str, list[float]]
 
 
-class Step(ABC):
-    """A classifier of waveforms; a call is one optimiser step on them."""
+class Classifier(nn.Module, ABC):
+    """A classifier of the mean of the last frames."""
 
-    def __init__(self, config: WavLMConfig, waveforms: Waveforms) -> None:
+    def __init__(self, config: WavLMConfig) -> None:
+        super().__init__()
         torch.manual_seed(0)
-        self.encoder = WavLMModel(config).train()
+        self.encoder = WavLMModel(config)
         self.encoder.freeze_feature_encoder()
         self.head = nn.Linear(config.hidden_size, len(CLASSES))
-        trained = [p for p in [*self.encoder.parameters(), *self.head.parameters()] if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(trained, 1e-5, fused=True)
-        self.waveforms = waveforms
-        self.targets = torch.arange(len(waveforms.counts)) % len(CLASSES)
 
-    def __call__(self) -> float:
-        """Train on the batch once and return the loss."""
-        loss = F.cross_entropy(self.head(self.means()), self.targets)
-        torch.autograd.backward([loss])
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        return float(loss.detach())
+    def forward(self, batch: Padded) -> Tensor:
+        """Return logits, (batch, classes)."""
+        logits: Tensor = self.head(self.means(batch))
+        return logits
 
     @abstractmethod
-    def means(self) -> Tensor:
+    def means(self, batch: Padded) -> Tensor:
         """Return the mean of each utterance's last frames, (batch, hidden)."""
 
 
-class StockStep(Step):
+class StockClassifier(Classifier):
     """Transformers' model on a padded batch."""
 
-    def __init__(self, config: WavLMConfig, waveforms: Waveforms) -> None:
-        super().__init__(config, waveforms)
-        counts = torch.tensor(waveforms.counts).unsqueeze(1)
-        self.padded = waveforms.padded()
-        self.mask = (torch.arange(self.padded.shape[1]) < counts).long()
-        self.lengths = self.encoder._get_feat_extract_output_lengths(counts)
-
-    def means(self) -> Tensor:
-        """See `Step`."""
-        hidden: Tensor = self.encoder(self.padded, attention_mask=self.mask).last_hidden_state
-        is_valid = torch.arange(hidden.shape[1]) < self.lengths
-        means: Tensor = (hidden * is_valid.unsqueeze(2)).sum(1) / self.lengths
+    def means(self, batch: Padded) -> Tensor:
+        """See `Classifier`."""
+        hidden: Tensor = self.encoder(batch.samples, attention_mask=batch.mask).last_hidden_state
+        lengths = self.encoder._get_feat_extract_output_lengths(torch.tensor(batch.counts).unsqueeze(1))
+        is_valid = torch.arange(hidden.shape[1]) < lengths
+        means: Tensor = (hidden * is_valid.unsqueeze(2)).sum(1) / lengths
         return means
 
 
-class OurStep(Step):
-    """The project's upstream."""
+class OurClassifier(Classifier):
+    """The project's upstream on the utterances end to end."""
 
-    def __init__(self, config: WavLMConfig, waveforms: Waveforms) -> None:
-        super().__init__(config, waveforms)
-        self.upstream = Upstream(self.encoder, NO_MASKING, layer_weighting=False, freeze="cnn").train()
+    def __init__(self, config: WavLMConfig) -> None:
+        super().__init__(config)
+        self.upstream = Upstream(self.encoder, NO_MASKING, layer_weighting=False, freeze="cnn")
 
-    def means(self) -> Tensor:
-        """See `Step`."""
-        frames: Frames = self.upstream(self.waveforms)
+    def means(self, batch: Padded) -> Tensor:
+        """See `Classifier`."""
+        frames: Frames = self.upstream(Waveforms(batch.samples[batch.mask.bool()], batch.counts))
         return frames.sum(frames.values) / torch.tensor(frames.lengths).unsqueeze(1)
 
 
-def draw_waveforms(utterances: int, shortest: float, longest: float) -> Waveforms:
+def make_steps(config: Mapping[str, Any], batch: Padded) -> dict[str, Callable[[], Tensor]]:
+    """Return one optimiser step of each side on a batch, which returns the loss."""
+    models = {STOCK: StockClassifier(WavLMConfig(**config)), OURS: OurClassifier(WavLMConfig(**config))}
+    return {name: partial(CarefulLoop(model, CPU, None), [batch]) for name, model in models.items()}
+
+
+def draw_batch(utterances: int, shortest: float, longest: float) -> Padded:
     """Draw noise of mixed lengths, including the shortest and the longest (both in seconds)."""
     between = np.random.default_rng(0).uniform(shortest, longest, utterances - 2)
-    counts = tuple(int(seconds * SAMPLE_RATE_HZ) for seconds in (longest, shortest, *between))
-    return Waveforms(torch.randn(sum(counts), generator=torch.Generator().manual_seed(0)), counts)
+    return Padded.of(draw_noise(np.array([longest, shortest, *between])), range(utterances), is_pinned=False)
 
 
-def measure(steps: Mapping[str, Callable[[], float]], times: int) -> dict[str, Clocks]:
+def measure(steps: Mapping[str, Callable[[], object]], times: int) -> dict[str, Clocks]:
     """Take the steps in turns after one warm-up step of each; return the seconds of every step by each clock."""
     for step in steps.values():
         step()
@@ -128,25 +122,22 @@ def ratios(found: Mapping[str, Clocks]) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table and write `cpu_step.json`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bare_parser(__doc__, "cpu_step.json")
     parser.add_argument("--shape", default="base-plus", choices=list(SHAPES))
     parser.add_argument("--utterances", type=int, default=8, metavar="N")
     parser.add_argument("--seconds", type=float, nargs=2, default=[1.0, 8.0], metavar=("SHORTEST", "LONGEST"))
     parser.add_argument("--threads", type=int, default=2, metavar="N")
     parser.add_argument("--times", type=int, default=5, metavar="N", help="steps of each that are timed")
-    parser.add_argument("--output", type=Path, default=Path("cpu_step.json"), metavar="FILE")
     options = parser.parse_args(arguments)
     keep_freed_memory()
     torch.set_num_threads(options.threads)
-    waveforms = draw_waveforms(options.utterances, *options.seconds)
+    batch = draw_batch(options.utterances, *options.seconds)
     config = {**SHAPES[options.shape], **DROPOUTS, "apply_spec_augment": False}
-    steps = {STOCK: StockStep(WavLMConfig(**config), waveforms), OURS: OurStep(WavLMConfig(**config), waveforms)}
-    found = measure(steps, options.times)
-    shares, audio = ratios(found), sum(waveforms.counts) / SAMPLE_RATE_HZ
+    found = measure(make_steps(config, batch), options.times)
+    shares, audio = ratios(found), batch.seconds
     tell(found, shares, f"One step of {options.shape}, {audio:.1f} s of audio, {options.threads} threads, s")
     document = {"shape": options.shape, "threads": options.threads, "audio_seconds": audio, "bar": BAR}
-    text = json.dumps({**document, "seconds": found, "shares": shares}, indent=2)
-    options.output.write_text(text + "\n", encoding="utf-8")
+    write_json(options.output, {**document, "seconds": found, "shares": shares})
 
 
 def tell(found: Mapping[str, Clocks], shares: Mapping[str, float], title: str) -> None:

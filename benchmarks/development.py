@@ -39,12 +39,8 @@ def measure_stock(upstream: Path, variant: str, windows: list[list[Padded]], opt
     passes.forget(device)
     dtype = torch.float16 if "fp16" in variant else None
     loop = OneByOne(load_stock(upstream, device, by_item=True), device, dtype)
-    for window in windows[:WARM_UP]:
-        loop(window)
-    taken, seconds = passes.time_windows(loop, windows, options.most_seconds, device)
-    audio = sum(batch.seconds for window in windows[:taken] for batch in window)
-    row: passes.Row = {"shape": upstream.name, "variant": variant, "utterances": taken, "seconds": seconds}
-    return {**row, "rate": audio / seconds, "gib": passes.peak_gib(device)}
+    taken, figures = passes.measure_loop(loop, windows[:WARM_UP], windows, options.most_seconds)
+    return {"shape": upstream.name, "variant": variant, "utterances": taken, **figures}
 
 
 def measure_ours(
@@ -64,13 +60,10 @@ def measure_ours(
         rows = []
         for name, run in (("ours", partial(_infer, trainer)), ("evaluate", trainer.evaluate)):
             run()
-            row: passes.Row = {
-                "shape": upstream.name,
-                "variant": f"{name}, {precision}, batches of {batch_seconds:g} s",
-            }
             seconds = passes.seconds_of(run, device)
-            row |= {"utterances": len(durations), "seconds": seconds, "rate": float(durations.sum()) / seconds}
-            rows.append({**row, "gib": passes.peak_gib(device)})
+            variant = f"{name}, {precision}, batches of {batch_seconds:g} s"
+            row = {"shape": upstream.name, "variant": variant, "utterances": len(durations), "seconds": seconds}
+            rows.append({**row, "rate": float(durations.sum()) / seconds, "gib": passes.peak_gib(device)})
     return rows
 
 
@@ -91,7 +84,7 @@ def run(options: argparse.Namespace, device: torch.device) -> list[passes.Row]:
     durations = draw_seconds(options.utterances)
     waveforms = draw_noise(durations)
     is_pinned = device.type == "cuda"
-    windows = [[Padded.of([samples], [row % len(CLASSES)], is_pinned)] for row, samples in enumerate(waveforms)]
+    windows = [[Padded.of(waveforms, [row], is_pinned)] for row in range(len(waveforms))]
     rows: list[passes.Row] = []
     for shape in options.shapes:
         with tempfile.TemporaryDirectory() as folder:
@@ -105,16 +98,14 @@ def run(options: argparse.Namespace, device: torch.device) -> list[passes.Row]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table and write `development.json`."""
-    parser = passes.parser_of(__doc__, "development.json")
+    parser = passes.device_parser(__doc__, "development.json")
     parser.add_argument("--utterances", type=int, default=768, metavar="N")
     parser.add_argument("--batch-seconds", type=float, nargs="+", default=[128.0, 640.0], metavar="S")
     parser.add_argument("--most-seconds", type=float, default=8.0, metavar="S", help="time of each stock loop")
     options = parser.parse_args(arguments)
     device = passes.find_device(options.device)
     rows = run(options, device)
-    passes.compare(rows, REFERENCES)
-    title = f"Development pass, {passes.describe(device)}"
-    passes.tell(title, rows, REFERENCES, options.output, device=passes.describe(device))
+    passes.tell("Development pass", rows, REFERENCES, options.output, device)
 
 
 if __name__ == "__main__":

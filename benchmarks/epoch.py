@@ -18,7 +18,6 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +25,9 @@ import torch
 from transformers import WavLMConfig
 
 from benchmarks import passes, step
-from benchmarks.project import make_config, make_trainer, train_from_memory
+from benchmarks.project import make_config, make_trainer, timed_epochs
 from benchmarks.stock import BaselineLoop, CarefulLoop, Padded, load_stock
-from benchmarks.synthetic import (
-    CLASSES,
-    SHAPES,
-    Seconds,
-    draw_noise,
-    draw_seconds,
-    make_corpus,
-    write_upstream,
-)
+from benchmarks.synthetic import SHAPES, Seconds, draw_noise, draw_seconds, make_corpus, write_upstream
 from experiment_runner.runtime.device import repeatable
 from utils.data.wav import SAMPLE_RATE_HZ, Waveform
 from utils.dataset.sampling import RandomBatches, Rows
@@ -92,8 +83,7 @@ class Bench:
 
     def _operations(self, rows: Rows) -> float:
         config = WavLMConfig(**SHAPES[self.shape])
-        batches = (step.Batch(1, int(seconds * SAMPLE_RATE_HZ)) for seconds in self.seconds[rows])
-        counts = (step.operations(config, batch) for batch in batches)
+        counts = (step.operations(config, int(seconds * SAMPLE_RATE_HZ)) for seconds in self.seconds[rows])
         return sum(conv + 3 * transformer for conv, transformer in counts)
 
 
@@ -107,22 +97,16 @@ def measure_stock(bench: Bench, variant: str) -> passes.Row:
         model, bench.device, torch.float16 if "fp16" in variant else None
     )
     parts = MICRO_BATCHES if is_baseline else 1
-    warm_up = [rows for (rows,) in bench.batches.steps(1)[:WARM_UP_STEPS]]
-    steps = [rows for (rows,) in bench.batches.steps(2)]
-    for window in _windows(bench, warm_up, parts):
-        loop(window)
-    taken, seconds = passes.time_windows(loop, _windows(bench, steps, parts), bench.most_seconds, bench.device)
-    return bench.row(variant, steps[:taken], seconds)
+    warm_up = _windows(bench, 1, parts)[:WARM_UP_STEPS]
+    taken, figures = passes.measure_loop(loop, warm_up, _windows(bench, 2, parts), bench.most_seconds)
+    return bench.row(variant, [rows for (rows,) in bench.batches.steps(2)[:taken]], figures["seconds"])
 
 
-def _windows(bench: Bench, steps: Sequence[Rows], parts: int) -> list[list[Padded]]:
+def _windows(bench: Bench, epoch: int, parts: int) -> list[list[Padded]]:
     """Return the padded micro-batches of every step."""
     is_pinned = bench.device.type == "cuda" and parts == 1
-
-    def pad(rows: Rows) -> Padded:
-        return Padded.of([bench.waveforms[row] for row in rows], (rows % len(CLASSES)).tolist(), is_pinned)
-
-    return [[pad(part) for part in np.array_split(rows, parts)] for rows in steps]
+    steps = [np.array_split(rows, parts) for (rows,) in bench.batches.steps(epoch)]
+    return [[Padded.of(bench.waveforms, part.tolist(), is_pinned) for part in step] for step in steps]
 
 
 def measure_ours(bench: Bench, variant: str) -> passes.Row:
@@ -132,16 +116,11 @@ def measure_ours(bench: Bench, variant: str) -> passes.Row:
     config = make_config(bench.folder / bench.shape, keys)
     corpus = make_corpus(np.concatenate([np.full(DEVELOPMENT, 3.0), bench.seconds]), DEVELOPMENT)
     trainer = make_trainer(config, corpus, bench.folder, SEED, bench.device)
-    taken, seconds = [], 0.0
     warm_up = WARM_UP_EPOCHS[variant]
-    for epoch in range(1, warm_up + TIMED_EPOCHS + 1):
-        steps = train_from_memory(trainer, bench.waveforms, epoch)
-        with repeatable(config.deterministic, bench.device):
-            spent = passes.seconds_of(partial(trainer.train_epoch, epoch), bench.device)
-        if epoch > warm_up:
-            taken += [rows for step in steps for rows in step]
-            seconds += spent
-    return bench.row(variant, taken, seconds)
+    with repeatable(config.deterministic, bench.device):
+        epochs = list(timed_epochs(trainer, bench.waveforms, warm_up + TIMED_EPOCHS))[warm_up:]
+    steps = [rows for step_rows, _ in epochs for rows in step_rows]
+    return bench.row(variant, steps, sum(seconds for _, seconds in epochs))
 
 
 def run(options: argparse.Namespace, device: torch.device, peak: float | None) -> list[passes.Row]:
@@ -161,7 +140,7 @@ def run(options: argparse.Namespace, device: torch.device, peak: float | None) -
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table and write `epoch.json`."""
-    parser = passes.parser_of(__doc__, "epoch.json")
+    parser = passes.device_parser(__doc__, "epoch.json")
     parser.add_argument("--steps", type=int, default=24, metavar="N", help="optimiser steps that are timed")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="utterances an optimiser step")
     parser.add_argument("--most-seconds", type=float, default=12.0, metavar="S", help="time of each stock loop")
@@ -171,9 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = passes.find_device(options.device)
     peak = step.peak_rates()[0] if device.type == "cuda" else None
     rows = run(options, device, peak)
-    passes.compare(rows, options.references)
-    title = f"Training, {passes.describe(device)}"
-    passes.tell(title, rows, options.references, options.output, device=passes.describe(device), peak=peak)
+    passes.tell("Training", rows, options.references, options.output, device, peak=peak)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,10 @@ MSP-PODCAST's durations, random weights, real (unpadded) seconds of audio a seco
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -25,9 +24,9 @@ import torch
 from benchmarks import passes
 from benchmarks.project import make_config, make_trainer
 from benchmarks.stock import CarefulLoop, Padded, load_stock
-from benchmarks.synthetic import CLASSES, Seconds, draw_noise, draw_seconds, make_corpus, write_upstream
+from benchmarks.synthetic import Seconds, draw_noise, draw_seconds, make_corpus, write_upstream
 from utils.data.wav import SAMPLE_RATE_HZ, Waveform
-from utils.dataset.sampling import Rows
+from utils.io.environment import variables
 
 DEVELOPMENT = 16
 REFERENCES = ("careful, AMP fp16",)
@@ -49,17 +48,9 @@ def measure_stock(upstream: Path, waveforms: Sequence[Waveform], options: argpar
     passes.forget(device)
     loop = CarefulLoop(load_stock(upstream, device, by_item=False, is_frozen=True), device, torch.float16)
     rows = np.array_split(np.arange(len(waveforms)), -(-len(waveforms) // options.batch_size))
-    windows = [[_padded(waveforms, part, device.type == "cuda")] for part in rows]
-    for window in windows[:WARM_UP]:
-        loop(window)
-    taken, seconds = passes.time_windows(loop, windows, options.most_seconds, device)
-    audio = sum(batch.seconds for window in windows[:taken] for batch in window)
-    row = {"shape": upstream.name, "variant": REFERENCES[0], "seconds": seconds, "rate": audio / seconds}
-    return {**row, "gib": passes.peak_gib(device)}
-
-
-def _padded(waveforms: Sequence[Waveform], rows: Rows, is_pinned: bool) -> Padded:
-    return Padded.of([waveforms[row] for row in rows], (rows % len(CLASSES)).tolist(), is_pinned)
+    windows = [[Padded.of(waveforms, part.tolist(), device.type == "cuda")] for part in rows]
+    _, figures = passes.measure_loop(loop, windows[:WARM_UP], windows, options.most_seconds)
+    return {"shape": upstream.name, "variant": REFERENCES[0], **figures}
 
 
 def measure_ours(
@@ -84,25 +75,12 @@ def measure_ours(
     return [{**row, "variant": name, "seconds": seconds, "rate": audio / seconds} for name, seconds in spent.items()]
 
 
-@contextmanager
-def _empty_cache(folder: Path) -> Iterator[None]:
-    """Temporarily give the project an empty cache in another folder."""
-    before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(folder)
-    try:
-        yield
-    finally:
-        del os.environ["XDG_CACHE_HOME"]
-        if before is not None:
-            os.environ["XDG_CACHE_HOME"] = before
-
-
 def run(options: argparse.Namespace) -> list[passes.Row]:
     """Measure every variant of every shape."""
     seconds = draw_seconds(DEVELOPMENT + options.utterances)
     waveforms = draw_noise(seconds)
     rows: list[passes.Row] = []
-    with tempfile.TemporaryDirectory() as name, _empty_cache(Path(name) / "cache"):
+    with tempfile.TemporaryDirectory() as name, variables(XDG_CACHE_HOME=f"{name}/cache"):
         folder = Path(name)
         paths = write_recordings(folder / "Audios", waveforms)
         for shape in options.shapes:
@@ -114,7 +92,7 @@ def run(options: argparse.Namespace) -> list[passes.Row]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table and write `frozen.json`."""
-    parser = passes.parser_of(__doc__, "frozen.json")
+    parser = passes.device_parser(__doc__, "frozen.json")
     parser.add_argument("--utterances", type=int, default=2000, metavar="N", help="recordings to train on")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N")
     parser.add_argument("--epochs", type=int, default=4, metavar="N", help="of the project's trainer, at least 2")
@@ -125,9 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--epochs {options.epochs}: later epochs need at least 2")
     device = passes.find_device(options.device)
     rows = run(options)
-    passes.compare(rows, REFERENCES)
-    title = f"Frozen upstream, {passes.describe(device)}"
-    passes.tell(title, rows, REFERENCES, options.output, device=passes.describe(device))
+    passes.tell("Frozen upstream", rows, REFERENCES, options.output, device)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ together; a file a number of processes, so that one follows the other.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,12 +17,13 @@ import numpy as np
 import torch
 
 from benchmarks import passes
-from benchmarks.project import make_config, make_trainer, train_from_memory
+from benchmarks.project import make_config, make_trainer, timed_epochs
 from benchmarks.synthetic import draw_noise, draw_seconds, make_corpus, write_upstream
 from experiment_runner.distributed.join import join_processes
 from experiment_runner.distributed.process_group import ProcessGroup
 from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.device import choose_device
+from utils.io.files import write_json
 
 DEVELOPMENT = 8
 SEED = 1
@@ -40,12 +40,8 @@ def measure(shape: str, options: argparse.Namespace, device: torch.device, proce
     with TemporaryDirectory() as own:
         upstream = processes.on_main(partial(write_upstream, Path(own), shape))
         trainer = make_trainer(make_config(upstream, keys), corpus, Path(own), SEED, device, processes)
-        spent = []
-        for epoch in range(1, options.warm_up + options.epochs + 1):
-            train_from_memory(trainer, waveforms, epoch)
-            with processes.raise_together():
-                pass  # all processes begin together
-            spent.append(passes.seconds_of(partial(trainer.train_epoch, epoch), device))
+        epochs = timed_epochs(trainer, waveforms, options.warm_up + options.epochs, processes)
+        spent = [seconds for _, seconds in epochs]
     timed = sum(spent[options.warm_up :])
     row: passes.Row = {"shape": shape, "variant": f"{processes.ranks} processes", "epochs": spent}
     return {**row, "rate": float(seconds.sum()) * options.epochs / timed, "gib": passes.peak_gib(device)}
@@ -53,7 +49,7 @@ def measure(shape: str, options: argparse.Namespace, device: torch.device, proce
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the rate of every shape and write `gpus-N.json`."""
-    parser = passes.parser_of(__doc__, "gpus-N.json")
+    parser = passes.device_parser(__doc__, "gpus-N.json")
     parser.add_argument("--steps", type=int, default=24, metavar="N", help="optimiser steps an epoch")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="utterances a step and process")
     parser.add_argument("--warm-up", type=int, default=12, metavar="N", help="epochs before those that are timed")
@@ -67,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 passes.say(row)
             path = options.output.with_name(options.output.name.replace("N", str(processes.ranks)))
             document = {"device": passes.describe(device), "processes": processes.ranks, "rows": rows}
-            path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            write_json(path, document)
 
 
 if __name__ == "__main__":

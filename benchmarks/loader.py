@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +21,7 @@ import numpy as np
 import soundfile
 import torch
 
+from benchmarks.passes import Row, bare_parser, run_alone
 from benchmarks.synthetic import CLASSES, draw_seconds, make_corpus
 from dataset_module.ser_dataset import Labels, SERDataset
 from experiment_runner.loading.batch_loader import BatchLoader, make_loader
@@ -33,6 +32,7 @@ from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.collation import Batch
 from utils.dataset.normalisation import Normalisation
 from utils.dataset.sampling import BatchItems, Rows
+from utils.io.files import write_json
 
 BATCH_SIZE = 32
 MOST_SECONDS = 12.0
@@ -56,13 +56,13 @@ class Source:
         corpus = make_corpus(seconds, 0, [paths[row % len(paths)] for row in range(rows)])
         self.table = corpus.table
         dataset = SERDataset(self.table, LABELS, Normalisation("utterance"), MOST_SECONDS, 1)
-        self.items = BatchItems()
-        self.loader = make_loader(dataset, self.items, workers, torch.device("cpu"))
+        items = BatchItems()
+        loader = make_loader(dataset, items, workers, torch.device("cpu"))
+        self.feed = BatchLoader(items, loader, lambda: None)
 
-    def serve(self, batches: Sequence[Rows]) -> Iterator[Batch]:
+    def serve(self, batches: list[Rows]) -> Iterator[Batch]:
         """Decode batches."""
-        self.items.batches, self.items.epoch = batches, 1
-        return decoded(begin_pass(self.loader))
+        return self.feed.serve(batches, epoch=1)
 
 
 def write_recordings(folder: Path, count: int) -> dict[str, list[str]]:
@@ -130,15 +130,12 @@ def _rollup(number: str) -> dict[str, int]:
     return {name: 1024 * int(size.split()[0]) for name, size in (line.split(":") for line in lines)}
 
 
-def _memory_rows(folder: Path, paths: Sequence[str], tables: Sequence[int], workers: int) -> list[dict[str, Any]]:
+def _memory_rows(folder: Path, paths: Sequence[str], tables: Sequence[int], workers: int) -> list[Row]:
     """Measure each table in a process of its own, with the memory per row beyond the first table."""
     (folder / "paths.json").write_text(json.dumps(list(paths)), encoding="utf-8")
-    found: list[dict[str, Any]] = []
+    found: list[Row] = []
     for rows in tables:
-        command = [sys.executable, "-m", "benchmarks.loader", "--measure", str(rows), "--folder", str(folder)]
-        command += ["--workers", str(workers)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        row = run_alone("benchmarks.loader", "--measure", rows, "--folder", folder, "--workers", workers)
         if found:
             more = rows - found[0]["rows"]
             row["bytes_per_row"] = (row["all_bytes"] - found[0]["all_bytes"]) / more
@@ -147,7 +144,7 @@ def _memory_rows(folder: Path, paths: Sequence[str], tables: Sequence[int], work
     return found
 
 
-def _tell(rates: Sequence[dict[str, Any]], memory: Sequence[dict[str, Any]]) -> None:
+def _tell(rates: Sequence[Row], memory: Sequence[Row]) -> None:
     console = Console()
     cells = [
         [row["kind"], str(row["workers"]), f"{row['files_per_second']:,.0f}", f"{row['hours_per_second']:.2f}"]
@@ -168,12 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print two tables and write `loader.json`."""
     cores = os.cpu_count() or 1
     workers = [0, *(number for number in (1, 2, 4, 8, 16) if number <= cores)]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bare_parser(__doc__, "loader.json")
     parser.add_argument("--files", type=int, default=256, metavar="N", help="recordings that are generated")
     parser.add_argument("--utterances", type=int, default=4096, metavar="N", help="served for each rate")
     parser.add_argument("--workers", type=int, nargs="+", default=workers, metavar="N")
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], metavar="N")
-    parser.add_argument("--output", type=Path, default=Path("loader.json"), metavar="FILE")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -186,8 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rates = [measure_rate(k, found[k], count, options.utterances) for k in KINDS for count in options.workers]
         memory = _memory_rows(Path(name), found["wav"], options.rows, min(2, max(options.workers)))
     _tell(rates, memory)
-    document = {"cores": cores, "rates": rates, "memory": memory}
-    options.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_json(options.output, {"cores": cores, "rates": rates, "memory": memory})
 
 
 if __name__ == "__main__":

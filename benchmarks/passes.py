@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,20 +16,33 @@ from typing import Any
 
 import torch
 
-from benchmarks.stock import Padded
+from benchmarks.stock import Loop, Padded
 from benchmarks.synthetic import SHAPES
 from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.device import keep_freed_memory
+from utils.io.files import write_json
 
 Row = dict[str, Any]
 
 
-def parser_of(description: str | None, output: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that all of these benchmarks have."""
+def bare_parser(description: str | None, output: str) -> argparse.ArgumentParser:
+    """Return a parser with the one option that every benchmark has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", default=["base-plus", "large"], choices=list(SHAPES))
-    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--output", type=Path, default=Path(output), metavar="FILE")
+    return parser
+
+
+def parser_of(description: str | None, output: str) -> argparse.ArgumentParser:
+    """Return a parser with the options of benchmarks of shapes."""
+    parser = bare_parser(description, output)
+    parser.add_argument("--shapes", nargs="+", default=["base-plus", "large"], choices=list(SHAPES))
+    return parser
+
+
+def device_parser(description: str | None, output: str) -> argparse.ArgumentParser:
+    """Return a parser with the options of benchmarks of whole passes."""
+    parser = parser_of(description, output)
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     return parser
 
 
@@ -81,6 +97,28 @@ def time_windows(
     return taken, time.perf_counter() - began
 
 
+def measure_loop(
+    loop: Loop,
+    warm_up: Iterable[Sequence[Padded]],
+    windows: Sequence[Sequence[Padded]],
+    most_seconds: float,
+) -> tuple[int, Row]:
+    """Time a stock loop after its warm-up, see `time_windows`; return the number of steps and their figures."""
+    for window in warm_up:
+        loop(window)
+    taken, seconds = time_windows(loop, windows, most_seconds, loop.device)
+    audio = sum(batch.seconds for window in windows[:taken] for batch in window)
+    return taken, {"seconds": seconds, "rate": audio / seconds, "gib": peak_gib(loop.device)}
+
+
+def run_alone(module: str, *arguments: object, **variables: str) -> Row:
+    """Run a module in a process of its own, with further environment variables; return the JSON of its last line."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(command, env={**os.environ, **variables}, check=True, capture_output=True, text=True)
+    found: Row = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def forget(device: torch.device) -> None:
     """Free the memory of the last variant, and reset the record of peak memory."""
     gc.collect()
@@ -100,30 +138,27 @@ def say(row: Row) -> Row:
     return row
 
 
-def compare(rows: Iterable[Row], references: Sequence[str]) -> None:
-    """Add to every row its speed relative to each reference variant of the same shape."""
-    rows = list(rows)
-    for row in rows:
-        rates = {other["variant"]: other["rate"] for other in rows if other["shape"] == row["shape"]}
-        row["times"] = {name: row["rate"] / rates[name] for name in references}
-
-
-def tell(title: str, rows: Sequence[Row], references: Sequence[str], path: Path, **facts: object) -> None:
-    """Print a table and write it as JSON.
+def tell(
+    title: str, rows: Sequence[Row], references: Sequence[str], path: Path, device: torch.device, **facts: object
+) -> None:
+    """Compare every variant with the reference variants of its shape, print a table and write it as JSON.
 
     Args:
-        title: Title of the table.
-        rows: Rows with `shape`, `variant`, `rate` (seconds of audio per second), `times`, and perhaps `mfu` and `gib`.
-        references: Variants with which `times` compares.
+        title: Title of the table; the device is appended.
+        rows: Rows with `shape`, `variant`, `rate` (seconds of audio per second), and perhaps `mfu` and `gib`.
+        references: Variants that the others are compared with.
         path: Path of the JSON file.
-        facts: Other entries of the JSON file.
+        device: Device that was measured.
+        facts: Further entries of the JSON file.
     """
     columns = ("shape", "variant", "audio s/s", *(f"x {name}" for name in references), "MFU", "GiB")
     cells = []
     for row in rows:
-        times = [f"{row['times'][name]:.2f}" for name in references]
+        rates = {other["variant"]: other["rate"] for other in rows if other["shape"] == row["shape"]}
+        row["times"] = {name: row["rate"] / rates[name] for name in references}
         mfu = f"{row['mfu']:.1%}" if row.get("mfu") is not None else ""
         gib = f"{row['gib']:.1f}" if row.get("gib") is not None else ""
+        times = [f"{times:.2f}" for times in row["times"].values()]
         cells.append([row["shape"], row["variant"], f"{row['rate']:,.0f}", *times, mfu, gib])
-    Console().table(title, columns, cells, numeric=range(2, len(columns)))
-    path.write_text(json.dumps({**facts, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+    Console().table(f"{title}, {describe(device)}", columns, cells, numeric=range(2, len(columns)))
+    write_json(path, {"device": describe(device), **facts, "rows": rows})

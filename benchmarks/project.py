@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks import passes
 from benchmarks.synthetic import CLASSES, CORPUS
 from experiment_runner.data.experiment_data import resolve_data
 from experiment_runner.distributed.process_group import SINGLE_PROCESS, ProcessGroup
@@ -59,6 +61,18 @@ def train_from_memory(trainer: Trainer, waveforms: Sequence[Waveform], epoch: in
     feed = memory_feed([rows for step in steps for rows in step], waveforms, trainer.device)
     trainer.parts = replace(trainer.parts, train_feed=feed)
     return steps
+
+
+def timed_epochs(
+    trainer: Trainer, waveforms: Sequence[Waveform], epochs: int, processes: ProcessGroup = SINGLE_PROCESS
+) -> Iterator[tuple[list[Rows], float]]:
+    """Train epochs from memory, begun by all processes together; yield the rows of every step, and the seconds."""
+    for epoch in range(1, epochs + 1):
+        steps = train_from_memory(trainer, waveforms, epoch)
+        with processes.raise_together():
+            pass  # waits for the others
+        seconds = passes.seconds_of(partial(trainer.train_epoch, epoch), trainer.device)
+        yield [rows for step in steps for rows in step], seconds
 
 
 def develop_from_memory(trainer: Trainer, waveforms: Sequence[Waveform]) -> None:

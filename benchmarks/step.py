@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,36 +19,40 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import WavLMConfig, WavLMModel
 
-from benchmarks.timing import first_line, median_ms
+from benchmarks.passes import parser_of
+from benchmarks.synthetic import SHAPES
 from net.wavlm.packed_encoder import PackedWavLM
+from utils.data.wav import SAMPLE_RATE_HZ
+from utils.io.files import write_json
 
-SAMPLE_RATE_HZ = 16_000
 IN_A_ROW = 10
 COMMON: dict[str, Any] = {"apply_spec_augment": False, "attention_dropout": 0.0}
-SHAPES: dict[str, dict[str, Any]] = {
-    "base-plus": {},
-    "large": {
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-        "feat_extract_norm": "layer",
-        "do_stable_layer_norm": True,
-    },
-}
 
 
-@dataclass(frozen=True)
-class Batch:
-    """A batch of equally long utterances."""
+def median_ms(call: Callable[[], object], times: int = 20, warm_up: int = 3) -> float:
+    """Return the median time of a call on the GPU, in milliseconds.
 
-    utterances: int
-    samples: int
+    Args:
+        call: Function to time.
+        times: Number of timed calls.
+        warm_up: Number of calls before them.
+    """
+    for _ in range(warm_up):
+        call()
+    found: list[float] = []
+    for _ in range(times):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        begin.record()
+        call()
+        end.record()
+        end.synchronize()
+        found.append(begin.elapsed_time(end))
+    return statistics.median(found)
 
 
-def operations(config: WavLMConfig, batch: Batch) -> tuple[float, float]:
-    """Return the operations of the convolutions' and of the transformer's forward pass for the batch."""
-    time, before, conv = batch.samples, 1, 0
+def operations(config: WavLMConfig, samples: int) -> tuple[float, float]:
+    """Return the operations of the convolutions' and of the transformer's forward pass for an utterance."""
+    time, before, conv = samples, 1, 0
     for channels, kernel, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True):
         time = (time - kernel) // stride + 1
         conv += 2 * time * channels * before * kernel
@@ -58,7 +61,7 @@ def operations(config: WavLMConfig, batch: Batch) -> tuple[float, float]:
     layer = 2 * time * (4 * width**2 + 2 * width * inner) + 4 * time**2 * width
     positional = 2 * time * width**2 // config.num_conv_pos_embedding_groups * config.num_conv_pos_embeddings
     projection = 2 * time * before * width
-    return batch.utterances * conv, batch.utterances * (config.num_hidden_layers * layer + positional + projection)
+    return conv, config.num_hidden_layers * layer + positional + projection
 
 
 def peak_rates() -> tuple[float, float]:
@@ -98,17 +101,17 @@ VARIANTS = {
 class Step:
     """A classifier on the mean of the last frames; a call is one optimiser step."""
 
-    def __init__(self, config: WavLMConfig, batch: Batch, variant: Variant) -> None:
+    def __init__(self, config: WavLMConfig, utterances: int, samples: int, variant: Variant) -> None:
         torch.manual_seed(0)
         self.model = WavLMModel(config).cuda().train()
         self.model.freeze_feature_encoder()
         self.head = nn.Linear(config.hidden_size, 8).cuda()
         trained = [p for p in [*self.model.parameters(), *self.head.parameters()] if p.requires_grad]
         self.optimiser = torch.optim.AdamW(trained, 1e-5, fused=True)
-        self.dtype, self.batch = variant.dtype, batch
+        self.dtype, self.counts = variant.dtype, (samples,) * utterances
         self.scaler = torch.amp.grad_scaler.GradScaler("cuda", enabled=variant.dtype == torch.float16)
-        self.samples = torch.randn(batch.utterances, batch.samples, device="cuda")
-        self.targets = torch.randint(0, 8, (batch.utterances,), device="cuda")
+        self.samples = torch.randn(utterances, samples, device="cuda")
+        self.targets = torch.randint(0, 8, (utterances,), device="cuda")
         self.packed = PackedWavLM(self.model, is_checkpointed=variant.is_checkpointed) if variant.is_packed else None
         if self.packed is not None and variant.is_recorded:
             self.packed.capture_steps()
@@ -134,34 +137,35 @@ class Step:
     def _pooled(self) -> Tensor:
         assert self.packed is not None
         dtype = self.dtype or torch.float32
-        plan = self.packed.plan((self.batch.samples,) * self.batch.utterances, torch.device("cuda"), dtype)
+        plan = self.packed.plan(self.counts, torch.device("cuda"), dtype)
         features = self.packed.features(self.samples.flatten(), plan, dtype)
         last = self.packed.encode(features, plan, dtype, None)
-        return last.view(self.batch.utterances, -1, last.shape[1]).mean(1)
+        return last.view(len(self.counts), -1, last.shape[1]).mean(1)
 
 
-def measure(shape: str, variant: str, batch: Batch, peak: float, kernels: int, layerdrop: float) -> dict[str, Any]:
+def measure(shape: str, variant: str, peak: float, options: argparse.Namespace) -> dict[str, Any]:
     """Time one variant, and list its slowest kernels."""
+    samples = int(options.seconds * SAMPLE_RATE_HZ)
     torch._dynamo.reset()
     gc.collect()  # a compiled step refers to itself
     torch.cuda.empty_cache()
-    config = WavLMConfig(**COMMON, **SHAPES[shape], layerdrop=layerdrop)
+    config = WavLMConfig(**COMMON, **SHAPES[shape], layerdrop=options.layerdrop)
     torch.cuda.reset_peak_memory_stats()
     row: dict[str, Any] = {"shape": shape, "variant": variant}
     try:
-        step = Step(config, batch, VARIANTS[variant])
+        step = Step(config, options.utterances, samples, VARIANTS[variant])
         row["ms"] = median_ms(step, times=12, warm_up=5)
         row["ms_in_a_row"] = median_ms(lambda: [step() for _ in range(IN_A_ROW)], times=3, warm_up=0) / IN_A_ROW
         row["loss"] = float(step())
     except Exception as error:  # noqa: BLE001 - a variant that does not run leaves the others their turn
-        row["error"] = first_line(error)
+        row["error"] = f"{type(error).__name__}: {error}".splitlines()[0][:120]
         return row
-    conv, transformer = operations(config, batch)
-    row["mfu"] = (3 * transformer + conv) / (row["ms"] * 1e-3) / peak
-    row["floor_ms"] = (3 * transformer + conv) / peak * 1e3
+    conv, transformer = operations(config, samples)
+    row["floor_ms"] = options.utterances * (3 * transformer + conv) / peak * 1e3
+    row["mfu"] = row["floor_ms"] / row["ms"]
     row["gib"] = torch.cuda.max_memory_allocated() / 2**30
-    if kernels:
-        row["kernels"] = longest_kernels(step, kernels)
+    if options.kernels:
+        row["kernels"] = longest_kernels(step, options.kernels)
     return row
 
 
@@ -184,25 +188,22 @@ def longest_kernels(step: Callable[[], object], count: int) -> list[tuple[str, f
 
 def main() -> None:
     """Print a table and write `step.json`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser = parser_of(__doc__, "step.json")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--utterances", type=int, default=32, metavar="N")
     parser.add_argument("--seconds", type=float, default=8.0, metavar="S")
     parser.add_argument("--layerdrop", type=float, default=0.0, metavar="RATE")
     parser.add_argument("--kernels", type=int, default=0, metavar="N", help="list the N longest kernels of each")
-    parser.add_argument("--output", type=Path, default=Path("step.json"), metavar="FILE")
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     peak, bandwidth = peak_rates()
     print(
         f"{torch.cuda.get_device_name()}: bf16 {peak / 1e12:.0f} TFLOP/s, copy {bandwidth / 1e12:.2f} TB/s", flush=True
     )
-    batch = Batch(options.utterances, int(options.seconds * SAMPLE_RATE_HZ))
     rows = []
     for shape in options.shapes:
         for variant in options.variants:
-            row = measure(shape, variant, batch, peak, options.kernels, options.layerdrop)
+            row = measure(shape, variant, peak, options)
             rows.append(row)
             torch.cuda.empty_cache()
             if "error" in row:
@@ -217,7 +218,7 @@ def main() -> None:
             for name, ms, calls in row.get("kernels", []):
                 print(f"      {ms:8.2f} ms {calls:5}  {name}", flush=True)
     document = {"device": torch.cuda.get_device_name(), "peak": peak, "bandwidth": bandwidth, "rows": rows}
-    options.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_json(options.output, document)
 
 
 if __name__ == "__main__":

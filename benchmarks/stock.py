@@ -7,6 +7,7 @@ padded batches in memory, so that neither waits for a disk.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,12 +45,13 @@ class Padded:
     counts: tuple[int, ...]
 
     @classmethod
-    def of(cls, waveforms: Sequence[Waveform], targets: Sequence[int], is_pinned: bool) -> Padded:
-        """Pad utterances to the longest of them."""
-        samples = nn.utils.rnn.pad_sequence([torch.from_numpy(samples) for samples in waveforms], batch_first=True)
-        counts = tuple(len(samples) for samples in waveforms)
+    def of(cls, waveforms: Sequence[Waveform], rows: Sequence[int], is_pinned: bool) -> Padded:
+        """Pad some utterances to the longest of them; their classes follow from their rows."""
+        chosen = [torch.from_numpy(waveforms[row]) for row in rows]
+        samples = nn.utils.rnn.pad_sequence(chosen, batch_first=True)
+        counts = tuple(map(len, chosen))
         mask = (torch.arange(samples.shape[1]) < torch.tensor(counts).unsqueeze(1)).long()
-        batch = cls(samples, mask, torch.tensor(targets), counts)
+        batch = cls(samples, mask, torch.tensor([row % len(CLASSES) for row in rows]), counts)
         return batch.map(Tensor.pin_memory) if is_pinned else batch
 
     def to(self, device: torch.device) -> Padded:
@@ -143,30 +145,50 @@ def load_stock(
     return StockModel(encoder, len(CLASSES), by_item, is_frozen).to(device)
 
 
-class BaselineLoop:
-    """Training with micro-batches, the loss read after each, and an optimiser for each of the model's three parts.
+class Loop(ABC):
+    """A loop over windows of padded batches.
 
     Args:
-        model: Model that pools by item.
+        model: The model.
         device: Device of the model.
         dtype: Element type of autocast; None for float32.
     """
 
-    def __init__(self, model: StockModel, device: torch.device, dtype: torch.dtype | None) -> None:
+    def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
         self.model, self.device, self.dtype = model.train(), device, dtype
+        self.scaler = GradScaler(device.type, enabled=dtype is torch.float16)
+
+    @abstractmethod
+    def __call__(self, window: Sequence[Padded]) -> object:
+        """Take one step over a window."""
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of a forward pass."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+
+    def back_propagate(self, batch: Padded, parts: int = 1) -> Tensor:
+        """Add the gradients of a batch that is one of so many parts of a window; return its share of the loss."""
+        moved = batch.to(self.device)
+        with self.autocast():
+            loss = F.cross_entropy(self.model(moved), moved.targets)
+            loss = loss / parts if parts > 1 else loss
+        torch.autograd.backward([self.scaler.scale(loss)])
+        return loss.detach()
+
+
+class BaselineLoop(Loop):
+    """Training with micro-batches, the loss read after each, and an optimiser for each of the model's three parts."""
+
+    def __init__(self, model: StockModel, device: torch.device, dtype: torch.dtype | None) -> None:
+        super().__init__(model, device, dtype)
         parts = (model.encoder, model.pooling, model.head)
         self.optimisers = [torch.optim.AdamW(_trained(part), LEARNING_RATE) for part in parts]
-        self.scaler = GradScaler(device.type, enabled=dtype is torch.float16)
         self.losses: list[float] = []
 
     def __call__(self, window: Sequence[Padded]) -> None:
         """Take one optimiser step over micro-batches."""
         for batch in window:
-            moved = batch.to(self.device)
-            with _autocast(self.device, self.dtype):
-                loss = F.cross_entropy(self.model(moved), moved.targets) / len(window)
-            torch.autograd.backward([self.scaler.scale(loss)])
-            self.losses.append(loss.item())
+            self.losses.append(self.back_propagate(batch, len(window)).item())
         for optimiser in self.optimisers:
             self.scaler.step(optimiser)
         self.scaler.update()
@@ -174,47 +196,39 @@ class BaselineLoop:
             optimiser.zero_grad()
 
 
-class CarefulLoop:
-    """Training with one batch per step, one fused optimiser and no waiting for the GPU; arguments as `BaselineLoop`."""
+class CarefulLoop(Loop):
+    """Training with one batch per step, one fused optimiser and no waiting for the GPU."""
 
-    def __init__(self, model: StockModel, device: torch.device, dtype: torch.dtype | None) -> None:
-        self.model, self.device, self.dtype = model.train(), device, dtype
+    def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
+        super().__init__(model, device, dtype)
         self.optimiser = torch.optim.AdamW(_trained(model), LEARNING_RATE, fused=True)
-        self.scaler = GradScaler(device.type, enabled=dtype is torch.float16)
-        self.loss = torch.zeros((), device=device)
 
-    def __call__(self, window: Sequence[Padded]) -> None:
-        """Take one optimiser step over a batch."""
+    def __call__(self, window: Sequence[Padded]) -> Tensor:
+        """Take one optimiser step over a batch; return its loss."""
         (batch,) = window
-        moved = batch.to(self.device)
-        with _autocast(self.device, self.dtype):
-            loss = F.cross_entropy(self.model(moved), moved.targets)
-        torch.autograd.backward([self.scaler.scale(loss)])
+        loss = self.back_propagate(batch)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
-        self.loss += loss.detach()
+        return loss
 
 
-class OneByOne:
-    """The development pass of the baseline, one utterance at a time; arguments as `BaselineLoop`."""
+class OneByOne(Loop):
+    """The development pass of the baseline, one utterance at a time."""
 
     def __init__(self, model: StockModel, device: torch.device, dtype: torch.dtype | None) -> None:
-        self.model, self.device, self.dtype = model.eval(), device, dtype
+        super().__init__(model, device, dtype)
+        self.model.eval()
         self.predictions: list[int] = []
 
     @torch.no_grad()
     def __call__(self, window: Sequence[Padded]) -> None:
         """Predict the class of every utterance."""
         for batch in window:
-            with _autocast(self.device, self.dtype):
+            with self.autocast():
                 logits = self.model(batch.to(self.device))
             self.predictions.append(int(logits.argmax(1).item()))
 
 
 def _trained(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
-
-
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pandas as pd
 from transformers import WavLMConfig, WavLMModel
 
-from benchmarks import step
 from experiment_runner.models.model_config import upstream_settings
 from utils.config.regularisation import FORMER_REGULARISATION
 from utils.data.labels.columns import ATTRIBUTES, CANONICAL_CLASSES, TEXT, TEXT_COLUMNS
@@ -21,7 +20,15 @@ from utils.hub.upstreams import UPSTREAMS
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": UPSTREAMS["built_in"]["wavlm-tiny-group-random"]["config"],
-    **step.SHAPES,
+    "base-plus": {},
+    "large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+    },
 }
 """`tiny` is for the CPU: it shows that a benchmark runs, and its figures say nothing about the other shapes."""
 DROPOUTS = upstream_settings(FORMER_REGULARISATION)

@@ -116,9 +116,7 @@ def _predict_split(run: Run, model: LoadedModel, test: EvaluationSplit, table: p
     dataset = SERDataset(table, labels, model.description.normalisation, config.max_seconds, run.seed)
     batches = evaluation_batches(table["seconds"].to_numpy(np.float64), run.eval_batch_seconds)
     loader = make_loader(dataset, BatchItems(run.processes.shard(batches), EVALUATION), run.workers, device)
-    outputs, _ = infer(
-        model.network, decoded(loader), device, run.precision, names_in(table), run.processes
-    )
+    outputs, _ = infer(model.network, decoded(loader), device, run.precision, names_in(table), run.processes)
     return tabulate_predictions(table, outputs, labels, test.classes)
 
 

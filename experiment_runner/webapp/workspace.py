@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import UserError
+from utils.io.environment import variables
 
 HOST = "127.0.0.1"
 PORTS = range(7860, 7960)
@@ -44,7 +44,11 @@ def demo_place(port: int | None) -> Iterator[Place]:
     Raises:
         DemoError: If the port is not available, or a package is missing.
     """
-    with _claimed(port) as door, tempfile.TemporaryDirectory(prefix="200ai-page-") as folder, _environment(folder):
+    with (
+        _claimed(port) as door,
+        tempfile.TemporaryDirectory(prefix="200ai-page-") as folder,
+        variables(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False"),  # uploads lie there; no telemetry
+    ):
         try:
             import_module("gradio")  # only now, because it reads the environment set above
         except ImportError as error:
@@ -70,19 +74,3 @@ def _claimed(port: int | None) -> socket.socket:
             return door
     asked = f"none of the ports {PORTS[0]} to {PORTS[-1]}" if port is None else f"port {port}"
     raise DemoError(f"{asked} cannot be used ({reason}); name another one with --port")
-
-
-@contextmanager
-def _environment(folder: str) -> Iterator[None]:
-    """Make gradio keep uploads in a folder and send no telemetry."""
-    wanted = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
