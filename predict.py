@@ -20,8 +20,8 @@ from experiment_runner.prediction.trained_length import warn_of_lengths
 from experiment_runner.publishing.ser_model import SERModel
 from experiment_runner.runtime.command import run_command
 from experiment_runner.runtime.console import Console
-from experiment_runner.runtime.device import choose_device
-from experiment_runner.runtime.precision import Precision, choose_precision
+from experiment_runner.runtime.device import choose_device, choose_precision
+from experiment_runner.runtime.precision import Precision
 from experiment_runner.webapp.workspace import demo_place
 from utils import read_token
 from utils.data.recordings.excerpts import Windows
@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
 def carry_out(options: argparse.Namespace, console: Console) -> int:
     """Do what the command line asks for."""
     device = choose_device(options.device, console, SINGLE_PROCESS)
-    windows, precision = windows_of(options), precision_of(options, device)
+    windows, precision = windows_of(options), choose_precision(options.amp, device)
     for folder in written_folders(options):
         try_folder(folder)
     if options.serve:
@@ -125,18 +125,6 @@ def windows_of(options: argparse.Namespace) -> Windows | None:
     """Return the segments that the command line asks for."""
     segment, hop = options.segment_seconds, options.hop_seconds
     return None if segment is None else Windows(segment, segment / 2 if hop is None else hop)
-
-
-def precision_of(options: argparse.Namespace, device: torch.device) -> Precision:
-    """Return the precision that the command line asks for.
-
-    Raises:
-        DataError: If the device does not support it.
-    """
-    try:
-        return choose_precision(options.amp, device)
-    except ValueError as error:
-        raise DataError(str(error)) from error
 
 
 def export(model: SERModel, path: Path, console: Console) -> int:

@@ -11,7 +11,7 @@ from experiment_runner.data.preparation import PreparedExperiment, check_recordi
 from experiment_runner.distributed.process_counts import ProcessCounts
 from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.device_facts import DeviceFacts, DeviceSurvey
-from experiment_runner.runtime.precision_names import name_precision
+from experiment_runner.runtime.precision import PrecisionError, resolve_precision
 from experiment_runner.runtime.program_version import describe_other_programs
 from experiment_runner.setup_checks import check_setup
 from experiment_runner.storage.begun_processes import count_processes, tell_other_count
@@ -152,8 +152,8 @@ def _precision_of(amp: str, device: DeviceFacts | None) -> str | None:
     if device is None:
         return None
     try:
-        return name_precision(amp, device.gpu, device.has_bf16).reason
-    except ValueError:
+        return resolve_precision(amp, device).reason
+    except PrecisionError:
         return None
 
 

@@ -9,8 +9,9 @@ import torch
 from experiment_runner.data.experiment_data import ExperimentData
 from experiment_runner.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from experiment_runner.runtime.console import Console
+from experiment_runner.runtime.device import choose_precision
 from experiment_runner.runtime.interruption import Interruption
-from experiment_runner.runtime.precision import Precision, choose_precision
+from experiment_runner.runtime.precision import Precision
 from experiment_runner.runtime.workers import choose_workers
 from experiment_runner.storage.environment import run_environment
 from experiment_runner.storage.run_folder import RunFolder

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from experiment_runner.data.preparation import PreparedExperiment, prepare
 from experiment_runner.distributed.process_counts import ProcessCounts
 from experiment_runner.runtime.device_facts import DeviceFacts
-from experiment_runner.runtime.precision_names import name_precision
+from experiment_runner.runtime.precision import PrecisionError, resolve_precision
 from utils.config.loading import Plan
 from utils.errors import ConfigurationError
 
@@ -60,8 +60,8 @@ def precision_problems(experiments: Iterable[PreparedExperiment], device: Device
     problems = []
     for experiment in experiments:
         try:
-            name_precision(experiment.config.amp, device.gpu, device.has_bf16)
-        except ValueError as error:
+            resolve_precision(experiment.config.amp, device)
+        except PrecisionError as error:
             problems.append(f"{experiment.config.name}: {error}")
     return problems
 

@@ -17,8 +17,8 @@ import torch
 from experiment_runner.models.loaded_model import LoadedModel
 from experiment_runner.results.prediction_columns import END, START
 from experiment_runner.results.predictions import predicted_columns
-from experiment_runner.runtime.device import exact_float32
-from experiment_runner.runtime.precision import Precision, choose_precision
+from experiment_runner.runtime.device import choose_precision, exact_float32
+from experiment_runner.runtime.precision import Precision
 from net.inputs import Waveforms
 from net.ser import Outputs
 from utils.data.recordings.excerpts import LONGEST_SECONDS, Excerpt, Windows, read_windows
@@ -76,7 +76,7 @@ def predict(
 
     Raises:
         DataError: If recordings are unusable; it names them.
-        ValueError: If the device does not support the precision.
+        PrecisionError: If the device does not support the precision.
     """
     names = list(map(str, paths))
     usable = look_at(names, windows)

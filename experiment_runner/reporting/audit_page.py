@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -23,7 +20,7 @@ from experiment_runner.reporting.audit_figures import (
     votes_figure,
     widening_bins,
 )
-from experiment_runner.reporting.figure_style import COLUMN_INCHES, STYLE, shortened
+from experiment_runner.reporting.figure_style import COLUMN_INCHES, as_base64, shortened
 from experiment_runner.reporting.figures import class_shares_figure
 from experiment_runner.reporting.pages import number, render_page
 from utils.data.audit.audit import (
@@ -297,9 +294,5 @@ def _peaks(found: Audit, table: pd.DataFrame) -> Pictures:
 
 def _embedded(found: Audit, name: str, figure: Figure) -> dict[str, object]:
     low, high = found.corpus.attribute_scale
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    caption = CAPTIONS[name].format(low=low, high=high)
-    return {"name": name, "is_wide": figure.get_figwidth() > COLUMN_INCHES, "caption": caption, "data": data}
+    caption, is_wide = CAPTIONS[name].format(low=low, high=high), figure.get_figwidth() > COLUMN_INCHES
+    return {"name": name, "is_wide": is_wide, "caption": caption, "data": as_base64(figure, DOTS_PER_INCH)}

@@ -9,6 +9,7 @@ colorblind people", 2008.
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 from typing import Any
@@ -133,14 +134,14 @@ def save_figure(figure: Figure, path: Path) -> None:
         _write(figure, partial, path.suffix[1:])
 
 
-def as_png(figure: Figure) -> bytes:
-    """Return a figure as the PNG that `save_figure` would write."""
+def as_base64(figure: Figure, dots_per_inch: int = DOTS_PER_INCH) -> str:
+    """Return a figure as a PNG in base64, for a page that contains it."""
     buffer = io.BytesIO()
-    _write(figure, buffer, "png")
-    return buffer.getvalue()
+    _write(figure, buffer, "png", dots_per_inch)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 @styled
-def _write(figure: Figure, place: Path | io.BytesIO, kind: str) -> None:
+def _write(figure: Figure, place: Path | io.BytesIO, kind: str, dots_per_inch: int = DOTS_PER_INCH) -> None:
     undated = {"png": {"Software": None}, "pdf": {"CreationDate": None}}[kind]
-    figure.savefig(place, format=kind, dpi=DOTS_PER_INCH, metadata=undated)
+    figure.savefig(place, format=kind, dpi=dots_per_inch, metadata=undated)

@@ -15,10 +15,10 @@ from pathlib import Path
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from experiment_runner.runtime.table_layout import Layout, choose_layout, describe_columns
+from experiment_runner.runtime.table_layout import choose_layout, describe_columns
 from utils.io.files import abandon
 from utils.io.secrets import Redaction
 from utils.text import printable
@@ -52,13 +52,13 @@ class EpochProgress:
     Args:
         epoch: Counted from 1.
         utterances: Utterances in the epoch.
-        bar: Progress bar, if there is a terminal.
+        bar: Progress bar, disabled where there is no terminal.
         say: Prints a plain line.
     """
 
-    def __init__(self, epoch: int, utterances: int, bar: Progress | None, say: Callable[[str], None]) -> None:
+    def __init__(self, epoch: int, utterances: int, bar: Progress, say: Callable[[str], None]) -> None:
         self._epoch, self._utterances, self._bar, self._say = epoch, utterances, bar, say
-        self._task = bar.add_task(f"epoch {epoch}", total=utterances, loss="", rate="") if bar else None
+        self._task = bar.add_task(f"epoch {epoch}", total=utterances, loss="", rate="")
         self._done = 0
         self._loss = ""
         self._started = self._said = time.monotonic()
@@ -68,9 +68,8 @@ class EpochProgress:
         self._done += utterances
         now = time.monotonic()
         rate = self._done / max(now - self._started, 1e-9)
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=utterances, loss=self._loss, rate=f"{rate:.1f} utterances/s")
-        elif now - self._said >= SECONDS_BETWEEN_LINES:
+        self._bar.update(self._task, advance=utterances, loss=self._loss, rate=f"{rate:.1f} utterances/s")
+        if self._bar.disable and now - self._said >= SECONDS_BETWEEN_LINES:
             self._said = now
             minutes = (self._utterances - self._done) / rate / 60
             done = f"{self._done:,} of {self._utterances:,} utterances"
@@ -143,37 +142,30 @@ class Console:
     @contextmanager
     def epoch_progress(self, epoch: int, utterances: int) -> Iterator[EpochProgress]:
         """Show loss, utterances per second and time left while an epoch runs."""
-        if not self.rich.is_terminal:
-            yield EpochProgress(epoch, utterances, None, self.line)
-            return
-        columns = [
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]}  {task.fields[rate]}"),
-            TimeRemainingColumn(),
-        ]
-        with Progress(*columns, console=self.rich, transient=True) as bar:
+        figures = TextColumn("{task.fields[loss]}  {task.fields[rate]}")
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), figures, TimeRemainingColumn())
+        with self._bar(columns) as bar:
             yield EpochProgress(epoch, utterances, bar, self.line)
 
     @contextmanager
     def count(self, total: int, things: str) -> Iterator[Callable[[int], None]]:
         """Show how many things are done: a bar on a terminal, else a plain line every minute."""
         done, said = 0, time.monotonic()
-        is_terminal = self.rich.is_terminal
-        columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-        with Progress(*columns, console=self.rich, transient=True, disable=not is_terminal) as bar:
+        with self._bar((*Progress.get_default_columns(), MofNCompleteColumn())) as bar:
             task = bar.add_task(things, total=total)
 
             def advance(number: int) -> None:
                 nonlocal done, said
                 done += number
                 bar.update(task, advance=number)
-                if not is_terminal and time.monotonic() - said >= SECONDS_BETWEEN_LINES:
+                if bar.disable and time.monotonic() - said >= SECONDS_BETWEEN_LINES:
                     said = time.monotonic()
                     self.line(f"{done:,} of {total:,} {things}")
 
             yield advance
+
+    def _bar(self, columns: Iterable[ProgressColumn]) -> Progress:
+        return Progress(*columns, console=self.rich, transient=True, disable=not self.rich.is_terminal)
 
     def _readable(self, text: str) -> str:
         """Break a line between words if there is a width limit; a terminal would break it inside words."""
@@ -205,12 +197,9 @@ class Console:
         """
         cells = [[printable(self._redact(cell)) for cell in row] for row in rows]
         described = describe_columns(columns, numeric, prose, lists)
-        self._print(title, choose_layout(described, cells, self.rich.width, keys), notes)
-
-    def _print(self, title: str, layout: Layout, notes: Iterable[str]) -> None:
         if title:
             self.rich.print(Text(printable(self._redact(title)), style="bold"))
-        for part in layout.parts:
+        for part in choose_layout(described, cells, self.rich.width, keys).parts:
             self.rich.print(part)
         for note in filter(None, notes):
             for line in at_words(printable(self._redact(note)), self.rich.width):

@@ -13,6 +13,7 @@ import torch
 from experiment_runner.distributed.process_group import ProcessGroup
 from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.device_facts import CPU, DeviceFacts, explain_chosen_cpu, explain_missing_gpu
+from experiment_runner.runtime.precision import Precision, resolve_precision
 from utils.commands import RUN_OPTIONS, torchrun_command
 from utils.errors import WRONG_INPUT, UserError
 
@@ -50,6 +51,15 @@ def describe_device(device: torch.device) -> DeviceFacts:
         return CPU
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     return DeviceFacts(torch.cuda.get_device_name(device), has_bf16)
+
+
+def choose_precision(amp: str, device: torch.device) -> Precision:
+    """Resolve the `amp` key for a device.
+
+    Raises:
+        PrecisionError: If the device does not support the requested precision.
+    """
+    return resolve_precision(amp, describe_device(device))
 
 
 def _own_gpu(processes: ProcessGroup) -> torch.device:

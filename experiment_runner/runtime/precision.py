@@ -1,15 +1,23 @@
-"""The precision of forward passes, on a device."""
+"""The precision of forward passes, resolved without torch, so that `--check` can use it too."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+from experiment_runner.runtime.device_facts import DeviceFacts
+from utils.errors import WRONG_INPUT, UserError
 
-from experiment_runner.runtime.precision_names import BF16, FP16, FP32, name_precision
+if TYPE_CHECKING:
+    import torch
 
-DTYPES = {FP32: None, FP16: torch.float16, BF16: torch.bfloat16}
-"""Dtype of autocast by precision."""
+FP32, FP16, BF16 = "fp32", "fp16", "bf16"
+
+
+class PrecisionError(UserError, ValueError):
+    """A precision that the device does not support; the message names the remedy."""
+
+    exit_status = WRONG_INPUT
 
 
 @dataclass(frozen=True)
@@ -17,30 +25,52 @@ class Precision:
     """The precision of the forward pass, and why it was chosen.
 
     Attributes:
-        dtype: Dtype of autocast; None for plain fp32.
+        name: `fp32`, `fp16` or `bf16`.
         reason: Reason for the choice, for console messages.
     """
 
-    dtype: torch.dtype | None
+    name: str
     reason: str
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Dtype of autocast; None for plain fp32."""
+        import torch
+
+        return {FP32: None, FP16: torch.float16, BF16: torch.bfloat16}[self.name]
 
     @property
     def needs_scaler(self) -> bool:
         """Whether gradients would underflow without scaling."""
-        return self.dtype is torch.float16
+        return self.name == FP16
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Return the context of a forward pass."""
+        import torch
+
         return torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype is not None)
 
 
-def choose_precision(amp: str, device: torch.device) -> Precision:
+def resolve_precision(amp: str, device: DeviceFacts) -> Precision:
     """Resolve the `amp` key for a device.
 
     Raises:
-        ValueError: If the device does not support the requested precision.
+        PrecisionError: If the device does not support the requested precision.
     """
-    is_gpu = device.type == "cuda"
-    has_bf16 = is_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    name, reason = name_precision(amp, torch.cuda.get_device_name() if is_gpu else None, has_bf16)
-    return Precision(DTYPES[name], reason)
+    if amp == "off":
+        return Precision(FP32, 'fp32: amp = "off"')
+    if device.gpu is None:
+        if amp == FP16:
+            raise PrecisionError('amp = "fp16" needs a GPU; use "auto", "bf16" or "off" on the CPU')
+        return Precision(FP32, "fp32: mixed precision is off on the CPU") if amp == "auto" else _bf16("as asked")
+    if amp == BF16 and not device.has_bf16:
+        raise PrecisionError(f'amp = "bf16" is not supported by {device.gpu}; use "auto" or "fp16"')
+    if amp == FP16:
+        return Precision(FP16, "fp16 with a gradient scaler: as asked")
+    if device.has_bf16:
+        return _bf16("the GPU has it" if amp == "auto" else "as asked")
+    return Precision(FP16, "fp16 with a gradient scaler: the GPU has no bf16")
+
+
+def _bf16(why: str) -> Precision:
+    return Precision(BF16, f"bf16: {why}")

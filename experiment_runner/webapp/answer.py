@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from experiment_runner.models.loaded_model import LoadedModel
 from experiment_runner.prediction.predictor import Predictions
 from experiment_runner.prediction.trained_length import warn_of_length
 from experiment_runner.reporting.course_figure import course_figure
-from experiment_runner.reporting.figure_style import as_png
+from experiment_runner.reporting.figure_style import as_base64
 from experiment_runner.reporting.pages import render_page
 from experiment_runner.results.prediction_columns import PREDICTION, as_clock, attributes_of, auxiliary_of, classes_of
 from experiment_runner.runtime.precision import Precision
@@ -179,8 +178,8 @@ def _progress(done: float, seconds: float) -> str:
 
 def _draw(table: pd.DataFrame, model: LoadedModel, name: str) -> str:
     title = f"{name}, in segments of {WINDOWS.seconds:g} s, one every {WINDOWS.hop_seconds:g} s"
-    png = as_png(course_figure(table, model.description.attribute_scale, title))
-    return _course(f"The course over time of {name}", figure=base64.b64encode(png).decode("ascii"))
+    figure = as_base64(course_figure(table, model.description.attribute_scale, title))
+    return _course(f"The course over time of {name}", figure=figure)
 
 
 def cancelled(course: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,31 +43,8 @@ def build_page(model: LoadedModel, name: str, precision: Precision, uploads: Upl
     """
     origin = origin_of(model, name)
     header = render_page(HEADER, origin=origin, abilities=abilities(model.description))
-
-    def take(document: dict[str, Any] | None, request: gr.Request) -> Shown:
-        try:
-            uploads.take(str(request.session_hash), document)
-        except DataError as error:
-            return refuse(str(error))
-        return waiting()
-
-    def run(request: gr.Request) -> Iterator[Shown]:
-        session = str(request.session_hash)
-        yield from _answers(partial(answer, model, precision, trained_seconds=origin.trained_seconds), uploads, session)
-
-    def stop(shown: str, request: gr.Request) -> str:
-        uploads.withdraw(str(request.session_hash))
-        return cancelled(shown)
-
-    def clear(request: gr.Request) -> Shown:
-        uploads.forget(str(request.session_hash))
-        return EMPTY
-
-    def leave(request: gr.Request) -> None:
-        uploads.forget(str(request.session_hash))
-
-    page = gr.Blocks(title="Emotion in speech", analytics_enabled=False, delete_cache=(60, OLDEST_SECONDS))
-    with page:
+    events = _Events(partial(answer, model, precision, trained_seconds=origin.trained_seconds), uploads)
+    with gr.Blocks(title="Emotion in speech", analytics_enabled=False, delete_cache=(60, OLDEST_SECONDS)) as page:
         gr.HTML(header, elem_id="header", apply_default_css=False)
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
@@ -87,11 +65,11 @@ def build_page(model: LoadedModel, name: str, precision: Precision, uploads: Upl
         silent: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         at_once = {**silent, "queue": False}
         asking = [audio.upload, audio.stop_recording, start.click]
-        asked = gr.on(asking, take, audio, [whole, course], preprocess=False, **at_once)
-        asked.then(run, None, [whole, course], trigger_mode="always_last", concurrency_limit=1, **silent)
-        cancel.click(stop, course, course, **at_once)  # gradio's own `cancels` loses requests made meanwhile
-        audio.clear(clear, None, [whole, course], **at_once)
-        page.unload(leave)
+        asked = gr.on(asking, events.take, audio, [whole, course], preprocess=False, **at_once)
+        asked.then(events.run, None, [whole, course], trigger_mode="always_last", concurrency_limit=1, **silent)
+        cancel.click(events.stop, course, course, **at_once)  # gradio's own `cancels` loses requests made meanwhile
+        audio.clear(events.clear, None, [whole, course], **at_once)
+        page.unload(events.leave)
     return page
 
 
@@ -105,39 +83,74 @@ def abilities(description: ModelConfig) -> list[str]:
     return [f"{verb} {', '.join(names)}" for verb, names in parts.items() if names]
 
 
-def _answers(predict: Callable[[Path, str], Iterator[Shown]], uploads: Uploads, session: str) -> Iterator[Shown]:
-    """Yield what to show while the recording is requested, then the final state of the page.
+@dataclass(frozen=True, eq=False)
+class _Events:
+    """What the page does when its reader does something, for one session of a browser at a time.
 
-    The reply to a click may reach the browser before an earlier part of the answer, so the final state is sent here.
+    Attributes:
+        predict: Yields what to show for a recording, given its path and name.
+        uploads: Where recordings come from.
     """
-    asked = uploads.asked(session)
-    if asked is None:  # refused, or withdrawn while it waited
-        yield Shown(gr.skip(), gr.skip())  # yielding nothing would empty the page
-        return
-    shown = waiting()
-    with closing(_heard(predict, asked)) as parts:
-        for part in parts:
-            if uploads.asked(session) is not asked:
-                break
-            shown = part
-            yield shown
-    if not uploads.holds(session):
-        yield EMPTY
-    elif uploads.asked(session) is None:
-        yield Shown(shown.answer, cancelled(shown.course))
-    elif uploads.asked(session) is not asked:
-        yield waiting()
 
+    predict: Callable[[Path, str], Iterator[Shown]]
+    uploads: Uploads
 
-def _heard(predict: Callable[[Path, str], Iterator[Shown]], asked: Upload) -> Generator[Shown]:
-    """Yield what to show for a recording, or a sentence on why there is nothing to show."""
-    try:
-        yield from predict(asked.path, asked.name)
-    except DataError as error:
-        yield refuse(str(error))
-    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the page
-        print_unforeseen(error)
-        yield refuse(UNFORESEEN)
+    def take(self, document: dict[str, Any] | None, request: gr.Request) -> Shown:
+        """Note which recording is to be predicted."""
+        try:
+            self.uploads.take(str(request.session_hash), document)
+        except DataError as error:
+            return refuse(str(error))
+        return waiting()
+
+    def run(self, request: gr.Request) -> Iterator[Shown]:
+        """Yield what to show while the recording is requested, then the final state of the page.
+
+        The reply to a click may reach the browser before an earlier part of the answer, so the final state is sent
+        here.
+        """
+        uploads, session = self.uploads, str(request.session_hash)
+        asked = uploads.asked(session)
+        if asked is None:  # refused, or withdrawn while it waited
+            yield Shown(gr.skip(), gr.skip())  # yielding nothing would empty the page
+            return
+        shown = waiting()
+        with closing(self._heard(asked)) as parts:
+            for part in parts:
+                if uploads.asked(session) is not asked:
+                    break
+                shown = part
+                yield shown
+        if not uploads.holds(session):
+            yield EMPTY
+        elif uploads.asked(session) is None:
+            yield Shown(shown.answer, cancelled(shown.course))
+        elif uploads.asked(session) is not asked:
+            yield waiting()
+
+    def _heard(self, asked: Upload) -> Generator[Shown]:
+        """Yield what to show for a recording, or a sentence on why there is nothing to show."""
+        try:
+            yield from self.predict(asked.path, asked.name)
+        except DataError as error:
+            yield refuse(str(error))
+        except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the page
+            print_unforeseen(error)
+            yield refuse(UNFORESEEN)
+
+    def stop(self, shown: str, request: gr.Request) -> str:
+        """Withdraw the recording."""
+        self.uploads.withdraw(str(request.session_hash))
+        return cancelled(shown)
+
+    def clear(self, request: gr.Request) -> Shown:
+        """Delete the recording, and empty the page."""
+        self.leave(request)
+        return EMPTY
+
+    def leave(self, request: gr.Request) -> None:
+        """Delete the recording."""
+        self.uploads.forget(str(request.session_hash))
 
 
 def theme() -> gr.themes.Base:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from experiment_runner.runtime.precision import choose_precision
+from experiment_runner.runtime.device import choose_precision
 from experiment_runner.storage.checkpoints import CheckpointStore, read_checkpoint
 from experiment_runner.training.inference import infer
 from experiment_runner.training.optimisation import build_optimiser, clip_gradients

@@ -26,7 +26,7 @@ from experiment_runner.models.model_origin import origin_of
 from experiment_runner.prediction.predictor import Predictions
 from experiment_runner.reporting.course_figure import course_figure
 from experiment_runner.results.prediction_columns import END, START, as_clock
-from experiment_runner.runtime.precision import choose_precision
+from experiment_runner.runtime.device import choose_precision
 from net.inputs import Waveforms
 from net.ser import Outputs
 from net.ser_model_wrapper import SERModelWrapper

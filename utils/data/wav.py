@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +27,15 @@ class Crop:
     position: float
 
 
+@contextmanager
+def decoding_errors(path: str) -> Iterator[None]:
+    """Turn errors of decoding a recording into a `DataError`."""
+    try:
+        yield
+    except (OSError, MemoryError, ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be decoded: {str(error) or 'there is not enough memory'}") from error
+
+
 def read_waveform(path: str, crop: Crop | None = None, cancellation: Cancellation | None = None) -> Waveform:
     """Decode a recording, mix it down to mono and resample it to 16 kHz.
 
@@ -40,7 +51,7 @@ def read_waveform(path: str, crop: Crop | None = None, cancellation: Cancellatio
     Raises:
         DataError: If the file cannot be decoded, is empty, or has values that are not finite or channels that cancel.
     """
-    try:
+    with decoding_errors(path):
         with sound_of(path) as file:
             frames, rate_hz = file.frames, file.samplerate
             count = frames if crop is None else min(frames, round(crop.max_seconds * rate_hz))
@@ -50,8 +61,6 @@ def read_waveform(path: str, crop: Crop | None = None, cancellation: Cancellatio
         mono = mix = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
         if rate_hz != SAMPLE_RATE_HZ and len(samples) == count:
             mono = soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ)
-    except (OSError, MemoryError, ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"{path} cannot be decoded: {str(error) or 'there is not enough memory'}") from error
     if len(samples) < count:
         raise DataError(f"{path} ends after {len(samples)} of {count} samples; it is truncated, copy it again")
     if len(mono) == 0:

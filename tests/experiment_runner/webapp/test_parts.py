@@ -18,7 +18,7 @@ import soundfile
 import predict as predict_program
 from experiment_runner.models.model_origin import origin_of
 from experiment_runner.publishing.ser_model import SERModel
-from experiment_runner.runtime.precision import choose_precision
+from experiment_runner.runtime.device import choose_precision
 from experiment_runner.storage.checkpoints import Checkpoint, CheckpointStore, TrainingState
 from experiment_runner.webapp.answer import answer, cancelled
 from experiment_runner.webapp.uploads import Uploads

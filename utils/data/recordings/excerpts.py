@@ -12,7 +12,7 @@ import soxr
 from utils.data.recordings.audio_source import sound_of
 from utils.data.recordings.signal_checks import Cancellation, is_sane
 from utils.data.recordings.survey import SHORTEST_SECONDS
-from utils.data.wav import SAMPLE_RATE_HZ, Waveform
+from utils.data.wav import SAMPLE_RATE_HZ, Waveform, decoding_errors
 from utils.errors import DataError
 
 BLOCK_SECONDS = 10
@@ -95,26 +95,20 @@ def _excerpt(samples: Waveform, start: int) -> Excerpt:
 
 def _resampled(path: str, cancellation: Cancellation) -> Iterator[Waveform]:
     """Decode a recording block by block to 16 kHz mono."""
-    try:
-        with sound_of(path) as file:
-            stream = soxr.ResampleStream(file.samplerate, SAMPLE_RATE_HZ, 1, dtype="float32")
-            done = 0
-            while done < file.frames:
-                count = min(BLOCK_SECONDS * file.samplerate, file.frames - done)
-                block = file.read(count, dtype="float32", always_2d=True)
-                if len(block) < count:
-                    done += len(block)
-                    raise DataError(
-                        f"{path} ends after {done} of {file.frames} samples; it is truncated, copy it again"
-                    )
-                done += len(block)
-                mono = block.mean(axis=1)
-                if not is_sane(mono):
-                    raise DataError(f"{path} holds samples that are not finite numbers; repair it")
-                if file.channels > 1:
-                    cancellation.add(block.T, mono)
-                yield stream.resample_chunk(mono, last=done == file.frames)
-        if cancellation.problem is not None:
-            raise DataError(f"{path} {cancellation.problem.text}")
-    except (OSError, MemoryError, ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"{path} cannot be decoded: {error or 'there is not enough memory'}") from error
+    with decoding_errors(path), sound_of(path) as file:
+        stream = soxr.ResampleStream(file.samplerate, SAMPLE_RATE_HZ, 1, dtype="float32")
+        done = 0
+        while done < file.frames:
+            count = min(BLOCK_SECONDS * file.samplerate, file.frames - done)
+            block = file.read(count, dtype="float32", always_2d=True)
+            done += len(block)
+            if len(block) < count:
+                raise DataError(f"{path} ends after {done} of {file.frames} samples; it is truncated, copy it again")
+            mono = block.mean(axis=1)
+            if not is_sane(mono):
+                raise DataError(f"{path} holds samples that are not finite numbers; repair it")
+            if file.channels > 1:
+                cancellation.add(block.T, mono)
+            yield stream.resample_chunk(mono, last=done == file.frames)
+    if cancellation.problem is not None:
+        raise DataError(f"{path} {cancellation.problem.text}")

@@ -103,7 +103,9 @@ def survey(
         _in_threads(partial(examine, is_deep=is_deep), paths_wanted, threads, found, advance, keep_found)
     finally:
         keep_found()
-    judged = _judged(_filled(table, wanted, found))
+    filled = _filled(table, wanted, found)
+    seconds = filled["frames"] / filled["rate_hz"]
+    judged = filled.assign(seconds=seconds, is_lasting=filled["is_lasting"].astype(bool))
     rows = pd.Index(unique).get_indexer(pd.Index(paths))
     return Survey(judged.iloc[rows].reset_index(drop=True), len(found))
 
@@ -249,8 +251,3 @@ def _filled(table: pd.DataFrame, wanted: npt.NDArray[np.intp], found: Mapping[in
         filled.loc[index, column] = fresh[column].astype(DTYPES[column])
     filled.loc[index, "is_lasting"] = [one.is_lasting for one in found.values()]
     return filled
-
-
-def _judged(table: pd.DataFrame) -> pd.DataFrame:
-    """Add `seconds`."""
-    return table.assign(seconds=table["frames"] / table["rate_hz"], is_lasting=table["is_lasting"].astype(bool))

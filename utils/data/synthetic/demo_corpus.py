@@ -11,7 +11,6 @@ import io
 import json
 import os
 import time
-import wave
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.io import wavfile  # type: ignore[import-untyped]
 
 from utils.data.labels.columns import CATEGORICAL
 from utils.data.podcast import COLUMNS
@@ -209,11 +209,7 @@ def _name_and_gender(clip: Clip) -> tuple[str, str]:
 def as_wav(samples: Samples) -> bytes:
     """Return samples in [-1, 1], shape (samples,), as a 16 kHz mono PCM_16 file."""
     buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE_HZ)
-        file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
+    wavfile.write(buffer, SAMPLE_RATE_HZ, np.round(samples * 32767).astype("<i2"))
     return buffer.getvalue()
 
 
