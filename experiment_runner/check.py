@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from experiment_runner.data.experiment_data import ExperimentData
 from experiment_runner.data.preparation import PreparedExperiment, check_recordings, show_plan
@@ -20,20 +20,6 @@ from experiment_runner.storage.environment import run_environment
 from experiment_runner.storage.run_decisions import GONE_ON_WITH, decide_finished, decide_unfinished
 from experiment_runner.storage.run_folder import RunError, RunFolder
 from utils import ConfigurationError, Plan, print_error
-
-
-class ExpectedRuns(NamedTuple):
-    """What training would do with each run.
-
-    Attributes:
-        rows: Experiment, seed and what will happen to the run.
-        problems: Why runs are refused.
-        others: Runs that will resume with a different number of processes than was started, by that number.
-    """
-
-    rows: list[tuple[str, str, str]]
-    problems: list[str]
-    others: dict[int, list[str]]
 
 
 def check_plan(
@@ -73,7 +59,9 @@ def check_plan(
         console.line(device.note)
     recordings = check_recordings(setup.experiments, console, counts)
     unsaid = [problem for problem in recordings.problems if not any(said.endswith(problem) for said in early)]
-    runs = expect_runs(setup.experiments, recordings.data, output, device.facts, retrain, console, counts)
+    runs = ExpectedRuns(output, device.facts, retrain, console, counts)
+    for experiment in setup.experiments:
+        runs.add(experiment, recordings.data.get(experiment.config.name))
     if runs.rows:
         title = "Runs, once all problems are corrected" if early else "Runs"
         console.table(title, ("experiment", "seed", "training"), runs.rows, numeric=range(1, 2), keys=2, prose=[2])
@@ -85,66 +73,66 @@ def check_plan(
     return not early
 
 
-def expect_runs(
-    experiments: Sequence[PreparedExperiment],
-    checked: Mapping[str, ExperimentData],
-    output: Path,
-    device: DeviceFacts | None,
-    retrain: bool,
-    console: Console,
-    counts: ProcessCounts,
-) -> ExpectedRuns:
-    """Decide what will happen to each run, just as training does.
+@dataclass(frozen=True)
+class ExpectedRuns:
+    """What training would do with each run, decided just as training does.
 
-    Args:
-        experiments: The experiment list.
-        checked: Data of the experiments whose recordings are usable, by experiment name.
+    Attributes:
         output: The output folder.
         device: Device that they would be trained on; None if unknown.
         retrain: Whether finished runs are to be trained again.
         console: Where damaged checkpoints are reported.
         counts: Numbers of processes that would train them.
+        rows: Experiment, seed and what will happen to the run.
+        problems: Why runs are refused.
+        others: Runs that will resume with a different number of processes than was started, by that number.
     """
-    expected = ExpectedRuns([], [], {})
-    for experiment in experiments:
+
+    output: Path
+    device: DeviceFacts | None
+    retrain: bool
+    console: Console
+    counts: ProcessCounts
+    rows: list[tuple[str, str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    others: dict[int, list[str]] = field(default_factory=dict)
+
+    def add(self, experiment: PreparedExperiment, checked: ExperimentData | None) -> None:
+        """Decide what will happen to the runs of an experiment.
+
+        Args:
+            experiment: The experiment.
+            checked: Its data; None if its recordings are not usable.
+        """
         for seed in experiment.config.seeds:
-            name, folder = experiment.config.name, RunFolder(output, experiment.config, seed)
-            ranks = counts.of_run(name, seed)
+            name, folder = experiment.config.name, RunFolder(self.output, experiment.config, seed)
+            ranks = self.counts.of_run(name, seed)
             try:
-                text = _expect(experiment, folder, checked.get(name), device, retrain, console, ranks)
+                text = self._expect(experiment, folder, checked, ranks)
             except (RunError, CheckpointError) as error:
                 text = "refused"
-                expected.problems.append(f"{name} seed {seed}: {error}")
-            if ranks != counts.started and text.startswith(GONE_ON_WITH):
-                expected.others.setdefault(ranks, []).append(f"{name} seed {seed}")
-            expected.rows.append((name, str(seed), text))
-    return expected
+                self.problems.append(f"{name} seed {seed}: {error}")
+            if ranks != self.counts.started and text.startswith(GONE_ON_WITH):
+                self.others.setdefault(ranks, []).append(f"{name} seed {seed}")
+            self.rows.append((name, str(seed), text))
 
-
-def _expect(
-    experiment: PreparedExperiment,
-    folder: RunFolder,
-    checked: ExperimentData | None,
-    device: DeviceFacts | None,
-    retrain: bool,
-    console: Console,
-    ranks: int,
-) -> str:
-    """Describe what will happen to one run."""
-    folder.refuse_links()
-    decision = decide_finished(folder, experiment.data, retrain)
-    if decision.is_finished:
-        return decision.describe(retrain)
-    if checked is None:
-        return "refused, for its recordings"
-    config = experiment.config
-    precision = _precision_of(config.amp, device)
-    environment = run_environment(config, checked, precision, device is None or device.gpu is not None, ranks)
-    is_there = folder.is_finished
-    decision = decide_unfinished(folder, checked, environment, retrain, console)
-    if decision.warning:
-        console.warn(f"{config.name} seed {folder.seed}: {decision.warning}")
-    return decision.describe(retrain and is_there)
+    def _expect(
+        self, experiment: PreparedExperiment, folder: RunFolder, checked: ExperimentData | None, ranks: int
+    ) -> str:
+        """Describe what will happen to one run."""
+        folder.refuse_links()
+        decision = decide_finished(folder, experiment.data, self.retrain)
+        if decision.is_finished:
+            return decision.describe(self.retrain)
+        if checked is None:
+            return "refused, for its recordings"
+        config, is_gpu = experiment.config, self.device is None or self.device.gpu is not None
+        environment = run_environment(config, checked, _precision_of(config.amp, self.device), is_gpu, ranks)
+        is_there = folder.is_finished
+        decision = decide_unfinished(folder, checked, environment, self.retrain, self.console)
+        if decision.warning:
+            self.console.warn(f"{config.name} seed {folder.seed}: {decision.warning}")
+        return decision.describe(self.retrain and is_there)
 
 
 def _precision_of(amp: str, device: DeviceFacts | None) -> str | None:
