@@ -44,7 +44,8 @@ def build_page(model: LoadedModel, name: str, precision: Precision, uploads: Upl
     origin = origin_of(model, name)
     header = render_page(HEADER, origin=origin, abilities=abilities(model.description))
     events = _Events(partial(answer, model, precision, trained_seconds=origin.trained_seconds), uploads)
-    with gr.Blocks(title="Emotion in speech", analytics_enabled=False, delete_cache=(60, OLDEST_SECONDS)) as page:
+    page = gr.Blocks(title="Emotion in speech", analytics_enabled=False, delete_cache=(60, OLDEST_SECONDS))
+    with page:
         gr.HTML(header, elem_id="header", apply_default_css=False)
         with gr.Row():
             with gr.Column(scale=1, min_width=300):

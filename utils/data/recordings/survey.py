@@ -245,9 +245,10 @@ def _filled(table: pd.DataFrame, wanted: npt.NDArray[np.intp], found: Mapping[in
         for one in found.values()
     ]
     index = table.index[wanted[np.fromiter(found, dtype=np.intp)]]
-    fresh = pd.DataFrame(rows, columns=["size", "modified_ns", *FIELDS], index=index)
+    columns = ["size", "modified_ns", *FIELDS]
+    fresh = pd.DataFrame(rows, columns=columns, index=index)
     filled = table.copy()
-    for column in fresh:
+    for column in columns:
         filled.loc[index, column] = fresh[column].astype(DTYPES[column])
     filled.loc[index, "is_lasting"] = [one.is_lasting for one in found.values()]
     return filled
