@@ -21,7 +21,7 @@ import pandas as pd
 import soundfile
 
 import prepare_data
-from benchmarks.passes import bare_parser, run_alone
+from benchmarks.commands import bare_parser, run_alone
 from experiment_runner.runtime.console import Console
 from utils.config.loading import load_corpora
 from utils.data.corpora.podcast_ratings import SECONDARY_WORDS

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import WavLMConfig, WavLMModel
 
-from benchmarks.passes import bare_parser
+from benchmarks.commands import bare_parser
 from benchmarks.stock import CarefulLoop, Padded
 from benchmarks.synthetic import CLASSES, DROPOUTS, SHAPES, draw_noise
 from experiment_runner.models.model_config import NO_MASKING

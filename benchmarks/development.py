@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks import passes
+from benchmarks.commands import Row
 from benchmarks.project import develop_from_memory, make_config, make_trainer
 from benchmarks.stock import OneByOne, Padded, load_stock
 from benchmarks.synthetic import CLASSES, Seconds, draw_noise, draw_seconds, make_corpus, write_upstream
@@ -33,7 +34,7 @@ PRECISIONS = {"fp32": "off", "bf16": "bf16"}
 WARM_UP = 8
 
 
-def measure_stock(upstream: Path, variant: str, windows: list[list[Padded]], options: argparse.Namespace) -> passes.Row:
+def measure_stock(upstream: Path, variant: str, windows: list[list[Padded]], options: argparse.Namespace) -> Row:
     """Measure utterances one by one, until all are done or the time is over."""
     device = torch.device(options.device)
     passes.forget(device)
@@ -50,7 +51,7 @@ def measure_ours(
     precision: str,
     batch_seconds: float,
     device: torch.device,
-) -> list[passes.Row]:
+) -> list[Row]:
     """Measure the second pass over all utterances, and a complete evaluation."""
     passes.forget(device)
     keys = {"amp": PRECISIONS[precision], "eval_batch_seconds": batch_seconds, "num_workers": 0}
@@ -79,13 +80,13 @@ def _infer(trainer: Trainer) -> torch.Tensor:
     return outputs.tensors()[0].argmax(1).cpu()
 
 
-def run(options: argparse.Namespace, device: torch.device) -> list[passes.Row]:
+def run(options: argparse.Namespace, device: torch.device) -> list[Row]:
     """Measure every variant of every shape."""
     durations = draw_seconds(options.utterances)
     waveforms = draw_noise(durations)
     is_pinned = device.type == "cuda"
     windows = [[Padded.of(waveforms, [row], is_pinned)] for row in range(len(waveforms))]
-    rows: list[passes.Row] = []
+    rows: list[Row] = []
     for shape in options.shapes:
         with tempfile.TemporaryDirectory() as folder:
             upstream = write_upstream(Path(folder), shape)

@@ -25,6 +25,7 @@ import torch
 from transformers import WavLMConfig
 
 from benchmarks import passes, step
+from benchmarks.commands import Row
 from benchmarks.project import make_config, make_trainer, timed_epochs
 from benchmarks.stock import BaselineLoop, CarefulLoop, Padded, load_stock
 from benchmarks.synthetic import SHAPES, Seconds, draw_noise, draw_seconds, make_corpus, write_upstream
@@ -71,10 +72,10 @@ class Bench:
     device: torch.device
     peak: float | None
 
-    def row(self, variant: str, steps: Sequence[Rows], seconds: float) -> passes.Row:
+    def row(self, variant: str, steps: Sequence[Rows], seconds: float) -> Row:
         """Return the table row of a variant, given its steps and their seconds."""
         rows = np.concatenate(steps)
-        row: passes.Row = {"shape": self.shape, "variant": variant, "steps": len(steps), "seconds": seconds}
+        row: Row = {"shape": self.shape, "variant": variant, "steps": len(steps), "seconds": seconds}
         row["rate"] = float(self.seconds[rows].sum()) / seconds
         row["gib"] = passes.peak_gib(self.device)
         if self.peak is not None:
@@ -87,7 +88,7 @@ class Bench:
         return sum(conv + 3 * transformer for conv, transformer in counts)
 
 
-def measure_stock(bench: Bench, variant: str) -> passes.Row:
+def measure_stock(bench: Bench, variant: str) -> Row:
     """Measure a stock loop."""
     passes.forget(bench.device)
     is_baseline = variant.startswith("baseline")
@@ -109,7 +110,7 @@ def _windows(bench: Bench, epoch: int, parts: int) -> list[list[Padded]]:
     return [[Padded.of(bench.waveforms, part.tolist(), is_pinned) for part in step] for step in steps]
 
 
-def measure_ours(bench: Bench, variant: str) -> passes.Row:
+def measure_ours(bench: Bench, variant: str) -> Row:
     """Measure epochs of the project's trainer after the warm-up epochs."""
     passes.forget(bench.device)
     keys = {**VARIANTS[variant], "batch_size": bench.batches.batch_size, "num_workers": 0}
@@ -123,12 +124,12 @@ def measure_ours(bench: Bench, variant: str) -> passes.Row:
     return bench.row(variant, steps, sum(seconds for _, seconds in epochs))
 
 
-def run(options: argparse.Namespace, device: torch.device, peak: float | None) -> list[passes.Row]:
+def run(options: argparse.Namespace, device: torch.device, peak: float | None) -> list[Row]:
     """Measure every variant of every shape."""
     seconds = draw_seconds(options.steps * options.batch_size)
     waveforms = draw_noise(seconds)
     batches = RandomBatches(seconds, options.batch_size, 1, SEED)
-    rows: list[passes.Row] = []
+    rows: list[Row] = []
     for shape in options.shapes:
         with tempfile.TemporaryDirectory() as name:
             folder = write_upstream(Path(name), shape).parent

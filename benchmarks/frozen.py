@@ -22,6 +22,7 @@ import soundfile
 import torch
 
 from benchmarks import passes
+from benchmarks.commands import Row
 from benchmarks.project import make_config, make_trainer
 from benchmarks.stock import CarefulLoop, Padded, load_stock
 from benchmarks.synthetic import Seconds, draw_noise, draw_seconds, make_corpus, write_upstream
@@ -42,7 +43,7 @@ def write_recordings(folder: Path, waveforms: Sequence[Waveform]) -> list[str]:
     return paths
 
 
-def measure_stock(upstream: Path, waveforms: Sequence[Waveform], options: argparse.Namespace) -> passes.Row:
+def measure_stock(upstream: Path, waveforms: Sequence[Waveform], options: argparse.Namespace) -> Row:
     """Measure one epoch of the stock loop, which computes the upstream in every epoch."""
     device = torch.device(options.device)
     passes.forget(device)
@@ -53,9 +54,7 @@ def measure_stock(upstream: Path, waveforms: Sequence[Waveform], options: argpar
     return {"shape": upstream.name, "variant": REFERENCES[0], **figures}
 
 
-def measure_ours(
-    upstream: Path, seconds: Seconds, paths: Sequence[str], options: argparse.Namespace
-) -> list[passes.Row]:
+def measure_ours(upstream: Path, seconds: Seconds, paths: Sequence[str], options: argparse.Namespace) -> list[Row]:
     """Measure the first epoch and the mean of the later ones."""
     device = torch.device(options.device)
     passes.forget(device)
@@ -75,11 +74,11 @@ def measure_ours(
     return [{**row, "variant": name, "seconds": seconds, "rate": audio / seconds} for name, seconds in spent.items()]
 
 
-def run(options: argparse.Namespace) -> list[passes.Row]:
+def run(options: argparse.Namespace) -> list[Row]:
     """Measure every variant of every shape."""
     seconds = draw_seconds(DEVELOPMENT + options.utterances)
     waveforms = draw_noise(seconds)
-    rows: list[passes.Row] = []
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name, variables(XDG_CACHE_HOME=f"{name}/cache"):
         folder = Path(name)
         paths = write_recordings(folder / "Audios", waveforms)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks import passes
+from benchmarks.commands import Row
 from benchmarks.project import make_config, make_trainer, timed_epochs
 from benchmarks.synthetic import draw_noise, draw_seconds, make_corpus, write_upstream
 from experiment_runner.distributed.join import join_processes
@@ -29,7 +30,7 @@ DEVELOPMENT = 8
 SEED = 1
 
 
-def measure(shape: str, options: argparse.Namespace, device: torch.device, processes: ProcessGroup) -> passes.Row:
+def measure(shape: str, options: argparse.Namespace, device: torch.device, processes: ProcessGroup) -> Row:
     """Measure epochs of one shape after the warm-up epochs."""
     passes.forget(device)
     seconds = draw_seconds(options.steps * options.batch_size * processes.ranks)
@@ -43,7 +44,7 @@ def measure(shape: str, options: argparse.Namespace, device: torch.device, proce
         epochs = timed_epochs(trainer, waveforms, options.warm_up + options.epochs, processes)
         spent = [seconds for _, seconds in epochs]
     timed = sum(spent[options.warm_up :])
-    row: passes.Row = {"shape": shape, "variant": f"{processes.ranks} processes", "epochs": spent}
+    row: Row = {"shape": shape, "variant": f"{processes.ranks} processes", "epochs": spent}
     return {**row, "rate": float(seconds.sum()) * options.epochs / timed, "gib": passes.peak_gib(device)}
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 import torch
 
-from benchmarks.passes import Row, bare_parser, run_alone
+from benchmarks.commands import Row, bare_parser, run_alone
 from benchmarks.synthetic import CLASSES, draw_seconds, make_corpus
 from dataset_module.ser_dataset import Labels, SERDataset
 from experiment_runner.loading.batch_loader import BatchLoader, make_loader

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import os
 import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from benchmarks.commands import Row, bare_parser
 from benchmarks.stock import Loop, Padded
 from benchmarks.synthetic import SHAPES
 from experiment_runner.runtime.console import Console
 from experiment_runner.runtime.device import keep_freed_memory
 from utils.io.files import write_json
-
-Row = dict[str, Any]
-
-
-def bare_parser(description: str | None, output: str) -> argparse.ArgumentParser:
-    """Return a parser with the one option that every benchmark has."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path(output), metavar="FILE")
-    return parser
 
 
 def parser_of(description: str | None, output: str) -> argparse.ArgumentParser:
@@ -109,14 +96,6 @@ def measure_loop(
     taken, seconds = time_windows(loop, windows, most_seconds, loop.device)
     audio = sum(batch.seconds for window in windows[:taken] for batch in window)
     return taken, {"seconds": seconds, "rate": audio / seconds, "gib": peak_gib(loop.device)}
-
-
-def run_alone(module: str, *arguments: object, **variables: str) -> Row:
-    """Run a module in a process of its own, with further environment variables; return the JSON of its last line."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, env={**os.environ, **variables}, check=True, capture_output=True, text=True)
-    found: Row = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 def forget(device: torch.device) -> None:
