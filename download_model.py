@@ -1,4 +1,4 @@
-"""Fetch upstreams and trained models into models/, so that nothing else touches the network."""
+"""Fetch upstreams and trained models into models/; no other command needs the network for them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,18 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "names",
         nargs="*",
         metavar="MODEL",
-        help="a short name, a hub id, or git+https://host/path; @REVISION behind it pins a branch, a tag or a commit; "
-        "without any, what the experiment list needs",
+        help="short name, hub id or git+https://host/path; append @REVISION to pin a branch, tag or commit; default: "
+        "what the experiment list needs",
     )
-    parser.add_argument("--all", action="store_true", help="the same as no model: what the experiment list needs")
-    parser.add_argument("--list", action="store_true", help="show what can be fetched and what is there; fetch nothing")
-    parser.add_argument("--revision", help="of the one model that is named, in place of what is there")
+    parser.add_argument("--all", action="store_true", help="fetch what the experiment list needs, which is the default")
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="list the models that can be fetched and those already present; fetch nothing",
+    )
+    parser.add_argument(
+        "--revision", help="branch, tag or commit of the named model; replaces the copy that is present"
+    )
     parser.add_argument("--config", type=Path, default=CORPORA, help="corpora (default: %(default)s)")
     parser.add_argument("--experiments", type=Path, default=EXPERIMENTS, help="experiments (default: %(default)s)")
     options = parser.parse_args(arguments)
@@ -77,7 +83,7 @@ def describe(model: Fetched) -> str:
     """Say where a model is."""
     revision = f", revision {model.revision}" if model.revision else ""
     note = f" ({model.note})" if model.note else ""
-    return f"{model.folder}{revision}{'' if model.is_new else ', was there'}{note}"
+    return f"{model.folder}{revision}{'' if model.is_new else ', already present'}{note}"
 
 
 def needed_upstreams(corpora_file: Path, experiments_file: Path) -> list[str]:
@@ -92,7 +98,7 @@ def show_models(corpora_file: Path, experiments_file: Path, console: Console) ->
     needed = needed_upstreams(corpora_file, experiments_file) if experiments_file.exists() else []
     rows = [describe_row(model, needed) for model in known_models(needed)]
     notes = [
-        f"any other id of the hub, and git+https://, can be fetched as well; built in, with random weights: "
+        "any other hub id and git+https:// addresses can be fetched as well; built in, with random weights: "
         f"{', '.join(UPSTREAMS['built_in'])}"
     ]
     console.table(

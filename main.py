@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from experiment_runner.runtime.console import Console
 
 OTHER_OUTPUT = "give another folder with --output"
-GOES_ON = "interrupted ({signal}); the same command goes on from here"
+GOES_ON = "interrupted ({signal}); the same command resumes from here"
 STATUSES = {Interrupted: EXIT_STATUS, KeyboardInterrupt: EXIT_STATUS}
 CORPORA, EXPERIMENTS, OUTPUT = Path("config.toml"), Path("experiments_config.toml"), Path("runs")
 
@@ -35,14 +35,16 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"corpora; default: {CORPORA}")
     parser.add_argument("--experiments", type=Path, metavar="FILE", help=f"experiment list; default: {EXPERIMENTS}")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="run these experiments of the list alone")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="run only these experiments of the list")
     parser.add_argument("--device", choices=["cuda", "cpu", "auto"], help="default: cuda, and auto for --demo")
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help=f"default: {OUTPUT}")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--test", action="store_true", help="evaluate trained runs on the test splits; never trains")
     action.add_argument("--check", action="store_true", help="validate files, corpora and recordings; trains nothing")
     parser.add_argument("--retrain", action="store_true", help="train finished runs again")
-    action.add_argument("--demo", action="store_true", help="make a small synthetic corpus, train on it, and evaluate")
+    action.add_argument(
+        "--demo", action="store_true", help="create a small synthetic corpus, train on it, and evaluate"
+    )
     parser.add_argument("--with-code", action="store_true", help="let uploads (push_to_hub) contain your own code")
     options = parser.parse_args(arguments)
     if options.demo and (options.config or options.experiments):

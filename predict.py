@@ -1,4 +1,4 @@
-"""Say what a trained model hears in recordings, on the screen, in files or on a page; or export it as ONNX."""
+"""Predict emotions of recordings with a trained model, on the screen, in files or on a page; or export it as ONNX."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from experiment_runner.distributed.process_group import SINGLE_PROCESS
 from experiment_runner.models.model_origin import origin_of
 from experiment_runner.models.onnx_export import export_onnx
 from experiment_runner.prediction.inputs import find_recordings
-from experiment_runner.prediction.output import FORMATS, STANDARD_OUTPUT, draw, keep, tell_problems
+from experiment_runner.prediction.output import FORMATS, STANDARD_OUTPUT, draw, keep, report_problems
 from experiment_runner.prediction.predictor import Predictions, look_at, predict, warn_of_silence
 from experiment_runner.prediction.trained_length import warn_of_lengths
 from experiment_runner.publishing.ser_model import SERModel
@@ -33,8 +33,8 @@ from utils.io.output_folder import try_folder
 __all__ = ["SERModel", "Windows", "predict"]
 
 RECORDINGS = (
-    "what is predicted; of a folder every recording below it that libsndfile reads, behind links as well: a file that "
-    "several paths lead to is predicted under each of them"
+    "recordings, lists of recordings, and folders: every recording below them that libsndfile reads, also behind "
+    "links; a file that several paths lead to is predicted under each of them"
 )
 LAST_PORT = 65_535
 
@@ -62,11 +62,17 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", metavar="FILE", help=".csv or .jsonl; - for CSV on standard output")
     parser.add_argument("--segment-seconds", type=float, metavar="S", help="predict segments of this length one by one")
-    parser.add_argument("--hop-seconds", type=float, metavar="S", help="from one to the next; default: half a segment")
+    parser.add_argument(
+        "--hop-seconds", type=float, metavar="S", help="distance from one segment to the next; default: half a segment"
+    )
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the course over time of each recording")
     parser.add_argument("--export", type=Path, metavar="FILE.onnx", help="write the model as ONNX")
-    parser.add_argument("--serve", action="store_true", help="show a page to record or upload speech, here alone")
-    parser.add_argument("--port", type=port_number, metavar="N", help="of the page; default: the first free from 7860")
+    parser.add_argument(
+        "--serve", action="store_true", help="serve a page to record or upload speech, to this machine only"
+    )
+    parser.add_argument(
+        "--port", type=port_number, metavar="N", help="port of the page; default: the first free one from 7860"
+    )
     options = parser.parse_args(arguments)
     if bool(options.recordings) + bool(options.export) + options.serve != 1:
         parser.error("name recordings to predict, or --export FILE.onnx, or --serve")
@@ -89,7 +95,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def port_number(text: str) -> int:
     """Parse a port number."""
     if not text.isdecimal() or not 1 <= int(text) <= LAST_PORT:
-        raise argparse.ArgumentTypeError(f"{text} is no port; give one from 1 to {LAST_PORT}")
+        raise argparse.ArgumentTypeError(f"{text} is not a port; give one from 1 to {LAST_PORT}")
     return int(text)
 
 
@@ -147,7 +153,7 @@ def show_page(options: argparse.Namespace, device: torch.device, precision: Prec
         from experiment_runner.webapp.server import leave_predictions, serve
 
         serve(load(options, device), options.model, precision, place, console)
-    console.line("ended; what was sent to the page is deleted")
+    console.line("stopped; recordings that were sent to the page are deleted")
     leave_predictions(threads)
     return ALL_WELL
 
@@ -185,7 +191,7 @@ def predict_all(
         console.warn(sentence)
     if predictions.faint:
         console.warn(describe_faint_mixes(predictions.faint, len(usable.seconds)))
-    tell_problems(predictions.problems, len(usable.seconds) + len(problems), options.output, console)
+    report_problems(predictions.problems, len(usable.seconds) + len(problems), options.output, console)
     if named.others:
         console.line(named.describe_others())
     if is_interrupted:

@@ -38,7 +38,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    auditing = commands.add_parser("audit", help="find what is wrong or odd with labels and recordings")
+    auditing = commands.add_parser("audit", help="find errors and oddities in labels and recordings")
     auditing.add_argument("--deep", action="store_true", help="decode every recording, not only its header")
     auditing.add_argument("--output", type=Path, default=Path("audits"), metavar="DIR", help="default: audits")
     packing = commands.add_parser("pack", help="write WebDataset shards into the corpus's PATH_TO_DATASET")
@@ -47,7 +47,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         command.add_argument("--config", type=Path, default=Path("config.toml"), metavar="FILE", help="corpora")
     packing.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes that encode")
     packing.add_argument(
-        "--shard-mib", type=int, default=SHARD_BYTES >> 20, metavar="N", help="least size of a shard's recordings"
+        "--shard-mib", type=int, default=SHARD_BYTES >> 20, metavar="N", help="minimum size of a shard's recordings"
     )
     options = parser.parse_args(arguments)
     if options.command == "pack" and (options.workers < 1 or options.shard_mib < 0):
@@ -61,8 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
     with repeating({"--config": options.config}):
         return run_command(
             partial(carry_out, options),
-            "interrupted; the same command goes on with what is missing",
-            "; what is done stays, the same command goes on once that is repaired",
+            "interrupted; the same command continues with what is missing",
+            "; finished work stays, and the same command continues once that is repaired",
         )
 
 
@@ -81,14 +81,14 @@ def audit_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
     folder, console = try_folder(options.output / options.corpus), Console()
     corpus = read_corpus(options.corpus, _loose(config))
     if config.PATH_TO_DATASET is not None and (config.PATH_TO_DATASET / INDEX).is_file():
-        note = f"the loose recordings below {config.PATH_TO_AUDIO} are looked at, not those in {config.PATH_TO_DATASET}"
+        note = f"checking the loose recordings below {config.PATH_TO_AUDIO}, not those in {config.PATH_TO_DATASET}"
         corpus = replace(corpus, notes=(*corpus.notes, note))
     with console.count(len(corpus.table), "recordings") as advance:
         found = audit(corpus, config, options.deep, advance)
     show_audit(found, console)
     atomic_write(folder / FINDINGS, found.findings.to_csv(index=False))
     page = write_audit_page(found, folder / PAGE)
-    console.line(f"every finding: {folder / FINDINGS}; with pictures: {page}")
+    console.line(f"every finding: {folder / FINDINGS}; with figures: {page}")
     console.line(found.scope)
     say = console.error if found.errors else console.line
     say(found.verdict)
@@ -103,13 +103,13 @@ def pack_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
     sources, problems = find_sources(corpus.table)
     console = Console()
     if corpus.is_synthetic:
-        console.warn(f"{corpus.name}: SYNTHETIC recordings, no figure says anything about speech")
+        console.warn(f"{corpus.name}: SYNTHETIC recordings: the results say nothing about speech")
     console.line(f"packing {counted(len(sources), 'recording')} into {config.PATH_TO_DATASET}")
     with console.count(len(sources), "recordings") as advance:
         size = options.shard_mib << 20
         problems = pack(sources, config.PATH_TO_DATASET, options.workers, advance, size, problems)
     shards = len(list(config.PATH_TO_DATASET.glob("shard-*.tar")))
-    console.line(f"{counted(shards, 'shard')}; training reads all wherever {config.PATH_TO_DATASET / INDEX} is")
+    console.line(f"{counted(shards, 'shard')}; training reads them as long as {config.PATH_TO_DATASET / INDEX} exists")
     for problem in problems[:5]:
         console.error(f"{problem.file} {problem.problem}")
     if problems:

@@ -60,7 +60,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     show(labels, set(table["FileName"]), console)
     console.line(f"{options.output}: {len(table):,} of {len(labels):,} recordings")
     if not options.soft:
-        console.line("It can be a corpus's PATH_TO_LABEL too, but names no speakers, genders and attributes.")
+        console.line("It can serve as a corpus's PATH_TO_LABEL, but contains no speakers, genders or attributes.")
     return ALL_WELL
 
 
@@ -73,7 +73,7 @@ def find_labels(options: argparse.Namespace) -> Path:
     corpora = load_corpora(options.config).items()
     labels = {name: c.PATH_TO_LABEL for name, c in corpora if c.FORMAT == FORMAT and c.PATH_TO_LABEL is not None}
     if not labels:
-        remedy = "name the release's label folder or its consensus CSV behind the command"
+        remedy = "name the release's label folder or its consensus CSV after the command"
         raise ConfigurationError([f'{options.config} has no corpus of FORMAT = "{FORMAT}"; {remedy}'])
     if len(labels) > 1:
         commands = "".join(f"\n{name}: {_repeated(options, path)}" for name, path in labels.items())
@@ -110,7 +110,7 @@ def write(table: pd.DataFrame, output: Path) -> None:
         DataError: If the output already exists or cannot be written.
     """
     if output.exists():
-        raise DataError(f"{output} is there already; remove it, or give another --output")
+        raise DataError(f"{output} already exists; remove it, or give another --output")
     try:
         atomic_write(output, table.to_csv(index=False))
     except OSError as error:

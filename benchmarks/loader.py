@@ -144,7 +144,7 @@ def _memory_rows(folder: Path, paths: Sequence[str], tables: Sequence[int], work
     return found
 
 
-def _tell(rates: Sequence[Row], memory: Sequence[Row]) -> None:
+def _report(rates: Sequence[Row], memory: Sequence[Row]) -> None:
     console = Console()
     cells = [
         [row["kind"], str(row["workers"]), f"{row['files_per_second']:,.0f}", f"{row['hours_per_second']:.2f}"]
@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = write_recordings(Path(name), options.files)
         rates = [measure_rate(k, found[k], count, options.utterances) for k in KINDS for count in options.workers]
         memory = _memory_rows(Path(name), found["wav"], options.rows, min(2, max(options.workers)))
-    _tell(rates, memory)
+    _report(rates, memory)
     write_json(options.output, {"cores": cores, "rates": rates, "memory": memory})
 
 

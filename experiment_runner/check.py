@@ -14,10 +14,10 @@ from experiment_runner.runtime.device_facts import DeviceFacts, DeviceSurvey
 from experiment_runner.runtime.precision import PrecisionError, resolve_precision
 from experiment_runner.runtime.program_version import describe_other_programs
 from experiment_runner.setup_checks import check_setup
-from experiment_runner.storage.begun_processes import count_processes, tell_other_count
+from experiment_runner.storage.begun_processes import count_processes, warn_of_other_count
 from experiment_runner.storage.checkpoints import CheckpointError
 from experiment_runner.storage.environment import run_environment
-from experiment_runner.storage.run_decisions import GONE_ON_WITH, decide_finished, decide_unfinished
+from experiment_runner.storage.run_decisions import RESUMED, decide_finished, decide_unfinished
 from experiment_runner.storage.run_folder import RunError, RunFolder
 from utils import ConfigurationError, Plan, print_error
 
@@ -58,7 +58,7 @@ def check_plan(
     if device.note is not None:
         console.line(device.note)
     recordings = check_recordings(setup.experiments, console, counts)
-    unsaid = [problem for problem in recordings.problems if not any(said.endswith(problem) for said in early)]
+    unsaid = [problem for problem in recordings.problems if not any(line.endswith(problem) for line in early)]
     runs = ExpectedRuns(output, device.facts, retrain, console, counts)
     for experiment in setup.experiments:
         runs.add(experiment, recordings.data.get(experiment.config.name))
@@ -66,7 +66,7 @@ def check_plan(
         title = "Runs, once all problems are corrected" if early else "Runs"
         console.table(title, ("experiment", "seed", "training"), runs.rows, numeric=range(1, 2), keys=2, prose=[2])
     for count, names in runs.others.items():
-        console.warn(tell_other_count(names, count, retrain))
+        console.warn(warn_of_other_count(names, count, retrain))
     _show_warnings(setup.experiments, output, retrain, console)
     if unsaid or runs.problems:
         raise ConfigurationError([*unsaid, *runs.problems])
@@ -112,7 +112,7 @@ class ExpectedRuns:
             except (RunError, CheckpointError) as error:
                 text = "refused"
                 self.problems.append(f"{name} seed {seed}: {error}")
-            if ranks != self.counts.started and text.startswith(GONE_ON_WITH):
+            if ranks != self.counts.started and text.startswith(RESUMED):
                 self.others.setdefault(ranks, []).append(f"{name} seed {seed}")
             self.rows.append((name, str(seed), text))
 
@@ -125,7 +125,7 @@ class ExpectedRuns:
         if decision.is_finished:
             return decision.describe(self.retrain)
         if checked is None:
-            return "refused, for its recordings"
+            return "refused because of its recordings"
         config, is_gpu = experiment.config, self.device is None or self.device.gpu is not None
         environment = run_environment(config, checked, _precision_of(config.amp, self.device), is_gpu, ranks)
         is_there = folder.is_finished

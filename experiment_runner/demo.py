@@ -31,8 +31,9 @@ def show_results(outcomes: Iterable[Outcome], output: Path, console: Console) ->
     for outcome in outcomes:
         report = output / outcome.experiment / f"seed-{outcome.seed}" / "report.html"
         if outcome.status == "evaluated" and report.is_file():
-            console.line(f"{outcome.experiment}: open {report} in a browser; its pictures lie beside it")
-    console.line("The recordings are SYNTHETIC, nobody spoke them: the figures say that the machinery works, no more.")
+            console.line(f"{outcome.experiment}: open {report} in a browser; its figures are beside it")
+    console.line("The recordings are SYNTHETIC, nobody spoke them: the results show that the program works, no more.")
     console.line(
-        "Your own corpus takes two paths in config.toml and an experiment in experiments_config.toml: README.md."
+        "To use your own corpus, set two paths in config.toml and describe an experiment in "
+        "experiments_config.toml; see README.md."
     )

@@ -63,7 +63,7 @@ def _load_trained(run: Run) -> LoadedModel:
     data, folder = run.data, run.folder
     if not folder.is_finished:
         training = script_command("main.py", repeat=RUN_OPTIONS)
-        raise RunError(f"{folder.path} holds no finished training; train it first: `{training}`")
+        raise RunError(f"{folder.path} contains no finished training; train it first: `{training}`")
     folder.check_unchanged(data)
     if not data.tests:
         raise RunError(f"{run.config.corpus} has no test split with labels in use; there is nothing to evaluate")
@@ -126,7 +126,7 @@ def _keep_split(run: Run, label: str, predictions: pd.DataFrame, metrics: Metric
     write_predictions(folder / "predictions" / f"{label}.csv", predictions)
     if metrics is None:
         for path in write_submissions(folder / "submissions", label, predictions):
-            run.console.line(f"{run.name}: {label}: {path}, for the leaderboard that has its labels")
+            run.console.line(f"{run.name}: {label}: {path}, to submit to the leaderboard, which has the labels")
         return
     path = folder / "evaluation" / f"{label}.json"
     path.parent.mkdir(exist_ok=True)

@@ -93,7 +93,7 @@ def run_train(run: Run, checkpoint: Path | None = None) -> dict[str, Any]:
         with closing(build_trainer(run, assembly, recorder)) as trainer:
             if state is not None and weights is not None:
                 trainer.restore(weights, state, recorder.records)
-                run.console.line(f"{run.name}: goes on {trainer.place}")
+                run.console.line(f"{run.name}: resumes {trainer.place}")
             stop = trainer.fit(run.config.epoch)
         return run.processes.on_main(partial(_finish, run, recorder, stop))
 
@@ -263,7 +263,7 @@ def _most_frames(run: Run, upstream: Upstream) -> int | None:
     unrecordable = not_recordable([config.loss_type, config.attribute_loss_type, config.pooling])
     if unrecordable:
         run.console.line(
-            f"steps are not recorded as CUDA graphs: {', '.join(unrecordable)} does not say {MAY_BE_RECORDED} = True"
+            f"steps are not recorded as CUDA graphs: {', '.join(unrecordable)} does not set {MAY_BE_RECORDED} = True"
         )
         return None
     batches = training_batches(run)

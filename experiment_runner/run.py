@@ -68,8 +68,8 @@ class Run:
     @property
     def eval_batch_seconds(self) -> float:
         """Seconds of audio in an evaluation batch: about ten minutes keep a GPU busy, two a CPU."""
-        asked = self.config.eval_batch_seconds
-        return asked if asked != "auto" else 640.0 if self.device.type == "cuda" else 128.0
+        seconds = self.config.eval_batch_seconds
+        return seconds if seconds != "auto" else 640.0 if self.device.type == "cuda" else 128.0
 
     def with_data(self, data: ExperimentData) -> Run:
         """Return the same run on other tables, such as measured ones."""

@@ -42,14 +42,14 @@ from utils.commands import python_command
 from utils.errors import FAILED, DataError, UserError
 
 EXPECTED_FAILURES = (UserError, RecordingError, FloatingPointError)
-SAME_COMMAND = "the same command goes on from the last checkpoint"
+SAME_COMMAND = "the same command resumes from the last checkpoint"
 DISK_REMEDIES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room within the quota",
     errno.EROFS: "give another folder with --output, or mount it for writing",
     errno.EACCES: "give the permission",
     errno.EPERM: "give the permission",
-    errno.EIO: "look at the disk",
+    errno.EIO: "check the disk",
 }
 
 
@@ -95,19 +95,19 @@ class Session:
     def train(self, retrain: bool) -> list[Outcome]:
         """Train every run that is not finished, or all of them where `retrain` asks for it."""
         if not retrain:
-            self._tell_other_programs()
+            self._report_other_programs()
         outcomes = [_contain_failure(run, partial(train_run, retrain=retrain)) for run in self._runs]
         show_training(outcomes, self._screen, synthetic_note(self._experiments))
         return outcomes
 
     def evaluate(self) -> list[Outcome]:
         """Evaluate every trained run on the test splits."""
-        self._tell_other_programs()
+        self._report_other_programs()
         outcomes = [_contain_failure(run, evaluate_run) for run in self._runs]
         show_evaluation(outcomes, self._screen, synthetic_note(self._experiments))
         return outcomes
 
-    def _tell_other_programs(self) -> None:
+    def _report_other_programs(self) -> None:
         """Warn, in one line, of runs made with other code or package versions."""
         runs = [(run.name, run.folder.path) for run in self._runs if run.folder.holds_training]
         sentence = describe_other_programs(runs)
@@ -141,7 +141,7 @@ def _finished_before(run: Run, retrain: bool) -> dict[str, Any] | None:
         return None
     if decision.is_recovered:
         run.folder.recover()
-        run.console.line(f"{run.name}: an interrupted --retrain is dropped, the finished run is back")
+        run.console.line(f"{run.name}: an interrupted --retrain is dropped, the finished run is restored")
     run.folder.clear()
     if not (run.folder.path / REPORT).is_file():
         _report(run)
@@ -189,7 +189,7 @@ def _contain_failure(run: Run, action: Callable[[Run], Outcome]) -> Outcome:
             run.console.warn(f"{run.name}: {interrupted}, and before that: {interrupted.__context__}")
         raise
     except Exception as error:  # noqa: BLE001 - whatever breaks one run must not take the others with it
-        run.processes.end(error, FAILED, partial(_tell_failure, run, error))
+        run.processes.end(error, FAILED, partial(_report_failure, run, error))
         return Outcome(run.config.name, run.seed, {}, "failed")
     finally:
         run.tracking.release(run.folder.path)
@@ -197,7 +197,7 @@ def _contain_failure(run: Run, action: Callable[[Run], Outcome]) -> Outcome:
         torch.cuda.empty_cache()
 
 
-def _tell_failure(run: Run, error: Exception, remark: str) -> None:
+def _report_failure(run: Run, error: Exception, remark: str) -> None:
     sentences = error.problems if isinstance(error, DataError) else [_explain(error, run.folder.path)]
     problems = [sentence.removeprefix(f"{run.config.name}: ") for sentence in sentences]
     has_log = run.folder.path.is_dir() and not isinstance(error, LinkError)  # the log may itself be that link

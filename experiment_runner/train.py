@@ -35,7 +35,7 @@ SMALLER_STEPS = (
     "set max_batch_seconds (the optimiser steps stay the same), lower max_seconds, or set gradient_checkpointing = true"
 )
 """Advice shown when a training batch does not fit into memory."""
-UNSAVED = "what came after the last checkpoint is not saved"
+UNSAVED = "work after the last checkpoint is not saved"
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Trainer:
             while self._stop is None and self.epoch <= epochs:
                 decision = self._fit_epoch()
                 if decision.stop:
-                    self._say_why_it_ends(decision, epochs)
+                    self._explain_end(decision, epochs)
             self._save(is_over=True)
         except Interrupted as interrupted:
             self.close()
@@ -132,7 +132,7 @@ class Trainer:
             raise
         return self._stop or "epochs"
 
-    def _say_why_it_ends(self, decision: Decision, epochs: int) -> None:
+    def _explain_end(self, decision: Decision, epochs: int) -> None:
         advice = self.parts.stopping.advice(decision.epoch, epochs)
         self.parts.console.line(
             f"early stopping ends training at epoch {decision.epoch} of at most {epochs}: {decision.ending}"
@@ -143,7 +143,7 @@ class Trainer:
         """Save the state to resume from; if that fails, training resumes from the previous checkpoint."""
         try:
             self._save()
-            self.parts.console.line(f"{interrupted}: all is saved, {self.place}")
+            self.parts.console.line(f"{interrupted}: everything is saved, {self.place}")
         except Exception as error:  # noqa: BLE001 - the program ends as the signal asked for in any case
             self.parts.console.warn(f"{interrupted}: {UNSAVED}: {error}")
 
@@ -178,9 +178,9 @@ class Trainer:
             is_whole = len(records) == self.epoch - 1 and 0 <= self.taken <= steps
             is_whole = is_whole and self.steps.count == (self.epoch - 1) * steps + self.taken
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"the checkpoint is not one of this training ({error}){AFRESH}") from error
+            raise CheckpointError(f"the checkpoint does not belong to this training ({error}){AFRESH}") from error
         if not is_whole:
-            raise CheckpointError(f"the checkpoint is not one of this training: its counts do not agree{AFRESH}")
+            raise CheckpointError(f"the checkpoint does not belong to this training: its counts do not agree{AFRESH}")
         self._saved = self._position
 
     def _fit_epoch(self) -> Decision:
@@ -239,7 +239,7 @@ class Trainer:
         with self.parts.processes.raise_together():
             if not math.isfinite(means["loss"]):
                 raise FloatingPointError(
-                    f'no step of epoch {epoch} had a loss that is finite; lower learning_rate, or set amp = "off"'
+                    f'no step of epoch {epoch} had a finite loss; lower learning_rate, or set amp = "off"'
                 )
         return means
 

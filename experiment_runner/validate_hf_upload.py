@@ -1,7 +1,7 @@
 """Compare a model on the hub with its run: `python -m experiment_runner.validate_hf_upload RUN_FOLDER USER/NAME`.
 
 Everything is downloaded into an empty folder and compared with what the run would upload now, and the downloaded model
-predicts development recordings in a process of its own.
+predicts development recordings in a separate process.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def _compare_predictions(
     offline = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([*command, str(listed)], cwd=ROOT, env=offline, capture_output=True, text=True)
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())
-        return [Check("predictions", f"predict.py ended with {done.returncode}: {said}", is_well=False)]
+        printed = " ".join((done.stderr or done.stdout).split())
+        return [Check("predictions", f"predict.py ended with {done.returncode}: {printed}", is_well=False)]
     found, run = pd.read_csv(output), read_run(run_folder)
     again = predict(LoadedModel.from_pretrained(run_folder, trusted=trusted), recordings["path"].tolist())
     stored = _stored_predictions(run_folder).loc[recordings["file"].tolist()]
@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 if everything matches, 1 if something differs or cannot be compared, 2 for wrong input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="such as runs/NAME/seed-42")
-    parser.add_argument("repo_id", metavar="USER/NAME", help="where it was uploaded to")
+    parser.add_argument("repo_id", metavar="USER/NAME", help="repository that it was uploaded to")
     parser.add_argument("--config", type=Path, default=Path("config.toml"), metavar="FILE", help="corpora")
     parser.add_argument(
         "--trust",
@@ -179,9 +179,9 @@ def carry_out(options: argparse.Namespace) -> int:
     console.table(options.repo_id, ("what", "found", ""), rows, numeric=range(0), prose=range(2))
     wrong = [check.name for check in checks if not check.is_well]
     if wrong:
-        console.error(f"{options.repo_id} is not what {options.run} is: {', '.join(wrong)}; upload it again")
+        console.error(f"{options.repo_id} differs from {options.run}: {', '.join(wrong)}; upload it again")
         return FAILED
-    console.line(f"{options.repo_id} is what {options.run} is")
+    console.line(f"{options.repo_id} matches {options.run}")
     return ALL_WELL
 
 

@@ -1,7 +1,7 @@
 """Upload a run's best model to the Hugging Face hub: `python -m utils.hf_uploader RUN_FOLDER USER/NAME`.
 
-What is uploaded: the checkpoint, the model card with its pictures, and the figures of evaluated splits. Recordings,
-their names, labels and predictions are not.
+It uploads the checkpoint, the model card with its figures, and the metrics of evaluated splits. Recordings, their
+names, labels and predictions stay on this machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from utils.hub.repositories import require_token
 def license_id(text: str) -> str:
     """Parse a licence."""
     if not re.match(LICENSE_PATTERN, text):
-        raise argparse.ArgumentTypeError(f'"{text}" is none; give {PATTERN_RULES[LICENSE_PATTERN]}')
+        raise argparse.ArgumentTypeError(f'"{text}" is not a licence; give {PATTERN_RULES[LICENSE_PATTERN]}')
     return text
 
 
@@ -30,17 +30,20 @@ def main(arguments: list[str] | None = None) -> int:
     """Return 0 where the model was uploaded, 1 where it was not, 2 for wrong input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="such as runs/NAME/seed-42")
-    parser.add_argument("repo_id", metavar="USER/NAME", help="the repository; it is made where it is not there")
-    parser.add_argument("--public", action="store_true", help="let everybody read a new repository; default: its owner")
+    parser.add_argument("repo_id", metavar="USER/NAME", help="the repository; it is created if it does not exist")
+    parser.add_argument("--public", action="store_true", help="make a new repository public; default: private")
     parser.add_argument(
-        "--license", type=license_id, metavar="ID", help="of the weights, as the hub names it, such as cc-by-nc-4.0"
+        "--license",
+        type=license_id,
+        metavar="ID",
+        help="licence of the weights, by its name on the hub, such as cc-by-nc-4.0",
     )
     parser.add_argument("--with-code", action="store_true", help="upload your own code, which the run was trained with")
     options = parser.parse_args(arguments)
     return run_command(
         partial(carry_out, options),
         "interrupted; the same command uploads the rest",
-        "; the run is as it was, and the same command uploads it later",
+        "; the run is unchanged, and the same command uploads it later",
     )
 
 

@@ -41,7 +41,7 @@ class SubclassOf:
         """See `Contract`."""
         bases = [base for base in self.bases if isinstance(value, type) and issubclass(value, load(base))]
         if not bases:
-            return f"is no class derived from {' or '.join(base.replace(':', '.') for base in self.bases)}"
+            return f"is not a class derived from {' or '.join(base.replace(':', '.') for base in self.bases)}"
         missing = sorted(getattr(value, "__abstractmethods__", ()))
         if missing:
             return f"lacks {', '.join(missing)}"
@@ -68,7 +68,7 @@ class InstanceOf:
 
     def problem(self, value: object) -> str | None:
         """See `Contract`."""
-        return None if isinstance(value, load(self.base)) else f"is no {self.base.replace(':', '.')}"
+        return None if isinstance(value, load(self.base)) else f"is not an instance of {self.base.replace(':', '.')}"
 
 
 @dataclass(frozen=True)

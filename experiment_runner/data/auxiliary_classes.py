@@ -25,7 +25,7 @@ def choose_auxiliary(config: ExperimentConfig, train: pd.DataFrame) -> dict[str,
         if head.name not in train:
             raise DataError(
                 f'{config.name}: {config.corpus} has no column "{head.name}", which model_type = "{config.model_type}" '
-                f'learns; read it by further_columns = ["{head.name}"] in [{config.corpus}], or use "UpstreamFinetune"'
+                f'needs; read it with further_columns = ["{head.name}"] in [{config.corpus}], or use "UpstreamFinetune"'
             )
     classes = {head.name: head.classes or tuple(sorted(set(train[head.name].dropna()))) for head in config.heads}
     check_auxiliary(config, train, classes)

@@ -126,7 +126,7 @@ def resolve_data(config: ExperimentConfig, corpora: Mapping[str, Corpus]) -> Exp
     attributes = ATTRIBUTES if config.is_dimensional else ()
     if config.learns_votes and not has_votes(corpus.table):
         raise DataError(
-            f'{config.name}: {config.corpus} has no votes of raters, but label_source is "{config.label_source}"; add '
+            f'{config.name}: {config.corpus} has no rater votes, but label_source is "{config.label_source}"; add '
             'labels_detailed.csv, or use "consensus"'
         )
     if config.learns_votes:
@@ -306,7 +306,7 @@ def _check_training(
     groups = config.class_groups
     if groups is not None and classes and sorted(groups.head + groups.mid + groups.tail) != sorted(classes):
         raise DataError(
-            f"{config.name}: class_groups: head, mid and tail together must hold each of {', '.join(classes)} once"
+            f"{config.name}: class_groups: head, mid and tail together must contain each of {', '.join(classes)} once"
         )
 
 
@@ -336,5 +336,5 @@ def _foreign_tests(
     by_split = {split: rows[rows["split"] == split].reset_index(drop=True) for split in sorted(set(rows["split"]))}
     tests = list(_tests(corpus, by_split, shared, is_own_corpus=False))
     if not tests:
-        raise DataError(f"{config.name}: test_corpora: {corpus.name} has no test split with wanted labels; remove it")
+        raise DataError(f"{config.name}: test_corpora: {corpus.name} has no test split with labels in use; remove it")
     return tests

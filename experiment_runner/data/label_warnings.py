@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import pandas as pd
 
 from utils.data.labels.corpus import Corpus
-from utils.data.labels.few_rows import few_rows, say_few
+from utils.data.labels.few_rows import describe_few, few_rows
 from utils.data.labels.near_names import near_names
 from utils.data.labels.scale_use import unreached_scales, warn_of_scale
 from utils.data.labels.speaker_names import warn_of_spellings, warn_of_unknown, written_twice
@@ -50,5 +50,5 @@ def _near(corpus: Corpus) -> str:
 
 
 def _few(few: Mapping[str, Mapping[str, int]]) -> str:
-    named = some(f"{shown(name)} ({say_few(places)})" for name, places in few.items())
+    named = some(f"{shown(name)} ({describe_few(places)})" for name, places in few.items())
     return f"classes with few rows: {named}; add recordings, or leave the class out of classes" * bool(few)

@@ -39,14 +39,14 @@ class Evaluated:
         place: Start of the message: experiment, key and corpus.
         split: Name of the split.
         table: Rows of the split.
-        heard: Data that it must not overlap with.
+        against: Data that it must not overlap with.
         remedy: How to get rid of overlapping rows.
     """
 
     place: str
     split: str
     table: pd.DataFrame
-    heard: str
+    against: str
     remedy: str
 
     def refuse(self, pairs: pd.DataFrame, what: str) -> list[str]:
@@ -54,7 +54,7 @@ class Evaluated:
         if pairs.empty:
             return []
         count = f"{len(pairs):,} of {len(self.table):,} recordings of {self.split}"
-        return [f"{self.place}: {count} {what} {self.heard}: {list_pairs(pairs)}; {self.remedy}"]
+        return [f"{self.place}: {count} {what} {self.against}: {list_pairs(pairs)}; {self.remedy}"]
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class Leaks:
 
     Attributes:
         problems: One message per kind of leak and split.
-        told: Rows that the messages report, by label of the split.
+        reported: Rows that the messages report, by label of the split.
     """
 
     problems: list[str] = field(default_factory=list)
-    told: dict[str, pd.Index] = field(default_factory=dict)
+    reported: dict[str, pd.Index] = field(default_factory=dict)
 
 
 def find_names_and_files(
@@ -83,33 +83,33 @@ def find_names_and_files(
     """
     development, trained = _development(config, data), join_trained(data.train, data.development)
     pairs = same_files(development.table, data.train, files)
-    found = Leaks(development.refuse(pairs, "are other names of files of"), {DEVELOPMENT: pairs.index})
+    found = Leaks(development.refuse(pairs, "are other names for files in"), {DEVELOPMENT: pairs.index})
     for test in data.tests:
         evaluated = _test(config, test, test.table)
         pairs = same_files(test.table, trained, files)
-        found.told[test.label] = pairs.index
-        found.problems.extend(evaluated.refuse(pairs, f"are {'other names of ' * test.is_own_corpus}files of"))
+        found.reported[test.label] = pairs.index
+        found.problems.extend(evaluated.refuse(pairs, f"are {'other names for ' * test.is_own_corpus}files in"))
         if not test.is_own_corpus and share_names(corpora[config.corpus], corpora[test.corpus]):
             others = test.table.drop(index=pairs.index)
             named = same_names(others, trained)
-            found.told[test.label] = pairs.index.union(named.index)
+            found.reported[test.label] = pairs.index.union(named.index)
             sections = corpora[config.corpus], corpora[test.corpus]
-            found.problems.extend(_tell_names(evaluated, others, named, trained, *sections))
+            found.problems.extend(_report_names(evaluated, others, named, trained, *sections))
     return found
 
 
-def check_selection(config: ExperimentConfig, data: ExperimentData, told: pd.Index | None = None) -> None:
+def check_selection(config: ExperimentConfig, data: ExperimentData, reported: pd.Index | None = None) -> None:
     """Refuse development recordings with the samples of training recordings.
 
     Args:
         config: The experiment.
         data: Data of the experiment, with `content` in train and development.
-        told: Development rows that `find_names_and_files` has already reported.
+        reported: Development rows that `find_names_and_files` has already reported.
 
     Raises:
         DataError: If there are any; it names them.
     """
-    _refuse_samples(_development(config, data), data.train, told)
+    _refuse_samples(_development(config, data), data.train, reported)
 
 
 def check_test_samples(
@@ -117,7 +117,7 @@ def check_test_samples(
     test: EvaluationSplit,
     table: pd.DataFrame,
     trained: pd.DataFrame,
-    told: pd.Index | None = None,
+    reported: pd.Index | None = None,
 ) -> None:
     """Refuse test recordings with the samples of training or development recordings.
 
@@ -126,12 +126,12 @@ def check_test_samples(
         test: The test split.
         table: Its rows, with `content`.
         trained: Rows of train and development, with `content`.
-        told: Rows of the split that `find_names_and_files` has already reported.
+        reported: Rows of the split that `find_names_and_files` has already reported.
 
     Raises:
         DataError: If there are any; it names them.
     """
-    _refuse_samples(_test(config, test, table), trained, told)
+    _refuse_samples(_test(config, test, table), trained, reported)
 
 
 def join_trained(train: pd.DataFrame, development: pd.DataFrame) -> pd.DataFrame:
@@ -148,11 +148,11 @@ def _test(config: ExperimentConfig, test: EvaluationSplit, table: pd.DataFrame) 
     if test.is_own_corpus:
         remedy = f"keep one row for each recording in {config.corpus}"
         return Evaluated(f"{config.name}: {config.corpus}", test.split, table, "train or development", remedy)
-    place, heard = f"{config.name}: test_corpora: {test.corpus}", f"train or development of {config.corpus}"
-    return Evaluated(place, test.split, table, heard, f"remove their rows from {test.corpus}, or correct its paths")
+    place, against = f"{config.name}: test_corpora: {test.corpus}", f"train or development of {config.corpus}"
+    return Evaluated(place, test.split, table, against, f"remove their rows from {test.corpus}, or correct its paths")
 
 
-def _tell_names(
+def _report_names(
     evaluated: Evaluated,
     rows: pd.DataFrame,
     pairs: pd.DataFrame,
@@ -161,23 +161,24 @@ def _tell_names(
     tested: Corpus,
 ) -> list[str]:
     """Return messages on equal file names (given as pairs) and speakers in rows of the same published corpus."""
-    problems = evaluated.refuse(pairs, "have the names of recordings of")
+    problems = evaluated.refuse(pairs, "have the same names as recordings in")
     allowed = [section.allow_speaker_overlap for section in (corpus.section, tested.section) if section is not None]
     speakers = heard_speakers(rows.drop(index=pairs.index), trained, allowed)
     if speakers:
         count = f"{len(speakers):,} speaker{'s are' if len(speakers) > 1 else ' is'}"
         problems.append(
-            f"{evaluated.place}: {count} both in {evaluated.split} and in {evaluated.heard}, which is the same corpus: "
-            f"{some(speakers, MOST_SPEAKERS)}; remove their rows from {tested.name}, or allow them by name with "
-            f'allow_speaker_overlap = ["{speakers[0]}"{", …" * (len(speakers) > 1)}] in the section of {tested.name}'
+            f"{evaluated.place}: {count} both in {evaluated.split} and in {evaluated.against}, which is the same "
+            f"corpus: {some(speakers, MOST_SPEAKERS)}; remove their rows from {tested.name}, or allow them by name "
+            f'with allow_speaker_overlap = ["{speakers[0]}"{", …" * (len(speakers) > 1)}] in the section of '
+            f"{tested.name}"
         )
     return problems
 
 
-def _refuse_samples(evaluated: Evaluated, trained: pd.DataFrame, told: pd.Index | None) -> None:
+def _refuse_samples(evaluated: Evaluated, trained: pd.DataFrame, reported: pd.Index | None) -> None:
     pairs = same_samples(evaluated.table, trained)
-    if told is not None:
-        pairs = pairs[~pairs.index.isin(told)]
-    problems = evaluated.refuse(pairs, "hold the same samples as recordings of")
+    if reported is not None:
+        pairs = pairs[~pairs.index.isin(reported)]
+    problems = evaluated.refuse(pairs, "contain the same samples as recordings in")
     if problems:
         raise DataError(*problems)

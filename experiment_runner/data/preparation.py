@@ -103,7 +103,7 @@ def prepare(plan: Plan, for_training: bool = True, counts: ProcessCounts = ONE_P
                 rows = experiment.config, experiment.data
                 leaks = _collect(problems, place, find_names_and_files, *rows, corpora, files) or Leaks()
                 problems += [place + problem for problem in leaks.problems]
-                experiment = replace(experiment, leaking=leaks.told)
+                experiment = replace(experiment, leaking=leaks.reported)
                 if for_training:
                     experiment = _with_checked_steps(problems, place, experiment, counts.of(experiment.config))
                 prepared.append(experiment)
@@ -202,7 +202,7 @@ def _measure(config: ExperimentConfig, data: ExperimentData, console: Console) -
         return with_usable(config, data, training, development)
     except DataError as error:
         named = list_problems(zip(training.left_out["file"], training.left_out["reason"], strict=True))
-        raise DataError(f"{error}; the recordings that cannot be used: {named}" if named else str(error)) from error
+        raise DataError(f"{error}; unusable recordings: {named}" if named else str(error)) from error
 
 
 def _check_noise(config: ExperimentConfig, console: Console) -> None:
@@ -224,8 +224,8 @@ def show_left_out(config: ExperimentConfig, data: ExperimentData, console: Conso
         return
     named = list_problems(zip(left_out["file"], left_out["reason"], strict=True))
     console.warn(
-        f"{config.name}: {len(left_out):,} of {len(data.train) + len(left_out):,} training recordings cannot be used "
-        f"and are left out (at most {MOST_LEFT_OUT:.0%} may be): {named}"
+        f"{config.name}: {len(left_out):,} of {len(data.train) + len(left_out):,} training recordings are "
+        f"unusable and left out (at most {MOST_LEFT_OUT:.0%} may be): {named}"
     )
 
 
@@ -260,7 +260,9 @@ def show_plan(experiments: Sequence[PreparedExperiment], console: Console) -> No
             warnings.append(f"{config.name}: {config.upstream_model} has RANDOM weights: nothing was pre-trained")
         problem = find_token_problem(read_token("HUGGINGFACE_TOKEN")) if config.push_to_hub else None
         if problem is not None:
-            warnings.append(f"{config.name}: push_to_hub: {problem}; trained runs stay here until then")
+            warnings.append(
+                f"{config.name}: push_to_hub: {problem}; trained runs stay on this machine until that is corrected"
+            )
     warnings += _font_warnings(experiments)
     unkept = keeping_problem()
     if unkept:
@@ -286,7 +288,7 @@ def _font_warnings(experiments: Sequence[PreparedExperiment]) -> list[str]:
 def synthetic_note(experiments: Iterable[PreparedExperiment]) -> str:
     """Say which corpora are synthetic; empty if none is."""
     names = dict.fromkeys(name for experiment in experiments for name in experiment.data.synthetic_corpora)
-    return f"{', '.join(names)}: SYNTHETIC recordings, no figure says anything about speech" if names else ""
+    return f"{', '.join(names)}: SYNTHETIC recordings: the results say nothing about speech" if names else ""
 
 
 def _notes(config: ExperimentConfig, data: ExperimentData) -> list[str]:
@@ -299,7 +301,7 @@ def _notes(config: ExperimentConfig, data: ExperimentData) -> list[str]:
         notes.append(f"{config.name}: training classes{by}: {counts}")
     if any(data.left_out.values()):
         counts = ", ".join(f"{split} {count:,}" for split, count in data.left_out.items() if count)
-        notes.append(f"{config.name}: rows of {config.corpus} left out for want of a label in use: {counts}")
+        notes.append(f"{config.name}: rows of {config.corpus} left out because they have no label in use: {counts}")
     return notes
 
 
@@ -365,7 +367,7 @@ def check_test_recordings(config: ExperimentConfig, data: ExperimentData, consol
     if unread + further:
         console.warn(
             f"{config.name}: {unread + further:,} of {sum(map(len, splits)):,} recordings of train and development "
-            "cannot be read, so that nobody knows whether a test split holds their samples under other names"
+            "cannot be read, so it is unknown whether a test split contains the same samples under other names"
         )
     problems: list[str] = []
     tables = _check_tests(problems, config, data.tests, join_trained(train, development), console)

@@ -134,15 +134,15 @@ def _some_without_two(config: ExperimentConfig, data: ExperimentData, term: Labe
         return []
     becomes, _ = _alone(term.loss)
     return [
-        f"{config.name}: {lonely:,} of {len(counts):,} optimiser steps of epoch 1 (seed {seed}) hold fewer than two "
-        f'utterances with {term.label}; with one, {term.key} = "{term.loss}" loses what it is for: {becomes}; a larger '
-        "batch_size or accumulation_steps makes such steps rarer"
+        f"{config.name}: {lonely:,} of {len(counts):,} optimiser steps of epoch 1 (seed {seed}) contain fewer "
+        f'than two utterances with {term.label}; with one, {term.key} = "{term.loss}" does not work as intended: '
+        f"{becomes}; a larger batch_size or accumulation_steps makes such steps rarer"
     ]
 
 
 def _alone(loss: str) -> tuple[str, str]:
     alone = loss_entry(loss).alone
-    assert alone is not None, "the terms are those of losses that fail alone"
+    assert alone is not None, "only losses that need several utterances have terms"
     return alone
 
 
@@ -165,6 +165,6 @@ def _too_rare(config: ExperimentConfig, term: LabelledTerm, seed: int, ranks: in
     return (
         f'{config.name}: {term.key} = "{term.loss}" needs two utterances or more with {term.label} in an optimiser '
         f"step, but only {int(term.labelled.sum()):,} of {len(term.labelled):,} training utterances have it, and with "
-        f"seed {seed} no two of them meet in a step of {_count(ranks)}: {becomes}; raise batch_size or "
+        f"seed {seed} no two of them are in the same step of {_count(ranks)}: {becomes}; raise batch_size or "
         f'accumulation_steps, add labels, or use "{other}"'
     )

@@ -102,18 +102,18 @@ class ProcessGroup:
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace gradients, in place, by their sums over the processes; one that is None counts as zeros."""
 
-    def end(self, error: BaseException, status: int, tell: Callable[[str], None]) -> int:
+    def end(self, error: BaseException, status: int, report: Callable[[str], None]) -> int:
         """Report a failure in one process; does not return if the processes are out of step.
 
         Args:
             error: The error; one that `raise_together` raised leaves the processes in step.
             status: Exit status for the error.
-            tell: Prints the error, followed by a remark.
+            report: Prints the error, followed by a remark.
 
         Returns:
             The status.
         """
-        tell("")
+        report("")
         return status
 
     def leave(self, status: int) -> int:

@@ -53,7 +53,7 @@ class TorchProcessGroup(ProcessGroup):
             )
         except RuntimeError as error:
             raise ProcessesError(
-                f"the processes do not find each other: {error}; docs/parallel.md says how to name the network card"
+                f"the processes cannot reach each other: {error}; docs/parallel.md says how to name the network card"
             ) from error
 
     def __exit__(self, *raised: object) -> None:
@@ -164,7 +164,7 @@ class TorchProcessGroup(ProcessGroup):
                 gradients.append(parameter.grad)
         self.sum(gradients)
 
-    def end(self, error: BaseException, status: int, tell: Callable[[str], None]) -> int:
+    def end(self, error: BaseException, status: int, report: Callable[[str], None]) -> int:
         """Report a failure in one process; does not return if the processes are out of step.
 
         Processes that wait for a failed one cannot be notified, so it exits at once, and `torchrun` ends the others.
@@ -172,12 +172,12 @@ class TorchProcessGroup(ProcessGroup):
         if error is self._agreed:
             self._agreed = None  # it would keep the failed experiment's objects in memory
             if self.is_main:
-                tell(self._remark)
+                report(self._remark)
             return status
         if self._is_first_to_fail():
-            tell(
-                f" (in process {self.rank} on {socket.gethostname()}, in the middle of joint work: all processes end "
-                "here, without the rest of the list; the same command keeps what is finished)"
+            report(
+                f" (in process {self.rank} on {socket.gethostname()}, during joint work: all processes end here "
+                "and the rest of the list is not run; the same command keeps finished runs)"
             )
         return self.leave(status)  # an orderly shutdown would wait for the others
 
@@ -215,8 +215,8 @@ def _joint_work() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise ProcessesError(
-            "another process has ended without a word, perhaps killed because the memory was full, or its machine "
-            "cannot be reached any more; start the command again"
+            "another process ended without a message, perhaps killed because memory was full, or its machine "
+            "can no longer be reached; start the command again"
         ) from error
 
 

@@ -60,7 +60,7 @@ class BatchLoader:
 
     def _look(self) -> None:
         if self.closed.is_set():
-            raise RuntimeError("the feed was closed")
+            raise RuntimeError("the loader was closed")
         self.check()
 
 
@@ -131,7 +131,7 @@ def _served(passes: Iterator[Batch], check: Callable[[], None]) -> Iterator[Batc
 
 
 def _next(passes: Iterator[Batch], check: Callable[[], None]) -> Batch | None:
-    asked = time.monotonic()
+    began = time.monotonic()
     while True:
         try:
             return next(passes, None)
@@ -139,10 +139,10 @@ def _next(passes: Iterator[Batch], check: Callable[[], None]) -> Batch | None:
             if "timed out" not in str(error):
                 raise
         check()
-        if time.monotonic() - asked > LONGEST_WAIT:
+        if time.monotonic() - began > LONGEST_WAIT:
             raise NoAnswerError(
-                f"no batch was decoded within {LONGEST_WAIT / 60:g} min; look at the disk that the recordings lie on; "
-                "the same command goes on from the last checkpoint"
+                f"no batch was decoded within {LONGEST_WAIT / 60:g} min; check the disk that holds the recordings; "
+                "the same command resumes from the last checkpoint"
             )
 
 

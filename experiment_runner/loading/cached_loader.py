@@ -212,5 +212,5 @@ def _sources(run: Run, kept: CachedFeatures) -> list[Source]:
     size = sum(int(places["frames"].clip(lower=0).sum()) for places in kept.places) * kept.store.row_bytes
     if not is_cuda or size > torch.cuda.mem_get_info(run.device)[0] // SHARE_OF_FREE_GPU_MEMORY:
         return list(disk)
-    run.console.line("frozen part: all of it lies in the GPU's memory")
+    run.console.line("frozen part: held entirely in the GPU's memory")
     return [DeviceFrames(source, run.device) for source in disk]

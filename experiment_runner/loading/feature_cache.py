@@ -93,7 +93,7 @@ def cache_features(run: Run, upstream: Upstream, description: ModelConfig) -> Ca
     except NotKeptError as error:
         reason = str(error)
     except StoreError as error:
-        reason = f"it cannot be kept: {error}"
+        reason = f"it cannot be cached: {error}"
     if run.config.freeze != "none" or run.config.cache_gib != "auto":
         run.console.line(f"frozen part: computed in every epoch, because {reason}")
     return None
@@ -133,7 +133,7 @@ class _Keeper:
             if is_missing.any():
                 self._fill(store, recordings, is_missing)
         places = store.find(recordings)
-        self._say_kept(store, places, int(is_missing.sum()))
+        self._report_cached(store, places, int(is_missing.sum()))
         training = int(self.is_whole.sum())
         in_train = pd.DataFrame(-1, index=range(len(self.is_whole)), columns=places.columns)
         in_train[self.is_whole] = places[:training].to_numpy()
@@ -151,7 +151,7 @@ class _Keeper:
     def _drop_damaged(self, store: FeatureStore, recordings: Identities) -> None:
         """Read all needed cached frames, which also brings them into memory, and drop damaged ones."""
         found = int((~self._missing(store, recordings)).sum())
-        with self.console.count(found, "kept outputs of the frozen part checked") as advance:
+        with self.console.count(found, "cached outputs of the frozen part checked") as advance:
             is_sound = store.check(recordings, advance)
         if not is_sound:
             store.renew()
@@ -169,23 +169,23 @@ class _Keeper:
         alone = self._bytes_of(self.wanted)
         if size > limit >= alone:
             store.renew()
-            self.console.line(f"frozen part: what is kept of other corpora is removed to make room ({why})")
+            self.console.line(f"frozen part: the cache of other corpora is removed to make room ({why})")
             size = alone
         removed = make_room(size, limit, key)
         for name, freed in removed or ():
             self.console.line(
-                f"frozen part: {name} ({_size(freed)}), unused for longest, is removed to make room ({why})"
+                f"frozen part: {name} ({_size(freed)}), the least recently used, is removed to make room ({why})"
             )
         if removed is None:
-            raise NotKeptError(f"its {_size(size)} are more than there is room for ({why}: {_size(limit)})")
+            raise NotKeptError(f"its {_size(size)} exceed the available room ({why}: {_size(limit)})")
 
     def _limit(self) -> tuple[int, str]:
         """Return the limit on the bytes of all cached frames, and where the limit comes from."""
-        asked = self.run.config.cache_gib
-        if asked != "auto":
-            return int(asked * GIB), f"cache_gib = {asked:g}"
+        limit = self.run.config.cache_gib
+        if limit != "auto":
+            return int(limit * GIB), f"cache_gib = {limit:g}"
         free = shutil.disk_usage(store_folder()).free + kept_bytes()
-        return free // 2, "half of the disk space that is free for it"
+        return free // 2, "half of the free disk space"
 
     def _fill(self, store: FeatureStore, recordings: Identities, is_missing: npt.NDArray[np.bool_]) -> None:
         """Compute and store the frames of missing recordings; if the disk fails, nothing is left on it.
@@ -236,7 +236,7 @@ class _Keeper:
         loader = make_loader(dataset, BatchItems(batches, EVALUATION), run.workers, run.device)
         return decoded(loader)
 
-    def _say_kept(self, store: FeatureStore, places: pd.DataFrame, computed: int) -> None:
+    def _report_cached(self, store: FeatureStore, places: pd.DataFrame, computed: int) -> None:
         what = "the convolutions' output" if self.upstream.frozen_stage == "cnn" else "the upstream's output"
         width = f"{self.upstream.frozen_width:,} x {str(self.dtype).removeprefix('torch.')} a frame"
         size = _size(int(places["frames"].sum()) * self.row_bytes)
@@ -254,7 +254,7 @@ def _check_it_is_wanted(run: Run, upstream: Upstream) -> None:
         NotKeptError: If one of these holds; it says which.
     """
     if upstream.frozen_stage is None:
-        what = f"{run.config.upstream_model} cannot start behind its convolutions, as WavLM can"
+        what = f"{run.config.upstream_model} cannot start after its convolutions, as WavLM can"
         raise NotKeptError("nothing is frozen" if run.config.freeze == "none" else what)
     if run.config.augments_waveforms:
         raise NotKeptError("training utterances are augmented anew in every epoch")
@@ -280,8 +280,8 @@ def _check_it_pays(device: torch.device, wanted: int) -> None:
     memory = _memory_bytes()
     if device.type == "cuda" and wanted > memory // 2:
         raise NotKeptError(
-            f"its {_size(wanted)} exceed half of the memory ({_size(memory)}) and a disk is no faster than the GPU; to "
-            f"keep it anyway set cache_gib = {-(-wanted // GIB)} or more"
+            f"its {_size(wanted)} exceed half of the memory ({_size(memory)}) and reading a disk is no faster "
+            f"than computing on the GPU; to cache it anyway set cache_gib = {-(-wanted // GIB)} or more"
         )
 
 

@@ -24,7 +24,7 @@ from utils.io.files import read_json
 from utils.io.user_code import UserCodeError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-UNTRAINED = "an upstream, or no model of this program; train one, and name its run's folder, such as runs/NAME/seed-1"
+UNTRAINED = "an upstream, or not a model of this program; train one and name its run folder, such as runs/NAME/seed-1"
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class LoadedModel:
             UserCodeError: If it needs code that is not trusted, cannot be imported, or has changed.
         """
         found = find_checkpoint(name, revision)
-        repo_id, asked = split_revision(str(name))
+        repo_id, pinned = split_revision(str(name))
         folder = found or fetch_cached(
-            repo_id, revision=revision or asked, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+            repo_id, revision=revision or pinned, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
         if not (folder / MANIFEST).is_file() and not run_of(folder):
             raise CheckpointError(f"{folder} has no {MANIFEST}: {UNTRAINED}")
@@ -116,7 +116,7 @@ class LoadedModel:
         target = Path(folder).resolve()
         for place in (target, *target.parents):
             if (place / EXPERIMENT).is_file():
-                raise CheckpointError(f"{folder} lies in the run {place}, which keeps what it was; name another folder")
+                raise CheckpointError(f"{folder} lies in the run {place}, which must not change; name another folder")
         config = {**self.description.to_json(), "upstream": without_place(self.description.upstream)}
         documents: dict[str, object] = {CONFIG: config}
         if self.is_unchanged():
@@ -155,16 +155,16 @@ def find_checkpoint(name: str | Path, revision: str | None = None) -> Path | Non
     local = _find_local(Path(name))
     if local is not None:
         if revision is not None:
-            raise CheckpointError(f"{name} is a folder, which has no revisions; leave {revision} out")
+            raise CheckpointError(f"{name} is a folder, and folders have no revisions; remove {revision}")
         return local
-    plain, asked = split_revision(str(name))
-    if None not in (asked, revision) and asked != revision:
-        raise CheckpointError(f"the revisions {revision} and @{asked} differ; leave one of them out")
+    plain, pinned = split_revision(str(name))
+    if None not in (pinned, revision) and pinned != revision:
+        raise CheckpointError(f"the revisions {revision} and @{pinned} differ; remove one of them")
     if plain in UPSTREAMS["short_names"] or plain in UPSTREAMS["built_in"]:
-        raise CheckpointError(f"{plain} is no trained model: {UNTRAINED}")
+        raise CheckpointError(f"{plain} is not a trained model: {UNTRAINED}")
     if not (is_git_url(plain) or HUB_ID.fullmatch(plain)) or Path(name).exists():
-        raise CheckpointError(f"there is no trained model at {name}; name a run's folder, such as runs/NAME/seed-1")
-    return _find_fetched(plain, revision or asked)
+        raise CheckpointError(f"there is no trained model at {name}; name a run folder, such as runs/NAME/seed-1")
+    return _find_fetched(plain, revision or pinned)
 
 
 def _find_local(path: Path) -> Path | None:
@@ -198,7 +198,7 @@ def _find_fetched(name: str, revision: str | None) -> Path | None:
     if is_there and holds(source, revision):
         return folder
     if is_git_url(name):
-        found = f"{folder} holds the revision {source.get('revision')}" if is_there else f"there is nothing in {folder}"
+        found = f"{folder} contains revision {source.get('revision')}" if is_there else f"nothing was found in {folder}"
         wanted = f"{name}@{revision}" if revision else name
         raise CheckpointError(f"{found}; fetch it with `{script_command('download_model.py', [wanted])}`")
     return None

@@ -72,12 +72,12 @@ def _of_run(run: Path) -> Origin:
 def _of_data(synthetic: list[str]) -> tuple[str, ...]:
     if not synthetic:
         return ()
-    return (f"SYNTHETIC data: nobody spoke {', '.join(synthetic)}. What it says of speech means nothing.",)
+    return (f"SYNTHETIC data: nobody spoke {', '.join(synthetic)}. Its predictions on speech mean nothing.",)
 
 
 def _of_shape(upstream: dict[str, Any]) -> tuple[str, ...]:
     """Return a caution if an upstream has a built-in shape, which no pre-trained upstream has."""
     for name, shape in UPSTREAMS["built_in"].items():
         if all(upstream.get(key) == value for key, value in shape["config"].items()):
-            return (f"RANDOM weights: the upstream has the shape of {name}, which nobody has pre-trained.",)
+            return (f"RANDOM weights: the upstream has the shape of {name}, and was not pre-trained.",)
     return ()

@@ -59,7 +59,7 @@ def export_onnx(model: LoadedModel, path: Path) -> float:
         raise ExportError(f"the export needs {error.name}, which is not installed; {EXTRAS}") from error
     if model.description.user_code:
         raise ExportError(
-            f"the model needs code of its author, {', '.join(model.description.user_code)}, which ONNX lacks"
+            f"the model needs its author's code, {', '.join(model.description.user_code)}, which ONNX cannot contain"
         )
     from net.standalone_model import SpeechEmotionModel
 
@@ -74,7 +74,7 @@ def export_onnx(model: LoadedModel, path: Path) -> float:
         difference = _largest_difference(plain, partial)
         if not difference <= TOLERANCE:
             raise ExportError(
-                f"what onnxruntime computes differs by {difference:.1e}; export with other versions of onnx"
+                f"the result of onnxruntime differs by {difference:.1e}; export with other versions of onnx"
             )
     return difference
 

@@ -38,7 +38,8 @@ class Named(NamedTuple):
         named = ", ".join(f"{count:,} {ending}" for ending, count in self.others.most_common(MOST_ENDINGS))
         ending = ", …" * (len(self.others) > MOST_ENDINGS)
         return (
-            f"{number:,} other {'file is no recording' if number == 1 else 'files are no recordings'}: {named}{ending}"
+            f"{number:,} other {'file is not a recording' if number == 1 else 'files are not recordings'}: "
+            f"{named}{ending}"
         )
 
 
@@ -66,7 +67,7 @@ def _add_folder(name: str, named: Named) -> None:
     if not below.recordings:
         others = "".join(f"; {sentence}" for sentence in describe_left_out(below))
         formats = f"{', '.join(USUAL_SUFFIXES)} and others that libsndfile reads"
-        raise DataError(f"the folder {name} holds no recording ({formats}){others}")
+        raise DataError(f"the folder {name} contains no recording ({formats}){others}")
     named.recordings.extend(below.recordings)
     named.left_out.update(below.left_out)
     named.others.update(below.others)

@@ -58,16 +58,16 @@ def keep(table: pd.DataFrame, output: str | None, console: Console, cautions: Se
         console.line(f"{path}: {counted(len(table), 'row')} of {counted(table['file'].nunique(), 'recording')}")
 
 
-def tell_problems(problems: Mapping[str, str], asked: int, output: str | None, console: Console) -> None:
+def report_problems(problems: Mapping[str, str], requested: int, output: str | None, console: Console) -> None:
     """Report recordings not predicted, with reasons: all on the console, or the first ones, with all in a file.
 
     Args:
         problems: Reasons by path.
-        asked: Number of requested recordings.
+        requested: Number of requested recordings.
         output: Output file of the command line, if any; the list is written beside it.
         console: Where they are reported.
     """
-    number = f"{len(problems):,} of {asked:,} recordings were not predicted"
+    number = f"{len(problems):,} of {requested:,} recordings were not predicted"
     if output is None or output == STANDARD_OUTPUT:
         if problems:
             console.error(f"{number}: {list_problems(problems.items(), len(problems))}")
@@ -77,7 +77,7 @@ def tell_problems(problems: Mapping[str, str], asked: int, output: str | None, c
     if problems:
         table = pd.DataFrame({"file": list(problems), "problem": list(problems.values())})
         atomic_write(path, table.to_csv(index=False).encode(errors="backslashreplace"))
-        console.error(f"{number}: {list_problems(problems.items())} ({path} names all)")
+        console.error(f"{number}: {list_problems(problems.items())} ({path} lists all)")
 
 
 def show(table: pd.DataFrame, console: Console) -> None:

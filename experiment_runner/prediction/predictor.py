@@ -96,15 +96,15 @@ def warn_of_silence(silent: Sequence[str]) -> str:
     """Name the recordings that are pure silence, for which a model predicts something anyway; empty if none."""
     if not silent:
         return ""
-    are, them = counted(len(silent), "recording is", "recordings are"), "it" if len(silent) == 1 else "them"
-    return f"{are} silent: what is predicted of {them} says nothing, for nothing is louder than -60 dB: {some(silent)}"
+    are, their = counted(len(silent), "recording is", "recordings are"), "its" if len(silent) == 1 else "their"
+    return f"{are} silent, never louder than -60 dB, so {their} prediction means nothing: {some(silent)}"
 
 
 def look_at(paths: Iterable[str | Path], windows: Windows | None) -> Usable:
     """Read the headers of recordings, each once."""
-    asked = dict.fromkeys(map(str, paths))
-    names = [name for name in asked if _is_utf8(name)]
-    problems = {name: "has a name that is no UTF-8; rename it" for name in asked if not _is_utf8(name)}
+    requested = dict.fromkeys(map(str, paths))
+    names = [name for name in requested if _is_utf8(name)]
+    problems = {name: "has a name that is not UTF-8; rename it" for name in requested if not _is_utf8(name)}
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(partial(examine, is_deep=False), names))
     seconds: dict[str, float] = {}
@@ -116,8 +116,8 @@ def look_at(paths: Iterable[str | Path], windows: Windows | None) -> Usable:
         seconds[name] = examined.header.frames / examined.header.rate_hz
         if windows is None and seconds[name] > LONGEST_SECONDS:
             problems[name] = (
-                f"is {seconds.pop(name) / 60:.0f} minutes long, more than one prediction can say; "
-                "--segment-seconds 3 gives its course over time"
+                f"is {seconds.pop(name) / 60:.0f} minutes long, too long for one prediction; --segment-seconds "
+                "3 predicts its course over time"
             )
     return Usable(seconds, problems)
 

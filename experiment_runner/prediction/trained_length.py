@@ -21,8 +21,8 @@ def warn_of_length(seconds: float, trained_seconds: float | None) -> str:
         return ""
     return (
         f"This recording lasts {as_clock(round(seconds, 1))}, and in training the model heard at most "
-        f"{trained_seconds:g} s at a time. One answer for so long a recording may well be wrong; rather look at the "
-        "course over time."
+        f"{trained_seconds:g} s at a time. A single answer for such a long recording may well be wrong; look at "
+        "its course over time instead."
     )
 
 

@@ -28,7 +28,7 @@ from utils.registry import AnyCode
 CODE_FOLDER = "code"
 """Folder of an upload with the user's own code."""
 PUBLISHED = "published.json"
-"""File in a run's folder: where it was uploaded to, its licence, and a hash of what was uploaded."""
+"""File in a run's folder: repository that it was uploaded to, its licence, and a hash of what was uploaded."""
 
 
 def upload_run(
@@ -110,8 +110,8 @@ def _code_to_upload(stored: Mapping[str, str], with_code: bool) -> dict[str, Pat
     """Return the sources of a run's own code by their names in the upload; empty for a run that has none."""
     if stored and not with_code:
         raise RunError(
-            f"the run was trained with code of yours, {', '.join(stored)}; upload it as well with --with-code, or keep "
-            "the model here"
+            f"the run was trained with your own code, {', '.join(stored)}; upload it too with --with-code, or "
+            "keep the model on this machine"
         )
     sources: dict[str, Path] = {}
     for name, digest in stored.items():
@@ -133,7 +133,7 @@ def publish(run: Run) -> None:
     try:
         before = _published(folder)
         if before.get("state") == _state(folder, repo_id, license_id):
-            run.console.line(f"{run.name}: was uploaded as it is: {before['url']}, revision {before['revision']}")
+            run.console.line(f"{run.name}: already uploaded, unchanged: {before['url']}, revision {before['revision']}")
             return
         token = read_token("HUGGINGFACE_TOKEN")
         require_token(token)

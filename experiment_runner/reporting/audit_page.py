@@ -64,11 +64,11 @@ CAPTIONS = {
     "gender-classes": "Classes of female and male voices, all splits together: share of the gender's utterances that "
     "have a class.",
     "gender-attributes": "Attributes of female and male voices, all splits together.",
-    "speakers": "Utterances a speaker, by split: bins widen with the number, unknown speakers are left out.",
-    "winners": "How far raters agree: the winning class's share of an utterance's primary votes, by split; utterances "
-    "of two votes at least.",
-    "votes": "What raters choose where the consensus is another class: primary votes of all splits, in percent of the "
-    "row's. The frame marks the consensus.",
+    "speakers": "Utterances per speaker, by split: bins widen with the number, unknown speakers are left out.",
+    "winners": "Agreement of raters: the winning class's share of an utterance's primary votes, by split; utterances "
+    "with two or more votes.",
+    "votes": "Choices of raters by consensus class: primary votes of all splits, in percent of the row's votes. The "
+    "frame marks the consensus.",
     "peaks": "Peak level by split, in dB below full scale (0 dB).",
 }
 Pictures = Iterator[tuple[str, Figure]]

@@ -50,7 +50,7 @@ def _show_splits(found: Audit, console: Console) -> None:
         for split, row in summarise_splits(found).iterrows()
     ]
     names = [f"{name} s" if name in ("shortest", "median", "longest") else name for name in forms]
-    synthetic = "SYNTHETIC recordings, no figure says anything about speech" if found.corpus.is_synthetic else ""
+    synthetic = "SYNTHETIC recordings: the results say nothing about speech" if found.corpus.is_synthetic else ""
     rated = has_votes(found.corpus.table)
     agreement = "agreement: Krippendorff's alpha of the primary votes, 1 where all raters agree" if rated else ""
     columns, notes = ("split", *names), (synthetic, agreement)

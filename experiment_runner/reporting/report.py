@@ -197,7 +197,7 @@ def _warnings(run: StoredRun) -> list[str]:
     warnings = cautions(run)
     left_out = run.resolved.get("left_out_recordings", "none")
     if left_out != "none":
-        warnings.append(f"Training recordings that could not be used and were left out: {left_out}, see {SKIPPED}.")
+        warnings.append(f"Unusable training recordings that were left out: {left_out}, see {SKIPPED}.")
     warnings += [f"{split.label}: {remark}." for split in run.splits for remark in split.metrics["remarks"]]
     return warnings + list(run.problems)
 

@@ -40,5 +40,5 @@ def _addresses(name: str, corpus: CorpusConfig) -> dict[str, str]:
     places = dict(zip(table["file"], map(Path, table["path"]), strict=True))
     addresses = {file: place.resolve().as_uri() for file, place in places.items() if place.is_file()}
     if not addresses:
-        raise RunError(f"{name}: no recording is there below {corpus.PATH_TO_AUDIO}; correct PATH_TO_AUDIO")
+        raise RunError(f"{name}: no recording was found below {corpus.PATH_TO_AUDIO}; correct PATH_TO_AUDIO")
     return addresses

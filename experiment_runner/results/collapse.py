@@ -74,12 +74,12 @@ def _remarks_on_attribute(name: str, truth: Numbers, prediction: Numbers) -> Ite
     rows = len(truth)
     if rows < 2:
         yield (
-            f"{name} is known of {'no utterance' if rows == 0 else 'one utterance'}, and CCC needs two: mean CCC is "
-            "without it"
+            f"{name} is known for {'no utterance' if rows == 0 else 'one utterance'}, and CCC needs two: mean CCC "
+            "leaves it out"
         )
         return
     score = concordance(truth, prediction)
-    ccc = f"CCC is {score:.3f}" if np.isfinite(score) else "CCC is not defined, and mean CCC is without it"
+    ccc = f"CCC is {score:.3f}" if np.isfinite(score) else "CCC is not defined, and mean CCC leaves it out"
     if is_constant(truth):
         yield (
             f"{name} is {truth[0]:g} in each of {rows:,} labelled utterances: {ccc}, and no prediction gives more than "

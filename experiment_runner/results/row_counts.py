@@ -10,7 +10,7 @@ import pandas as pd
 LABELLED = "labelled"
 """Key that counts utterances with a class; followed by an attribute's name, those with the attribute."""
 
-FEWER = "†: over fewer classes than were trained, which is easier; not to be compared with the other rows"
+FEWER = "†: over fewer classes than were trained, which is easier; do not compare with the other rows"
 UNTESTED = "untested_classes"
 """Key, among a split's metrics, of the trained classes that its corpus lacks, if any."""
 
@@ -99,8 +99,8 @@ def describe_part(gender: str, metrics: Mapping[str, Any]) -> str:
     parts = [_describe_classes(metrics)]
     if show_attributes(metrics):
         parts.append(f"mean CCC over {', '.join(metrics['mean_ccc_attributes'])}")
-    told = "; ".join(part for part in parts if part)
-    return f"{gender}: {told}" if told else ""
+    counts = "; ".join(part for part in parts if part)
+    return f"{gender}: {counts}" if counts else ""
 
 
 def _describe_classes(metrics: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ def run_command(
     Args:
         action: The work of the command; signals stop it as `Interruption` says.
         interrupted: Message shown if it was stopped; `{signal}` stands for the signal.
-        remark: Appended to errors not caused by the command line, for example `; the same command goes on`.
+        remark: Appended to errors not caused by the command line, for example `; the same command resumes`.
         statuses: Exit statuses of this command that differ from those of the errors' classes.
         interruption: Signals of the program, if they are watched already.
         processes: Processes that run the command together.

@@ -91,19 +91,19 @@ class Console:
     def __init__(self, is_silent: bool = False, to_stderr: bool = False) -> None:
         stream = sys.stderr if to_stderr else sys.stdout
         is_terminal = stream.isatty() and not is_silent
-        asked = width_of_environment()
+        width = width_of_environment()
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show must not cause errors
         self.rich = _GivingUp(
             stderr=to_stderr,
             highlight=False,
             soft_wrap=True,
-            width=None if is_terminal else asked or PLAIN_WIDTH,
+            width=None if is_terminal else width or PLAIN_WIDTH,
             quiet=is_silent,
             force_terminal=False if is_silent else None,
         )
         self._is_silent = is_silent
-        self._breaks_lines = is_terminal or asked is not None
+        self._breaks_lines = is_terminal or width is not None
         self._log: Path | None = None
         self._redact = Redaction()
 
@@ -127,7 +127,7 @@ class Console:
                     file.write(f"{now} {text}\n")
             except OSError as error:
                 path, self._log = self._log, None
-                self.warn(f"{path} cannot be written ({error.strerror}); the run goes on without it")
+                self.warn(f"{path} cannot be written ({error.strerror}); the run continues without it")
 
     def warn(self, text: str) -> None:
         """Print a warning line that stands out."""
@@ -150,16 +150,16 @@ class Console:
     @contextmanager
     def count(self, total: int, things: str) -> Iterator[Callable[[int], None]]:
         """Show how many things are done: a bar on a terminal, else a plain line every minute."""
-        done, said = 0, time.monotonic()
+        done, last_line = 0, time.monotonic()
         with self._bar((*Progress.get_default_columns(), MofNCompleteColumn())) as bar:
             task = bar.add_task(things, total=total)
 
             def advance(number: int) -> None:
-                nonlocal done, said
+                nonlocal done, last_line
                 done += number
                 bar.update(task, advance=number)
-                if bar.disable and time.monotonic() - said >= SECONDS_BETWEEN_LINES:
-                    said = time.monotonic()
+                if bar.disable and time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
+                    last_line = time.monotonic()
                     self.line(f"{done:,} of {total:,} {things}")
 
             yield advance

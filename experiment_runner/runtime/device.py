@@ -34,7 +34,7 @@ def choose_device(name: str, console: Console, processes: ProcessGroup) -> torch
     """
     has_cuda = torch.cuda.is_available()
     if name == "auto":
-        gpu = f"device: {torch.cuda.get_device_name()}, because it is there" if has_cuda else None
+        gpu = f"device: {torch.cuda.get_device_name()}, because it is available" if has_cuda else None
         console.line(gpu or explain_chosen_cpu())
         name = "cuda" if has_cuda else "cpu"
     if name == "cuda" and not has_cuda:

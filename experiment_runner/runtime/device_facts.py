@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from experiment_runner.runtime.gpu_driver import FIRST_WITH_BF16, ask_driver, find_obstacle, read_torch_cuda
 
 NO_CUDA = "no CUDA GPU is available on this machine; run with --device cpu to use the CPU instead"
-CHOSEN_CPU = "device: the CPU, because no CUDA GPU is there"
+CHOSEN_CPU = "device: the CPU, because no CUDA GPU is available"
 
 
 @dataclass(frozen=True)

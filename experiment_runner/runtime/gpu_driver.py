@@ -63,7 +63,7 @@ def find_obstacle(driver: Driver, torch_cuda: str | None) -> str | None:
         return None
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     because = "" if hidden is None else f', with CUDA_VISIBLE_DEVICES = "{hidden}"'
-    return f"the driver shows none{because}{f': {driver.failure}' if driver.failure else ''}"
+    return f"the driver reports none{because}{f': {driver.failure}' if driver.failure else ''}"
 
 
 def read_torch_cuda() -> tuple[bool, str | None]:
@@ -92,7 +92,7 @@ def ask_driver() -> Driver:
     except subprocess.TimeoutExpired:
         return Driver(failure=f"the NVIDIA driver does not answer within {LONGEST_ANSWER:.0f} s")
     except (OSError, ValueError):
-        return Driver(failure="the NVIDIA driver ends the process that asks it")
+        return Driver(failure="the NVIDIA driver kills the process that queries it")
     version = answer["version"]
     cuda = None if version is None else (version // 1000, version % 1000 // 10)
     gpus = tuple((str(name), (int(major), int(minor))) for name, major, minor in answer["gpus"])

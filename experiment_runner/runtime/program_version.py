@@ -121,7 +121,7 @@ def describe_other_programs(runs: Iterable[tuple[str, Path]]) -> str | None:
     if not named:
         return None
     return (
-        f"made by other code or packages than today's, so that figures may differ from what would be trained now: "
+        "made with other code or packages than today's, so metrics may differ from those of a new training: "
         f"{some(named)}; they are used as they are, and --retrain trains them again"
     )
 

@@ -32,7 +32,7 @@ def count_processes(
     return ProcessCounts(started, begun)
 
 
-def tell_other_count(runs: Iterable[str], count: int, retrain: bool) -> str:
+def warn_of_other_count(runs: Iterable[str], count: int, retrain: bool) -> str:
     """Return the check's message on unfinished runs that need a different number of processes than was started."""
     arguments = ["--retrain"] if retrain else []
     if count > 1:
@@ -40,4 +40,4 @@ def tell_other_count(runs: Iterable[str], count: int, retrain: bool) -> str:
     else:
         command = script_command("main.py", arguments, RUN_OPTIONS)
     processes = f"{count} process{'es' * (count > 1)}"
-    return f"{', '.join(runs)}: trained with {processes} so far: go on with `{command}`"
+    return f"{', '.join(runs)}: trained with {processes} so far: resume with `{command}`"

@@ -40,7 +40,7 @@ LINKS = ("best", "last", "best.link", "last.link")
 """The links beside such folders, and what `_point` leaves if a process dies in it."""
 TEMPORARY, REMOVED = ".tmp", ".removed"
 AFRESH = "; train again with --retrain"
-ON_FROM_LAST = "; when that is mended, the same command goes on from the last checkpoint"
+ON_FROM_LAST = "; once that is repaired, the same command resumes from the last checkpoint"
 SPARE_BYTES = 16 << 20
 """Disk space that must stay free in addition to what a save needs."""
 
@@ -209,7 +209,7 @@ class CheckpointStore:
         if needed > free:
             raise CheckpointError(
                 f"{self.folder}: a checkpoint needs {_gib(needed)}, {_gib(free)} are free; make room, and the same "
-                "command goes on from the last checkpoint"
+                "command resumes from the last checkpoint"
             )
 
     def _tidy(self, last: Path, best: str | None, keep: int) -> None:
@@ -303,10 +303,10 @@ def read_state_document(folder: Path) -> dict[str, Any]:
         if document["format"] != FORMAT:
             raise CheckpointError(
                 f"{folder} was saved by another version of the program, in format {document['format']} instead of "
-                f"{FORMAT}; go on with that version, or train again with --retrain"
+                f"{FORMAT}; resume with that version, or train again with --retrain"
             )
         if document["best"] is not None and not NAME.fullmatch(document["best"]):
-            raise CheckpointError(f"{folder / STATE / STATE_DOCUMENT} names no checkpoint as the best{AFRESH}")
+            raise CheckpointError(f"{folder / STATE / STATE_DOCUMENT} does not name the best checkpoint{AFRESH}")
         return document
 
 
@@ -320,7 +320,7 @@ def _check(folder: Path, linked: Path | None = None) -> None:
             raise CheckpointError(f"{folder / MANIFEST} does not name {unnamed}{AFRESH}")
         for name in manifest:
             if Path(name).name != name or not _is_own(folder / name, linked):
-                raise CheckpointError(f"{folder / MANIFEST} names {name}, which is no file of its folder{AFRESH}")
+                raise CheckpointError(f"{folder / MANIFEST} names {name}, which is not a file of its folder{AFRESH}")
         changed = find_changed(folder, manifest)
         if changed is not None:
             raise CheckpointError(f"{folder / changed} differs from its manifest{AFRESH}")

@@ -14,7 +14,7 @@ from experiment_runner.runtime.console import Console
 from experiment_runner.storage.checkpoints import NAME, CheckpointError
 from experiment_runner.storage.run_folder import RunError, RunFolder
 
-GONE_ON_WITH = "gone on with"
+RESUMED = "resumed"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Decision:
         if self.is_finished:
             return "skipped: finished before"
         if self.checkpoint is not None:
-            return f"{GONE_ON_WITH}, {_place_of(self.checkpoint)}"
+            return f"{RESUMED} {_place_of(self.checkpoint)}"
         return "trained again" if retrain else "trained"
 
 

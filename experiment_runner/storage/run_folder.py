@@ -72,8 +72,8 @@ class RunFolder:
             for path in sorted(folder.rglob("*")):
                 if path.is_symlink() and not _is_own_link(path, folder):
                     raise LinkError(
-                        f"{path} is a symbolic link, and what is written to it would land elsewhere; remove it, or put "
-                        "what it points at in its place"
+                        f"{path} is a symbolic link, so files written to it would land elsewhere; remove it, or "
+                        "replace it with its target"
                     )
 
     def refuse_obstacles(self) -> None:

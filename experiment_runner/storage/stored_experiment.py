@@ -47,7 +47,7 @@ def read_experiment(folder: Path) -> StoredExperiment:
         return StoredExperiment(experiment, resolved, config)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(
-            f"{folder} is no run: it has no {EXPERIMENT}; name a folder such as runs/<experiment>/seed-<n>"
+            f"{folder} is not a run: it has no {EXPERIMENT}; name a folder such as runs/<experiment>/seed-<n>"
         ) from error
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())

@@ -66,13 +66,13 @@ class Tracking:
             try:
                 self._copies.append(_Copy(folder, _start(folder)))
             except OSError as error:
-                self._tell(f"the copying process cannot be started ({error})")
+                self._report(f"the copying process cannot be started ({error})")
 
     def look(self) -> None:
         """Report copies that failed or have not begun; never waits."""
         for copy in self._copies:
             if copy.problem:
-                self._tell(copy.problem)
+                self._report(copy.problem)
 
     def release(self, folder: Path) -> None:
         """Let the copy of a run send the rest and end on its own."""
@@ -100,9 +100,9 @@ class Tracking:
         for copy in late:
             copy.process.kill()
             copy.process.wait()
-            self._tell(f"not done {LONGEST_END:.0f} s after its run")
+            self._report(f"not finished {LONGEST_END:.0f} s after its run")
 
-    def _tell(self, what: str) -> None:
+    def _report(self, what: str) -> None:
         if not self._has_told:
             self._has_told = True
             self._screen.warn(f"tracking: W&B: {what.rstrip('.')}; nothing is lost, metrics.jsonl has every figure")

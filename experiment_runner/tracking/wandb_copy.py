@@ -108,7 +108,7 @@ class WandbCopy:
         self.send_results()
         self.run.finish(exit_code=0 if (self.folder / "result.json").is_file() else 1)
         if not list(self.files.glob("*.wandb")):
-            raise CopyError(f"{self.files} holds no copy")
+            raise CopyError(f"{self.files} contains no copy")
         if self.superseded not in (None, self.files.name):
             remove_copy(self.folder / "wandb", self.superseded)
         change_state(self.folder, finished=True)
@@ -199,8 +199,8 @@ def copy_run(folder: Path, token: str | None, follow: bool) -> None:
             if not follow:
                 break
             copy.send_epochs()
-            told, _, _ = select.select([sys.stdin], [], [], SECONDS_BETWEEN_LOOKS)
-            follow = not told
+            ready, _, _ = select.select([sys.stdin], [], [], SECONDS_BETWEEN_LOOKS)
+            follow = not ready
         copy.finish()
 
 
@@ -208,7 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Return 0 if every run was copied, 1 if one was not."""
     parser = argparse.ArgumentParser(description="Copy run folders to Weights & Biases.")
     parser.add_argument("folders", type=Path, nargs="+", metavar="RUN_FOLDER", help="such as runs/NAME/seed-42")
-    parser.add_argument("--follow", action="store_true", help="go on until standard input closes")
+    parser.add_argument("--follow", action="store_true", help="continue until standard input closes")
     options = parser.parse_args(arguments)
     failed = False
     for folder in options.folders:

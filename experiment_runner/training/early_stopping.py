@@ -87,9 +87,9 @@ class HybridEarlyStopping:
         """The stopping rules in one sentence, shown when training starts."""
         times = f" {self.patience + 1} times in a row" if self.patience else ""
         first = max(self.min_epochs, 2)
-        held_back = f"min_epochs = {self.min_epochs}" + " holds nothing back" * (self.min_epochs <= 2)
+        held_back = f"min_epochs = {self.min_epochs}" + " has no effect" * (self.min_epochs <= 2)
         return (
-            f"early stopping: training ends at the first epoch whose {self._score} is no new best{times}, or whose "
+            f"early stopping: training ends at the first epoch whose {self._score} is not a new best{times}, or whose "
             f"development loss exceeds {self.loss_stop_ratio:g} times its smallest before; never before epoch {first} "
             f"({held_back})"
         )
@@ -102,7 +102,7 @@ class HybridEarlyStopping:
             most: Maximum number of epochs.
         """
         longer = min(max(2 * epoch, epoch + self.window), most)
-        return f"min_epochs = {longer} would go on to epoch {longer} at least" if longer > epoch else ""
+        return f"min_epochs = {longer} would train until epoch {longer} at least" if longer > epoch else ""
 
     @property
     def _score(self) -> str:
@@ -117,7 +117,7 @@ class HybridEarlyStopping:
             )
         times = f" {self.epochs_without_improvement} times in a row" if self.patience else ""
         return (
-            f"the {self._score}, {smoothed:.4f}, is no new best{times} (the best is {self.best:.4f}, of epoch "
+            f"the {self._score}, {smoothed:.4f}, is not a new best{times} (the best is {self.best:.4f}, of epoch "
             f"{self.best_epoch})"
         )
 

@@ -32,7 +32,7 @@ REMEDIES = {
     "cancelling": "",
 }
 """Remedies by kind of problem; empty if the problem's message names one."""
-LATER = '<p class="ser-soft">It is too long for one prediction: the mean of its segments stands here at the end.</p>'
+LATER = '<p class="ser-soft">It is too long for one prediction: the mean of its segments is shown here at the end.</p>'
 ANSWER, COURSE = "webapp/answer.html.jinja", "webapp/course.html.jinja"
 
 
@@ -53,7 +53,7 @@ class Attribute:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Summary:
     """A model's predictions for a recording as a whole.
 
     Attributes:
@@ -103,7 +103,7 @@ def answer(
         predictions = Predictions(model, None, precision)
         predictions.add([str(path)])
         warning = warn_of_length(seconds, trained_seconds)
-        whole = _say(_table(predictions, path, name), model, name, seconds, warning)
+        whole = _render_answer(_table(predictions, path, name), model, name, seconds, warning)
     if seconds <= WINDOWS.seconds:
         yield Shown(whole, _course(f"It takes more than {WINDOWS.seconds:g} s; this recording lasts {seconds:.1f} s."))
         return
@@ -113,7 +113,7 @@ def answer(
         done = min(done + step, seconds)
         yield Shown(whole, _progress(done, seconds))
     table = _table(course, path, name)
-    yield Shown(whole if is_one else _say(table, model, name, seconds), _draw(table, model, name))
+    yield Shown(whole if is_one else _render_answer(table, model, name, seconds), _draw(table, model, name))
 
 
 def _duration(path: Path, name: str) -> float:
@@ -151,12 +151,12 @@ def _table(predictions: Predictions, path: Path, name: str) -> pd.DataFrame:
     return predictions.table
 
 
-def heard_of(table: pd.DataFrame, model: LoadedModel) -> Heard:
+def summarise(table: pd.DataFrame, model: LoadedModel) -> Summary:
     """Return a recording's overall predictions from its table: its only row, or the mean of its segments."""
     classes, (low, high) = classes_of(table), model.description.attribute_scale
     probabilities = {name: float(table[f"prob_{name}"].mean()) for name in classes}
     values = {name: float(table[f"pred_{name}"].mean()) for name in attributes_of(table)}
-    return Heard(
+    return Summary(
         emotion=max(classes, key=probabilities.__getitem__, default=None),
         probabilities=probabilities,
         attributes=tuple(Attribute(name, value, (value - low) / (high - low)) for name, value in values.items()),
@@ -165,11 +165,11 @@ def heard_of(table: pd.DataFrame, model: LoadedModel) -> Heard:
     )
 
 
-def _say(table: pd.DataFrame, model: LoadedModel, name: str, seconds: float, warning: str = "") -> str:
+def _render_answer(table: pd.DataFrame, model: LoadedModel, name: str, seconds: float, warning: str = "") -> str:
     note = f"the mean of {len(table):,} segments, since it is too long for one prediction" if len(table) > 1 else ""
     clock = as_clock(round(seconds, 1))
-    heard = heard_of(table, model)
-    return render_page(ANSWER, problem="", heard=heard, name=name, clock=clock, note=note, warning=warning)
+    summary = summarise(table, model)
+    return render_page(ANSWER, problem="", summary=summary, name=name, clock=clock, note=note, warning=warning)
 
 
 def _progress(done: float, seconds: float) -> str:

@@ -61,12 +61,12 @@ class Guard:
         headers, path = Headers(scope=scope), str(scope["path"])
         host, origin = headers.get("host", ""), headers.get("origin")
         if host.partition(":")[0] not in HOSTS:
-            yield f"this page is at {' or '.join(HOSTS)} alone"
+            yield f"this page is only served at {' or '.join(HOSTS)}"
         if origin is not None and origin != f"http://{host}":
-            yield "another page has no business here"
+            yield "requests from other pages are refused"
         for prefix in FILES:
             if path.startswith(prefix) and not self._is_recording(path.removeprefix(prefix)):
-                yield "there is nothing to read here but recordings that were sent"
+                yield "only recordings that were sent can be read here"
 
     def _is_recording(self, name: str) -> bool:
         try:

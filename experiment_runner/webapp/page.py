@@ -28,8 +28,8 @@ OLDEST_SECONDS = 3600
 """Maximum age of a recording that a browser has sent and abandoned."""
 SANS = ("Segoe UI", "Roboto", "Helvetica Neue", "DejaVu Sans", "sans-serif")
 MONO = ("Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
-EMPTY = Shown('<p class="ser-soft">Record or choose speech; what the model hears in it stands here then.</p>', "")
-UNFORESEEN = "Something broke that nobody had foreseen; what it was stands where the program was started."
+EMPTY = Shown('<p class="ser-soft">Record or choose speech; its prediction then appears here.</p>', "")
+UNFORESEEN = "An unexpected error occurred; details are in the terminal where the program was started."
 
 
 def build_page(model: LoadedModel, name: str, precision: Precision, uploads: Uploads) -> gr.Blocks:
@@ -66,8 +66,8 @@ def build_page(model: LoadedModel, name: str, precision: Precision, uploads: Upl
         silent: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         at_once = {**silent, "queue": False}
         asking = [audio.upload, audio.stop_recording, start.click]
-        asked = gr.on(asking, events.take, audio, [whole, course], preprocess=False, **at_once)
-        asked.then(events.run, None, [whole, course], trigger_mode="always_last", concurrency_limit=1, **silent)
+        requested = gr.on(asking, events.take, audio, [whole, course], preprocess=False, **at_once)
+        requested.then(events.run, None, [whole, course], trigger_mode="always_last", concurrency_limit=1, **silent)
         cancel.click(events.stop, course, course, **at_once)  # gradio's own `cancels` loses requests made meanwhile
         audio.clear(events.clear, None, [whole, course], **at_once)
         page.unload(events.leave)
@@ -111,28 +111,28 @@ class _Events:
         here.
         """
         uploads, session = self.uploads, str(request.session_hash)
-        asked = uploads.asked(session)
-        if asked is None:  # refused, or withdrawn while it waited
+        requested = uploads.requested(session)
+        if requested is None:  # refused, or withdrawn while it waited
             yield Shown(gr.skip(), gr.skip())  # yielding nothing would empty the page
             return
         shown = waiting()
-        with closing(self._heard(asked)) as parts:
+        with closing(self._predicted(requested)) as parts:
             for part in parts:
-                if uploads.asked(session) is not asked:
+                if uploads.requested(session) is not requested:
                     break
                 shown = part
                 yield shown
         if not uploads.holds(session):
             yield EMPTY
-        elif uploads.asked(session) is None:
+        elif uploads.requested(session) is None:
             yield Shown(shown.answer, cancelled(shown.course))
-        elif uploads.asked(session) is not asked:
+        elif uploads.requested(session) is not requested:
             yield waiting()
 
-    def _heard(self, asked: Upload) -> Generator[Shown]:
+    def _predicted(self, requested: Upload) -> Generator[Shown]:
         """Yield what to show for a recording, or a sentence on why there is nothing to show."""
         try:
-            yield from self.predict(asked.path, asked.name)
+            yield from self.predict(requested.path, requested.name)
         except DataError as error:
             yield refuse(str(error))
         except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback on the page

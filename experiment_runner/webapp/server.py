@@ -55,7 +55,7 @@ def serve(model: LoadedModel, name: str, precision: Precision, place: Place, con
         )
     )
     before = signal.signal(signal.SIGHUP, server.handle_exit)  # a closed terminal stops the server as Ctrl-C does
-    _tell(place.door.getsockname()[1], console)
+    _report(place.door.getsockname()[1], console)
     try:
         with suppress(KeyboardInterrupt):  # uvicorn stops, and then raises the signal again
             server.run([place.door])
@@ -88,8 +88,8 @@ def _make_app(page: gr.Blocks, folder: Path) -> Guard:
     return Guard(app, folder)
 
 
-def _tell(port: int, console: Console) -> None:
-    console.line(f"http://{HOST}:{port} shows the page to this machine alone; Ctrl-C ends it")
+def _report(port: int, console: Console) -> None:
+    console.line(f"http://{HOST}:{port} serves the page to this machine only; Ctrl-C stops it")
     if "SSH_CONNECTION" in os.environ:
         place = f"{getpass.getuser()}@{socket.gethostname()}"
         console.line(f"from your own machine: ssh -N -L {port}:{HOST}:{port} {place}, and the same address there")

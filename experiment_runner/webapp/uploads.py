@@ -29,7 +29,7 @@ class Uploads:
 
     folder: Path
     _held: dict[str, Path] = field(default_factory=dict)
-    _asked: dict[str, Upload] = field(default_factory=dict)
+    _requested: dict[str, Upload] = field(default_factory=dict)
 
     def take(self, session: str, document: Mapping[str, Any] | None) -> None:
         """Set the recording that a session requests; its previous one is deleted if it is a different file.
@@ -46,15 +46,15 @@ class Uploads:
             raise DataError("Record or choose a recording first.")
         path = Path(str(document["path"])).resolve()
         if not path.is_relative_to(self.folder.resolve()) or not path.is_file():
-            raise DataError("The recording is not there any more; choose it again.")
+            raise DataError("The recording is no longer there; choose it again.")
         if self._held.get(session) != path:
             self.forget(session)
         self._held[session] = path
-        self._asked[session] = Upload(path, Path(str(document.get("orig_name") or path.name)).name)
+        self._requested[session] = Upload(path, Path(str(document.get("orig_name") or path.name)).name)
 
-    def asked(self, session: str) -> Upload | None:
+    def requested(self, session: str) -> Upload | None:
         """Return the recording that a session last requested; None if it requested none, or withdrew it."""
-        return self._asked.get(session)
+        return self._requested.get(session)
 
     def holds(self, session: str) -> bool:
         """Return whether a session has a recording here."""
@@ -62,7 +62,7 @@ class Uploads:
 
     def withdraw(self, session: str) -> None:
         """Withdraw a session's request; its recording stays."""
-        self._asked.pop(session, None)
+        self._requested.pop(session, None)
 
     def forget(self, session: str) -> None:
         """Withdraw a session's request and delete its recordings, unless another session has sent the same ones."""

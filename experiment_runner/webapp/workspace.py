@@ -72,5 +72,5 @@ def _claimed(port: int | None) -> socket.socket:
             reason = str(error.strerror)
         else:
             return door
-    asked = f"none of the ports {PORTS[0]} to {PORTS[-1]}" if port is None else f"port {port}"
-    raise DemoError(f"{asked} cannot be used ({reason}); name another one with --port")
+    wanted = f"none of the ports {PORTS[0]} to {PORTS[-1]}" if port is None else f"port {port}"
+    raise DemoError(f"{wanted} cannot be used ({reason}); name another one with --port")

@@ -1,4 +1,4 @@
-"""What goes wrong in a training that is under way is told in a sentence, and the same command goes on from there."""
+"""What goes wrong in a training that is under way is told in a sentence, and the same command resumes there."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(
     metrics = run.folder.path / "metrics.jsonl"
     assert train(run, lambda: replace_by_full_disk(metrics)).failed
     text = told(capsys)
-    assert "No space left on device; make room, and the same command goes on from the last checkpoint" in text
+    assert "No space left on device; make room, and the same command resumes from the last checkpoint" in text
     assert not (run.folder.path / "traceback.txt").exists()
     metrics.unlink()
     assert not train(run, lambda: None).failed
-    assert "goes on after step" in told(capsys)
+    assert "resumes after step" in told(capsys)
     assert len(metrics.read_text().splitlines()) == 3
 
 
@@ -111,7 +111,7 @@ def test_a_log_that_cannot_be_written_ends_no_run(
 ) -> None:
     run = make_run(podcast, tmp_path, KEYS)
     assert not train(run, lambda: replace_by_full_disk(run.folder.path / "train.log")).failed
-    assert "train.log cannot be written (No space left on device); the run goes on without it" in told(capsys)
+    assert "train.log cannot be written (No space left on device); the run continues without it" in told(capsys)
 
 
 def test_a_worker_that_is_killed_is_told_and_the_run_goes_on_later(
@@ -142,7 +142,7 @@ def test_a_disk_that_does_not_answer_is_told(
     monkeypatch.setattr(batch_loader, "LONGEST_WAIT", 3.0)
     monkeypatch.setattr(session, "check_training_recordings", lambda config, data, *_: data)  # it has answered then
     assert train(waiting, lambda: None).failed
-    assert "look at the disk that the recordings lie on; the same command goes on" in told(capsys)
+    assert "check the disk that holds the recordings; the same command resumes" in told(capsys)
     assert not (run.folder.path / "traceback.txt").exists()
 
 
@@ -198,7 +198,7 @@ def test_a_signal_is_obeyed_while_the_disk_does_not_answer(
     with pytest.raises(Interrupted):
         session._contain_failure(waiting, lambda run: session.train_run(run, retrain=False))
     assert 3.0 < time.monotonic() - started < 30.0
-    assert "SIGTERM: all is saved, " in told(capsys)
+    assert "SIGTERM: everything is saved, " in told(capsys)
 
 
 def test_a_signal_after_which_nothing_can_be_saved_says_so(
@@ -217,7 +217,7 @@ def test_a_signal_after_which_nothing_can_be_saved_says_so(
         session._contain_failure(
             replace(run, interruption=AtCheck(4, interrupt)), lambda run: session.train_run(run, False)
         )
-    assert "WARNING: SIGTERM: what came after the last checkpoint is not saved: the disk is full" in told(capsys)
+    assert "WARNING: SIGTERM: work after the last checkpoint is not saved: the disk is full" in told(capsys)
 
 
 def test_full_memory_names_the_utterances_and_the_remedy(

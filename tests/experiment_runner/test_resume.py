@@ -269,7 +269,7 @@ def test_a_later_format_names_the_remedy(interrupted: Run) -> None:
     document = newest / "state" / "state.json"
     document.write_text(document.read_text().replace('"format": 1', '"format": 2'))
     rewrite_manifest(newest / "state")
-    with pytest.raises(CheckpointError, match=r"in format 2 instead of 1; go on with that version"):
+    with pytest.raises(CheckpointError, match=r"in format 2 instead of 1; resume with that version"):
         read_state(newest)
 
 

@@ -189,11 +189,14 @@ def test_the_saved_model_is_the_one_with_the_best_score(
     (tmp_path / "test" / "seed-1").mkdir(parents=True)
     assert trainer.fit(5) == "sma_f1"
     told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith("early stopping: training ends at the first epoch whose development score is no new best")
+    assert told[0].startswith(
+        "early stopping: training ends at the first epoch whose development score is not a new best"
+    )
     (ending,) = [line for line in told if line.startswith("early stopping ends")]
     assert ending == (
-        "early stopping ends training at epoch 4 of at most 5: the development score, 0.4000, is no new best (the best "
-        "is 0.6000, of epoch 2); min_epochs = 5 would go on to epoch 5 at least (change it and train again with "
+        "early stopping ends training at epoch 4 of at most 5: the development score, 0.4000, is not a new best "
+        "(the best "
+        "is 0.6000, of epoch 2); min_epochs = 5 would train until epoch 5 at least (change it and train again with "
         "--retrain)"
     )
     store = CheckpointStore(tmp_path / "test" / "seed-1" / "checkpoints")
@@ -227,7 +230,7 @@ def test_an_epoch_without_a_finite_loss_ends_the_experiment(podcast: SyntheticPo
     trainer = make_trainer(podcast, tmp_path, {"batch_size": 16})
     with torch.no_grad():
         next(trainer.model.pooling.parameters()).fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="no step of epoch 1 had a loss that is finite"):
+    with pytest.raises(FloatingPointError, match="no step of epoch 1 had a finite loss"):
         trainer.train_epoch(1)
 
 

@@ -88,4 +88,4 @@ def test_an_encoder_of_the_users_has_both_methods() -> None:
     assert ENCODER.contract.problem(Alone) is None
     assert ENCODER.contract.problem(Lacking) == "lacks layers"
     assert str(ENCODER.contract.problem(Other)).startswith("cannot be called with (model, settings)")
-    assert ENCODER.contract.problem(SpecAugment) == "is no class derived from net.encoder.Encoder"
+    assert ENCODER.contract.problem(SpecAugment) == "is not a class derived from net.encoder.Encoder"

@@ -51,7 +51,7 @@ def test_a_file_in_two_rows_is_looked_at_once_and_trained_on_once_repaired(tmp_p
         assert found_of(found, "repeated-row") == [("repeated-row", "./a.wav"), ("repeated-row", "a.wav")]
         assert len(found.recordings) == 4
     assert found.opened == 0
-    with pytest.raises(DataError, match="stands in 3 rows"):
+    with pytest.raises(DataError, match="is listed in 3 rows"):
         load_corpus("P", config)
     write_corpus(tmp_path, "a.wav,train,sad\nb.wav,development,sad\n")
     assert require_all(load_corpus("P", config).table)["seconds"].tolist() == pytest.approx([1.97, 1.98])
@@ -96,8 +96,10 @@ def test_what_decoding_showed_is_known_to_a_plain_look_and_to_training(tmp_path:
     assert plain.opened == 1
     assert found_of(plain, *sample_kinds) == found_of(deep, *sample_kinds)
     assert [file for _, file in found_of(plain, *sample_kinds)] == ["c.flac", "d.wav"]
-    assert "5 of 5 recordings seen by their headers, 3 of them decoded by an earlier look; 1 opened now" in plain.scope
-    assert "of the others show with --deep" in plain.scope
+    assert (
+        "5 of 5 recordings checked by their headers, 3 of them decoded by an earlier run; 1 opened now" in plain.scope
+    )
+    assert "of the others are found with --deep" in plain.scope
     with pytest.raises(DataError, match="c.flac"):
         require_all(read_corpus("K", config).table)
 
@@ -143,7 +145,7 @@ def test_a_terminated_audit_goes_on_where_it_was(tmp_path: Path) -> None:
     time.sleep(0.3)
     process.terminate()
     _, told = process.communicate(timeout=60)
-    assert (process.returncode, told) == (130, "interrupted; the same command goes on with what is missing\n")
+    assert (process.returncode, told) == (130, "interrupted; the same command continues with what is missing\n")
     known = inspection_cache.recall("CUT")
     assert 0 < len(known) < len(names)
     assert survey("CUT", [str(tmp_path / name) for name in names], is_deep=True).opened == len(names) - len(known)
@@ -192,7 +194,7 @@ def test_a_packed_corpus_is_told_that_its_loose_recordings_were_looked_at(
     keys = {"FORMAT": "csv", "PATH_TO_AUDIO": tmp_path, "PATH_TO_LABEL": "table.csv", "PATH_TO_DATASET": "shards"}
     (tmp_path / "c.toml").write_text("[P]\n" + "".join(f"{key} = '{value}'\n" for key, value in keys.items()))
     arguments = ["P", "--config", str(tmp_path / "c.toml")]
-    sentence = f"the loose recordings below {tmp_path} are looked at"
+    sentence = f"checking the loose recordings below {tmp_path}"
     for is_packed in (False, True):
         assert prepare_data.main(["audit", *arguments, "--output", str(tmp_path / "audits")]) == 0, "warnings alone"
         assert (sentence in capsys.readouterr().out) == is_packed
@@ -253,9 +255,9 @@ def test_a_corpus_whose_channels_cancel_is_an_error_and_is_not_trained_on(tmp_pa
     assert tuple(found.loc["faint-mix", ["severity", "file"]]) == ("warning", "b.wav")
     assert found.loc["faint-mix", "detail"] == "mixed, the channels lose 23 dB"
     table = read_corpus("P", config).table
-    with pytest.raises(DataError, match=r"1 of 3 recordings of train cannot be used.* keep one of them \(sox IN.wav"):
+    with pytest.raises(DataError, match=r"1 of 3 recordings of train are unusable.* keep one of them \(sox IN.wav"):
         leave_out_unusable(table)
-    with pytest.raises(DataError, match="every one is needed: .*a.wav has channels that cancel"):
+    with pytest.raises(DataError, match="all are needed: .*a.wav has channels that cancel"):
         require_all(table)
 
 

@@ -105,22 +105,22 @@ def test_each_run_is_told_and_training_does_as_told(
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.out.splitlines() if line.startswith("│")]
     assert {row[1]: row[2] for row in rows if row[0] == "one" and len(row) == 3} == {
         "1": "skipped: finished before",
-        "2": "gone on with, from epoch 1, step 25",
+        "2": "resumed from epoch 1, step 25",
         "3": "trained",
         "4": "refused",
         "5": "refused",
         "6": "skipped: finished before",
-        "7": "gone on with, from epoch 1, step 25",
+        "7": "resumed from epoch 1, step 25",
     }
     problems = said.err.splitlines()
     assert [line.split(":")[0] for line in problems] == ["one seed 4", "one seed 5"]
     assert all(part in line for part, line in zip(REFUSED, problems, strict=True))
-    (told,) = [line for line in said.out.splitlines() if "made by other code" in line]
-    assert told.startswith("WARNING: made by other code or packages than today's")
+    (told,) = [line for line in said.out.splitlines() if "made with other code" in line]
+    assert told.startswith("WARNING: made with other code or packages than today's")
     assert "one seed 6 (code)" in told
     assert "all is well" not in said.out
     (told,) = [line for line in said.out.splitlines() if "processes so far" in line]
-    assert told.startswith("WARNING: one seed 7: trained with 2 processes so far: go on with `")
+    assert told.startswith("WARNING: one seed 7: trained with 2 processes so far: resume with `")
     assert re.search(rf"torchrun --nproc-per-node 2 \S*main.py --config {re.escape(desk.arguments[1])} ", told)
 
     begun: dict[int, str | None] = {}
@@ -137,7 +137,7 @@ def test_each_run_is_told_and_training_does_as_told(
     assert all(words(problem) in trained for problem in problems)
     assert "one seed 7: what" in trained
     assert "processes 2 -> 1" in trained
-    assert trained.count("made by other code") == 1
+    assert trained.count("made with other code") == 1
 
 
 def test_a_half_done_run_counts_with_the_processes_that_it_was_begun_with(
@@ -153,7 +153,7 @@ def test_a_half_done_run_counts_with_the_processes_that_it_was_begun_with(
         desk.save(desk.begin(seed, processes=2))
     assert desk.command("--check") == 0
     said = capsys.readouterr()
-    assert "WARNING: one seed 2, one seed 3: trained with 2 processes so far: go on with `" in said.out
+    assert "WARNING: one seed 2, one seed 3: trained with 2 processes so far: resume with `" in said.out
     assert said.err == ""
     assert desk.command("--check", "--retrain") == 2, "it begins anew, with one process"
     (tmp_path / "runs" / "one" / "seed-2" / "experiment.toml").write_text("[resolved]\nprocesses = 'two'\n")
@@ -166,7 +166,7 @@ def test_a_retraining_is_told_as_one(desk: Desk, capsys: pytest.CaptureFixture[s
     assert desk.command("--check", "--retrain") == 0
     said = words(capsys.readouterr().out)
     assert said.count("trained again") == 3
-    assert "made by other code" not in said
+    assert "made with other code" not in said
 
 
 def test_evaluation_tells_other_code_too(
@@ -185,7 +185,7 @@ def test_a_run_that_does_not_say_what_made_it_is_left_in_peace(desk: Desk, capsy
     (folder.path / "experiment.toml").write_text(text.partition("[resolved.program]")[0])
     desk.finish(folder)
     assert desk.command("--check") == 0
-    assert "made by other code" not in capsys.readouterr().out
+    assert "made with other code" not in capsys.readouterr().out
 
 
 def test_problems_of_files_device_and_folder_are_told_at_once(
@@ -367,9 +367,9 @@ def test_a_finished_run_is_refused_everywhere_after_a_row_was_removed(
 @pytest.mark.parametrize(
     ("token", "sentence"),
     [
-        ("", "an upload needs HUGGINGFACE_TOKEN, and none is set; put one that may write into .env"),
-        ("two words of it", "HUGGINGFACE_TOKEN is no token"),
-        ("short", "HUGGINGFACE_TOKEN is no token"),
+        ("", "an upload needs HUGGINGFACE_TOKEN, and none is set; put one with write access into .env"),
+        ("two words of it", "HUGGINGFACE_TOKEN is not a token"),
+        ("short", "HUGGINGFACE_TOKEN is not a token"),
         ("hf_a_token_that_writes", ""),
     ],
 )

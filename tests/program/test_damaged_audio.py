@@ -222,7 +222,7 @@ def test_one_in_a_hundred_is_left_out_and_listed(desk: Desk, capsys: pytest.Capt
     desk.damage("train-007.wav", "text")
     assert desk.run("two") == 0
     told = capsys.readouterr().out
-    assert "WARNING: two: 2 of 200 training recordings cannot be used and are left out (at most 1% may be): " in told
+    assert "WARNING: two: 2 of 200 training recordings are unusable and left out (at most 1% may be): " in told
     run = desk.folder / "runs" / "two" / "seed-42"
     skipped = pd.read_csv(run / "skipped.csv")
     assert skipped[["file", "kind"]].values.tolist() == [
@@ -231,8 +231,8 @@ def test_one_in_a_hundred_is_left_out_and_listed(desk: Desk, capsys: pytest.Capt
     ]
     log = (run / "train.log").read_text()
     assert "198 training utterances" in log
-    assert "2 of 200 training recordings cannot be used" in log
-    assert "Training recordings that could not be used and were left out: 2 " in (run / "report.html").read_text()
+    assert "2 of 200 training recordings are unusable" in log
+    assert "Unusable training recordings that were left out: 2 " in (run / "report.html").read_text()
     assert desk.run("two") == 0
     assert "finished before" in capsys.readouterr().out
 
@@ -242,7 +242,7 @@ def test_more_than_one_in_a_hundred_is_an_error(desk: Desk, capsys: pytest.Captu
         desk.damage(f"train-00{number}.wav", "no byte")
     assert desk.run("three") == 1
     told = " ".join(capsys.readouterr().out.split())
-    assert "ERROR: three seed 42: C: 3 of 200 recordings of train cannot be used, and at most 1% of a" in told
+    assert "ERROR: three seed 42: C: 3 of 200 recordings of train are unusable, and at most 1% of a" in told
     assert "train-000.wav holds no byte" in told
     assert "prepare_data.py audit C --deep" in told
     assert "Traceback" not in told
@@ -257,9 +257,9 @@ def test_one_in_development_or_test_is_an_error(
     assert desk.run("one") == (0 if options else 1)
     assert desk.run("one", *options) == 1
     told = " ".join(capsys.readouterr().out.split())
-    assert f"C: 1 of 8 recordings of {split} cannot be used, and every one is needed: " in told
+    assert f"C: 1 of 8 recordings of {split} are unusable, and all are needed: " in told
     assert desk.run("one", "--check") == 2
-    assert f"recordings of {split} cannot be used" in capsys.readouterr().err
+    assert f"recordings of {split} are unusable" in capsys.readouterr().err
 
 
 def test_a_half_done_run_does_not_go_on_without_other_recordings(
@@ -292,7 +292,7 @@ def test_a_class_that_is_left_out_is_told_with_its_recordings(desk: Desk, capsys
     assert desk.run("one") == 1
     told = " ".join(capsys.readouterr().out.split())
     assert "sad has no training example in C" in told
-    assert "the recordings that cannot be used: train-003.wav cannot be decoded" in told
+    assert "unusable recordings: train-003.wav cannot be decoded" in told
 
 
 def test_what_may_pass_is_never_left_out(desk: Desk) -> None:
@@ -303,5 +303,5 @@ def test_what_may_pass_is_never_left_out(desk: Desk) -> None:
     table.loc[5, "path"] = str(desk.folder / "audio" / ("b" * 300 + ".wav"))
     with pytest.raises(DataError, match=r"1 of 200 recordings .* they may be usable later"):
         leave_out_unusable(table)
-    with pytest.raises(DataError, match=r"every one is needed"):
+    with pytest.raises(DataError, match=r"all are needed"):
         require_all(table)

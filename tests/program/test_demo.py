@@ -95,5 +95,5 @@ def test_a_folder_that_is_not_the_demos_is_left_alone(tmp_path: Path, capsys: py
     mine.parent.mkdir()
     mine.write_text("mine")
     assert program.main(["--demo", "--output", str(tmp_path), "--device", "cpu"]) == 2
-    assert "holds no demo corpus; move it away or name another folder" in capsys.readouterr().err
+    assert "contains no demo corpus; move it away or name another folder" in capsys.readouterr().err
     assert mine.read_text() == "mine"

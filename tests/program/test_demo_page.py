@@ -301,6 +301,6 @@ def test_the_end_deletes_what_was_sent(window: Browser, run: Path, emodb_folder:
     assert not list(page.temporary.glob("200ai-page-*"))
     assert not (page.temporary / "gradio").exists(), "where gradio keeps files that nobody told it where to keep"
     assert page.console.read_text().splitlines() == [
-        f"{page.address} shows the page to this machine alone; Ctrl-C ends it",
-        "ended; what was sent to the page is deleted",
+        f"{page.address} serves the page to this machine only; Ctrl-C stops it",
+        "stopped; recordings that were sent to the page are deleted",
     ]

@@ -165,7 +165,7 @@ def test_a_revision_replaces_another_and_is_pinned_by_its_name(tmp_path: Path) -
         assert load_upstream("wavlm-base", {}, models).do_normalize is False
         again = download(tmp_path, hub.endpoint, f"wavlm-base@{older}")
         assert again.stdout == f"wavlm-base@{older}: {there} {older}, was there\n"
-        with pytest.raises(UpstreamError, match=f"holds the revision {older}, not main; fetch that with"):
+        with pytest.raises(UpstreamError, match=f"contains revision {older}, not main; fetch that with"):
             load_upstream("wavlm-base@main", {}, models)
         moved = download(tmp_path, hub.endpoint, "wavlm-base@main")
         assert moved.stdout == f"wavlm-base@main: {there} {newer}\n"
@@ -224,7 +224,7 @@ def test_what_is_there_by_its_name_needs_no_network(tmp_path: Path) -> None:
         assert download(tmp_path, hub.endpoint, "user/own@main").returncode == 0
     there = download(tmp_path, "http://127.0.0.1:9", "user/own@main")
     assert there.returncode == 0
-    assert ", was there (not compared with the hub: " in there.stdout
+    assert ", already present (not compared with the hub: " in there.stdout
     assert download(tmp_path, "http://127.0.0.1:9", "user/own@v2").returncode == 1
     assert download(tmp_path, "http://127.0.0.1:9", "user/own", "--revision", "main").returncode == 1
 

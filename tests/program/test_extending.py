@@ -185,7 +185,7 @@ def test_an_upload_contains_the_code_only_if_it_may(
     pooled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(pooled.parents[2]))
-    with pytest.raises(RunError, match="upload it as well with --with-code"):
+    with pytest.raises(RunError, match="upload it too with --with-code"):
         gather(pooled, tmp_path / "without", "user/own")
     target = tmp_path / "with"
     target.mkdir()
@@ -203,4 +203,4 @@ def test_the_onnx_export_names_the_code_that_it_lacks(pooled: Path, tmp_path: Pa
     command += ["--export", str(tmp_path / "m.onnx")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    assert f"needs code of its author, {POOLING}" in " ".join(done.stderr.split())
+    assert f"needs its author's code, {POOLING}" in " ".join(done.stderr.split())

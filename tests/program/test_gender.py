@@ -93,7 +93,7 @@ def test_a_corpus_with_fewer_classes_is_marked_wherever_its_figures_stand(
     capsys.readouterr()
     assert program.main([*arguments, "--test"]) == 0
     by_gender = capsys.readouterr().out.split("Test by gender")[1]
-    note = "over fewer classes than were trained, which is easier; not to be compared with the other rows: OTHER-test1"
+    note = "over fewer classes than were trained, which is easier; do not compare with the other rows: OTHER-test1"
     assert "OTHER-test1†" in by_gender
     assert note in " ".join(by_gender.split())
     run = tmp_path / "runs" / "one" / "seed-42"

@@ -142,7 +142,7 @@ Change = Callable[[pd.DataFrame], pd.DataFrame]
         (
             lambda rows: rows,
             "",
-            'own: EMO-DB has no column "age_group", which model_type = "my_heads:WITH_AGE" learns; read it by '
+            'own: EMO-DB has no column "age_group", which model_type = "my_heads:WITH_AGE" needs; read it with '
             'further_columns = ["age_group"] in [EMO-DB], or use "UpstreamFinetune"',
         ),
         (

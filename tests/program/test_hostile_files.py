@@ -170,7 +170,7 @@ def test_weights_are_safetensors_of_their_folder(name: str, upstream: Path, mark
         load_upstream(str(upstream), {})
     index = {"metadata": {}, "weight_map": {"encoder.layers.0.attention.q_proj.weight": name}}
     (upstream / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(UpstreamError, match="which is no safetensors of its folder"):
+    with pytest.raises(UpstreamError, match="which is not a safetensors file of its folder"):
         load_upstream(str(upstream), {})
     assert not mark.exists()
 
@@ -315,7 +315,7 @@ def test_a_manifest_names_files_of_its_folder_alone(name: str, trained: Path, tm
     (best / "link").symlink_to("/dev/zero")  # whose hash would never end
     document = json.loads((best / MANIFEST).read_text())
     write_json(best / MANIFEST, {**document, name: {"bytes": 0, "sha256": ""}})
-    with pytest.raises(CheckpointError, match="which is no file of its folder"):
+    with pytest.raises(CheckpointError, match="which is not a file of its folder"):
         read_checkpoint(best)
 
 
@@ -334,7 +334,7 @@ def test_a_state_names_a_checkpoint_beside_it_alone(trained: Path, tmp_path: Pat
     last = (copy / "checkpoints" / "last").resolve()
     change_json(last / "state" / "state.json", {"best": "../../../outside"})
     resign(last / "state")
-    with pytest.raises(CheckpointError, match="names no checkpoint as the best"):
+    with pytest.raises(CheckpointError, match="does not name the best checkpoint"):
         read_state(last)
 
 
@@ -418,9 +418,9 @@ def test_a_lock_is_no_link(
     lock.symlink_to(precious)
     (run / "tracking.lock").symlink_to(precious)
     assert program.main(arguments) == 1
-    assert capsys.readouterr().err == f"{lock} is a symbolic link, which no lock is; remove it\n"
+    assert capsys.readouterr().err == f"{lock} is a symbolic link, which cannot be a lock; remove it\n"
     assert wandb_copy.main([str(run)]) == 1
-    assert "tracking.lock is a symbolic link, which no lock is; remove it\n" in capsys.readouterr().err
+    assert "tracking.lock is a symbolic link, which cannot be a lock; remove it\n" in capsys.readouterr().err
     assert precious.read_text() == "precious"
 
 
@@ -501,7 +501,7 @@ def test_an_index_stays_within_its_shards(change: str, shards: Path, tmp_path: P
     INDEXES[change](rows, sizes, outside)
     schema = table.schema.with_metadata({b"shards": json.dumps(sizes).encode()})
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), copy / INDEX)
-    with pytest.raises(DataError, match=r"names .* which is no shard of its folder|places outside of its shards"):
+    with pytest.raises(DataError, match=r"names .* which is not a shard of its folder|places outside of its shards"):
         read_index(copy)
 
 
@@ -621,7 +621,7 @@ def test_toml_is_bounded(podcast: SyntheticPodcast, tmp_path: Path, capsys: pyte
     experiments.unlink()
     os.mkfifo(experiments)
     assert program.main(arguments) == 2
-    assert "is no regular file" in capsys.readouterr().err
+    assert "is not a regular file" in capsys.readouterr().err
 
 
 def test_labels_are_bounded(tmp_path: Path) -> None:

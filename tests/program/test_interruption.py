@@ -92,11 +92,11 @@ def test_a_signal_to_all_processes_saves_and_the_same_command_goes_on(
     os.killpg(process.pid, number)
     assert ended(process) == INTERRUPTED
     told = disturbed.log.read_text()
-    assert f"{number.name}: all is saved, after " in told
-    assert told.endswith(f"interrupted ({number.name}); the same command goes on from here\n")
+    assert f"{number.name}: everything is saved, after " in told
+    assert told.endswith(f"interrupted ({number.name}); the same command resumes from here\n")
     assert "Traceback" not in told
     assert disturbed.finish() == [0]
-    assert "one seed 42: goes on after " in disturbed.log.read_text()
+    assert "one seed 42: resumes after " in disturbed.log.read_text()
     assert found_by(disturbed.run) == straight.found
 
 
@@ -115,7 +115,7 @@ def test_a_second_command_on_one_output_is_refused_until_the_first_is_dead(
     process.kill()
     assert ended(process) == -signal.SIGKILL
     assert program.main(first.arguments) == 0
-    assert "goes on after" in capsys.readouterr().out
+    assert "resumes after" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_files_of_training_are_no_test_corpus(
     for action in ACTIONS:
         assert program.main([*arguments, *action]) == 2
         said = capsys.readouterr().err
-        assert "one: test_corpora: OTHER: 2 of 2 recordings of test1 are files of train or development of MINE" in said
+        assert "one: test_corpora: OTHER: 2 of 2 recordings of test1 are files in train or development of MINE" in said
         assert "remove their rows from OTHER, or correct its paths" in said
         assert said.count("recordings of test1") == 1, "the samples of a file that is told are no news"
     assert not (tmp_path / "runs").exists()
@@ -129,14 +129,16 @@ def test_a_file_under_two_names_of_one_corpus_is_refused_too(
         assert program.main([*arguments, *action]) == 2
         shown, said = capsys.readouterr()
         assert ("Runs, once all problems are corrected" in " ".join(shown.split())) == (action == ["--check"])
-        assert "development are other names of files of train: 4.wav (as 0.wav in train)" in said
-        assert "test1 are other names of files of train or development: 6.wav (as 1.wav in train)" in said
+        assert "development are other names for files in train: 4.wav (as 0.wav in train)" in said
+        assert "test1 are other names for files in train or development: 6.wav (as 1.wav in train)" in said
         assert "samples" not in said
     shutil.copy(tmp_path / "wav" / "2.wav", tmp_path / "wav" / "5.wav")
     assert program.main([*arguments, "--check"]) == 2
     said = capsys.readouterr().err
-    assert "1 of 2 recordings of development are other names of files of train: 4.wav (as 0.wav in train);" in said
-    assert "1 of 2 recordings of development hold the same samples as recordings of train: 5.wav (as 2.wav in" in said
+    assert "1 of 2 recordings of development are other names for files in train: 4.wav (as 0.wav in train);" in said
+    assert (
+        "1 of 2 recordings of development contain the same samples as recordings in train: 5.wav (as 2.wav in" in said
+    )
 
 
 def refusals(folder: Path, corpora: str, corpus: str = "P") -> str:
@@ -162,7 +164,9 @@ def test_a_release_must_not_test_what_another_one_trains_by_name(podcast: Synthe
     moved = trained.assign(Split_Set="Test1", SpkrID="Unknown")
     said = refusals(tmp_path, write_release(tmp_path, podcast, moved))
     first = moved["FileName"].iloc[0]
-    assert "one: test_corpora: Q: 12 of 12 recordings of test1 have the names of recordings of train or dev" in said
+    assert (
+        "one: test_corpora: Q: 12 of 12 recordings of test1 have the same names as recordings in train or dev" in said
+    )
     assert f"{first} (as {first} in train)" in said
     assert "speaker" not in said
 
@@ -208,7 +212,7 @@ def test_two_sections_of_one_published_corpus(tmp_path: Path) -> None:
     first = form.format("P", split.format("08", "09"))
     assert refusals(tmp_path, first + form.format("Q", split.format("10", "09"))) == ""
     said = refusals(tmp_path, first + form.format("Q", split.format("09", "03")))
-    assert "Q: 3 of 3 recordings of test1 have the names of recordings of train or development of P: 03a01" in said
+    assert "Q: 3 of 3 recordings of test1 have the same names as recordings in train or development of P: 03a01" in said
 
 
 def copies(folder: Path) -> None:
@@ -239,9 +243,9 @@ def test_development_must_not_hold_the_samples_of_training(
     leak(tmp_path)
     assert program.main([*arguments, "--check"]) == 2
     said = capsys.readouterr().err
-    assert "one: MINE: 2 of 2 recordings of development hold the same samples as recordings of train: 4." in said
+    assert "one: MINE: 2 of 2 recordings of development contain the same samples as recordings in train: 4." in said
     assert program.main(arguments) == 1
-    assert "hold the same samples as recordings of train: 4." in " ".join(capsys.readouterr().out.split())
+    assert "contain the same samples as recordings in train: 4." in " ".join(capsys.readouterr().out.split())
     assert not (tmp_path / "runs" / "one" / "seed-42" / "checkpoints").exists()
 
 
@@ -264,7 +268,9 @@ def test_samples_of_test_recordings_are_compared_by_check_and_test_alone(
         samples, rate = soundfile.read(tmp_path / "wav" / f"{number}.wav", dtype="int16")
         soundfile.write(tmp_path / "other" / f"x{number}.flac", samples // (1 + (number < 2)), rate)
     add_other(tmp_path, [f"x{number}.flac" for number in range(4)], "other")
-    said = "OTHER: 2 of 4 recordings of test1 hold the same samples as recordings of train or development of MINE: x2"
+    said = (
+        "OTHER: 2 of 4 recordings of test1 contain the same samples as recordings in train or development of MINE: x2"
+    )
     assert program.main([*arguments, "--check"]) == 2
     assert said in capsys.readouterr().err
     assert program.main(arguments) == 0
@@ -294,7 +300,7 @@ def test_the_own_test_split_is_compared_too(tmp_path: Path, capsys: pytest.Captu
     shutil.copy(tmp_path / "wav" / "5.wav", tmp_path / "wav" / "7.wav")
     assert program.main([*arguments, "--check"]) == 2
     said = capsys.readouterr().err
-    assert "one: MINE: 1 of 2 recordings of test1 hold the same samples as recordings of train or dev" in said
+    assert "one: MINE: 1 of 2 recordings of test1 contain the same samples as recordings in train or dev" in said
     assert "7.wav (as 5.wav in development); keep one row for each recording in MINE" in said
 
 

@@ -41,7 +41,7 @@ def test_a_podcast_folder_trains_and_evaluates_every_task(
     trained = capsys.readouterr().out
     assert "wavlm-tiny-random has RANDOM weights" in trained
     assert "other" not in trained.split("training classes:")[1].splitlines()[0]
-    assert "left out for want of a label in use: development 4, test1 4, test2 4, train 4" in trained
+    assert "left out because they have no label in use: development 4, test1 4, test2 4, train 4" in trained
     assert program.main([*arguments, "--test"]) == 0
     for task in ("categorical", "dimensional", "multitask"):
         run = tmp_path / "runs" / task / "seed-42"
@@ -84,7 +84,7 @@ def test_finished_runs_are_skipped_changed_ones_refused_and_retrained_on_request
     arguments = write_files(tmp_path, podcast, ONE)
     run = tmp_path / "runs" / "one" / "seed-1"
     assert program.main([*arguments, "--test"]) == 1, "nothing is trained yet"
-    assert "holds no finished training; train it first: `" in capsys.readouterr().out
+    assert "contains no finished training; train it first: `" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
 
     assert program.main(arguments) == 0
@@ -164,7 +164,7 @@ def test_check_names_missing_recordings(
     (tmp_path / "empty").mkdir()
     arguments = write_files(tmp_path, SyntheticPodcast(podcast.labels, tmp_path / "empty", podcast.rows), ONE)
     assert program.main([*arguments, "--check"]) == 2
-    assert "24 of 24 recordings of train cannot be used, and at most 1% of a training split" in capsys.readouterr().err
+    assert "24 of 24 recordings of train are unusable, and at most 1% of a training split" in capsys.readouterr().err
 
 
 def test_without_cuda_one_sentence_names_the_cpu(podcast: SyntheticPodcast, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_class_groups_of_a_base_config_leave_dimensional_experiments_alone(
     task = '[[experiments]]\nname = "d"\nconfig_update = { task = "dimensional", loss_type = "CCCLoss" }\n'
     assert program.main([*write_files(tmp_path, podcast, task, BASE + groups), "--check"]) == 0
     assert program.main([*write_files(tmp_path, podcast, ONE, BASE + groups), "--check"]) == 2
-    assert "class_groups: head, mid and tail together must hold each of" in capsys.readouterr().err
+    assert "class_groups: head, mid and tail together must contain each of" in capsys.readouterr().err
 
 
 def test_a_run_on_other_data_is_refused(

@@ -137,10 +137,10 @@ def test_recordings_that_cannot_be_used_cost_nothing_else(
     assert [Path(path).name for path in pd.read_csv(output)["file"]] == ["good.wav"]
     said = " ".join(capsys.readouterr().out.split())
     assert "3 of 4 recordings were not predicted" in said
-    assert "nan.wav holds samples that are not finite numbers" in said
-    assert "long.wav is 5 minutes long, more than one prediction can say; --segment-seconds 3 gives its course" in said
+    assert "nan.wav contains samples that are not finite numbers" in said
+    assert "long.wav is 5 minutes long, too long for one prediction; --segment-seconds 3 predicts its course" in said
     assert "text.wav cannot be decoded" in said
-    assert "out.problems.csv names all" in said
+    assert "out.problems.csv lists all" in said
     problems = pd.read_csv(tmp_path / "out.problems.csv")
     assert sorted(Path(path).name for path in problems["file"]) == ["long.wav", "nan.wav", "text.wav"]
     assert problems["problem"].str.contains("not finite").sum() == 1
@@ -165,7 +165,7 @@ def test_folders_and_lists_that_give_nothing_cost_nothing_else(
     unusable = (tmp_path / "empty", tmp_path / "gone.csv", listed)
     assert call(run, tmp_path / "good.wav", *unusable) == 1
     said = " ".join(capsys.readouterr().out.split())
-    assert f"the folder {tmp_path}/empty holds no recording" in said
+    assert f"the folder {tmp_path}/empty contains no recording" in said
     assert f"there is no file {tmp_path}/gone.csv" in said
     assert "7 of 8 recordings were not predicted: " in said
     assert all(f"{number}.txt cannot be decoded" in said for number in range(7)), "nothing else names them"
@@ -176,20 +176,23 @@ def test_folders_and_lists_that_give_nothing_cost_nothing_else(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([".", "--model", "nowhere"], "there is no trained model at nowhere; name a run's folder"),
-        (["empty"], "the folder empty holds no recording"),
-        (["nothing.csv", "empty"], "the list nothing.csv names no recording; the folder empty holds no recording"),
+        ([".", "--model", "nowhere"], "there is no trained model at nowhere; name a run folder"),
+        (["empty"], "the folder empty contains no recording"),
+        (["nothing.csv", "empty"], "the list nothing.csv names no recording; the folder empty contains no recording"),
         (["empty", "--output", "list.csv/out.csv"], "nothing can be written into list.csv (File exists); name another"),
         (["empty", "--segment-seconds", "3", "--plots", "list.csv"], "nothing can be written into list.csv (File exi"),
         (
             ["a.wav", "--model", "wavlm-base"],
-            "wavlm-base is no trained model: an upstream, or no model of this program",
+            "wavlm-base is not a trained model: an upstream, or not a model of this program",
         ),
-        (["a.wav", "--model", "upstream"], "upstream has no manifest.json: an upstream, or no model of this program"),
-        (["a.wav", "--model", "user/model@v1"], '"user/model" is in no folder, and cannot be had from the hub: '),
+        (
+            ["a.wav", "--model", "upstream"],
+            "upstream has no manifest.json: an upstream, or not a model of this program",
+        ),
+        (["a.wav", "--model", "user/model@v1"], '"user/model" is not a folder, and cannot be fetched from the hub: '),
         (["list.csv"], "list.csv has no column path or file"),
         (["gone.csv"], "the list of recordings: there is no file gone.csv; correct the path"),
-        (["pipe.csv"], "the list of recordings: pipe.csv: is no regular file; correct the path"),
+        (["pipe.csv"], "the list of recordings: pipe.csv: is not a regular file; correct the path"),
         (["ragged.csv"], "the list of recordings: ragged.csv: a row has more cells than the header"),
         (["empty", "--segment-seconds", "0.001"], "a segment has 0.025 to 300 seconds, not 0.001"),
         (["empty", "--segment-seconds", "3", "--hop-seconds", "-1"], "a hop has 0.025 seconds or more, not -1"),

@@ -17,8 +17,8 @@ from tests.support.recordings import RATE_HZ, save
 from tests.support.voices import voice
 
 SPEECH = voice(1.0)
-RANDOM = "RANDOM weights: the upstream has the shape of wavlm-tiny-random, which nobody has pre-trained."
-SYNTHETIC = "SYNTHETIC data: nobody spoke DEMO. What it says of speech means nothing."
+RANDOM = "RANDOM weights: the upstream has the shape of wavlm-tiny-random, and was not pre-trained."
+SYNTHETIC = "SYNTHETIC data: nobody spoke DEMO. Its predictions on speech mean nothing."
 EXACT: dict[str, dict[str, str]] = {
     "a.wav": {},
     "=1+1.wav": {},
@@ -53,8 +53,8 @@ LOSSY: dict[str, dict[str, str]] = {
 }
 PROBLEMS = {
     "stereo_opposite.wav": "has channels that cancel: their mix is silence",
-    "real.m4a": "is in a format that is not read; convert it with `ffmpeg -i ",
-    "real.webm": "is in a format that is not read; convert it with `ffmpeg -i ",
+    "real.m4a": "is in an unsupported format; convert it with `ffmpeg -i ",
+    "real.webm": "is in an unsupported format; convert it with `ffmpeg -i ",
     "dangling.wav": "gone.wav, which is missing",
     "short.wav": "lasts 0.01 s, less than 0.025 s",
     "broken.wav": "cannot be decoded",
@@ -111,7 +111,7 @@ def test_every_file_of_a_folder_is_predicted_or_named(
         found = [rows[name][column] for column in columns]
         assert found == pytest.approx([rows["a.wav"][column] for column in columns], abs=2e-3), name
     assert f"6 of {len(rows) + 6} recordings were not predicted" in said
-    assert "1 other file is no recording: 1 .txt" in said
+    assert "1 other file is not a recording: 1 .txt" in said
 
 
 def test_windows_of_channels_that_cancel_are_a_problem_too(model: Path, tmp_path: Path) -> None:
@@ -131,8 +131,8 @@ def test_a_folder_of_films_alone_is_one_sentence(
     (tmp_path / "._b.wav").write_bytes(bytes(100))
     assert call(model, tmp_path) == 2
     said = capsys.readouterr().err
-    assert f"the folder {tmp_path} holds no recording (.wav, .flac, " in said
-    assert f"; 1 file is not used: {tmp_path}/a.mp4 is in a format that is not read; convert it with `ffmpeg" in said
+    assert f"the folder {tmp_path} contains no recording (.wav, .flac, " in said
+    assert f"; 1 file is not used: {tmp_path}/a.mp4 is in an unsupported format; convert it with `ffmpeg" in said
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
@@ -201,7 +201,9 @@ def test_silence_is_told(
     assert "silent" not in capsys.readouterr().out
     assert call(model, *quiet, tmp_path / "half.wav", *segments, "--output", tmp_path / "out.csv") == 0
     said = capsys.readouterr().out
-    assert "WARNING: 3 recordings are silent: what is predicted of them says nothing" in said
-    assert f"louder than -60 dB: {', '.join(map(str, quiet))}\n" in said
+    assert "WARNING: 3 recordings are silent, never louder than -60 dB, so their prediction means nothing" in said
+    assert f"so their prediction means nothing: {', '.join(map(str, quiet))}\n" in said
     assert call(model, quiet[0], *segments) == 0
-    assert "1 recording is silent: what is predicted of it says nothing" in " ".join(capsys.readouterr().out.split())
+    assert "1 recording is silent, never louder than -60 dB, so its prediction means nothing" in " ".join(
+        capsys.readouterr().out.split()
+    )

@@ -71,9 +71,9 @@ def test_what_is_not_one_hot_is_named_by_line(podcast: SyntheticPodcast, tmp_pat
 @pytest.mark.parametrize(
     ("labels", "output", "sentence"),
     [
-        ("nowhere", "x.csv", "nowhere is no file"),
-        ("labels_consensus.csv", "labels_consensus.csv", "is there already; remove it, or give another --output"),
-        ("labels_consensus.csv", ".", "is there already"),
+        ("nowhere", "x.csv", "nowhere is not a file"),
+        ("labels_consensus.csv", "labels_consensus.csv", "already exists; remove it, or give another --output"),
+        ("labels_consensus.csv", ".", "already exists"),
         ("labels_consensus.csv", "missing/x.csv", "cannot be written"),
     ],
 )

@@ -74,12 +74,12 @@ def test_two_processes_save_on_a_signal_and_go_on(podcast: SyntheticPodcast, tmp
             time.sleep(0.01)
         process.terminate()
         said, _ = process.communicate(timeout=120)
-    assert said.count("SIGTERM: all is saved, after ") == 1, said
-    assert said.count("interrupted (SIGTERM); the same command goes on from here") == 1, said
+    assert said.count("SIGTERM: everything is saved, after ") == 1, said
+    assert said.count("interrupted (SIGTERM); the same command resumes from here") == 1, said
     assert not (run / "result.json").exists()
     status, said = torchrun(*arguments, "--only", "interrupted")
     assert status == 0, said
-    assert said.count("goes on after ") == 1
+    assert said.count("resumes after ") == 1
     found, straight = (found_by(folder) for folder in (run, tmp_path / "runs" / "straight" / "seed-42"))
     assert found == straight
 
@@ -89,7 +89,7 @@ def test_a_list_with_a_damaged_recording_and_the_same_list_without(arguments: li
     runs = Path(arguments[arguments.index("--output") + 1])
     status, said = torchrun(*arguments)
     assert status == 1
-    assert said.count("holds samples that are no finite numbers of any scale of audio; repair them") == 1
+    assert said.count("contains samples that are not finite numbers of any scale of audio; repair them") == 1
     assert said.count("ERROR:") == 1
     assert said.count("Plan\n") == said.count("whole seed 42: finished") == 1, said
     assert not (runs / "damaged" / "seed-42" / "result.json").exists()

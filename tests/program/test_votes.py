@@ -112,7 +112,7 @@ def test_votes_are_needed_to_learn_from_them(
 ) -> None:
     listed = LISTED.split("[[experiments]]")
     assert program.main(write_files(tmp_path, podcast, f"[[experiments]]{listed[2]}")) == 2
-    assert 'soft: P has no votes of raters, but label_source is "primary_votes"' in capsys.readouterr().err
+    assert 'soft: P has no rater votes, but label_source is "primary_votes"' in capsys.readouterr().err
 
 
 def test_votes_of_too_few_raters_are_no_training(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,12 +106,12 @@ def test_a_flipped_byte_is_noticed(run: Path, hub: Hub, podcast: SyntheticPodcas
     assert "model.safetensors differs from its manifest" in predicted.stderr
     fetched = call(hub, tmp_path, ROOT / "download_model.py", "user/model")
     assert fetched.returncode == 1
-    assert '"user/model" was damaged on the way: model.safetensors; the same command fetches it again' in fetched.stderr
+    assert '"user/model" was damaged in transit: model.safetensors; the same command fetches it again' in fetched.stderr
     assert not (tmp_path / "models" / "user--model").exists()
     corpora = ("--config", run.parents[2] / "config.toml")
     validated = call(hub, tmp_path, *VALIDATE, run, "user/model", *corpora)
     assert validated.returncode == 1
-    assert '"user/model" was damaged on the way: model.safetensors' in validated.stderr
+    assert '"user/model" was damaged in transit: model.safetensors' in validated.stderr
 
 
 @pytest.mark.slow
@@ -162,7 +162,7 @@ def test_a_licence_that_was_given_stays(run: Path, hub: Hub, tmp_path: Path) -> 
 def test_what_is_no_licence_is_refused_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         hf_uploader.main(["run", "user/model", "--license", "all rights reserved"])
-    assert '"all rights reserved" is none; give an identifier that https://' in capsys.readouterr().err
+    assert '"all rights reserved" is not a licence; give an identifier that https://' in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -194,7 +194,7 @@ def test_what_goes_wrong_is_one_sentence(run: Path, hub: Hub, tmp_path: Path) ->
     assert "cannot be a repository of the hub" in wrong.stderr
     missing = call(hub, tmp_path, *PREDICT, "a.wav")
     assert missing.returncode == 2
-    assert '"user/model" is in no folder, and cannot be had from the hub: ' in missing.stderr
+    assert '"user/model" is not a folder, and cannot be fetched from the hub: ' in missing.stderr
     for done in (refused, nowhere, wrong, missing):
         assert "Traceback" not in done.stderr
     after = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
@@ -245,11 +245,11 @@ def test_links_and_places_are_not_uploaded(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("token", "sentence"),
     [
-        ("", "an upload needs HUGGINGFACE_TOKEN, and none is set; put one that may write into .env"),
-        ("hf_two words", "HUGGINGFACE_TOKEN is no token: "),
-        ('"hf_quoted_token"', "HUGGINGFACE_TOKEN is no token: "),
-        ("hf_töken_of_letters", "HUGGINGFACE_TOKEN is no token: "),
-        ("hf_...", "HUGGINGFACE_TOKEN is no token: "),
+        ("", "an upload needs HUGGINGFACE_TOKEN, and none is set; put one with write access into .env"),
+        ("hf_two words", "HUGGINGFACE_TOKEN is not a token of the hub"),
+        ('"hf_quoted_token"', "HUGGINGFACE_TOKEN is not a token of the hub"),
+        ("hf_töken_of_letters", "HUGGINGFACE_TOKEN is not a token of the hub"),
+        ("hf_...", "HUGGINGFACE_TOKEN is not a token of the hub"),
     ],
 )
 def test_without_a_token_an_upload_ends_before_it_begins(
@@ -263,7 +263,7 @@ def test_without_a_token_an_upload_ends_before_it_begins(
     assert hf_uploader.main(["nowhere", "user/model"]) == 1
     told = capsys.readouterr().err
     assert told.startswith(sentence)
-    assert told.endswith("; the run is as it was, and the same command uploads it later\n")
+    assert told.endswith("; the run is unchanged, and the same command uploads it later\n")
     assert len(told.splitlines()) == 1
     assert not token or token not in told
     with pytest.raises(HubError, match=sentence.split(":")[0]):

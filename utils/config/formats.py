@@ -36,7 +36,7 @@ class CorpusFacts:
     def __post_init__(self) -> None:
         """Refuse a language that the hub would refuse once a model is trained."""
         if not LANGUAGE.fullmatch(self.language):
-            raise ValueError(f'language = "{self.language}" is no code of ISO 639, such as "en"')
+            raise ValueError(f'language = "{self.language}" is not a code of ISO 639, such as "en"')
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ FORMATS: dict[str, CorpusFormat] = {
             "en",
             "English",
             "speech of podcasts",
-            "The academic licence of MSP-PODCAST forbids that its data be passed on.",
+            "The academic licence of MSP-PODCAST forbids passing its data on.",
         ),
     ),
     "emodb": CorpusFormat("utils.data.emodb:read", facts=CorpusFacts("de", "German", "acted speech")),

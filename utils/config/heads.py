@@ -56,10 +56,10 @@ class TupleOfHeads:
     def problem(self, value: object) -> str | None:
         """See `utils.registry.Contract`."""
         if not isinstance(value, tuple) or not value or not all(isinstance(head, Head) for head in value):
-            return "is no tuple of utils.config.heads.Head, such as (Head(...),)"
+            return "is not a tuple of utils.config.heads.Head, such as (Head(...),)"
         problems = [problem for head in value if (problem := _problem_of(head))]
         if not problems and len({head.name for head in value}) < len(value):
-            problems.append("contains two heads of one name")
+            problems.append("contains two heads with the same name")
         return problems[0] if problems else None
 
 

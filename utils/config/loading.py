@@ -136,7 +136,7 @@ def _read_toml(file: Path, option: str, problems: list[Problem]) -> Table | None
 
 def _parse_corpora(file: Path, tables: Table, problems: list[Problem]) -> dict[str, CorpusConfig]:
     if not tables:
-        problems.append(Problem(file, "", "names no corpus; add a table such as [MSP-PODCAST] with its paths"))
+        problems.append(Problem(file, "", "contains no corpus; add a table such as [MSP-PODCAST] with its paths"))
     corpora = {}
     for name, table in tables.items():
         if not isinstance(table, dict):
@@ -239,7 +239,7 @@ class _ExperimentList:
                     self._report(path, f'"{repository}" cannot be a repository of the hub: {reason}')
                 elif owner != experiment.name:
                     remedy = "write {name} into it, which stands for the experiment's name"
-                    self._report(path, f'"{repository}" is that of the experiment "{owner}" already; {remedy}')
+                    self._report(path, f'"{repository}" is already used by the experiment "{owner}"; {remedy}')
 
     def _parse_entry(self, index: int, table: Table) -> ExperimentConfig | None:
         path = f"experiments[{index}]"
@@ -289,10 +289,13 @@ def _validate(
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        told = _joined(_sentences(model, table, error, keys_together))
+        messages = _joined(_sentences(model, table, error, keys_together))
         if keys_together and not any(item["type"] == "key_problems" for item in error.errors()):
-            told = {**_problems_between_keys(model, {k: v for k, v in table.items() if k not in told}), **told}
-        for key, sentence in told.items():
+            messages = {
+                **_problems_between_keys(model, {k: v for k, v in table.items() if k not in messages}),
+                **messages,
+            }
+        for key, sentence in messages.items():
             problems.append(Problem(file, locate(key), sentence))
         return None
 
@@ -310,28 +313,28 @@ def _problems_between_keys(model: type[Section], table: Table) -> dict[str, str]
 
 def _joined(sentences: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return all sentences about each key as one text, by key."""
-    told: dict[str, str] = {}
+    messages: dict[str, str] = {}
     for key, sentence in sentences:
-        told[key] = f"{told[key]}; {sentence}" if key in told else sentence
-    return told
+        messages[key] = f"{messages[key]}; {sentence}" if key in messages else sentence
+    return messages
 
 
 def _sentences(
     model: type[Section], table: Table, error: ValidationError, keys_together: bool
 ) -> Iterable[tuple[str, str]]:
-    told = {str(item["loc"][0]): item["msg"] for item in error.errors() if item["type"] == REFUSED_PATH}
-    yield from told.items()
+    messages = {str(item["loc"][0]): item["msg"] for item in error.errors() if item["type"] == REFUSED_PATH}
+    yield from messages.items()
     for item in error.errors():
         if item["type"] == "key_problems":
             yield from item["ctx"]["problems"] if keys_together else ()
             continue
         key = str(item["loc"][0])
         if item["type"] == "extra_forbidden" and len(item["loc"]) > 1:  # a key of a table inside the table
-            told[key] = ""
+            messages[key] = ""
             known = [*ClassGroups.model_fields]
             yield f"{key}.{item['loc'][-1]}", f"unknown key; {did_you_mean(str(item['loc'][-1]), known)}"
-        elif key not in told:
-            told[key] = ""
+        elif key not in messages:
+            messages[key] = ""
             yield key, _field_sentence(model, key, table)
 
 

@@ -57,8 +57,8 @@ def _find_votes(name: str, folder: Path) -> Path:
     found = sorted(folder.glob("*[vV]otes*.csv")) if folder.is_dir() else [folder]
     if len(found) != 1:
         raise DataError(
-            f"{name}: PATH_TO_LABEL: {folder} holds {len(found)} files called *votes*.csv; it must hold the one of the "
-            f"condition in use, and {DEMOGRAPHICS}"
+            f"{name}: PATH_TO_LABEL: {folder} holds {len(found)} files called *votes*.csv; it must contain the "
+            f"one of the condition in use, and {DEMOGRAPHICS}"
         )
     return found[0]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.config.corpus import CorpusConfig
-from utils.data.corpora.csv_columns import map_columns, say_unread
+from utils.data.corpora.csv_columns import describe_unread, map_columns
 from utils.data.corpora.csv_files import resolve_files
 from utils.data.corpora.csv_values import read_numbers, read_values, refuse
 from utils.data.corpora.text_tables import first_place, read_table
@@ -34,7 +34,7 @@ def read(name: str, config: CorpusConfig) -> Reading:
     rows = values.rows.assign(file=files.names)
     folder = os.fspath(config.PATH_TO_AUDIO)
     rows["path"] = [os.path.join(folder, file) for file in rows["file"]]
-    notes = [*files.notes, *values.notes, *([say_unread(columns.unread)] if columns.unread else [])]
+    notes = [*files.notes, *values.notes, *([describe_unread(columns.unread)] if columns.unread else [])]
     return Reading(rows, tuple(notes), unread=columns.unread)
 
 

@@ -26,7 +26,7 @@ def read(name: str, config: CorpusConfig) -> Reading:
         match = FILE_NAME.fullmatch(stem)
         emotion = CATEGORICAL["emodb"].get(match["emotion"]) if match else None
         if match is None or emotion is None:
-            raise DataError(f"{name}: {path} is not named as EMO-DB names its files (03a01Wa.wav); move it elsewhere")
+            raise DataError(f"{name}: {path} is not named like the files of EMO-DB (03a01Wa.wav); move it elsewhere")
         gender = "female" if match["speaker"] in FEMALE_SPEAKERS else "male"
         rows.append(
             {"file": path.name, "path": str(path), "speaker": match["speaker"], "gender": gender, "emotion": emotion}

@@ -134,7 +134,7 @@ def _packed(name: str, table: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame,
 
     index = read_index(folder)
     if index is None:
-        return table, (f"{folder} holds no packed corpus yet; loose recordings are read",)
+        return table, (f"{folder} contains no packed corpus yet; loose recordings are read",)
     found = table[["file"]].merge(index, on="file", how="left").merge(read_problems(folder), on="file", how="left")
     unknown = found.loc[found["place"].isna() & found["problem"].isna(), "file"]
     if len(unknown):
@@ -166,7 +166,7 @@ def _check_rows(name: str, table: pd.DataFrame, scale: tuple[float, float]) -> N
     repeated = paths[paths.duplicated()]
     if len(repeated):
         file, count = table.loc[repeated.index[0], "file"], int((paths == repeated.iloc[0]).sum())
-        raise DataError(f"{name}: {file} stands in {count} rows; keep one row a file")
+        raise DataError(f"{name}: {file} is listed in {count} rows; keep one row per file")
     for attribute in ATTRIBUTES:
         outside = table.loc[(table[attribute] < scale[0]) | (table[attribute] > scale[1])]
         if len(outside):

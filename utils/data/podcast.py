@@ -61,8 +61,8 @@ def read(name: str, config: CorpusConfig) -> Reading:
         table = pd.concat([table, pd.DataFrame(further)], ignore_index=True)
     table["path"] = [os.path.join(release.audio, files.get(file, file)) for file in table["file"]]
     if release.ratings is not None:
-        table, told = _with_votes(release.ratings, table, read_ratings(name, release.ratings))
-        notes += told
+        table, remarks = _with_votes(release.ratings, table, read_ratings(name, release.ratings))
+        notes += remarks
     return Reading(table, tuple(notes), hidden=splits, release=release.version, classes=CLASSES)
 
 
@@ -77,7 +77,9 @@ def read_labels(name: str, release: Release) -> tuple[pd.DataFrame, dict[str, st
     repeated = rows.loc[rows["FileName"].duplicated(), "FileName"]
     if len(repeated):
         count = int((rows["FileName"] == repeated.iloc[0]).sum())
-        raise DataError(f"{name}: {release.consensus}: {repeated.iloc[0]} stands in {count} rows; keep one row a file")
+        raise DataError(
+            f"{name}: {release.consensus}: {repeated.iloc[0]} is listed in {count} rows; keep one row per file"
+        )
     return _complete_splits(name, release, rows, partitions), partitions
 
 
@@ -165,7 +167,7 @@ def _json_rows(text: str) -> pd.DataFrame:
     def refuse_repeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
         names = [name for name, _ in pairs]
         if len(set(names)) < len(names):
-            raise ValueError(f"{max(names, key=names.count)} stands in it twice")
+            raise ValueError(f"{max(names, key=names.count)} is listed in it twice")
         return dict(pairs)
 
     document = json.loads(text, object_pairs_hook=refuse_repeated)
@@ -182,7 +184,7 @@ def _text_rows(name: str, source: Path, lines: list[str]) -> Iterator[tuple[str,
         if match is not None:
             yield match.groups()
         elif line.lstrip().startswith("MSP-PODCAST"):
-            raise DataError(f'{name}: {source}: line {number}: "{line[:60]}" is no consensus; correct it')
+            raise DataError(f'{name}: {source}: line {number}: "{line[:60]}" is not a consensus label; correct it')
 
 
 def _read_partitions(name: str, source: Path) -> dict[str, str]:
@@ -199,7 +201,7 @@ def _read_partitions(name: str, source: Path) -> dict[str, str]:
         if line.strip() and (not separator or kind is None or not file.startswith("MSP-PODCAST")):
             raise DataError(f'{name}: {source}: line {number}: "{line[:60]}" is not "Split; FileName"; correct it')
         if kind is not None and found.setdefault(file, kind) != kind:
-            raise DataError(f"{name}: {source}: line {number}: {file} stands in {found[file]} too; keep one line")
+            raise DataError(f"{name}: {source}: line {number}: {file} is listed in {found[file]} too; keep one line")
     return found
 
 

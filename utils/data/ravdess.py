@@ -26,7 +26,7 @@ def read(name: str, config: CorpusConfig) -> Reading:
         match = FILE_NAME.fullmatch(stem)
         if match is None:
             raise DataError(
-                f"{name}: {path} is not named as RAVDESS names its audio-only speech (03-01-06-01-02-01-12.wav); "
+                f"{name}: {path} is not named like the audio-only speech of RAVDESS (03-01-06-01-02-01-12.wav); "
                 "move it elsewhere"
             )
         rows.append(

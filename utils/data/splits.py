@@ -69,7 +69,7 @@ def describe_splits(table: pd.DataFrame, split_speakers: Mapping[str, Any] | Non
     sizes = [
         f"{split} {counted(len(part), 'utterance')} of {counted(part.nunique(), 'speaker')}" for split, part in parts
     ]
-    return f"the labels name no splits, so that they were made: {how}: {'; '.join(sizes)}"
+    return f"the labels name no splits, so splits were made: {how}: {'; '.join(sizes)}"
 
 
 def _speakers_by_split(name: str, wanted: Mapping[str, Any], speakers: list[str]) -> dict[str, str]:

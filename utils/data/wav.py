@@ -64,9 +64,9 @@ def read_waveform(path: str, crop: Crop | None = None, cancellation: Cancellatio
     if len(samples) < count:
         raise DataError(f"{path} ends after {len(samples)} of {count} samples; it is truncated, copy it again")
     if len(mono) == 0:
-        raise DataError(f"{path} holds no sample; remove it from the labels")
+        raise DataError(f"{path} contains no samples; remove it from the labels")
     if not is_sane(mono):
-        raise DataError(f"{path} holds samples that are not finite numbers; repair it or remove it from the labels")
+        raise DataError(f"{path} contains samples that are not finite numbers; repair it or remove it from the labels")
     if cancellation is not None and samples.shape[1] > 1:
         cancellation.add(samples.T, mix)
         if cancellation.problem is not None:

@@ -61,7 +61,7 @@ def store_folder() -> Path:
         folder = cache_folder("frozen")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except UNUSABLE as error:
-        raise StoreError(f"no folder for it can be made: {error}") from error
+        raise StoreError(f"its folder cannot be created: {error}") from error
     return folder
 
 
@@ -212,7 +212,7 @@ class FeatureStore:
             while len(view):
                 count = os.preadv(self._descriptor, [view], position)
                 if count == 0:
-                    raise StoreError(f"{self.path} has been shortened; train again, which computes it anew")
+                    raise StoreError(f"{self.path} was truncated; train again to recompute it")
                 view, position = view[count:], position + count
 
     @property

@@ -72,12 +72,12 @@ def fetch_model(name: str, models: Path = MODELS_FOLDER, revision: str | None = 
     """
     if (Path(name) / CONFIG).is_file():
         return Fetched(Path(name), None, is_new=convert_to_safetensors(Path(name)))
-    plain, asked = split_revision(name)
+    plain, pinned = split_revision(name)
     if plain in UPSTREAMS["built_in"]:
         raise UpstreamError(f'"{plain}" is built in and has random weights; there is nothing to fetch')
-    if None not in (asked, revision) and asked != revision:
-        raise UpstreamError(f"--revision {revision} and @{asked} differ; leave one of them out")
-    wanted = revision or asked
+    if None not in (pinned, revision) and pinned != revision:
+        raise UpstreamError(f"--revision {revision} and @{pinned} differ; remove one of them")
+    wanted = revision or pinned
     target = models_folder(plain, models)
     is_there = (target / CONFIG).is_file()
     damaged = find_damage(target) if is_there else None
@@ -85,7 +85,7 @@ def fetch_model(name: str, models: Path = MODELS_FOLDER, revision: str | None = 
         source = read_source(target)
         if wanted is None or wanted == source.get("revision"):
             return Fetched(target, source.get("revision"), is_new=False)
-        is_here, note = _look_up(plain, revision, asked, source)
+        is_here, note = _look_up(plain, revision, pinned, source)
         if is_here:
             return Fetched(target, source.get("revision"), is_new=False, note=note)
     with locked(models, "start it in another folder"):
@@ -93,16 +93,16 @@ def fetch_model(name: str, models: Path = MODELS_FOLDER, revision: str | None = 
     return Fetched(target, commit, is_new=True, note=f"in place of one with a damaged {damaged}" if damaged else "")
 
 
-def _look_up(name: str, given: str | None, asked: str | None, source: Mapping[str, str]) -> tuple[bool, str]:
+def _look_up(name: str, given: str | None, pinned: str | None, source: Mapping[str, str]) -> tuple[bool, str]:
     """Return whether the model in `models/` is that of a branch or tag, and a remark on it.
 
     The hub decides; with git, or if the hub cannot be reached, the name decides, unless it is given anew.
     """
-    has_name = given is None and asked == source.get("asked")
+    has_name = given is None and pinned == source.get("asked")
     if is_git_url(name):
         return has_name, ""
     try:
-        commit = find_commit(hub_id(name), given or asked, read_token("HUGGINGFACE_TOKEN"))
+        commit = find_commit(hub_id(name), given or pinned, read_token("HUGGINGFACE_TOKEN"))
     except HubError as error:
         if has_name:
             return True, f"not compared with the hub: {error}"
@@ -110,19 +110,19 @@ def _look_up(name: str, given: str | None, asked: str | None, source: Mapping[st
     return commit == source.get("revision"), ""
 
 
-def _replace(name: str, asked: str | None, target: Path) -> str:
+def _replace(name: str, pinned: str | None, target: Path) -> str:
     """Fetch into a folder beside the target, and move it there once it is complete; return the commit."""
     partial = target.with_name(target.name + PARTIAL)
     if is_git_url(name):
-        commit = fetch_git(name, _choose, partial, read_token("GIT_AUTH_TOKEN"), asked)
+        commit = fetch_git(name, _choose, partial, read_token("GIT_AUTH_TOKEN"), pinned)
     else:
         with _hinted(name):
-            commit = fetch(hub_id(name), _choose, partial, read_token("HUGGINGFACE_TOKEN"), asked)
+            commit = fetch(hub_id(name), _choose, partial, read_token("HUGGINGFACE_TOKEN"), pinned)
     if not (partial / MANIFEST).is_file():
         _finish_upstream(partial)
     shutil.rmtree(partial / ".cache", ignore_errors=True)
     files = fingerprints(partial)
-    source = {"id": hub_id(name), "revision": commit, **({"asked": asked} if asked else {}), "files": files}
+    source = {"id": hub_id(name), "revision": commit, **({"asked": pinned} if pinned else {}), "files": files}
     atomic_write(partial / SOURCE, json.dumps(source))
     replaced = target.with_name(target.name + REPLACED)
     shutil.rmtree(replaced, ignore_errors=True)

@@ -50,16 +50,16 @@ PROGRESS = re.compile(rb"[^\r\n]*\d%[^\r\n]*[\r\n]")
 REASONS = {
     r"could not read (username|password)|authentication failed|authorization error|error: 40[13]|credentials for": "",
     "not our ref|couldn't find remote ref|unadvertised object|expected commit": "it has no such branch, tag or commit",
-    "repository .*not found|error: 404": f"nothing is there; check the address, and {TOKEN} where it is private",
+    "repository .*not found|error: 404": f"there is no repository; check the address, and {TOKEN} where it is private",
     "resolve host|connect to|connection (refused|timed out)|no such host": (
         "the server cannot be reached; check the address, the network and the proxy"
     ),
-    "too slow|timeout|deadline exceeded": "the server says nothing; try again later",
+    "too slow|timeout|deadline exceeded": "the server does not answer; try again later",
     "certificate": "the server's certificate is not trusted; name that of its authority in git's http.sslCAInfo",
     "no space left|quota exceeded|status -25": "the disk is full; make room on it",
     "'lfs' is not a git command": "it keeps files in Git LFS, which is missing; install git-lfs (https://git-lfs.com)",
-    "does not exist|no such object": "Git LFS has no such file there; who published it has to upload it",
-    "expected oid": "a file of Git LFS was damaged on the way; the same command fetches it again",
+    "does not exist|no such object": "Git LFS has no such file there; its publisher has to upload it",
+    "expected oid": "a file of Git LFS was damaged in transit; the same command fetches it again",
 }
 """User-facing reasons by patterns in git's output; the first pattern is about tokens."""
 
@@ -231,19 +231,19 @@ class _Repository:
             raise GitError("git is missing or cannot be run; install it (https://git-scm.com)") from error
         with process:
             try:
-                said = _listen(process)
+                errors = _listen(process)
             except BaseException:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 raise
         if process.returncode:
-            raise self._explain(said.strip() or f"git ended with status {process.returncode}")
+            raise self._explain(errors.strip() or f"git ended with status {process.returncode}")
 
-    def _explain(self, said: str) -> GitError:
+    def _explain(self, output: str) -> GitError:
         """Return the error for a message of git, without any token."""
-        lines = [line for line in re.split(r"[\r\n]+", said) if line.strip()]
+        lines = [line for line in re.split(r"[\r\n]+", output) if line.strip()]
         last = printable(re.sub(r"^(fatal|error): ", "", lines[-1]).strip())
-        reason = next((text for pattern, text in REASONS.items() if re.search(pattern, said, re.IGNORECASE)), None)
+        reason = next((text for pattern, text in REASONS.items() if re.search(pattern, output, re.IGNORECASE)), None)
         if reason == "":
             reason = (
                 f"the server refuses the token in {TOKEN}; write one there that may read this repository"
@@ -263,16 +263,16 @@ def _is_whole(path: Path, sha256: str) -> bool:
 def _listen(process: Popen[bytes]) -> str:
     """Return the end of a program's output; meanwhile show its progress on a terminal."""
     assert process.stderr is not None
-    said = rest = b""
+    output = rest = b""
     while piece := os.read(process.stderr.fileno(), 1 << 16):
-        said = (said + piece)[-(1 << 16) :]
+        output = (output + piece)[-(1 << 16) :]
         *lines, rest = re.split(rb"(?<=[\r\n])", rest + piece)
         for line in filter(PROGRESS.fullmatch, lines if _is_watched() else ()):
             with suppress(OSError, ValueError):
                 sys.stderr.write(printable(line[:-1].decode(errors="replace")) + chr(line[-1]))
                 sys.stderr.flush()
     process.wait()
-    return said.decode(errors="replace")
+    return output.decode(errors="replace")
 
 
 def _is_watched() -> bool:

@@ -70,17 +70,17 @@ def published_numbers(config: ExperimentConfig, models: Path = MODELS_FOLDER) ->
         return {}
 
 
-def _describe(asked: ExperimentConfig, resolved: ExperimentConfig, published: float) -> Iterator[str]:
+def _describe(config: ExperimentConfig, resolved: ExperimentConfig, published: float) -> Iterator[str]:
     """Yield sentences on the numbers, who chose them, and why a published layerdrop counts as 0."""
-    if asked.freeze == "upstream":
+    if config.freeze == "upstream":
         yield "the frozen upstream has neither dropout nor layerdrop nor masks"
         return
-    keys, upstream = asked.published_keys, asked.upstream_model
+    keys, upstream = config.published_keys, config.upstream_model
     written = [key for key in REGULARISATION if key not in keys]
     remark = f"; as written here: {', '.join(written)}" if written and keys else ""
     yield f"regularisation {f'from {upstream}' if keys else 'as written'}: {resolved.regularisation}{remark}"
     if published != resolved.layerdrop and "layerdrop" in keys:
-        yield f"the layerdrop of {published:g} counts as 0 here, because {asked.why_no_layerdrop}"
+        yield f"the layerdrop of {published:g} counts as 0 here, because {config.why_no_layerdrop}"
 
 
 def _read_numbers(folder: Path, keys: Sequence[str]) -> dict[str, float]:

@@ -98,10 +98,11 @@ def find_token_problem(token: str | None) -> str | None:
 
     known = token or get_token()
     if known is None:
-        return "an upload needs HUGGINGFACE_TOKEN, and none is set; put one that may write into .env"
+        return "an upload needs HUGGINGFACE_TOKEN, and none is set; put one with write access into .env"
     if len(known) < SHORTEST_TOKEN or not BEARER.fullmatch(known):
         return (
-            "HUGGINGFACE_TOKEN is no token: those of the hub are long, and letters, digits and _ alone; copy it again "
+            "HUGGINGFACE_TOKEN is not a token of the hub, which is long and consists of letters, digits and _ "
+            "only; copy it again "
             "from https://huggingface.co/settings/tokens into .env"
         )
     return None
@@ -180,7 +181,7 @@ def fetch(
         damaged = _damaged(api, found, folder, wanted)  # the client compares only sizes
     if damaged:
         _remove(folder, damaged)
-        raise HubError(f'"{repo_id}" was damaged on the way: {", ".join(damaged)}; the same command fetches it again')
+        raise HubError(f'"{repo_id}" was damaged in transit: {", ".join(damaged)}; the same command fetches it again')
     return found.sha
 
 
@@ -265,11 +266,11 @@ def fetch_cached(
 
     _quieten()
     where: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
-    with hub_errors(f'"{repo_id}" is in no folder, and cannot be had from the hub'):
+    with hub_errors(f'"{repo_id}" is not a folder, and cannot be fetched from the hub'):
         try:
             hf_hub_download(repo_id, MANIFEST, local_files_only=local_files_only, **where)
         except RemoteEntryNotFoundError as error:
-            raise HubError(f'"{repo_id}" has no {MANIFEST}, and is no trained model of this program') from error
+            raise HubError(f'"{repo_id}" has no {MANIFEST}, and is not a trained model of this program') from error
         return Path(
             snapshot_download(repo_id, local_files_only=local_files_only, allow_patterns=list(MODEL_FILES), **where)
         )

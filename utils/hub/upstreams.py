@@ -111,15 +111,16 @@ def find_upstream(name: str, models: Path = MODELS_FOLDER) -> Path | None:
         if holds(source, revision):
             return fetched
         raise UpstreamError(
-            f"{fetched} holds the revision {source.get('revision')}, not {revision}; fetch that with "
-            f"`{_fetching(name)}`, or leave @{revision} out"
+            f"{fetched} contains revision {source.get('revision')}, not {revision}; fetch that with "
+            f"`{_fetching(name)}`, or remove @{revision}"
         )
     if os.path.isfile(Path(name) / "config.json"):
         return Path(name)
     known = [*UPSTREAMS["short_names"], *UPSTREAMS["built_in"]]
     hint = "" if "/" in hub_id(plain) else f" ({did_you_mean(plain, known)})"
     raise UpstreamError(
-        f'upstream_model "{name}" is not in {models}/ and is no local folder{hint}; fetch it with `{_fetching(name)}`'
+        f'upstream_model "{name}" is not in {models}/ and is not a local folder{hint}; fetch it with '
+        f"`{_fetching(name)}`"
     )
 
 
@@ -151,7 +152,7 @@ def load_upstream(name: str, settings: dict[str, float], models: Path = MODELS_F
     if not _has_safetensors(folder):
         raise UpstreamError(
             f"{folder} has no {SAFETENSORS}, and weights of other kinds can run code; "
-            f"`{_fetching(name)}` writes a {PICKLE} as one, without running any"
+            f"`{_fetching(name)}` converts {PICKLE} to one, without running any"
         )
     encoder = load_encoder(folder, settings)
     do_normalize = _read_json(folder / "preprocessor_config.json").get("do_normalize")
@@ -246,7 +247,7 @@ def _refuse_foreign_files(index: Mapping[str, Any]) -> None:
     """
     for name in index.get("weight_map", {}).values():
         if not WEIGHTS.fullmatch(name):
-            raise ValueError(f"its index of weights names {name}, which is no safetensors of its folder")
+            raise ValueError(f"its index of weights names {name}, which is not a safetensors file of its folder")
 
 
 def load_encoder(folder: Path, settings: dict[str, float], takes_bin: bool = False) -> Any:  # noqa: ANN401
@@ -283,14 +284,16 @@ def load_encoder(folder: Path, settings: dict[str, float], takes_bin: bool = Fal
         )
     except Exception as error:  # noqa: BLE001 - a config can be wrong in any way
         raise UpstreamError(
-            f"{folder} cannot be loaded as a speech encoder: {error}; if download_model.py has fetched it, the same "
-            "command mends it"
+            f"{folder} cannot be loaded as a speech encoder: {error}; if download_model.py has fetched it, the "
+            "same command repairs it"
         ) from error
     unexpected = [key for key in info["unexpected_keys"] if not key.startswith(PRETRAINING_PARTS)]
     wrong = {"missing": info["missing_keys"], "unexpected": unexpected, "mismatched": info["mismatched_keys"]}
-    told = [f"{kind}: {', '.join(sorted(map(str, keys))[:10])}" for kind, keys in wrong.items() if keys]
-    if told:
-        raise UpstreamError(f"the weights in {folder} do not fit their config.json ({'; '.join(told)}); fetch it again")
+    mismatches = [f"{kind}: {', '.join(sorted(map(str, keys))[:10])}" for kind, keys in wrong.items() if keys]
+    if mismatches:
+        raise UpstreamError(
+            f"the weights in {folder} do not fit their config.json ({'; '.join(mismatches)}); fetch it again"
+        )
     return encoder.float()
 
 

@@ -39,7 +39,7 @@ def bounded(path: Path, most_bytes: int) -> Path:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
     if status.st_size > most_bytes:
         raise OSError(errno.EFBIG, f"is larger than {most_bytes >> 20:,} MiB", str(path))
     return path
@@ -91,7 +91,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         text = content.decode()
     except UnicodeDecodeError as error:
         line, byte = content[: error.start].count(b"\n") + 1, content[error.start]
-        raise ValueError(f"line {line} holds the byte 0x{byte:02X}, which is no UTF-8; save it as UTF-8") from None
+        raise ValueError(f"line {line} holds the byte 0x{byte:02X}, which is not UTF-8; save it as UTF-8") from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -47,7 +47,7 @@ def locked(folder: Path, otherwise: str, name: str = LOCK, patience: float = 0.0
         file = _opened(path)
     except OSError as error:
         if path.is_symlink():
-            raise FolderInUseError(f"{path} is a symbolic link, which no lock is; remove it") from error
+            raise FolderInUseError(f"{path} is a symbolic link, which cannot be a lock; remove it") from error
         raise FolderInUseError(_explain_unwritable(folder, error, otherwise)) from error
     with file:
         try:
@@ -109,4 +109,4 @@ def _explain(folder: Path, path: Path, error: OSError, otherwise: str) -> str:
         # Reading through another descriptor would release a lock held by this process; it holds none.
         holder = path.read_text(encoding="utf-8").strip() or "another process"
         return f"{folder} is in use by {holder}; wait until it ends, or {otherwise}"
-    return f"{folder} cannot be locked ({error.strerror}), as some file systems cannot be; {otherwise}"
+    return f"{folder} cannot be locked ({error.strerror}), which some file systems do not support; {otherwise}"

@@ -162,5 +162,5 @@ def _module(name: str, program: Path, packages: Collection[str]) -> Path | None:
 def _place_of(name: str, program: Path, packages: Collection[str]) -> Path:
     path = _module(name, program, packages)
     if path is None:
-        raise ValueError(f"{name} is no module below {program}")
+        raise ValueError(f"{name} is not a module below {program}")
     return path

@@ -125,7 +125,7 @@ def test_steps_that_happen_to_lack_labels_are_counted(tmp_path: Path) -> None:
     rated = tiny_rows()
     rated.loc[[2, 5, 7], "arousal"] = np.nan
     (warning,) = check(tmp_path, rated, {**CCC, "batch_size": 2})
-    assert "of 6 optimiser steps of epoch 1 (seed 42) hold fewer than two utterances with arousal" in warning
+    assert "of 6 optimiser steps of epoch 1 (seed 42) contain fewer than two utterances with arousal" in warning
     unlabelled = tiny_rows()
     unlabelled.loc[[1, 4, 8], "emotion"] = np.nan
     (warning,) = check(tmp_path, unlabelled, {**BOTH, **WEIGHTED, "batch_size": 2})
@@ -198,6 +198,6 @@ def test_steps_that_left_out_recordings_leave_lonely_are_told(tmp_path: Path) ->
     unrated = odd.train.assign(valence=odd.train["valence"].where(odd.train.index > 0))
     checked, fresh = with_steps_of_usable(config, replace(odd, train=unrated))
     assert len(fresh) == 1
-    assert "1 of 53 optimiser steps of epoch 1 (seed 42) hold fewer than two utterances with valence" in fresh[0]
+    assert "1 of 53 optimiser steps of epoch 1 (seed 42) contain fewer than two utterances with valence" in fresh[0]
     assert checked.warnings == (*data.warnings, *fresh)
     assert with_steps_of_usable(config, checked)[1] == [], "it is told once"

@@ -31,7 +31,7 @@ def test_one_sentence_tells_why_processes_lost_step_and_none_hangs() -> None:
 def test_a_process_that_was_killed_is_missed_at_once() -> None:
     done = start_together(SCRIPT, ["vanish"], seconds=60)
     assert [status for status, _, _ in done] == [7, -9]
-    assert done[0][1].startswith("another process has ended without a word")
+    assert done[0][1].startswith("another process ended without a message")
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

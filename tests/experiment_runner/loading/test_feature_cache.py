@@ -140,7 +140,7 @@ def test_padded_upstreams_are_kept_where_all_of_them_is_frozen(
     for config in tmp_path.rglob("checkpoints/best/config.json"):
         assert str(tmp_path) not in config.read_text(), "where an upstream lay is nobody else's affair"
     cnn = train(podcast, tmp_path, capsys, {**keys, "freeze": "cnn"})
-    assert re.search("because .*hubert cannot start behind its convolutions", cnn.said)
+    assert re.search("because .*hubert cannot start after its convolutions", cnn.said)
 
 
 def test_seeds_and_experiments_that_share_the_frozen_part_decode_nothing_again(
@@ -280,7 +280,7 @@ def test_a_full_disk_is_one_sentence_and_training_goes_on(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     (path,) = cache.glob("*.frames")
-    because = f"because it cannot be kept: {path}: File too large"
+    because = f"because it cannot be cached: {path}: File too large"
     assert full.said == f"frozen part: computed in every epoch, {because}"
     assert path.stat().st_size == 0
     assert_same(full, train(podcast, tmp_path, capsys, {"cache_gib": 0}))
@@ -289,7 +289,7 @@ def test_a_full_disk_is_one_sentence_and_training_goes_on(
 @pytest.mark.parametrize(
     ("keys", "reason"),
     [
-        ({"cache_gib": 0.0001}, r"its 0\.\d\d MiB are more than there is room for \(cache_gib = 0\.0001: 0\.10 MiB\)"),
+        ({"cache_gib": 0.0001}, r"its 0\.\d\d MiB exceed the available room \(cache_gib = 0\.0001: 0\.10 MiB\)"),
         ({"epoch": 1}, "one epoch needs nothing twice"),
         ({"freeze": "none", "cache_gib": 1}, "nothing is frozen"),
     ],
@@ -324,7 +324,9 @@ def test_the_least_recently_used_makes_room(
     gc.collect()
     keys = {"upstream_model": upstream, "normalize": "none", "cache_gib": limit}
     said = train(podcast, tmp_path, capsys, keys).said
-    assert re.search(rf"{old.name} \(0\.\d\d MiB\), unused for longest, is removed to make room \(cache_gib = ", said)
+    assert re.search(
+        rf"{old.name} \(0\.\d\d MiB\), the least recently used, is removed to make room \(cache_gib = ", said
+    )
     assert not old.exists()
     assert len(list(cache.glob("*.frames"))) == 1
 

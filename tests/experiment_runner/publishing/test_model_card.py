@@ -226,7 +226,7 @@ def test_what_is_known_is_told(run: Path) -> None:
     card = make_card(run, REPO, license_id="cc-by-nc-4.0").text
     data = metadata_of(card)
     assert (data.base_model, data.language, data.license) == ("microsoft/wavlm-base", "en", "cc-by-nc-4.0")
-    assert "The academic licence of MSP-PODCAST forbids that its data be passed on." in card
+    assert "The academic licence of MSP-PODCAST forbids passing its data on." in card
     for text in ("speech of podcasts, English", "revision `abc123`", "published under `cc-by-nc-4.0`"):
         assert text in card
 
@@ -238,7 +238,7 @@ def test_the_run_folder_is_only_read(evaluated: Path) -> None:
 
 
 def test_what_cannot_have_a_card_is_one_sentence(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="is no run"):
+    with pytest.raises(RunError, match="is not a run"):
         make_card(tmp_path / "nowhere", REPO)
     with pytest.raises(RunError, match='"a b" cannot be a repository of the hub'):
         make_card(run, "a b")

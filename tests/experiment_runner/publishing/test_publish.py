@@ -84,7 +84,9 @@ def test_a_run_is_uploaded_whenever_it_has_changed(
     for arguments in (MAIN, (*MAIN, "--test")):
         unstated = call(hub, folder, *arguments)
         assert (unstated.returncode, hub.requests) == (0, []), "it is there as it is, and its licence is kept"
-        assert f"emodb seed 42: was uploaded as it is: {hub.endpoint}/user/ser-emodb, revision " in unstated.stdout
+        assert (
+            f"emodb seed 42: already uploaded, unchanged: {hub.endpoint}/user/ser-emodb, revision " in unstated.stdout
+        )
     write_files(folder, emodb_folder, LISTED.replace("push_to_hub", 'license = "mit"\npush_to_hub'))
     hub.requests.clear()
     assert call(hub, folder, *MAIN).returncode == 0
@@ -120,7 +122,7 @@ def test_whoever_downloads_it_predicts_what_the_run_did(
     hub.flip_byte("user/ser-emodb", "model.safetensors")
     flipped = call(hub, folder, *VALIDATE, run, "user/ser-emodb")
     assert flipped.returncode == 1
-    assert '"user/ser-emodb" was damaged on the way: model.safetensors' in flipped.stderr
+    assert '"user/ser-emodb" was damaged in transit: model.safetensors' in flipped.stderr
 
 
 @pytest.mark.slow
@@ -129,7 +131,7 @@ def test_no_run_fails_for_the_hub_and_the_same_command_uploads_later(emodb_folde
     with serve_hub(tokens={TOKEN: "user"}) as hub:
         refused = call(hub, tmp_path, *MAIN, token="")
         assert refused.returncode == 0, refused.stdout + refused.stderr
-        missing = "an upload needs HUGGINGFACE_TOKEN, and none is set; put one that may write into .env"
+        missing = "an upload needs HUGGINGFACE_TOKEN, and none is set; put one with write access into .env"
         assert f"push_to_hub: {missing}" in refused.stdout
         warnings = [line for line in refused.stdout.splitlines() if "not uploaded" in line]
         assert len(warnings) == 2
@@ -158,7 +160,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     [
         (
             LISTED.replace("{name}", "model") + '[[experiments]]\nname = "other"\n',
-            'experiments[1].push_to_hub: "user/ser-model" is that of the experiment "emodb" already; write {name} into '
+            'experiments[1].push_to_hub: "user/ser-model" is already used by the experiment "emodb"; write {name} into '
             "it, which stands for the experiment's name",
         ),
         (

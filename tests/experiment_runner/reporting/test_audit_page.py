@@ -189,11 +189,11 @@ def test_the_head_says_what_was_looked_at(demo: Audit, demo_page: str, bare: Aud
     assert all(note in text for note in demo.corpus.notes)
     assert "<title>R&amp;D, audit</title>" in demo_page
     headers = text_of(page_of(bare, tmp_path))
-    assert "11 of 12 recordings seen by their headers alone" in headers
+    assert "11 of 12 recordings checked by their headers alone" in headers
     assert "SYNTHETIC" not in headers
     assert "opened now" not in headers
     again = text_of(page_of(replace(bare, opened=2), tmp_path))
-    assert "2 opened now, the others have not changed since an earlier look" in again
+    assert "2 opened now, the others have not changed since an earlier run" in again
 
 
 def test_text_of_a_corpus_is_never_markup(bare: Audit, tmp_path: Path) -> None:

@@ -296,6 +296,8 @@ def test_a_folder_that_is_no_run_is_one_sentence(tmp_path: Path, capsys: pytest.
     captured = capsys.readouterr()
     assert captured.out == ""
     first, second, third = captured.err.splitlines()
-    assert first == f"{tmp_path} is no run: it has no experiment.toml; name a folder such as runs/<experiment>/seed-<n>"
-    assert "nowhere is no run" in second
+    assert (
+        first == f"{tmp_path} is not a run: it has no experiment.toml; name a folder such as runs/<experiment>/seed-<n>"
+    )
+    assert "nowhere is not a run" in second
     assert "damaged/experiment.toml cannot be read" in third

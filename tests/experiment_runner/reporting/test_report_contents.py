@@ -203,7 +203,7 @@ def test_recordings_play_from_where_they_lie(tmp_path: Path, capsys: pytest.Capt
     ("name", "with_files", "sentence"),
     [
         ("OTHER", True, "config.toml has no corpus MINE; name the file that has it with --config FILE"),
-        ("MINE", False, "MINE: no recording is there below"),
+        ("MINE", False, "MINE: no recording was found below"),
     ],
 )
 def test_recordings_that_cannot_be_found_are_one_sentence(

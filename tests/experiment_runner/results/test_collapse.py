@@ -66,9 +66,9 @@ ATTRIBUTE_REMARKS = {
     ),
     "hardly varying": ([1.0, 2.0, 7.0], [3.50, 3.52, 3.56], "the predicted arousal hardly varies (3.5 to 3.56) over 3"),
     "constant truth": ([3.0, 3.0, 3.0], [1.0, 2.0, 3.0], "arousal is 3 in each of 3 labelled utterances: CCC is 0.000"),
-    "both constant": ([3.3, 3.3, 3.3], [3.3, 3.3, 3.3], "CCC is not defined, and mean CCC is without it"),
-    "one row": ([1.0, np.nan, np.nan], [1.0, 2.0, 3.0], "arousal is known of one utterance, and CCC needs two"),
-    "no row": ([np.nan] * 3, [1.0, 2.0, 3.0], "arousal is known of no utterance"),
+    "both constant": ([3.3, 3.3, 3.3], [3.3, 3.3, 3.3], "CCC is not defined, and mean CCC leaves it out"),
+    "one row": ([1.0, np.nan, np.nan], [1.0, 2.0, 3.0], "arousal is known for one utterance, and CCC needs two"),
+    "no row": ([np.nan] * 3, [1.0, 2.0, 3.0], "arousal is known for no utterance"),
     "all is well": ([1.0, 2.0, 3.0], [1.5, 2.0, 2.5], None),
 }
 

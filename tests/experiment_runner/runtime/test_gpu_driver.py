@@ -34,7 +34,7 @@ GPU = Driver((13, 0), (("A GPU", (9, 0)),))
         ({"version": 13000, "init": "return 802;", "count": 0}, Driver((13, 0), (), "system not yet initialized")),
         (
             {"version": 13000, "init": "*(volatile int *)0 = 0; return 0;", "count": 1},
-            Driver(failure="the NVIDIA driver ends the process that asks it"),
+            Driver(failure="the NVIDIA driver kills the process that queries it"),
         ),
         (
             {"version": 13000, "init": "for (;;);", "count": 1},
@@ -69,8 +69,8 @@ def test_a_driver_is_asked_and_cannot_do_harm(
             "its driver supports CUDA 12.2, the installed torch needs 13.0: "
             "update the driver, or install a torch that is built for it, as README.md says",
         ),
-        (Driver((13, 0)), "13.0", "the driver shows none"),
-        (Driver((13, 0), (), "busy"), "13.0", "the driver shows none: busy"),
+        (Driver((13, 0)), "13.0", "the driver reports none"),
+        (Driver((13, 0), (), "busy"), "13.0", "the driver reports none: busy"),
     ],
 )
 def test_why_there_is_no_gpu(
@@ -82,7 +82,7 @@ def test_why_there_is_no_gpu(
 
 def test_gpus_that_are_hidden_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert find_obstacle(Driver((13, 0)), "13.0") == 'the driver shows none, with CUDA_VISIBLE_DEVICES = ""'
+    assert find_obstacle(Driver((13, 0)), "13.0") == 'the driver reports none, with CUDA_VISIBLE_DEVICES = ""'
 
 
 def test_torch_is_read_and_not_imported() -> None:

@@ -62,7 +62,7 @@ def test_many_runs_are_one_line(tmp_path: Path) -> None:
     runs = [(f"r seed {n}", write_run(tmp_path / str(n), {**TODAY, "code": "9999"})) for n in range(6)]
     sentence = describe_other_programs([("silent", write_run(tmp_path / "silent")), *runs])
     assert sentence == (
-        "made by other code or packages than today's, so that figures may differ from what would be trained now: "
+        "made with other code or packages than today's, so metrics may differ from those of a new training: "
         "r seed 0 (code), r seed 1 (code), r seed 2 (code), r seed 3 (code), r seed 4 (code), and 1 more; "
         "they are used as they are, and --retrain trains them again"
     )

@@ -79,10 +79,10 @@ def test_the_rule_is_said_in_words_before_it_decides() -> None:
     assert HybridEarlyStopping(5, 0, 1.05, 0).rule == (
         "early stopping: training ends at the first epoch whose mean development score over the last 5 epochs is no "
         "new best, or whose development loss exceeds 1.05 times its smallest before; never before epoch 2 (min_epochs "
-        "= 0 holds nothing back)"
+        "= 0 has no effect)"
     )
     patient = HybridEarlyStopping(1, 12, 3.0, 2).rule
-    assert "whose development score is no new best 3 times in a row, or" in patient
+    assert "whose development score is not a new best 3 times in a row, or" in patient
     assert patient.endswith("exceeds 3 times its smallest before; never before epoch 12 (min_epochs = 12)")
 
 
@@ -90,7 +90,8 @@ def test_the_ending_is_said_in_words_with_its_figures() -> None:
     stopping = HybridEarlyStopping(5, 0, 1.05, 0)
     assert stopping.update(1.0, 0.5).ending == ""
     assert stopping.update(1.2, 0.3).ending == (
-        "the mean development score over the last 5 epochs, 0.4000, is no new best (the best is 0.5000, of epoch 1); "
+        "the mean development score over the last 5 epochs, 0.4000, is not a new best (the best is 0.5000, of "
+        "epoch 1); "
         "the development loss, 1.2000, exceeds 1.05 times its smallest before, 1.0000"
     )
     patient = HybridEarlyStopping(1, 0, 1.05, 1)
@@ -98,7 +99,7 @@ def test_the_ending_is_said_in_words_with_its_figures() -> None:
     assert endings == [
         "",
         "",
-        "the development score, 0.3000, is no new best 2 times in a row (the best is 0.5000, of epoch 1)",
+        "the development score, 0.3000, is not a new best 2 times in a row (the best is 0.5000, of epoch 1)",
     ]
     held_back = HybridEarlyStopping(5, 3, 1.05, 0)
     assert [held_back.update(loss, 0.5).ending for loss in (1.0, 2.0)] == ["", ""], "where it goes on there is none"
@@ -107,9 +108,9 @@ def test_the_ending_is_said_in_words_with_its_figures() -> None:
 @pytest.mark.parametrize(
     ("epoch", "most", "advice"),
     [
-        (2, 30, "min_epochs = 7 would go on to epoch 7 at least"),
-        (9, 30, "min_epochs = 18 would go on to epoch 18 at least"),
-        (29, 30, "min_epochs = 30 would go on to epoch 30 at least"),
+        (2, 30, "min_epochs = 7 would train until epoch 7 at least"),
+        (9, 30, "min_epochs = 18 would train until epoch 18 at least"),
+        (29, 30, "min_epochs = 30 would train until epoch 30 at least"),
         (30, 30, ""),
     ],
 )

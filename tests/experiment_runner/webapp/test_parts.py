@@ -90,10 +90,10 @@ def test_three_signals_end_the_page_well(folder: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[::4] == [f"http://127.0.0.1:{port} shows the page to this machine alone; Ctrl-C ends it"] * 3
+    assert lines[::4] == [f"http://127.0.0.1:{port} serves the page to this machine only; Ctrl-C stops it"] * 3
     for tunnel in lines[1::4]:
         assert re.fullmatch(rf"from your own machine: ssh -N -L {port}:127.0.0.1:{port} \S+@\S+, and .*", tunnel)
-    assert lines[2::4] == ["ended; what was sent to the page is deleted"] * 3
+    assert lines[2::4] == ["stopped; recordings that were sent to the page are deleted"] * 3
     assert lines[3::4] == ["SIGINT 0", "SIGTERM 0", "SIGHUP 0"]
     folders = list(tmp_path.glob("200ai-page-*"))
     assert len(folders) <= 1, "gradio makes the first one again for the second page of one process"
@@ -127,7 +127,7 @@ def test_without_gradio_it_says_what_to_install(
     [
         (["a.wav", "--serve"], "name recordings to predict, or --export FILE.onnx, or --serve"),
         (["a.wav", "--port", "7860"], "--port needs --serve"),
-        (["--serve", "--port", "70000"], "70000 is no port; give one from 1 to 65535"),
+        (["--serve", "--port", "70000"], "70000 is not a port; give one from 1 to 65535"),
         (["--serve", "--output", "a.csv"], "--output and --segment-seconds are for recordings"),
         (["--serve", "--segment-seconds", "3"], "--output and --segment-seconds are for recordings"),
     ],
@@ -181,7 +181,7 @@ def test_a_recording_too_long_for_one_prediction_has_the_mean_of_its_segments(
     model = make_model(MODEL)
     shown = list(answer(model, choose_precision("off", model.device), tmp_path / "a.wav", "a.wav"))
     assert [re.search(r"(\d+) of 60 s", words_of(part.course)) is not None for part in shown] == [True] * 4 + [False]
-    assert all("stands here at the end" in part.answer for part in shown[:-1])
+    assert all("is shown here at the end" in part.answer for part in shown[:-1])
     course = predict(model, [tmp_path / "a.wav"], Windows(3.0, 1.0))
     assert f"the mean of {len(course)} segments" in shown[-1].answer
     for name in model.description.classes:
@@ -196,7 +196,7 @@ def test_a_model_tells_where_it_comes_from(folder: Path) -> None:
     bare = origin_of(model, "user/model")
     assert (bare.name, bare.corpus) == ("user/model", "")
     assert bare.cautions == (
-        "RANDOM weights: the upstream has the shape of wavlm-tiny-random, which nobody has pre-trained.",
+        "RANDOM weights: the upstream has the shape of wavlm-tiny-random, and was not pre-trained.",
     )
     larger = replace(model.description, upstream={**model.description.upstream, "hidden_size": 768})
     assert origin_of(replace(model, description=larger), "x").cautions == ()
@@ -207,14 +207,14 @@ def test_a_model_tells_where_it_comes_from(folder: Path) -> None:
     )
     found = origin_of(model, "x")
     assert (found.name, found.corpus) == ("E, seed 7", "MINE")
-    assert found.cautions == ("SYNTHETIC data: nobody spoke MINE. What it says of speech means nothing.",)
+    assert found.cautions == ("SYNTHETIC data: nobody spoke MINE. Its predictions on speech mean nothing.",)
     experiment.write_text("damaged")
     assert origin_of(model, "x") == replace(bare, name="x")
     experiment.unlink()
 
 
 def asked(uploads: Uploads, session: str) -> tuple[Path, str] | None:
-    found = uploads.asked(session)
+    found = uploads.requested(session)
     return (found.path, found.name) if found else None
 
 
@@ -230,7 +230,7 @@ def test_a_session_reads_and_deletes_its_own_recording_alone(tmp_path: Path) -> 
     uploads.take("t", {"path": str(paths[0]), "orig_name": None})
     assert asked(uploads, "t") == (paths[0], "a.wav")
     for missing in (tmp_path / "mine.wav", tmp_path / "sent" / ".." / "mine.wav", tmp_path / "sent" / "gone.wav"):
-        with pytest.raises(DataError, match="not there any more; choose it again"):
+        with pytest.raises(DataError, match="no longer there; choose it again"):
             uploads.take("s", {"path": str(missing), "orig_name": "x.wav"})
         assert asked(uploads, "s") is None, "what cannot be taken replaces what was asked before"
     uploads.take("s", {"path": str(paths[1]), "orig_name": "x"})
@@ -301,6 +301,6 @@ def test_a_model_without_its_run_tells_by_its_provenance(
 ) -> None:
     (tmp_path / "provenance.json").write_text(text)
     origin = origin_of(replace(make_model("hubert, group norm"), folder=tmp_path), "user/model")
-    expected = [f"SYNTHETIC data: nobody spoke {names}. What it says of speech means nothing." for names in synthetic]
+    expected = [f"SYNTHETIC data: nobody spoke {names}. Its predictions on speech mean nothing." for names in synthetic]
     assert list(origin.cautions) == expected
     assert origin.trained_seconds == seconds

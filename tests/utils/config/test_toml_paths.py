@@ -38,7 +38,7 @@ def test_a_mark_and_line_ends_of_windows_are_read(mark: bytes, end: bytes, tmp_p
     [
         ('[C]\nPATH_TO_AUDIO = "wav"\n'.encode("utf-16"), "it is written in UTF-16; save it as UTF-8"),
         (codecs.BOM_UTF16_BE + "[C]".encode("utf-16-be"), "it is written in UTF-16; save it as UTF-8"),
-        ('[C]\nPATH_TO_AUDIO = "Hörproben"\n'.encode("cp1252"), "line 2 holds the byte 0xF6, which is no UTF-8"),
+        ('[C]\nPATH_TO_AUDIO = "Hörproben"\n'.encode("cp1252"), "line 2 holds the byte 0xF6, which is not UTF-8"),
         ('[C]\nPATH_TO_AUDIO = "C:\\data\\wav"\n', "put a path into single quotes, or write it with /"),
         ('[C]\nPATH_TO_AUDIO = "C:\\Users\\me"\n', "put a path into single quotes, or write it with /"),
         ('[C]\nPATH_TO_AUDIO = "D:\\"\n', "put a path into single quotes, or write it with /"),

@@ -80,7 +80,7 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
         'line 2: EmoAct is "high"',
     ),
     "outside the scale": (lambda r: r.assign(EmoAct=[7.5, *r["EmoAct"][1:]]), "arousal is 7.5, outside 1..7"),
-    "duplicate row": (lambda r: pd.concat([r, r.iloc[:1]]), "keep one row a file"),
+    "duplicate row": (lambda r: pd.concat([r, r.iloc[:1]]), "keep one row per file"),
     "leaking speaker": (lambda r: r.assign(SpkrID="7"), "1 speaker is in both train and development: 7"),
 }
 
@@ -129,7 +129,7 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
         ("file,split\na.wav,train,\nb.wav,train,\n", "a row has more cells than the header"),
         ("file,split\n\n\na.wav,held-out\n", 'line 4: split is "held-out"'),
         ("file,split\n", "no utterance was found"),
-        ("file,split\na.wav,train\na.wav,train\n", "a.wav stands in 2 rows"),
+        ("file,split\na.wav,train\na.wav,train\n", "a.wav is listed in 2 rows"),
         ("file,split\na.wav,train\nb.wav,\n", "b.wav has no split"),
     ],
 )
@@ -206,9 +206,9 @@ def test_headers_are_measured_and_unusable_recordings_are_named(tmp_path: Path) 
     assert require_all(table[:1])["seconds"].tolist() == [0.5]
     with pytest.raises(DataError) as caught:
         require_all(table)
-    assert "4 of 5 recordings of test1 cannot be used, and every one is needed" in str(caught.value)
+    assert "4 of 5 recordings of test1 are unusable, and all are needed" in str(caught.value)
     said = str(caught.value)
-    assert f"is needed: below {tmp_path}/, short.wav " in said
+    assert f"all are needed: below {tmp_path}/, short.wav " in said
     assert said.count(str(tmp_path)) == 1, "each is named as in the labels"
     assert "; gone.wav is missing; " in said
     table.loc[4, "path"] = "/elsewhere/gone.wav"

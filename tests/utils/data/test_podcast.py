@@ -129,7 +129,7 @@ def test_json_ratings_of_another_shape_are_one_sentence(
 ) -> None:
     labels.to_csv(tmp_path / "labels_consensus.csv", index=False)
     (tmp_path / "labels_detailed.json").write_text(text)
-    with pytest.raises(DataError, match=r"labels_detailed\.json (cannot be read as ratings|holds no rating)"):
+    with pytest.raises(DataError, match=r"labels_detailed\.json (cannot be read as ratings|contains no rating)"):
         load(demo / "Audios", tmp_path)
 
 
@@ -139,7 +139,7 @@ def test_json_ratings_of_another_shape_are_one_sentence(
         (lambda t: t.drop(columns="EmoVal"), "no column EmoVal"),
         (lambda t: t.assign(EmoClass=["Q", *t["EmoClass"][1:]]), 'line 2: EmoClass is "Q"'),
         (lambda t: t.assign(EmoAct=[7.5, *t["EmoAct"][1:]]), "arousal is 7.5, outside 1..7"),
-        (lambda t: pd.concat([t, t.iloc[[3]]]), "stands in 2 rows; keep one row a file"),
+        (lambda t: pd.concat([t, t.iloc[[3]]]), "is listed in 2 rows; keep one row per file"),
         (lambda t: t.assign(Split_Set=["Eval", *t["Split_Set"][1:]]), 'line 2: Split_Set is "Eval"'),
         (lambda t: t.assign(Gender=["w", *t["Gender"][1:]]), 'line 2: Gender is "w"; allowed: Male, Female, Unknown'),
         (lambda t: t.assign(EmoDom=["high", *t["EmoDom"][1:]]), 'line 2: EmoDom is "high"; give a number'),

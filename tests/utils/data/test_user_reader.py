@@ -80,7 +80,7 @@ RETURNED = {
     "pd.DataFrame([])": "returns a table without the column file",
     "pd.DataFrame({'file': []})": "no utterance was found",
     "pd.DataFrame([{'file': '../a.wav', 'speaker': '1'}])": "leads out of PATH_TO_AUDIO",
-    "pd.DataFrame([{'file': 'a.wav', 'speaker': s, 'split': s} for s in ('train', 'test1')])": "stands in 2 rows",
+    "pd.DataFrame([{'file': 'a.wav', 'speaker': s, 'split': s} for s in ('train', 'test1')])": "is listed in 2 rows",
     f"Reading(pd.DataFrame([{ROW}]), hidden=('test3',))": "hidden splits, which MSP-PODCAST alone has",
 }
 
@@ -96,7 +96,7 @@ def test_a_table_that_cannot_be_used_is_one_sentence(returned: str, tmp_path: Pa
 
 RECORDS = {
     "CorpusFormat(read, needs_labels=True)": "M.PATH_TO_LABEL: missing; FORMAT = .reader_of_mine:MINE. needs it",
-    "read": "is no utils.config.formats.CorpusFormat; docs/extending.md has a complete example",
+    "read": "is not an instance of utils.config.formats.CorpusFormat; docs/extending.md has a complete example",
     "CorpusFormat(read, sources=lambda name: [])": r"mine.py, line 9: TypeError: sources cannot be called with ",
     "CorpusFormat(read, facts=CorpusFacts('German', 'German', ''))": 'line 9: ValueError: language = "German" is no',
 }

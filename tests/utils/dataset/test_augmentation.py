@@ -183,7 +183,7 @@ def test_folders_that_cannot_be_used_are_named(folders: dict[str, Path], tmp_pat
     with pytest.raises(DataError, match='one: augment_noise: there is no folder whit; .* or set "white" or "pink"'):
         check("whit")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="augment_noise: the folder .*empty holds no recording"):
+    with pytest.raises(DataError, match="augment_noise: the folder .*empty contains no recording"):
         check(tmp_path / "empty")
     (folders["noise"] / "broken.wav").write_bytes(b"RIFF, but no more")
     with pytest.raises(DataError, match="1 of 3 recordings cannot be used: .*broken.wav .*; repair them or remove"):
@@ -197,7 +197,7 @@ def test_noise_is_decoded_before_training_and_its_files_are_part_of_a_run(folder
     soundfile.write(folders["noise"] / "more.wav", np.full(16_000, np.nan), 16_000, subtype="FLOAT")
     assert identify_augmentation(config) not in (before, "none")
     check_augmentation(config)  # its header is in order
-    with pytest.raises(DataError, match=r"1 of 3 recordings cannot be used: .*more.wav holds samples that are no"):
+    with pytest.raises(DataError, match=r"1 of 3 recordings cannot be used: .*more.wav contains samples that are not"):
         check_augmentation(config, is_deep=True)
 
 
@@ -232,7 +232,9 @@ def test_noise_of_every_format_and_behind_links_is_used_and_films_are_named(
     assert names == ["deeper/link.caf", "deeper/long.flac", "short.wav"]
     check_augmentation(config, is_deep=True)
     (sentence,) = left_out_of_augmentation(config)
-    assert sentence.startswith(f"one: augment_noise: 1 file is not used: {folders['noise']}/film.mp4 is in a format")
+    assert sentence.startswith(
+        f"one: augment_noise: 1 file is not used: {folders['noise']}/film.mp4 is in an unsupported format"
+    )
     assert left_out_of_augmentation(config.model_copy(update={"augment_noise": "white"})) == ()
 
 

@@ -107,7 +107,7 @@ def test_who_reads_goes_on_reading_while_another_process_throws_the_rows_away() 
 def test_rows_that_vanish_during_training_are_an_error_that_names_the_file() -> None:
     store = opened(recordings=(3, 1))
     os.truncate(store.path, ROW_BYTES)
-    with pytest.raises(StoreError, match=r"key\.frames has been shortened"):
+    with pytest.raises(StoreError, match=r"key\.frames was truncated"):
         store.read(0, np.empty((4, ROW_BYTES), dtype=np.uint8))
 
 
@@ -147,7 +147,7 @@ def test_room_is_made_by_what_was_used_longest_ago_and_is_not_in_use() -> None:
 
 def test_a_folder_that_cannot_be_made_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/nowhere")
-    with pytest.raises(StoreError, match="no folder for it can be made"):
+    with pytest.raises(StoreError, match="its folder cannot be created"):
         opened()
 
 

@@ -58,7 +58,7 @@ def test_a_file_that_was_damaged_on_the_way_is_caught(lfs_server: GitServer, tmp
     lfs_server.publish("user/model.git", FILES)
     lfs_server.flip_byte("user/model.git", LARGE)
     text = refusal(address(lfs_server), tmp_path / "model")
-    assert "a file of Git LFS was damaged on the way; the same command fetches it again" in text
+    assert "a file of Git LFS was damaged in transit; the same command fetches it again" in text
     assert "model.safetensors" not in contents(tmp_path / "model")
     lfs_server.publish("user/model.git", FILES)
     fetch_git(address(lfs_server), choose, tmp_path / "model", None)
@@ -92,7 +92,7 @@ def test_a_store_that_says_nothing_is_one_sentence(part: str, lfs_server: GitSer
     write_settings("[lfs]\n activitytimeout = 1\n tlstimeout = 1\n dialtimeout = 1\n")
     lfs_server.publish("user/model.git", FILES)
     lfs_server.silent_on = part
-    assert "the server says nothing; try again later" in refusal(address(lfs_server), tmp_path / "model")
+    assert "the server does not answer; try again later" in refusal(address(lfs_server), tmp_path / "model")
 
 
 def test_missing_git_lfs_is_one_sentence(

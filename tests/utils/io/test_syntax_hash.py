@@ -96,7 +96,7 @@ def test_imports_are_followed_wherever_they_stand(tmp_path: Path) -> None:
         "utils/d.py",
         "utils/data/reader.py",
     ]
-    with pytest.raises(ValueError, match=r"net\.missing is no module below"):
+    with pytest.raises(ValueError, match=r"net\.missing is not a module below"):
         sources_of(["net.missing"], program=program)
 
 

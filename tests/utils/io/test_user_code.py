@@ -37,7 +37,7 @@ BROKEN = {
     "not a class": (
         "Poly = 3\n",
         "losses_of_mine:Poly",
-        "is no class derived from net.loss_modules.",
+        "is not a class derived from net.loss_modules.",
     ),
     "another class": ("class Poly: pass\n", "losses_of_mine:Poly", "net.loss_modules.CategoricalLoss or"),
     "a missing method": (

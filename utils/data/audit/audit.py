@@ -65,13 +65,13 @@ class Audit:
         decoded, seen = int(files["content"].notna().sum()), int(files["frames"].notna().sum())
         how, hint = "decoded", ""
         if not self.is_deep:
-            earlier = f", {decoded:,} of them decoded by an earlier look"
-            how = "seen by their headers" + (earlier if decoded else " alone")
+            earlier = f", {decoded:,} of them decoded by an earlier run"
+            how = "checked by their headers" + (earlier if decoded else " alone")
             others = " of the others" * bool(decoded)
-            hint = f"; silence, clipping and duplicates{others} show with --deep" * (decoded < seen)
+            hint = f"; silence, clipping and duplicates{others} are found with --deep" * (decoded < seen)
         looked = decoded if self.is_deep else seen
         text = f"{looked:,} of {counted(len(files), 'recording')} {how}"
-        since = f"; {self.opened:,} opened now, the others have not changed since an earlier look"
+        since = f"; {self.opened:,} opened now, the others have not changed since an earlier run"
         return text + since * (self.opened < looked) + hint
 
 

@@ -24,12 +24,12 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {
-    "missing": Kind(ERROR, "labelled, but the recording is not there", "copy it, or remove its row"),
-    "empty": Kind(ERROR, "the recording holds no sample", "copy it again, or remove its row"),
+    "missing": Kind(ERROR, "labelled, but the recording is missing", "copy it, or remove its row"),
+    "empty": Kind(ERROR, "the recording contains no samples", "copy it again, or remove its row"),
     "unreadable": Kind(ERROR, "cannot be read or decoded", "copy it again, or remove its row"),
     "truncated": Kind(ERROR, "ends before its header says", "copy it again, or remove its row"),
     "short": Kind(ERROR, "shorter than one frame of a speech encoder", "remove its row"),
-    "not-finite": Kind(ERROR, "holds samples that are not finite numbers", "repair it, or remove its row"),
+    "not-finite": Kind(ERROR, "contains samples that are not finite numbers", "repair it, or remove its row"),
     "cancelling": Kind(
         ERROR,
         "its channels cancel in their mix, which is what training hears",
@@ -42,7 +42,7 @@ KINDS: dict[str, Kind] = {
         ERROR, "one file under two names, in train or development and in another split", "keep one of the rows"
     ),
     "off-scale": Kind(ERROR, "an attribute lies outside its scale", "correct it, or set attribute_scale"),
-    "repeated-row": Kind(ERROR, "one file stands in several rows", "keep one row a file"),
+    "repeated-row": Kind(ERROR, "one file is listed in several rows", "keep one row per file"),
     "untrained-class": Kind(
         WARNING,
         "evaluated, never seen in training: refused unless classes are named",
@@ -50,7 +50,7 @@ KINDS: dict[str, Kind] = {
     ),
     "scarce-class": Kind(
         WARNING,
-        "a class with less than five training rows, or none in another split",
+        "a class with fewer than five training rows, or none in another split",
         "add recordings, or leave the class out of classes",
     ),
     "near-classes": Kind(WARNING, "two classes with nearly the same name", "rename one in the table, if they are one"),
@@ -60,11 +60,11 @@ KINDS: dict[str, Kind] = {
         "write each speaker in one way",
     ),
     "unreached-scale": Kind(
-        WARNING, "an attribute stays away from an end of its scale", "set attribute_scale, if the scale is another"
+        WARNING, "an attribute never comes near an end of its scale", "set attribute_scale, if the scale is another"
     ),
     "heard-speaker": Kind(
         WARNING,
-        "a speaker is in development and in a test split: selection has heard a test's voice",
+        "a speaker is in development and in a test split: the model is selected by a voice of the test split",
         "correct the splits, or allow by name",
     ),
     "duplicate": Kind(WARNING, "the same samples as another recording", "keep one of them"),
@@ -80,14 +80,14 @@ KINDS: dict[str, Kind] = {
         "listen to it",
     ),
     "odd-duration": Kind(WARNING, "far shorter or longer than the others", "listen to it; training may crop it"),
-    "rate": Kind(WARNING, "not sampled at 16 kHz", "nothing: it is resampled whenever it is read"),
-    "channels": Kind(WARNING, "more than one channel", "nothing: they are mixed whenever it is read"),
+    "rate": Kind(WARNING, "not sampled at 16 kHz", "nothing: it is resampled when read"),
+    "channels": Kind(WARNING, "more than one channel", "nothing: they are mixed when read"),
     "unknown-speaker": Kind(WARNING, "no speaker: a leak between splits cannot be seen", "nothing, if that is known"),
     "two-genders": Kind(WARNING, "one speaker with both genders", "correct the labels"),
     "outvoted": Kind(WARNING, "its raters chose another class more often", "look at its ratings"),
-    "unrated": Kind(WARNING, "no vote of a rater, where others have some", "nothing, unless votes are learnt"),
-    "unlabelled": Kind(WARNING, "carries no label at all", "remove its row, or label it"),
-    "word-for-nothing": Kind(NOTE, "a word for nothing, read as missing", "list it under classes, if it is a class"),
+    "unrated": Kind(WARNING, "no rater votes, while other rows have some", "nothing, unless votes are learnt"),
+    "unlabelled": Kind(WARNING, "has no label at all", "remove its row, or label it"),
+    "word-for-nothing": Kind(NOTE, "a word for a missing value", "list it under classes, if it is a class"),
     "class-spellings": Kind(NOTE, "one class spelt in several ways", "nothing: they are read as one"),
     "no-attributes": Kind(NOTE, "an attribute is missing", "nothing: it is masked"),
     "unknown-gender": Kind(NOTE, "no gender", "nothing: it is masked"),

@@ -118,12 +118,12 @@ class _Columns:
             name = text or key
             matches = self._named(name)
             if len(matches) > 1:
-                self.problems.append(f'{self.where}: columns.{key}: "{name}" stands twice in the header; rename one')
+                self.problems.append(f'{self.where}: columns.{key}: "{name}" appears twice in the header; rename one')
             elif not matches:
-                self.problems.append(self._say_absent(f"columns.{key}", name))
+                self.problems.append(self._describe_absent(f"columns.{key}", name))
             elif matches[0] in {*self.sources.values(), *self.ignored}:
                 self.problems.append(
-                    f'{self.where}: columns.{key}: the column "{self.names[matches[0]]}" stands in another entry of '
+                    f'{self.where}: columns.{key}: the column "{self.names[matches[0]]}" is in another entry of '
                     "columns, too; name each column once"
                 )
             elif text:
@@ -131,7 +131,7 @@ class _Columns:
             else:
                 self.ignored.add(matches[0])
 
-    def _say_absent(self, key: str, name: str) -> str:
+    def _describe_absent(self, key: str, name: str) -> str:
         near = did_you_mean(name, [own for own in self.names.values() if own])
         return f'{self.where}: {key}: the table has no column "{name}"; {near}'
 
@@ -143,7 +143,7 @@ class _Columns:
             if target in self.sources:
                 continue
             if not matches:
-                self.problems += [self._say_absent("further_columns", target)] * (target in self.further)
+                self.problems += [self._describe_absent("further_columns", target)] * (target in self.further)
                 continue
             self.sources[target] = matches[0]
             names = [self.names[column] for column in matches]
@@ -181,7 +181,7 @@ class _Columns:
         segments = probable.pop(SEGMENT, [])
         entries = {name: text for target, names in probable.items() for name, text in self._entries(target, names)}
         entries |= {self.names[column]: "" for column in segments}
-        sentences = [*self._say_missing(probable, entries), *self._say_segments(segments)]
+        sentences = [*self._describe_missing(probable, entries), *self._describe_segments(segments)]
         if not sentences:
             return
         if entries:
@@ -190,7 +190,7 @@ class _Columns:
             sentences.append(f"in [{self.corpus}] write {line}; an entry such as {ignoring} ignores a column")
         raise DataError(f"{self.where}: {'; '.join(sentences)}")
 
-    def _say_missing(self, probable: Mapping[str, list[str]], entries: Mapping[str, str]) -> Iterator[str]:
+    def _describe_missing(self, probable: Mapping[str, list[str]], entries: Mapping[str, str]) -> Iterator[str]:
         if "file" not in self.sources and "file" not in probable:
             known = ", ".join(f'"{name}"' for name in list(self.names.values())[:12] if name)
             yield (
@@ -202,14 +202,14 @@ class _Columns:
             if target in entries:
                 yield f'no column "{target}", which is probably {names}'
             else:
-                yield f'no column "{target}", and {names} holds other words than those of a {target}'
+                yield f'no column "{target}", and {names} contains words that do not name a {target}'
 
-    def _say_segments(self, segments: list[str]) -> Iterator[str]:
+    def _describe_segments(self, segments: list[str]) -> Iterator[str]:
         if segments:
             names = " and ".join(f'"{self._shown(column)}"' for column in segments)
             yield (
-                f"{names} cut utterances out of recordings, which cannot be read yet, and whole recordings would be "
-                "trained on: cut them into files of their own, or ignore the columns"
+                f"{names} mark utterances within recordings, which cannot be read yet, so whole recordings "
+                "would be used: cut them into separate files, or ignore the columns"
             )
 
     def _entries(self, target: str, candidates: list[str]) -> Iterator[tuple[str, str]]:
@@ -219,6 +219,6 @@ class _Columns:
             yield (target, self.names[column]) if column == chosen else (self.names[column], "")
 
 
-def say_unread(columns: tuple[str, ...]) -> str:
+def describe_unread(columns: tuple[str, ...]) -> str:
     """Return a sentence on the columns that are not read."""
     return f"columns that are not read: {some(columns, 12)}"

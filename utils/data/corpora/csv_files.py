@@ -57,7 +57,7 @@ def resolve_files(where: str, cells: pd.Series, column: str, folder: Path) -> Fi
     if len(below):
         names = names.copy()
         names.loc[below.index] = below.fillna(leaving)
-    outside = _say_outside(where, written[below.index[below.isna()]], folder)
+    outside = _describe_outside(where, written[below.index[below.isna()]], folder)
     names, notes, ambiguous = _complete(names, column, folder)
     return Files(names.reindex(cells.index), notes, [*problems, *ambiguous], outside)
 
@@ -72,7 +72,7 @@ def _relative(paths: Iterable[str], folder: Path) -> Iterator[str | None]:
         yield next(iter(below), None)
 
 
-def _say_outside(where: str, cells: pd.Series, folder: Path) -> tuple[str, ...]:
+def _describe_outside(where: str, cells: pd.Series, folder: Path) -> tuple[str, ...]:
     if cells.empty:
         return ()
     place = first_place(pd.Series(True, index=cells.index))
@@ -95,7 +95,7 @@ def _complete(names: pd.Series, column: str, folder: Path) -> tuple[pd.Series, t
     candidates = {name: by_stem.get(stem, []) for name, stem in plain.items()}
     single = {name: files[0] for name, files in candidates.items() if len(files) == 1}
     several = bare[[len(candidates[name]) > 1 for name in bare]]
-    problems = list_cells(column, several, lambda name: f"{' and '.join(candidates[name])} are there; write which")
+    problems = list_cells(column, several, lambda name: f"{' and '.join(candidates[name])} exist; write which one")
     completed = bare[[name in single for name in bare]]
     notes: tuple[str, ...] = ()
     if len(completed):

@@ -15,10 +15,10 @@ from utils.data.labels.label_words import (
     ALLOWED_GENDERS,
     ALLOWED_SPLITS,
     EITHER_SPLIT,
+    describe_readings,
     read_gender,
     read_split,
     read_words,
-    say_readings,
 )
 from utils.data.labels.spellings import is_nothing, nothing_notes
 from utils.errors import DataError
@@ -85,7 +85,7 @@ def _read_labels(cells: pd.Series, column: str, name: str) -> tuple[pd.Series, s
     meaning, explain = (read_split, _explain_split) if column == "split" else (read_gender, _explain_gender)
     values = read_words(cells, meaning).rename(column)
     problems = list(list_cells(name, cells[cells.notna() & values.isna()], explain))
-    return values, say_readings(name, cells, meaning), problems
+    return values, describe_readings(name, cells, meaning), problems
 
 
 def read_numbers(column: pd.Series, delimiter: str = ",") -> tuple[pd.Series, pd.Series]:
@@ -127,15 +127,15 @@ def refuse(name: str, source: Path, problems: Iterable[CellProblem], sentences: 
         DataError: If there is any problem.
     """
     cells = sorted(problems)
-    told = [f"{name}: {source}: {_say(cell)}" for cell in cells[:MOST_SHOWN]]
+    messages = [f"{name}: {source}: {_describe(cell)}" for cell in cells[:MOST_SHOWN]]
     if len(cells) > MOST_SHOWN:
-        told.append(f"{name}: {source}: {len(cells):,} cells cannot be read; {_write_all(name, cells)}")
-    told += sentences
-    if told:
-        raise DataError(*told)
+        messages.append(f"{name}: {source}: {len(cells):,} cells cannot be read; {_write_all(name, cells)}")
+    messages += sentences
+    if messages:
+        raise DataError(*messages)
 
 
-def _say(cell: CellProblem) -> str:
+def _describe(cell: CellProblem) -> str:
     found = f'{cell.column} is "{cell.value}"' if cell.value else f"{cell.column} is empty"
     return f"line {cell.line}: {found}; {cell.problem}"
 
@@ -153,13 +153,16 @@ def _write_all(name: str, cells: list[CellProblem]) -> str:
 def list_cells(column: str, cells: pd.Series, explain: Callable[[str], str]) -> Iterator[CellProblem]:
     """Yield a problem for each cell; the sentence depends on the cell's text, which is empty for a missing cell."""
     texts = ["" if pd.isna(cell) else str(cell) for cell in cells]
-    said = {text: explain(text) for text in dict.fromkeys(texts)}
-    return (CellProblem(int(line) + 2, column, text, said[text]) for line, text in zip(cells.index, texts, strict=True))
+    explanations = {text: explain(text) for text in dict.fromkeys(texts)}
+    return (
+        CellProblem(int(line) + 2, column, text, explanations[text])
+        for line, text in zip(cells.index, texts, strict=True)
+    )
 
 
 def _explain_split(text: str) -> str:
     if text.casefold() in EITHER_SPLIT:
-        return "it means development to some and test to others; write which"
+        return "it means development to some and test to others; write which one"
     return f"allowed: {ALLOWED_SPLITS}"
 
 

@@ -100,7 +100,7 @@ def _find_consensus(name: str, labels: Path) -> Path:
     for folder in _below(labels, LABEL_FOLDERS):
         if (folder / BOTH).is_file():
             return folder / BOTH
-    raise DataError(f"{name}: PATH_TO_LABEL: {labels} is no file and holds no {CONSENSUS[0]}; correct the path")
+    raise DataError(f"{name}: PATH_TO_LABEL: {labels} is not a file and contains no {CONSENSUS[0]}; correct the path")
 
 
 def _below(folder: Path, names: Sequence[str]) -> Iterator[Path]:

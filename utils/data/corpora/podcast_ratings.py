@@ -99,7 +99,7 @@ def read_ratings(name: str, source: Path) -> Ratings:
         raise DataError(f"{name}: {source} cannot be read as ratings: {error}") from error
     if found.table.empty:
         first = f" (first line: {found.unreadable[0].text})" if found.unreadable else ""
-        raise DataError(f"{name}: {source} holds no rating{first}; restore it, or remove it to go without ratings")
+        raise DataError(f"{name}: {source} contains no rating{first}; restore it, or remove it to work without ratings")
     is_repeated = found.table.duplicated(["file", "worker"]).to_numpy()
     table = found.table[~is_repeated].reset_index(drop=True)
     return replace(found, table=table, repeated=int(is_repeated.sum()))
@@ -122,7 +122,7 @@ def _read_lines(source: Path) -> Ratings:
     if set(SEPARATE_COLUMNS) <= set(columns) and set(WORKER_COLUMNS) & set(columns):
         return _read_joined(lines, partial(_read_separate, columns=columns))
     raise ValueError(
-        f"the columns {', '.join(columns)} are none of the known layouts; expected {', '.join(STRING_COLUMNS)}, or "
+        f"the columns {', '.join(columns)} match none of the known layouts; expected {', '.join(STRING_COLUMNS)}, or "
         f"{', '.join(SEPARATE_COLUMNS)} and one of {', '.join(WORKER_COLUMNS)}"
     )
 

@@ -117,9 +117,9 @@ def _as_utf8(where: str, content: bytes) -> bytes:
             except UnicodeError:
                 raise DataError(f"{where} begins as {encoding.upper()} and is damaged further on; {AS_UTF8}") from None
     if content.startswith(WORKBOOKS):
-        raise DataError(f"{where} is a workbook or an archive and no CSV; {AS_UTF8}")
+        raise DataError(f"{where} is a workbook or an archive, not a CSV; {AS_UTF8}")
     if b"\0" in content[:HEAD_BYTES].split(b"\n", 1)[0]:
-        raise DataError(f"{where} is no CSV in UTF-8: its first line holds bytes of zero; {AS_UTF8}")
+        raise DataError(f"{where} is not a CSV in UTF-8: its first line contains zero bytes; {AS_UTF8}")
     return content
 
 
@@ -170,7 +170,7 @@ def _choose(where: str, records: dict[str, list[list[str]]]) -> str:
     if len(best) > 1:
         names = " or ".join(DELIMITERS[delimiter] for delimiter in best)
         raise DataError(
-            f"{where}: whether {names} separate its columns cannot be told; put sep={best[0]} or sep={best[1]} into a "
+            f"{where}: it is unclear whether {names} separate its columns; put sep={best[0]} or sep={best[1]} into a "
             "line above the header"
         )
     return best[0]
@@ -192,7 +192,7 @@ def _parse(where: str, content: bytes, layout: _Layout) -> pd.DataFrame:
     except pd.errors.ParserWarning:
         raise DataError(f"{where}: a row has more cells than the header; correct the row") from None
     except pd.errors.EmptyDataError:
-        raise DataError(f"{where} is empty; write the names of the columns, and a line a recording") from None
+        raise DataError(f"{where} is empty; write the names of the columns, and one line per recording") from None
     except UnicodeDecodeError:
         raise DataError(f"{where}: {_first_foreign_byte(content)}; {AS_UTF8}") from None
     except pd.errors.ParserError as error:
@@ -228,5 +228,5 @@ def _first_foreign_byte(content: bytes) -> str:
         content.decode()
     except UnicodeDecodeError as error:
         before = content[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        return f"line {before.count(10) + 1} holds the byte 0x{content[error.start]:02X}, which is no UTF-8"
-    return "it is no UTF-8"
+        return f"line {before.count(10) + 1} holds the byte 0x{content[error.start]:02X}, which is not UTF-8"
+    return "it is not UTF-8"

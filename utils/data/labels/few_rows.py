@@ -30,6 +30,6 @@ def few_rows(by_split: Mapping[str, pd.DataFrame], classes: Iterable[str]) -> di
     return few
 
 
-def say_few(places: Mapping[str, int]) -> str:
+def describe_few(places: Mapping[str, int]) -> str:
     """Describe how many rows a class has in which splits."""
     return ", ".join(f"{rows or 'none'} in {split}" for split, rows in places.items())

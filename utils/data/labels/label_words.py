@@ -48,7 +48,7 @@ def read_words(column: pd.Series, meaning: Callable[[str], str | None]) -> pd.Se
     return pd.Series(pd.array(meanings[codes], dtype=TEXT), index=column.index)
 
 
-def say_readings(column: str, cells: pd.Series, meaning: Callable[[str], str | None]) -> str | None:
+def describe_readings(column: str, cells: pd.Series, meaning: Callable[[str], str | None]) -> str | None:
     """Describe which words of a column are read as others, and how often; None if only case differs.
 
     Args:

@@ -70,9 +70,9 @@ def may_leak(speaker: Spellings) -> bool:
     )
 
 
-def say_spellings(speaker: Spellings) -> str:
+def describe_spellings(speaker: Spellings) -> str:
     """Describe the spellings of a speaker, with the number of rows of each by split."""
-    return " and ".join(f"{shown(name)} ({_say_splits(places)})" for name, places in speaker.items())
+    return " and ".join(f"{shown(name)} ({_describe_splits(places)})" for name, places in speaker.items())
 
 
 def warn_of_spellings(speakers: list[Spellings]) -> str:
@@ -80,7 +80,7 @@ def warn_of_spellings(speakers: list[Spellings]) -> str:
     if not speakers:
         return ""
     leak = "; a leak between training and evaluation cannot be excluded" * any(map(may_leak, speakers))
-    named = some(map(say_spellings, speakers), separator="; ")
+    named = some(map(describe_spellings, speakers), separator="; ")
     return f"one speaker may be written in several ways: {named}{leak}; write each speaker in one way"
 
 
@@ -91,14 +91,14 @@ def warn_of_unknown(table: pd.DataFrame) -> str:
         return ""
     unknown = _count_splits(table.loc[is_unknown, "split"])
     if is_unknown.all():
-        counts = _say_splits(unknown)
+        counts = _describe_splits(unknown)
         return f"no row names its speaker ({counts}): whether a speaker is in two splits cannot be checked"
     rows = _count_splits(table["split"])
     counts = ", ".join(f"{split} {unknown[split]:,} of {rows[split]:,}" for split in sorted(unknown, key=_place))
     return f"the speakers of some rows are unknown ({counts}): whether they are in another split cannot be checked"
 
 
-def _say_splits(places: Mapping[str, int]) -> str:
+def _describe_splits(places: Mapping[str, int]) -> str:
     ordered = sorted(places, key=_place)
     return ", ".join(f"{split} {places[split]:,}" for split in ordered)
 

@@ -55,9 +55,9 @@ class Cells:
         for column, words in self.nothing.items():
             others = {word: rows for word, rows in count_words(words).items() if fold(word) not in listed}
             if others or column != "emotion":
-                yield say_nothing(column, others)
+                yield describe_missing(column, others)
         for column, spellings in self.spellings.items():
-            yield f"{column}: {some(map(say_spellings, spellings, spellings.values()), separator='; ')}"
+            yield f"{column}: {some(map(describe_spellings, spellings, spellings.values()), separator='; ')}"
 
 
 def is_nothing(column: pd.Series) -> pd.Series:
@@ -85,15 +85,15 @@ def nothing_notes(rows: pd.DataFrame, columns: Iterable[str]) -> tuple[str, ...]
         columns: Columns to check; those that the table lacks are ignored.
     """
     words = {column: rows.loc[is_nothing(rows[column]), column] for column in columns if column in rows}
-    return tuple(say_nothing(column, count_words(cells)) for column, cells in words.items() if len(cells))
+    return tuple(describe_missing(column, count_words(cells)) for column, cells in words.items() if len(cells))
 
 
-def say_nothing(column: str, words: Mapping[str, int]) -> str:
+def describe_missing(column: str, words: Mapping[str, int]) -> str:
     """Describe which words of a column were read as missing, and how often."""
     return f"{column}: {some(f'{shown(word)} {rows:,}' for word, rows in words.items())} read as missing"
 
 
-def say_spellings(name: str, spellings: Mapping[str, int]) -> str:
+def describe_spellings(name: str, spellings: Mapping[str, int]) -> str:
     """Describe the spellings of one class, and how often each occurs."""
     return f"{some(f'{shown(text)} {rows:,}' for text, rows in spellings.items())} read as {shown(name)}"
 

@@ -216,7 +216,7 @@ def read_index(folder: Path) -> pd.DataFrame | None:
         ) from error
     for name, size in sizes.items():
         if not SHARD.fullmatch(name):
-            raise DataError(f"{path} names {name}, which is no shard of its folder; pack the corpus again")
+            raise DataError(f"{path} names {name}, which is not a shard of its folder; pack the corpus again")
         shard = folder / name
         if not shard.is_file() or shard.stat().st_size != size:
             raise DataError(f"{shard} is missing or incomplete; copy it again, or pack the corpus again")

@@ -73,7 +73,8 @@ def _recordings(experiment: str, key: str, folder: Path) -> tuple[str, ...]:
     if not below.recordings:
         left_out = "".join(f"; {path} {reason}" for path, reason in list(below.left_out.items())[:1])
         raise DataError(
-            f"{experiment}: {key}: the folder {folder} holds no recording ({', '.join(USUAL_SUFFIXES)} and others that "
+            f"{experiment}: {key}: the folder {folder} contains no recording ({', '.join(USUAL_SUFFIXES)} and "
+            "others that "
             f"libsndfile reads){left_out}; correct the path"
         )
     return tuple(below.recordings)

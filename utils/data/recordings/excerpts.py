@@ -106,7 +106,7 @@ def _resampled(path: str, cancellation: Cancellation) -> Iterator[Waveform]:
                 raise DataError(f"{path} ends after {done} of {file.frames} samples; it is truncated, copy it again")
             mono = block.mean(axis=1)
             if not is_sane(mono):
-                raise DataError(f"{path} holds samples that are not finite numbers; repair it")
+                raise DataError(f"{path} contains samples that are not finite numbers; repair it")
             if file.channels > 1:
                 cancellation.add(block.T, mono)
             yield stream.resample_chunk(mono, last=done == file.frames)

@@ -61,4 +61,4 @@ def _state(path: str) -> State:
     try:
         return state_of(os.stat(path))
     except OSError as error:
-        raise DataError(f"{path} cannot be looked at: {error.strerror}") from error
+        raise DataError(f"{path} cannot be inspected: {error.strerror}") from error

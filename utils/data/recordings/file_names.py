@@ -37,7 +37,7 @@ OTHER_SYSTEMS = "._"
 """Prefix of the files that macOS leaves beside others on foreign disks."""
 LITTER = (".ds_store", "thumbs.db", "desktop.ini")
 """Files that operating systems leave in every folder."""
-CONVERT = "is in a format that is not read; convert it with `ffmpeg -i {name} {wav}`"
+CONVERT = "is in an unsupported format; convert it with `ffmpeg -i {name} {wav}`"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def look_below(folder: Path) -> Below:
         elif os.path.isdir(path):
             below.left_out[path] = "is a folder that cannot be listed; give read permission"
         elif os.path.islink(path) and not os.path.exists(path):
-            below.left_out[path] = f"is a link to {os.readlink(path)}, which is not there"
+            below.left_out[path] = f"is a link to {os.readlink(path)}, which is missing"
         elif name.lower().endswith((*OTHER_MEDIA, *AMBIGUOUS)) and _holds_sound(path):
             below.recordings.append(path)
         elif reason := why_not_read(path):

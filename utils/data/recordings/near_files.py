@@ -17,7 +17,7 @@ from utils.data.recordings.file_names import as_utf8, is_recording, walk
 
 DIFFERENCES = {
     "case": "in case",
-    "form": "in the way that letters are encoded",
+    "form": "in the encoding of their letters",
     "extension": "in extension",
     "folder": "in folder",
 }
@@ -116,4 +116,4 @@ def add_near_files(table: pd.DataFrame, problems: pd.DataFrame) -> tuple[pd.Seri
     texts.loc[near.index] += [f" ({files})" for files in near]
     counts = Counter(files.difference for files in near)
     parts = [f"{counts[kind]:,} {text}" for kind, text in DIFFERENCES.items() if counts[kind]]
-    return texts, f"files of near names are there, which differ: {', '.join(parts)}" if parts else ""
+    return texts, f"files with similar names exist, which differ: {', '.join(parts)}" if parts else ""

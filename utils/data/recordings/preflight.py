@@ -46,7 +46,7 @@ def require_all(table: pd.DataFrame, advance: Advance = lambda _: None) -> pd.Da
         DataError: Names the recordings that cannot be used.
     """
     found = _examined(table, advance)
-    _refuse(table, found[found["problem"].notna()], "every one is needed")
+    _refuse(table, found[found["problem"].notna()], "all are needed")
     return table.assign(**found[MEASURED])
 
 
@@ -70,7 +70,7 @@ def leave_out_unusable(table: pd.DataFrame, advance: Advance = lambda _: None) -
     _refuse(
         table,
         problems[~problems["is_lasting"]],
-        "they may be usable later, so that none is left out",
+        "they may be usable later, so none is left out",
     )
     if len(problems) > MOST_LEFT_OUT * len(table):
         _refuse(table, problems, f"at most {MOST_LEFT_OUT:.0%} of a training split may be left out")
@@ -112,7 +112,7 @@ def _refuse(table: pd.DataFrame, problems: pd.DataFrame, why: str) -> None:
     cure = "correct the names in the labels" if near else "repair them or remove them from the labels"
     remedy = f"{cure}, and pack again with `{command}`" if is_packed else f"{cure}; `{command}` lists all"
     raise DataError(
-        f"{corpus}: {len(problems):,} of {len(table):,} recordings of {split} cannot be used, and {why}: "
+        f"{corpus}: {len(problems):,} of {len(table):,} recordings of {split} are unusable, and {why}: "
         f"{folder}{named}; {remedy}"
     )
 

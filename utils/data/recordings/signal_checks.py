@@ -128,17 +128,17 @@ def listen(file: soundfile.SoundFile) -> tuple[Sound | None, Problem | None]:
         The findings, None if the recording has no end, and the reason why the recording cannot be used, if any.
     """
     is_exact, is_judged = file.subtype in EXACT_IN_16_BITS, file.subtype in LOSSLESS
-    heard, silent_end, content = 0, True, hashlib.sha256()
+    done, silent_end, content = 0, True, hashlib.sha256()
     blocks: list[list[tuple[Extreme, Extreme]]] = []
     cancellation, mixes = Cancellation(), list[tuple[float, float]]()
-    while heard < file.frames:
-        wanted = min(BLOCK_FRAMES, file.frames - heard)
+    while done < file.frames:
+        wanted = min(BLOCK_FRAMES, file.frames - done)
         samples = file.read(out=_room(wanted, file.channels, is_exact))
         if len(samples) < wanted:
-            ends = f"it ends after {heard + len(samples):,} of {file.frames:,} samples"
+            ends = f"it ends after {done + len(samples):,} of {file.frames:,} samples"
             return None, Problem("truncated", f"is truncated: {ends}")
         if not is_exact and not is_sane(samples):
-            return None, Problem("not-finite", "holds samples that are no finite numbers of any scale of audio")
+            return None, Problem("not-finite", "contains samples that are not finite numbers of any scale of audio")
         channels = _distinct(samples)
         _add(content, channels.T)
         extremes = [_extremes(channel, is_judged) for channel in channels]
@@ -151,12 +151,12 @@ def listen(file: soundfile.SoundFile) -> tuple[Sound | None, Problem | None]:
         else:
             mix = _mix(channels, cancellation)
             mixes.append((float(mix.min()), float(mix.max())))
-        silent_end = silent_end and _is_zero(mix[max(0, file.frames // 2 - heard) :], is_mixed=len(channels) > 1)
+        silent_end = silent_end and _is_zero(mix[max(0, file.frames // 2 - done) :], is_mixed=len(channels) > 1)
         blocks.append(extremes)
-        heard += wanted
-    file.seek(heard // 2)  # as crops do; if it fails, training would too
+        done += wanted
+    file.seek(done // 2)  # as crops do; if it fails, training would too
     if len(file.read(1)) < 1:
-        return None, Problem("unreadable", "cannot be read from its middle on")
+        return None, Problem("unreadable", "cannot be read beyond its middle")
     low, high = min(pair[0] for pair in mixes), max(pair[1] for pair in mixes)
     clipped = max(_flat(channel) for channel in zip(*blocks, strict=True)) / file.frames
     peak, swing, lost = max(-low, high), (high - low) / 2, cancellation.decibels

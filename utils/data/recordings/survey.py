@@ -125,7 +125,7 @@ def _in_threads(
         while not is_stopped.is_set() and (place := next(places, None)) is not None:
             found[place] = action(items[place])
 
-    told, kept_at = 0, time.monotonic()
+    reported, kept_at = 0, time.monotonic()
     with ThreadPoolExecutor(max_workers=threads) as pool:
         try:
             pending = {pool.submit(work) for _ in range(min(threads, os.cpu_count() or 1, len(items)))}
@@ -136,7 +136,7 @@ def _in_threads(
                     future.result()
                 if time.process_time() - used < IDLE * (time.monotonic() - looked):
                     pending |= {pool.submit(work) for _ in range(min(len(pending), threads - len(pending)))}
-                told, news = len(found), len(found) - told
+                reported, news = len(found), len(found) - reported
                 advance(news)
                 if pending and time.monotonic() - kept_at >= SECONDS_BETWEEN_KEEPING:
                     keep_found()
@@ -165,7 +165,7 @@ def _state(path: str) -> tuple[State, Problem | None]:
     except (OSError, ValueError) as error:
         return NOWHERE, excuse(error)
     if not stat.S_ISREG(status.st_mode):
-        return NOWHERE, Problem("unreadable", "is no file")
+        return NOWHERE, Problem("unreadable", "is not a file")
     return state_of(status), None
 
 
@@ -195,7 +195,7 @@ def examine(path: str, is_deep: bool) -> Examined:
                     return found._replace(state=state)
     except (OSError, MemoryError, ValueError, TypeError, RuntimeError) as error:
         return Examined(problem=excuse(error), is_lasting=False)
-    text = "changes while it is looked at; look again once it is written"
+    text = "changes while it is being read; try again once it is complete"
     return Examined(problem=Problem("unreadable", text), is_lasting=False)
 
 
@@ -208,10 +208,12 @@ def _look(source: Source, size: int, is_deep: bool) -> Examined:
     try:
         with soundfile.SoundFile(source, closefd=False) as file:
             if file.frames > MOST_FRAMES_A_BYTE * size:
-                return Examined(problem=Problem("unreadable", "announces no usable length"))
+                return Examined(problem=Problem("unreadable", "has no usable length in its header"))
             header = Header(file.frames, file.samplerate, file.channels, file.subtype)
             if not LOWEST_RATE_HZ <= header.rate_hz <= HIGHEST_RATE_HZ:
-                problem = Problem("unreadable", f"announces {header.rate_hz:,} Hz, which is no rate of recordings")
+                problem = Problem(
+                    "unreadable", f"has a rate of {header.rate_hz:,} Hz in its header, as no recording has"
+                )
                 return Examined(header, None, problem)
             if not header.frames:
                 return Examined(header, None, Problem("empty", "holds no sample"))

@@ -2,7 +2,7 @@
 
 Nothing in it was spoken. A clip's prosody is drawn around the means of its emotion code;
 `utils.data.synthetic.voices` makes it audible, and simulated raters judge the same prosody, so that everything in the
-labels can be heard.
+labels can be perceived.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _refuse_foreign(root: Path) -> None:
     sign = root / "README.txt"
     is_own = sign.is_file() and sign.read_text(encoding="utf-8", errors="replace").startswith(OWNER_LINE)
     if not is_own and os.path.lexists(root) and not (root.is_dir() and not any(root.iterdir())):
-        raise DataError(f"{root} is there already and holds no demo corpus; move it away or name another folder")
+        raise DataError(f"{root} already exists and contains no demo corpus; move it away or name another folder")
 
 
 def _begin(root: Path, clips: list[Clip]) -> None:
@@ -184,17 +184,17 @@ def _write_clips(folder: Path, clips: list[Clip]) -> tuple[float, list[Row], lis
     for clip in clips:
         generator = np.random.default_rng(clip.key)
         prosody = draw_prosody(clip.code, generator)
-        heard = rate(prosody, generator)
+        perceived = rate(prosody, generator)
         samples = speak(prosody, draw_speaker(clip.speaker), generator)
         atomic_write(folder / clip.file, as_wav(samples), is_flushed=False)
         count += len(samples)
         if clip.split != "Test3":
-            means = (round(float(mean), 4) for mean in heard.mean(axis=1))
+            means = (round(float(mean), 4) for mean in perceived.mean(axis=1))
             labels.append((clip.file, clip.code, *means, *_name_and_gender(clip), clip.split))
             voters = np.random.default_rng([*clip.key, 1])  # a separate generator: sounds do not depend on votes
-            chosen = vote(prosody, clip.code, heard.shape[1], voters)
+            chosen = vote(prosody, clip.code, perceived.shape[1], voters)
             workers = np.sort(voters.choice(MOST_WORKERS, len(chosen), replace=False))
-            for worker, words, numbers in zip(workers, chosen, heard.T, strict=True):
+            for worker, words, numbers in zip(workers, chosen, perceived.T, strict=True):
                 ratings.append((clip.file, f"WORKER{worker:08d}", *words, *(f"{number:.6f}" for number in numbers)))
     return count / SAMPLE_RATE_HZ, labels, ratings
 
@@ -243,8 +243,8 @@ def rate(prosody: Prosody, generator: np.random.Generator) -> Samples:
     valence = 4 + 1.7 * p.smile + 0.22 * (p.rise + 1)
     dominance = 4 + 5.5 * (p.effort - 0.5) - 0.12 * (p.level - 1) - 1.0 * p.tremor + 0.1 * p.loudness
     raters = int(generator.integers(5, 10))
-    heard = np.array([[arousal], [valence], [dominance]]) + 0.7 * generator.standard_normal((3, raters))
-    return np.clip(np.round(heard), 1, 7)
+    perceived = np.array([[arousal], [valence], [dominance]]) + 0.7 * generator.standard_normal((3, raters))
+    return np.clip(np.round(perceived), 1, 7)
 
 
 def vote(prosody: Prosody, code: str, raters: int, generator: np.random.Generator) -> list[tuple[str, str]]:
@@ -255,8 +255,10 @@ def vote(prosody: Prosody, code: str, raters: int, generator: np.random.Generato
     """
     means = np.array([astuple(mean) for mean in MEANS.values()]) / HEARING
     for wildness in np.arange(1, 200) / 20:
-        heard = np.array(astuple(prosody)) / HEARING + wildness * generator.standard_normal((raters, means.shape[1]))
-        nearest = np.square(heard[:, None] - means).sum(axis=2).argsort(axis=1)
+        perceived = np.array(astuple(prosody)) / HEARING + wildness * generator.standard_normal(
+            (raters, means.shape[1])
+        )
+        nearest = np.square(perceived[:, None] - means).sum(axis=2).argsort(axis=1)
         is_other = generator.random(raters) < (0.7 if code == "O" else 0.04)
         codes = np.where(is_other, "O", np.array(list(MEANS))[nearest[:, 0]])
         if plurality(list(codes)) == code:

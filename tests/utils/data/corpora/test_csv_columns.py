@@ -102,7 +102,7 @@ def test_the_line_that_is_told_reads_the_table(names: dict[str, str], tmp_path: 
 
 def test_all_columns_are_told_at_once_and_segments_are_refused(tmp_path: Path) -> None:
     rows = "a.wav,train,sad,0.5,2\nb.wav,development,sad,0,1\n"
-    with pytest.raises(DataError, match='"start" and "end_time" cut utterances out of recordings') as caught:
+    with pytest.raises(DataError, match='"start" and "end_time" mark utterances within recordings') as caught:
         load(tmp_path, "path,usage,emo,start,end_time\n" + rows)
     columns = suggestion(caught.value)
     assert columns == {"file": "path", "split": "usage", "emotion": "emo", "start": "", "end_time": ""}
@@ -116,7 +116,7 @@ def test_several_candidates_and_cells_of_another_kind(tmp_path: Path) -> None:
     assert suggestion(caught.value) == {"fold": "", "split": "partition"}
     text = "file,fold,speaker\na.wav,1,1\nb.wav,2,2\nc.wav,3,3\n"
     with pytest.raises(
-        DataError, match='no column "split", and "fold" holds other words than those of a split'
+        DataError, match='no column "split", and "fold" contains words that do not name a split'
     ) as caught:
         load(tmp_path, text)
     assert suggestion(caught.value) == {"fold": ""}
@@ -132,7 +132,7 @@ def test_what_was_chosen_before_stays_in_the_line(tmp_path: Path) -> None:
 
 def test_ratings_in_short_and_the_ends_of_segments_are_told(tmp_path: Path) -> None:
     text = "file,split,act,val,dom,from,to\na.wav,train,1,2,3,0,2\nb.wav,development,3,2,1,0,1\n"
-    with pytest.raises(DataError, match='no column "arousal", which is probably "act".*"from" and "to" cut') as caught:
+    with pytest.raises(DataError, match='no column "arousal", which is probably "act".*"from" and "to" mark') as caught:
         load(tmp_path, text)
     columns = suggestion(caught.value)
     assert columns == {"arousal": "act", "valence": "val", "dominance": "dom", "from": "", "to": ""}
@@ -205,13 +205,13 @@ def test_votes_are_read_whatever_the_case_of_their_names(tmp_path: Path) -> None
         ("file,split\na.wav,train\n", {"fold": ""}, 'columns.fold: the table has no column "fold"'),
         ("File,file\na.wav,b.wav\n", {}, 'the columns "File" and "file" would both be read as file; say which in [C]'),
         ("file,split,split\na.wav,train,test\n", {}, 'the columns "split" and "split" would both be read as split'),
-        ("file,label,label\na.wav,x,y\n", {"emotion": "label"}, '"label" stands twice in the header'),
+        ("file,label,label\na.wav,x,y\n", {"emotion": "label"}, '"label" appears twice in the header'),
         (
             "file,Label\na.wav,x\n",
             {"emotion": "Label", "speaker": "label"},
-            'columns.speaker: the column "Label" stands',
+            'columns.speaker: the column "Label" is in',
         ),
-        ("file,label\na.wav,x\n", {"emotion": "label", "label": ""}, 'columns.label: the column "label" stands'),
+        ("file,label\na.wav,x\n", {"emotion": "label", "label": ""}, 'columns.label: the column "label" is in'),
         (
             "alpha,beta\n1,2\n",
             {},

@@ -57,7 +57,7 @@ def test_names_without_an_extension_are_completed_where_one_file_is_meant(audio:
     assert files_of(audio, "a", "b", "deep\\d", "Ses01.F000") == ["a.wav", "b.flac", "deep/d.WAV", "Ses01.F000.wav"]
     notes = load(audio, "file,split\na,train\nother,development\n").notes
     assert notes == ("1 name without an extension was completed, such as a to a.wav",)
-    with pytest.raises(DataError, match=r'line 2: file is "c"; c.flac and c.wav are there; write which'):
+    with pytest.raises(DataError, match=r'line 2: file is "c"; c.flac and c.wav exist; write which'):
         files_of(audio, "c")
     assert files_of(audio, "A", "gone", "a.mp4") == ["A", "gone", "a.mp4"], "what else is near is only named"
 
@@ -94,7 +94,7 @@ def test_the_near_file_is_named_by_training_and_audit(file: str, audio: Path) ->
     with pytest.raises(DataError) as caught:
         require_all(table[:1])
     assert f"{file} is missing ({expected})" in str(caught.value)
-    assert "files of near names are there, which differ: 1 in " in str(caught.value)
+    assert "files with similar names exist, which differ: 1 in " in str(caught.value)
     found = recording_findings(table, survey("C", table["path"].tolist()).table, audio)
     details = {name: detail for kind, name, _, detail in found if kind == "missing"}
     assert details == {file: f"is missing; {expected}", "other.wav": "is missing"}
@@ -102,7 +102,7 @@ def test_the_near_file_is_named_by_training_and_audit(file: str, audio: Path) ->
 
 def test_letters_that_are_encoded_otherwise_are_near() -> None:
     names = NearFiles([unicodedata.normalize("NFD", "wütend.wav")])
-    assert "in the way that letters are encoded" in str(names.find(unicodedata.normalize("NFC", "wütend.wav")))
+    assert "in the encoding of their letters" in str(names.find(unicodedata.normalize("NFC", "wütend.wav")))
     assert names.find("traurig.wav") is None
 
 
@@ -110,5 +110,5 @@ def test_many_missing_files_are_counted_by_what_differs(audio: Path) -> None:
     rows = [("A.wav", "train"), ("B.flac", "train"), ("a.mp3", "train"), ("gone.wav", "train")]
     table = pd.DataFrame(rows, columns=["file", "split"]).assign(corpus="C")
     table["path"] = [f"{audio}/{file}" for file in table["file"]]
-    with pytest.raises(DataError, match="files of near names are there, which differ: 2 in case, 1 in extension"):
+    with pytest.raises(DataError, match="files with similar names exist, which differ: 2 in case, 1 in extension"):
         require_all(table)

@@ -87,7 +87,7 @@ def test_every_cell_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pyt
         "line 2: file is empty; name the recording, or remove the row",
         'line 3: arousal is "high"; give a number',
         'line 3: gender is "w"; allowed: female (f, woman), male (m, man), unknown or empty',
-        'line 3: split is "eval"; it means development to some and test to others; write which',
+        'line 3: split is "eval"; it means development to some and test to others; write which one',
         'line 4: arousal is "inf"; give a number',
         "6 cells cannot be read; all are listed in audits/C/label_problems.csv",
     ]

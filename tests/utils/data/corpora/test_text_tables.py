@@ -54,21 +54,21 @@ def test_quoted_cells_may_hold_other_delimiters_and_quotes(tmp_path: Path) -> No
 
 
 REFUSED: dict[str, tuple[str | bytes, str]] = {
-    "Windows-1252": (PLAIN.replace("sad", "ärger").encode("cp1252"), "line 3 holds the byte 0xE4, which is no UTF-8"),
+    "Windows-1252": (PLAIN.replace("sad", "ärger").encode("cp1252"), "line 3 holds the byte 0xE4, which is not UTF-8"),
     "Latin-1 with line ends of Windows": (
         table_text(end="\r\n").replace("d.wav", "é.wav").encode("latin-1"),
-        "line 5 holds the byte 0xE9, which is no UTF-8; save it as CSV in UTF-8",
+        "line 5 holds the byte 0xE9, which is not UTF-8; save it as CSV in UTF-8",
     ),
     "Mac Roman in the header": (PLAIN.replace("emotion", "émotion").encode("mac-roman"), "line 1 holds the byte 0x8E"),
-    "UTF-16 without a mark": (WIDE.encode("utf-16-le"), "its first line holds bytes of zero"),
+    "UTF-16 without a mark": (WIDE.encode("utf-16-le"), "its first line contains zero bytes"),
     "half a character of UTF-16": (WIDE.encode("utf-16")[:-1], "begins as UTF-16 and is damaged"),
-    "a workbook of Excel": (b"PK\x03\x04" + bytes(100), "is a workbook or an archive and no CSV"),
-    "an old workbook of Excel": (b"\xd0\xcf\x11\xe0" + bytes(100), "is a workbook or an archive and no CSV"),
+    "a workbook of Excel": (b"PK\x03\x04" + bytes(100), "is a workbook or an archive, not a CSV"),
+    "an old workbook of Excel": (b"\xd0\xcf\x11\xe0" + bytes(100), "is a workbook or an archive, not a CSV"),
     "strokes": (table_text("|"), 'its columns are separated by "|"; separate them with commas, semicolons or tabs'),
     "Excel's line that names strokes": ("sep=|\n" + table_text("|"), "its first line says sep=|"),
     "two delimiters alike": (
         "file;a,split\nx.wav;b,train\n",
-        "whether commas or semicolons separate its columns cannot",
+        "it is unclear whether commas or semicolons separate its columns",
     ),
     "nothing": ("", "is empty; write the names of the columns"),
     "a quotation mark that is left open": (

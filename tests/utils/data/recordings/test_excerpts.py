@@ -58,7 +58,7 @@ def test_what_is_broken_in_the_middle_is_no_recording(tmp_path: Path) -> None:
     samples = np.zeros(16_000 * 30)
     samples[16_000 * 25] = np.nan
     soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
-    with pytest.raises(DataError, match="a.wav holds samples that are not finite numbers"):
+    with pytest.raises(DataError, match="a.wav contains samples that are not finite numbers"):
         list(read_windows(str(tmp_path / "a.wav"), Windows(3.0, 3.0)))
 
 

@@ -73,7 +73,7 @@ def test_other_media_are_named_and_other_files_counted(tmp_path: Path) -> None:
     recordings, left_out, others = below(tmp_path)
     assert recordings == []
     for name, why in left_out.items():
-        command = why.removeprefix("is in a format that is not read; convert it with `").removesuffix("`")
+        command = why.removeprefix("is in an unsupported format; convert it with `").removesuffix("`")
         target = tmp_path / f"{os.path.splitext(name)[0]}.wav"
         assert shlex.split(command) == ["ffmpeg", "-i", str(tmp_path / name), str(target)]
     assert sorted(left_out) == ["-e.aac", "a.m4a", "b.WEBM", "c d.mp4", "it's.wma"]
@@ -108,9 +108,9 @@ def test_links_are_followed_unless_they_lead_back(tmp_path: Path) -> None:
     recordings, left_out, others = below(folder)
     assert recordings == ["far/deep/b.wav", "gone.wav", "link.wav", "one/a.wav"]
     assert left_out == {
-        "away": f"is a link to {tmp_path / 'gone'}, which is not there",
-        "itself": "is a link to itself, which is not there",
-        "x.txt": f"is a link to {folder / 'y'}, which is not there",
+        "away": f"is a link to {tmp_path / 'gone'}, which is missing",
+        "itself": "is a link to itself, which is missing",
+        "x.txt": f"is a link to {folder / 'y'}, which is missing",
     }
     assert others == {}
 
@@ -176,7 +176,7 @@ def test_readers_of_file_names_take_every_format(tmp_path: Path) -> None:
         assert sorted(Path(file).suffix for file in corpus.table["file"]) == sorted(kinds)
         (warning,) = corpus.warnings
         assert warning.startswith("1 file is not used: ")
-        assert "01-01-05-01-01-02-01.mp4 is in a format that is not read; convert it with `ffmpeg" in warning
+        assert "01-01-05-01-01-02-01.mp4 is in an unsupported format; convert it with `ffmpeg" in warning
 
 
 def test_one_file_by_two_paths_is_one_recording_and_two_files_of_a_name_are_refused(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_one_bad_file_never_ends_an_audit(tmp_path: Path, is_deep: bool) -> None
     paths = [str(tmp_path / name) for name in names]
     table = survey(f"BAD{is_deep}", paths, is_deep=is_deep).table
     assert table["kind"].fillna("").tolist() == ["unreadable", "unreadable", "", "unreadable", "unreadable"]
-    assert table["problem"].tolist()[:2] == ["announces no usable length"] * 2
+    assert table["problem"].tolist()[:2] == ["has no usable length in its header"] * 2
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])

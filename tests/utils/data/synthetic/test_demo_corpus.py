@@ -140,7 +140,7 @@ def test_what_is_not_its_own_is_refused(make: Callable[[Path], object], tmp_path
     root = tmp_path / "corpus"
     make(root)
     before = contents(tmp_path)
-    with pytest.raises(DataError, match="holds no demo corpus; move it away or name another folder"):
+    with pytest.raises(DataError, match="contains no demo corpus; move it away or name another folder"):
         write_demo_corpus(root, TINY, silent)
     assert contents(tmp_path) == before
 
