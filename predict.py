@@ -165,16 +165,10 @@ def predict_all(
     named = find_recordings(options.recordings)
     if not named.recordings:
         raise DataError("; ".join(named.unusable))
-    for sentence in named.unusable:
-        console.error(sentence)
+    console.error(*named.unusable)
     origin = origin_of(model, options.model)
     usable = look_at(named.recordings, windows)
-    for sentence in (
-        *origin.cautions,
-        warn_of_lengths(usable.seconds, options.segment_seconds, origin.trained_seconds),
-    ):
-        if sentence:
-            console.warn(sentence)
+    console.warn(*origin.cautions, warn_of_lengths(usable.seconds, options.segment_seconds, origin.trained_seconds))
     problems = {**named.left_out, **usable.problems}
     predictions = Predictions(model, windows, precision, dict(problems))
     is_interrupted = False
@@ -187,13 +181,9 @@ def predict_all(
     keep(table, options.output, console, origin.cautions)
     if options.plots is not None:
         draw(table, model, options.plots, console)
-    if sentence := warn_of_silence(predictions.silent):
-        console.warn(sentence)
-    if predictions.faint:
-        console.warn(describe_faint_mixes(predictions.faint, len(usable.seconds)))
+    console.warn(warn_of_silence(predictions.silent), describe_faint_mixes(predictions.faint, len(usable.seconds)))
     report_problems(predictions.problems, len(usable.seconds) + len(problems), options.output, console)
-    if named.others:
-        console.line(named.describe_others())
+    console.line(named.describe_others())
     if is_interrupted:
         console.error(f"interrupted; {table['file'].nunique():,} of {len(usable.seconds):,} recordings were begun")
         return INTERRUPTED

@@ -110,8 +110,7 @@ def pack_corpus(options: argparse.Namespace, config: CorpusConfig) -> int:
         problems = pack(sources, config.PATH_TO_DATASET, options.workers, advance, size, problems)
     shards = len(list(config.PATH_TO_DATASET.glob("shard-*.tar")))
     console.line(f"{counted(shards, 'shard')}; training reads them as long as {config.PATH_TO_DATASET / INDEX} exists")
-    for problem in problems[:5]:
-        console.error(f"{problem.file} {problem.problem}")
+    console.error(*(f"{problem.file} {problem.problem}" for problem in problems[:5]))
     if problems:
         listed = config.PATH_TO_DATASET / PROBLEMS
         are = counted(len(problems), "recording is", "recordings are")

@@ -55,8 +55,7 @@ def check_plan(
         print_error(ConfigurationError(early))
     if setup.experiments:
         show_plan(setup.experiments, console)
-    if device.note is not None:
-        console.line(device.note)
+    console.line(device.note)
     recordings = check_recordings(setup.experiments, console, counts)
     unsaid = [problem for problem in recordings.problems if not any(line.endswith(problem) for line in early)]
     runs = ExpectedRuns(output, device.facts, retrain, console, counts)
@@ -65,8 +64,7 @@ def check_plan(
     if runs.rows:
         title = "Runs, once all problems are corrected" if early else "Runs"
         console.table(title, ("experiment", "seed", "training"), runs.rows, numeric=range(1, 2), keys=2, prose=[2])
-    for count, names in runs.others.items():
-        console.warn(warn_of_other_count(names, count, retrain))
+    console.warn(*(warn_of_other_count(names, count, retrain) for count, names in runs.others.items()))
     _show_warnings(setup.experiments, output, retrain, console)
     if unsaid or runs.problems:
         raise ConfigurationError([*unsaid, *runs.problems])
@@ -146,14 +144,9 @@ def _precision_of(amp: str, device: DeviceFacts | None) -> str | None:
 
 
 def _show_warnings(experiments: Sequence[PreparedExperiment], output: Path, retrain: bool, console: Console) -> None:
-    for experiment in experiments:
-        config = experiment.config
-        if not experiment.data.tests:
-            console.warn(
-                f"{config.name}: {config.corpus} has no test split with labels in use; --test evaluates nothing"
-            )
+    untested = [experiment.config for experiment in experiments if not experiment.data.tests]
+    nothing = "has no test split with labels in use; --test evaluates nothing"
+    console.warn(*(f"{config.name}: {config.corpus} {nothing}" for config in untested))
     folders = [RunFolder(output, e.config, seed) for e in experiments for seed in e.config.seeds]
     runs = [(f"{folder.config.name} seed {folder.seed}", folder.path) for folder in folders if folder.holds_training]
-    others = None if retrain else describe_other_programs(runs)
-    if others is not None:
-        console.warn(others)
+    console.warn(None if retrain else describe_other_programs(runs))

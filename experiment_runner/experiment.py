@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiment_runner.data.preparation import show_faint_mixes, show_left_out
+from experiment_runner.data.preparation import show_left_out
 from experiment_runner.loading.cached_loader import build_feeds
 from experiment_runner.models.model_config import ModelConfig, family_of, spec_augment, upstream_settings, without_place
 from experiment_runner.results.collapse import remarks
@@ -39,6 +39,7 @@ from net.upstream import Upstream
 from utils.config.heads import HEAD_WEIGHTS, HEADS, head_title
 from utils.config.poolings import POOLINGS
 from utils.config.schema import ExperimentConfig
+from utils.data.recordings.faint_mixes import warn_of_faint_mixes
 from utils.data.wav import SAMPLE_RATE_HZ
 from utils.dataset.normalisation import Normalisation, measure_corpus
 from utils.dataset.samplers import choose_order
@@ -138,8 +139,9 @@ def _finish(run: Run, recorder: RunWriter, stop: str) -> dict[str, Any]:
     result = recorder.result(stop)
     run.folder.finish(result)
     run.console.line(f"{run.name}: finished; best epoch {result['best_epoch']}; {run.folder.path}")
-    for remark in remarks(read_predictions(run.folder.path / "predictions" / DEVELOPMENT_PREDICTIONS)):
-        run.console.warn(f"{run.name}: development, epoch {result['best_epoch']}: {remark}")
+    label = f"{run.name}: development, epoch {result['best_epoch']}"
+    predictions = read_predictions(run.folder.path / "predictions" / DEVELOPMENT_PREDICTIONS)
+    run.console.warn(*(f"{label}: {remark}" for remark in remarks(predictions)))
     return result
 
 
@@ -311,7 +313,7 @@ def _introduce(run: Run, assembly: Assembly) -> None:
     if config.freeze != "upstream":
         run.console.line(f"regularisation: {config.regularisation}")
     show_left_out(config, run.data, run.console)
-    show_faint_mixes(run.data, run.console)
+    run.console.warn(*warn_of_faint_mixes([run.data.train, run.data.development]))
     for head in config.heads:
         title, unknown = head_title(head.name), int(train[head.name].isna().sum())
         run.console.line(

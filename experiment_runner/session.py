@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-import gc
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ from experiment_runner.training.graphed_step import RecordingError
 from utils import Redaction
 from utils.commands import python_command
 from utils.errors import FAILED, DataError, UserError
+from utils.garbage import own_garbage_collected
 
 EXPECTED_FAILURES = (UserError, RecordingError, FloatingPointError)
 SAME_COMMAND = "the same command resumes from the last checkpoint"
@@ -110,9 +110,7 @@ class Session:
     def _report_other_programs(self) -> None:
         """Warn, in one line, of runs made with other code or package versions."""
         runs = [(run.name, run.folder.path) for run in self._runs if run.folder.holds_training]
-        sentence = describe_other_programs(runs)
-        if sentence is not None:
-            self._screen.warn(sentence)
+        self._screen.warn(describe_other_programs(runs))
 
 
 def train_run(run: Run, retrain: bool) -> Outcome:
@@ -178,6 +176,15 @@ def _report(run: Run) -> None:
         run.console.warn(f"{run.name}: no report ({type(error).__name__}: {error}); to write it later: {again}")
 
 
+@contextmanager
+def _memory_freed() -> Iterator[None]:
+    """Free a run's memory at its end: optimiser and scheduler refer to each other and would keep the model."""
+    with own_garbage_collected():
+        yield
+    torch.cuda.empty_cache()
+
+
+@_memory_freed()
 def _contain_failure(run: Run, action: Callable[[Run], Outcome]) -> Outcome:
     try:
         run.interruption.check()
@@ -193,8 +200,6 @@ def _contain_failure(run: Run, action: Callable[[Run], Outcome]) -> Outcome:
         return Outcome(run.config.name, run.seed, {}, "failed")
     finally:
         run.tracking.release(run.folder.path)
-        gc.collect()  # optimiser and scheduler refer to each other and would keep the model in memory
-        torch.cuda.empty_cache()
 
 
 def _report_failure(run: Run, error: Exception, remark: str) -> None:

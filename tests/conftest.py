@@ -1,4 +1,4 @@
-"""What several tests need."""
+"""Fixtures that several tests share."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ from tests.support.user_code import write_module as write_module
 _cache = tempfile.TemporaryDirectory(prefix="cache-")
 os.environ.pop("COLUMNS", None)  # tables are as wide as where there is no terminal
 os.environ["XDG_CACHE_HOME"] = _cache.name  # nothing is left in the home of who runs the tests
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # threads beyond the cores would only wait for each other
+    threads = max((os.cpu_count() or 1) // int(workers), 1)
+    torch.set_num_threads(threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # of the programs that tests start
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 

@@ -180,8 +180,7 @@ def _check_steps_of_usable(
 ) -> ExperimentData:
     """Return measured data, and warn if its steps lack labelled utterances because recordings were left out."""
     checked, warnings = with_steps_of_usable(config, data, ranks)
-    for warning in warnings:
-        console.warn(warning)
+    console.warn(*warnings)
     return checked
 
 
@@ -211,12 +210,6 @@ def _check_noise(config: ExperimentConfig, console: Console) -> None:
         check_augmentation(config, advance, is_deep=True)
 
 
-def show_faint_mixes(data: ExperimentData, console: Console) -> None:
-    """Warn of training and development recordings whose channels partly cancel when mixed."""
-    for sentence in warn_of_faint_mixes([data.train, data.development]):
-        console.warn(sentence)
-
-
 def show_left_out(config: ExperimentConfig, data: ExperimentData, console: Console) -> None:
     """Warn of unusable training recordings."""
     left_out = data.left_out_recordings
@@ -233,7 +226,7 @@ def show_plan(experiments: Sequence[PreparedExperiment], console: Console) -> No
     """Print the experiments, the rows left out, and warnings."""
     rows: list[tuple[str, ...]] = []
     notes: list[str] = []
-    warnings: list[str] = []
+    warnings: list[str | None] = []
     for experiment in experiments:
         config, data = experiment.config, experiment.data
         tests = ", ".join(f"{t.label} {len(t.table):,}{' hidden' * t.is_hidden}" for t in data.tests) or "none"
@@ -263,26 +256,21 @@ def show_plan(experiments: Sequence[PreparedExperiment], console: Console) -> No
             warnings.append(
                 f"{config.name}: push_to_hub: {problem}; trained runs stay on this machine until that is corrected"
             )
-    warnings += _font_warnings(experiments)
-    unkept = keeping_problem()
-    if unkept:
-        warnings.append(unkept)
+    warnings += [_font_note(experiments), keeping_problem()]
     columns = ("experiment", "model", "task", "upstream", "loss", "corpus", "train / development", "test", "seeds")
     console.table("Plan", columns, rows, numeric=range(0), notes=[synthetic_note(experiments)], lists=range(7, 9))
-    for note in dict.fromkeys(notes):
-        console.line(note)
-    for warning in dict.fromkeys(warnings):
-        console.warn(warning)
+    console.line(*dict.fromkeys(notes))
+    console.warn(*dict.fromkeys(warnings))
 
 
-def _font_warnings(experiments: Sequence[PreparedExperiment]) -> list[str]:
+def _font_note(experiments: Sequence[PreparedExperiment]) -> str:
     """Name the characters in names that plots cannot show."""
     names = [e.config.name for e in experiments] + [name for e in experiments for name in e.data.classes]
     if "".join(names).isascii():
-        return []  # avoids loading matplotlib
+        return ""  # avoids loading matplotlib
     from experiment_runner.runtime.fonts import font_note
 
-    return [note] if (note := font_note(names)) else []
+    return font_note(names)
 
 
 def synthetic_note(experiments: Iterable[PreparedExperiment]) -> str:
@@ -347,8 +335,7 @@ def check_recordings(
     columns = ("corpus", "split", "utterances", "hours", "shortest, s", "mean, s", "longest, s")
     if rows:
         console.table("Recordings", columns, list(rows.values()), numeric=range(2, 7), keys=2)
-    for sentence in dict.fromkeys(faint):
-        console.warn(sentence)
+    console.warn(*dict.fromkeys(faint))
     return CheckedRecordings(checked, problems)
 
 
@@ -374,8 +361,7 @@ def check_test_recordings(config: ExperimentConfig, data: ExperimentData, consol
     if problems:
         raise DataError(*problems)
     usable = [table for table in tables if table is not None]
-    for sentence in warn_of_faint_mixes(usable):
-        console.warn(sentence)
+    console.warn(*warn_of_faint_mixes(usable))
     return usable
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from utils.data.corpora.text_tables import read_text_table
 from utils.data.recordings.file_names import USUAL_SUFFIXES, describe_left_out, look_below
 from utils.errors import DataError
-from utils.word_forms import fold
+from utils.word_forms import counted, fold, some
 
 MOST_ENDINGS = 5
 
@@ -32,15 +32,10 @@ class Named(NamedTuple):
 
     def describe_others(self) -> str:
         """Say how many files in the folders are not recordings; empty if all are."""
-        number = self.others.total()
-        if not number:
+        if not self.others:
             return ""
-        named = ", ".join(f"{count:,} {ending}" for ending, count in self.others.most_common(MOST_ENDINGS))
-        ending = ", …" * (len(self.others) > MOST_ENDINGS)
-        return (
-            f"{number:,} other {'file is not a recording' if number == 1 else 'files are not recordings'}: "
-            f"{named}{ending}"
-        )
+        number = counted(self.others.total(), "other file is not a recording", "other files are not recordings")
+        return f"{number}: {some((f'{count:,} {ending}' for ending, count in self.others.most_common()), MOST_ENDINGS)}"
 
 
 def find_recordings(names: Sequence[str]) -> Named:

@@ -118,6 +118,4 @@ def draw(table: pd.DataFrame, model: LoadedModel, folder: Path, console: Console
         title = short if of_one_name[short] == 1 else str(name)
         save_figure(course_figure(course, model.description.attribute_scale, title), folder / f"{free}.png")
     console.line(f"{folder}: {counted(len(taken), 'picture')}")
-    note = font_note([*map(str, of_one_name), *classes_of(table)])
-    if note:
-        console.warn(note)
+    console.warn(font_note([*map(str, of_one_name), *classes_of(table)]))

@@ -13,13 +13,8 @@ from utils.text import printable
 
 def show_audit(found: Audit, console: Console) -> None:
     """Print an audit."""
-    for note in found.corpus.notes:
-        console.line(note)
-    for warning in found.corpus.warnings:
-        console.warn(warning)
-    note = font_note([found.corpus.name, *found.corpus.classes])
-    if note:
-        console.warn(note)
+    console.line(*found.corpus.notes)
+    console.warn(*found.corpus.warnings, font_note([found.corpus.name, *found.corpus.classes]))
     _show_splits(found, console)
     counts = count_classes(found.corpus)
     rows = [(printable(str(name)), *(f"{count:,}" for count in row)) for name, *row in counts.itertuples()]

@@ -116,8 +116,12 @@ class Console:
         finally:
             self._log = None
 
-    def line(self, text: str, style: str = "") -> None:
-        """Print one line, with tokens redacted."""
+    def line(self, *texts: str | None, style: str = "") -> None:
+        """Print lines, with tokens redacted; those that are None or empty are left out."""
+        for text in filter(None, texts):
+            self._print(text, style)
+
+    def _print(self, text: str, style: str) -> None:
         text = printable(self._redact(text))
         self.rich.print(escape(self._readable(text)), style=style or None)
         if self._log is not None:
@@ -129,14 +133,14 @@ class Console:
                 path, self._log = self._log, None
                 self.warn(f"{path} cannot be written ({error.strerror}); the run continues without it")
 
-    def warn(self, text: str) -> None:
-        """Print a warning line that stands out."""
-        self.line(f"WARNING: {text}", style="bold yellow")
+    def warn(self, *texts: str | None) -> None:
+        """Print warning lines that stand out; those that are None or empty are left out."""
+        self.line(*(f"WARNING: {text}" for text in texts if text), style="bold yellow")
 
-    def error(self, text: str) -> None:
+    def error(self, *texts: str) -> None:
         """Print what went wrong."""
         was_quiet, self.rich.quiet = self.rich.quiet, False
-        self.line(f"ERROR: {text}", style="bold red")
+        self.line(*(f"ERROR: {text}" for text in texts), style="bold red")
         self.rich.quiet = was_quiet
 
     @contextmanager

@@ -1,17 +1,15 @@
 """Fits a table to the screen, with unbroken names and numbers at any width.
 
-The first choice is a table with a box. If that is too wide, the lines are dropped; after that, names become headings
-above their rows, the columns are split into several tables below each other, or every row becomes a block with one line
-per cell, whichever of the three takes the fewest lines. A name or a number is broken only if it alone is longer than
-the screen.
+The first choice is a table with a box. If that is too wide, the lines are dropped; after that, the columns are split
+into several tables below each other, or every row becomes a block with one line per cell, whichever takes fewer lines.
+A name or a number is broken only if it alone is longer than the screen.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import NamedTuple
 
 from rich.cells import cell_len, chop_cells
@@ -70,10 +68,6 @@ class Layout(NamedTuple):
     lines: int
 
 
-Draw = Callable[[Sequence[Column], Sequence[Row], int], Layout | None]
-"""Lays out columns and rows in a width; None if they do not fit."""
-
-
 def describe_columns(
     titles: Sequence[str], numeric: Container[int], prose: Container[int] = (), lists: Container[int] = ()
 ) -> list[Column]:
@@ -99,17 +93,11 @@ def choose_layout(columns: Sequence[Column], rows: Sequence[Row], width: int, ke
         keys: Number of columns, from the left, that name a row.
     """
     width = max(width, NARROWEST)
-    for draw in (_boxed, _open):
-        layout = draw(columns, rows, width)
-        if layout is not None:
-            return layout
-    narrower = [
-        _under_headings(columns, rows, width) if len(columns) > 1 else None,
-        _in_panels(_open, columns, rows, width, keys),
-        _in_panels(_under_headings, columns, rows, width, max(keys, 2)),
-        _as_records(columns, rows, width, keys),
-    ]
-    return min((layout for layout in narrower if layout is not None), key=lambda layout: layout.lines)
+    wide = _boxed(columns, rows, width) or _open(columns, rows, width)
+    if wide is not None:
+        return wide
+    panels, records = _in_panels(columns, rows, width, keys), _as_records(columns, rows, width, keys)
+    return panels if panels is not None and panels.lines < records.lines else records
 
 
 def wrapped(text: str, width: int, break_after: str | None = "") -> list[str]:
@@ -191,38 +179,18 @@ def _open(columns: Sequence[Column], rows: Sequence[Row], width: int) -> Layout 
     return Layout([*lines], len(lines))
 
 
-def _under_headings(columns: Sequence[Column], rows: Sequence[Row], width: int) -> Layout | None:
-    """Print the first cell of rows that share it as a heading above their other cells."""
-    rest = columns[1:]
-    widths = _widths(rest, [row[1:] for row in rows], width - INDENT - GAP * (len(rest) - 1))
-    if widths is None:
-        return None
-    lines = [*_title_of_headings(columns[0]), *_head(rest, widths, INDENT)]
-    for name, group in groupby(rows, key=lambda row: row[0]):
-        lines += [Text(line, style="bold") for line in wrapped(name, width, None)]
-        for row in group:
-            lines += _row(rest, row[1:], widths, INDENT)
-    return Layout([*lines], len(lines))
-
-
-def _title_of_headings(column: Column) -> list[Text]:
-    return [Text(column.title, style="bold")] if column.title else []
-
-
-def _in_panels(draw: Draw, columns: Sequence[Column], rows: Sequence[Row], width: int, keys: int) -> Layout | None:
+def _in_panels(columns: Sequence[Column], rows: Sequence[Row], width: int, keys: int) -> Layout | None:
     """Split the columns into tables below each other, each with the columns that name a row."""
-    panels = _panels(draw, columns, rows, width, keys, 1)
+    panels = _panels(columns, rows, width, keys, 1)
     if not panels:
         return None
-    even = _panels(draw, columns, rows, width, keys, len(panels))
+    even = _panels(columns, rows, width, keys, len(panels))
     panels = even if len(even) == len(panels) else panels
     parts = [part for panel in panels for part in (*panel.parts, Text(""))][:-1]
     return Layout(parts, sum(panel.lines + 1 for panel in panels) - 1)
 
 
-def _panels(
-    draw: Draw, columns: Sequence[Column], rows: Sequence[Row], width: int, keys: int, number: int
-) -> list[Layout]:
+def _panels(columns: Sequence[Column], rows: Sequence[Row], width: int, keys: int, number: int) -> list[Layout]:
     """Return `number` tables of about equal size, or more if they are too wide; none if a column does not fit."""
     panels: list[Layout] = []
     begin = keys
@@ -231,7 +199,7 @@ def _panels(
         for end in range(min(begin + most, len(columns)), begin, -1):
             shown = [*range(keys), *range(begin, end)]
             cells = [[row[place] for place in shown] for row in rows]
-            panel = draw([columns[place] for place in shown], cells, width)
+            panel = _open([columns[place] for place in shown], cells, width)
             if panel is not None:
                 break
         else:
@@ -269,17 +237,17 @@ def _field(column: Column, cell: str, title_width: int, width: int) -> list[Text
     return [Text(line) for line in [*begun, *(" " * indent + line for line in others)]]
 
 
-def _head(columns: Sequence[Column], widths: Sequence[int], indent: int = 0) -> list[Text]:
+def _head(columns: Sequence[Column], widths: Sequence[int]) -> list[Text]:
     """Return the titles of columns, and a line below each."""
     titles = [wrapped(column.title, width) for column, width in zip(columns, widths, strict=True)]
     most = max(map(len, titles))
-    lines = [_line(columns, texts, widths, indent, "bold") for texts in _beside(titles, most, at_end=True)]
-    return [*lines, _line(columns, ["-" * width for width in widths], widths, indent)]
+    lines = [_line(columns, texts, widths, "bold") for texts in _beside(titles, most, at_end=True)]
+    return [*lines, _line(columns, ["-" * width for width in widths], widths)]
 
 
-def _row(columns: Sequence[Column], row: Row, widths: Sequence[int], indent: int = 0) -> list[Text]:
+def _row(columns: Sequence[Column], row: Row, widths: Sequence[int]) -> list[Text]:
     cells = [column.wrap(cell, width) for column, cell, width in zip(columns, row, widths, strict=True)]
-    return [_line(columns, texts, widths, indent) for texts in _beside(cells, max(map(len, cells)))]
+    return [_line(columns, texts, widths) for texts in _beside(cells, max(map(len, cells)))]
 
 
 def _beside(cells: Sequence[list[str]], lines: int, at_end: bool = False) -> list[tuple[str, ...]]:
@@ -288,12 +256,12 @@ def _beside(cells: Sequence[list[str]], lines: int, at_end: bool = False) -> lis
     return list(zip(*(f + c if at_end else c + f for c, f in zip(cells, fill, strict=True)), strict=True))
 
 
-def _line(columns: Sequence[Column], texts: Sequence[str], widths: Sequence[int], indent: int, style: str = "") -> Text:
+def _line(columns: Sequence[Column], texts: Sequence[str], widths: Sequence[int], style: str = "") -> Text:
     cells = [
         _padded(text, width, is_right=column.is_number)
         for column, text, width in zip(columns, texts, widths, strict=True)
     ]
-    return Text((" " * indent + (" " * GAP).join(cells)).rstrip(), style=style)
+    return Text((" " * GAP).join(cells).rstrip(), style=style)
 
 
 def _padded(text: str, width: int, is_right: bool = False) -> str:

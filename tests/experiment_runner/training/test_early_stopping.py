@@ -77,9 +77,9 @@ def test_the_explanation_says_what_was_decided_and_why() -> None:
 
 def test_the_rule_is_said_in_words_before_it_decides() -> None:
     assert HybridEarlyStopping(5, 0, 1.05, 0).rule == (
-        "early stopping: training ends at the first epoch whose mean development score over the last 5 epochs is no "
-        "new best, or whose development loss exceeds 1.05 times its smallest before; never before epoch 2 (min_epochs "
-        "= 0 has no effect)"
+        "early stopping: training ends at the first epoch whose mean development score over the last 5 epochs is "
+        "not a new best, or whose development loss exceeds 1.05 times its smallest before; never before epoch 2 "
+        "(min_epochs = 0 has no effect)"
     )
     patient = HybridEarlyStopping(1, 12, 3.0, 2).rule
     assert "whose development score is not a new best 3 times in a row, or" in patient

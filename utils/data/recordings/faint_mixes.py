@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from utils.data.recordings.signal_checks import FAINT_DB
+from utils.word_forms import some
 
 MOST_NAMED = 5
 REMEDY = "listen to it, and keep one channel where it is faint (sox IN.wav OUT.wav remix 1)"
@@ -25,11 +26,9 @@ def describe_faint_mixes(lost_db: Mapping[str, float], recordings: int, where: s
     """
     if not lost_db:
         return ""
-    names = list(lost_db)
-    named = "; ".join(f"{name} ({lost_db[name]:.0f} dB)" for name in names[:MOST_NAMED])
-    more = f"; {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-    count = f"{len(names):,} of {recordings:,} recordings{where} lose {FAINT_DB:.0f} dB or more where their channels"
-    return f"{count} are mixed, since these partly cancel, and the mix is what models hear; {REMEDY}: {named}{more}"
+    named = some((f"{name} ({lost:.0f} dB)" for name, lost in lost_db.items()), MOST_NAMED, "; ")
+    count = f"{len(lost_db):,} of {recordings:,} recordings{where} lose {FAINT_DB:.0f} dB or more where their channels"
+    return f"{count} are mixed, since these partly cancel, and the mix is what models hear; {REMEDY}: {named}"
 
 
 def warn_of_faint_mixes(tables: Iterable[pd.DataFrame]) -> list[str]:

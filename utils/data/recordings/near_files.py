@@ -31,7 +31,7 @@ class Near(NamedTuple):
     difference: str
 
     def __str__(self) -> str:
-        shown = " and ".join(self.files[:2]) + (", …" if len(self.files) > 2 else "")
+        shown = " and ".join(self.files[:2]) + ", …" * (len(self.files) > 2)
         verbs = ("is", "differs") if len(self.files) == 1 else ("are", "differ")
         return f"{shown} {verbs[0]} there, which {verbs[1]} {DIFFERENCES[self.difference]}"
 

@@ -42,7 +42,7 @@ def test_check_training_and_evaluation_name_them_in_one_sentence(
     assert program.main([*arguments, "--check"]) == 0
     (told,) = warnings_of(capsys.readouterr().out)
     assert told.startswith("WARNING: TINY: 7 of 24 recordings of train, development, test1 lose 10 dB or more where")
-    assert told.endswith("; 2 more")
+    assert told.endswith("; and 2 more")
     assert told.count("(23 dB)") == 5
     assert program.main(arguments) == 0
     (told,) = warnings_of(capsys.readouterr().out)
