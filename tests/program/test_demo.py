@@ -73,7 +73,9 @@ def check_screen(shown: str) -> None:
     assert re.search(r"writing \d+ clips of SYNTHETIC voices to runs/demo-corpus", shown)
     for title in ("Plan", "Training", "Test", "Test by gender, mean over seeds"):
         table = shown.split(f"\n{title}\n")[1]
-        below = next(at for at, line in enumerate(table.split("\n")) if "DEMO: SYNTHETIC recordings, no figure" in line)
+        below = next(
+            at for at, line in enumerate(table.split("\n")) if "DEMO: SYNTHETIC recordings: the results" in line
+        )
         assert below < 30, "it stands below its own table"
     assert "Demo-Categorical seed 42: categorical on SYNTHETIC DEMO" in shown
     assert "Demo-Multitask seed 42: multitask on SYNTHETIC DEMO" in shown

@@ -164,7 +164,7 @@ def test_a_revision_replaces_another_and_is_pinned_by_its_name(tmp_path: Path) -
         assert replaced.stdout == f"wavlm-base: {there} {older}\n"
         assert load_upstream("wavlm-base", {}, models).do_normalize is False
         again = download(tmp_path, hub.endpoint, f"wavlm-base@{older}")
-        assert again.stdout == f"wavlm-base@{older}: {there} {older}, was there\n"
+        assert again.stdout == f"wavlm-base@{older}: {there} {older}, already present\n"
         with pytest.raises(UpstreamError, match=f"contains revision {older}, not main; fetch that with"):
             load_upstream("wavlm-base@main", {}, models)
         moved = download(tmp_path, hub.endpoint, "wavlm-base@main")

@@ -133,7 +133,7 @@ def test_an_upload_that_is_not_what_the_run_is_is_named(run: Path, hub: Hub, tmp
     validated = call(hub, tmp_path, *VALIDATE, run, "user/model", *corpora)
     assert validated.returncode == 1
     said = " ".join(validated.stdout.split())
-    assert "is not what" in said
+    assert "differs from" in said
     wrong = ".cache-run.py, more.csv, against the run's checkpoint, here"
     assert f"README.md, manifest.json, model.safetensors, {wrong}" in said
 
@@ -146,7 +146,7 @@ def test_a_licence_that_nobody_gave_is_noticed(run: Path, hub: Hub, tmp_path: Pa
     hub.publish("user/model", tmp_path / "forged", private=True)
     forged = call(hub, tmp_path, *VALIDATE, copy, "user/model", "--config", run.parents[2] / "config.toml")
     assert forged.returncode == 1
-    assert " ".join(forged.stdout.split()).endswith(" is: README.md; upload it again")
+    assert " ".join(forged.stdout.split()).endswith(": README.md; upload it again")
 
 
 @pytest.mark.slow
@@ -188,7 +188,7 @@ def test_what_goes_wrong_is_one_sentence(run: Path, hub: Hub, tmp_path: Path) ->
     assert "hf_a_wrong_token" not in refused.stderr + refused.stdout
     nowhere = call(hub, tmp_path, *UPLOAD, tmp_path, "user/model")
     assert nowhere.returncode == 2
-    assert "is no run" in nowhere.stderr
+    assert "is not a run" in nowhere.stderr
     wrong = call(hub, tmp_path, *UPLOAD, run, "not a name/x/y")
     assert wrong.returncode == 2
     assert "cannot be a repository of the hub" in wrong.stderr

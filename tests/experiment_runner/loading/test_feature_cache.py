@@ -360,7 +360,7 @@ def test_a_gpu_trains_on_what_is_kept(
     for gib, share in ((0, 4), ("auto", 4), ("auto", 2**60)):
         monkeypatch.setattr(cached_loader, "SHARE_OF_FREE_GPU_MEMORY", share)
         trainer = make_trainer(podcast, tmp_path, {**keys, "cache_gib": gib}, cuda)
-        assert ("lies in the GPU's memory" in capsys.readouterr().out) == (gib == "auto" and share == 4)
+        assert ("held entirely in the GPU's memory" in capsys.readouterr().out) == (gib == "auto" and share == 4)
         losses.append([trainer.train_epoch(1)["loss"], trainer.train_epoch(2)["loss"], trainer.evaluate().loss])
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
     assert losses[2] == losses[1]

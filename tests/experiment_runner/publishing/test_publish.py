@@ -217,7 +217,7 @@ def test_a_model_is_saved_and_pushed_as_it_is_now(trained: tuple[Path, Completed
         moved = tensor + 1 if name == "emotion_head.5.bias" else tensor
         assert torch.equal(changed.network.state_dict()[name], moved)
     for inside in ("seed-42", "seed-42/checkpoints/best", "seed-42/mine"):
-        with pytest.raises(CheckpointError, match="lies in the run .*/seed-42, which keeps what it was"):
+        with pytest.raises(CheckpointError, match="lies in the run .*/seed-42, which must not change"):
             changed.save_pretrained(trained[0] / "runs/emodb" / inside)
-    with pytest.raises(CheckpointError, match="changed is a folder, which has no revisions; leave v2 out"):
+    with pytest.raises(CheckpointError, match="changed is a folder, and folders have no revisions; remove v2"):
         SERModel.from_pretrained(tmp_path / "changed", revision="v2")

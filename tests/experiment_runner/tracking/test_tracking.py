@@ -150,10 +150,10 @@ STAND_INS = {
     "raises in log": ({"log": RAISES}, "RuntimeError: the tracker is broken"),
     "raises in finish": ({"finish": RAISES}, "RuntimeError: the tracker is broken"),
     "fills the disk": ({"log": FILLS}, "OSError: [Errno 28] No space left on device"),
-    "hangs in init": ({"init": HANGS}, "not done 30 s after its run"),
+    "hangs in init": ({"init": HANGS}, "not finished 30 s after its run"),
     "hangs in log and finish": (
         {"log": f"{HANGS} if self.name == 'one/seed-1' else None", "finish": HANGS},
-        "not done 30 s after its run",
+        "not finished 30 s after its run",
     ),
 }
 

@@ -28,6 +28,7 @@ CASES: dict[str, dict[str, object]] = {
     "dimensional, fp32": {**TASKS["dimensional"], "amp": "off", "max_grad_norm": 0.01},
     "cropped, bf16": {**TASKS["multitask"], "amp": "bf16", "max_seconds": 0.6},
     "nothing kept": {**TASKS["categorical"], "amp": "bf16", "cache_gib": 0},
+    "gender, bf16": {**TASKS["multitask"], "amp": "bf16", "model_type": "UpstreamGender"},
 }
 
 
