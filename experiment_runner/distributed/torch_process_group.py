@@ -156,13 +156,10 @@ class TorchProcessGroup(ProcessGroup):
         """
         every = list(parameters)
         used = self._sum_on_host([parameter.grad is not None for parameter in every])
-        gradients = []
         for parameter, users in zip(every, used, strict=True):
             if users and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            if parameter.grad is not None:
-                gradients.append(parameter.grad)
-        self.sum(gradients)
+        self.sum([parameter.grad for parameter in every if parameter.grad is not None])
 
     def end(self, error: BaseException, status: int, report: Callable[[str], None]) -> int:
         """Report a failure in one process; does not return if the processes are out of step.

@@ -158,10 +158,8 @@ def _splits(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _by_experiment(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    groups: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        groups.setdefault(outcome.experiment, []).append(outcome)
-    return groups
+    names = dict.fromkeys(outcome.experiment for outcome in outcomes)
+    return {name: [outcome for outcome in outcomes if outcome.experiment == name] for name in names}
 
 
 def _number(value: float | None) -> str:

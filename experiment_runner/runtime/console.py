@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from experiment_runner.runtime.table_layout import choose_layout, describe_columns
+from experiment_runner.runtime.table_layout import choose_layout, describe_columns, filled
 from utils.io.files import abandon
 from utils.io.secrets import Redaction
 from utils.text import printable
@@ -221,10 +220,4 @@ def at_words(text: str, width: int) -> list[str]:
     commands = COMMAND.findall(text)
     for command in commands:
         text = text.replace(command, command.replace(" ", "\0"))
-    lines: list[str] = []
-    for word in text.split(" "):
-        if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return [line.replace("\0", " ") for line in lines]
+    return [line.replace("\0", " ") for line in filled(text.split(" "), width)]

@@ -133,9 +133,7 @@ def find_program_changes(folder: Path) -> list[str]:
         folder: Folder of the run; if it stores no version or cannot be read, the result is empty.
     """
     today = program_version()
-    changes: dict[str, str] = {}
-    for stored in _stored(folder, "program"):
-        changes |= {name: stored[name] for name in today if stored.get(name, today[name]) != today[name]}
+    changes = {n: p[n] for p in _stored(folder, "program") for n in today if p.get(n, today[n]) != today[n]}
     named = [
         "code" if name == CODE else f"{name} {changes[name]} -> {today[name]}" for name in today if name in changes
     ]

@@ -108,13 +108,19 @@ def wrapped(text: str, width: int, break_after: str | None = "") -> list[str]:
         width: Width in cells.
         break_after: See `Column`.
     """
+    pieces = (piece for part in _parts(text, break_after) for piece in chop_cells(part, max(width, 1)) or [""])
+    return filled(pieces, width)
+
+
+def filled(parts: Iterable[str], width: int) -> list[str]:
+    """Join parts, with spaces, into lines of at most `width` cells; a longer part has a line of its own."""
     lines: list[str] = []
-    for part in _parts(text, break_after):
+    for part in parts:
         if lines and cell_len(lines[-1]) + 1 + cell_len(part) <= width:
             lines[-1] += f" {part}"
         else:
-            lines += chop_cells(part, max(width, 1)) or [""]
-    return lines or [""]
+            lines.append(part)
+    return lines
 
 
 def _parts(text: str, break_after: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Chromium without a screen, driven by Selenium, and what it asked for."""
+"""Headless Chromium, driven by Selenium, and its requests."""
 
 from __future__ import annotations
 

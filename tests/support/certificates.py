@@ -1,4 +1,4 @@
-"""Certificates for servers of this machine."""
+"""Certificates for local servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints that were tampered with."""
+"""Tampered checkpoints."""
 
 from __future__ import annotations
 

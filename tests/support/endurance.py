@@ -1,4 +1,4 @@
-"""Trains for ten thousand steps, and looks at what its processes hold: `python -m tests.support.endurance`.
+"""Trains for ten thousand steps and measures memory and open files: `python -m tests.support.endurance`.
 
 The program is the real one, with two decoding processes, augmentation, a checkpoint every few seconds and an evaluation
 every hundred steps. What it holds after the first tenth of the steps is what it may hold at the end.

@@ -1,4 +1,4 @@
-"""What is drawn in a figure."""
+"""The contents of a drawn figure."""
 
 from __future__ import annotations
 

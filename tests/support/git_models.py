@@ -1,4 +1,4 @@
-"""Models in git repositories, and what is fetched of them."""
+"""Models in git repositories, and the files fetched from them."""
 
 from __future__ import annotations
 

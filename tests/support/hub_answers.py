@@ -1,4 +1,4 @@
-"""What the local hub (`tests/support/hub_server.py`) answers to each request of the client."""
+"""The answers of the local hub (`tests/support/hub_server.py`) to the client's requests."""
 
 from __future__ import annotations
 

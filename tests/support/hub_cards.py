@@ -1,4 +1,4 @@
-"""What the hub checks of a model card's metadata: https://github.com/huggingface/hub-docs/blob/main/modelcard.md."""
+"""The hub's checks of a model card's metadata: https://github.com/huggingface/hub-docs/blob/main/modelcard.md."""
 
 from __future__ import annotations
 

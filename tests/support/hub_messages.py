@@ -1,4 +1,4 @@
-"""What goes between the local hub (`tests/support/hub_server.py`) and the client."""
+"""Messages between the local hub (`tests/support/hub_server.py`) and the client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs functions of test modules where Triton's kernels are interpreted on the CPU, each in a process of its own.
+"""Runs functions of test modules, each in a separate process that interprets Triton's kernels on the CPU.
 
 TRITON_INTERPRET must be set before Triton is imported, so not in the process of the tests. What all functions import is
 imported once, by a process that forks one for each of them.

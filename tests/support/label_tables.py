@@ -1,4 +1,4 @@
-"""Tables of labels as people bring them: small, and without recordings, which only their names are needed of."""
+"""Label tables as users bring them: small, and without recordings, of which only the names are needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernels of a layer compute, in PyTorch's own operations: in float64 where what they take is."""
+"""The results of a layer's kernels in PyTorch's own operations, in float64 for float64 inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models with random weights, as a training would have left them."""
+"""Models with random weights, as if they had been trained."""
 
 from __future__ import annotations
 

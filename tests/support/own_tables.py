@@ -1,4 +1,4 @@
-"""Small tables of one's own, and what is read from them."""
+"""Small CSV tables of a user, and the utterance tables read from them."""
 
 from __future__ import annotations
 

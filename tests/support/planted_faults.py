@@ -1,4 +1,4 @@
-"""Spoils a demo corpus in every way that an audit must find, in the layout of any release, and says what it did."""
+"""Plants every fault that an audit must find in a demo corpus, in the layout of any release, and lists them."""
 
 from __future__ import annotations
 

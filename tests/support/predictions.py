@@ -1,4 +1,4 @@
-"""Predictions as a model would make them."""
+"""Predictions like those of a model."""
 
 from __future__ import annotations
 

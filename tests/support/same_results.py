@@ -1,4 +1,4 @@
-"""Compares what two states of this program find: `python -m tests.support.same_results BEFORE AFTER`.
+"""Compares the results of two versions of this program: `python -m tests.support.same_results BEFORE AFTER`.
 
 In each of the two folders, which hold a checkout, the demo and a short list on real recordings are trained and
 evaluated. Tensors, tables, JSON and `metrics.jsonl` have to be equal to the last bit but for times, versions, hashes of

@@ -1,4 +1,4 @@
-"""`predict.py --serve` in a process of its own, with everything that it asked the network for."""
+"""`predict.py --serve` in a separate process, with all its network requests."""
 
 from __future__ import annotations
 

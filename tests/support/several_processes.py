@@ -1,4 +1,4 @@
-"""Starts a test's script as several processes that work together, as torchrun would."""
+"""Starts a test's script as several processes, as torchrun does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which packages of others a source file imports."""
+"""The third-party packages that a source file imports."""
 
 from __future__ import annotations
 

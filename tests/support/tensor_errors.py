@@ -1,4 +1,4 @@
-"""How far a tensor is from what was expected."""
+"""The error of a tensor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A CSV corpus of a few short tones, whose labels a test may change, and the command line that trains on it."""
+"""A CSV corpus of a few short tones with labels that a test may change, and the command line to train on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trainings of a few steps."""
+"""Training runs of a few steps."""
 
 from __future__ import annotations
 

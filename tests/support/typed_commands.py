@@ -1,4 +1,4 @@
-"""Reads commands that the program prints as a shell and the program's own parsers would."""
+"""Reads printed commands as a shell and the program's own parsers would."""
 
 from __future__ import annotations
 

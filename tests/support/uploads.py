@@ -1,4 +1,4 @@
-"""The uploader as a program."""
+"""The uploader as a command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules of a user's, beside the TOML files of a test."""
+"""Modules of a user, beside the TOML files of a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Something to listen to that is no speech and looks like it."""
+"""Synthetic signals that resemble speech."""
 
 from __future__ import annotations
 

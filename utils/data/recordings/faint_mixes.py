@@ -41,10 +41,8 @@ def warn_of_faint_mixes(tables: Iterable[pd.DataFrame]) -> list[str]:
     sentences = []
     for corpus in dict.fromkeys(str(table["corpus"].iloc[0]) for table in known):
         parts = [table for table in known if table["corpus"].iloc[0] == corpus]
-        lost: dict[str, float] = {}
-        for table in parts:
-            faint = table[table["cancelled_db"] >= FAINT_DB]
-            lost |= dict(zip(faint["file"], faint["cancelled_db"], strict=True))
+        faint = pd.concat([table[table["cancelled_db"] >= FAINT_DB] for table in parts])
+        lost = dict(zip(faint["file"], faint["cancelled_db"], strict=True))
         splits = ", ".join(dict.fromkeys(str(table["split"].iloc[0]) for table in parts))
         sentence = describe_faint_mixes(lost, sum(map(len, parts)), f" of {splits}")
         sentences += [f"{corpus}: {sentence}"] if sentence else []
