@@ -87,7 +87,7 @@ def differences(before: Path, after: Path) -> Iterator[str]:
 
 def is_result(path: Path) -> bool:
     """Return whether a file is one of a run's own, and no copy for the tracker."""
-    return path.is_file() and "wandb" not in path.parts and path.name not in (".lock", "tracking.json")
+    return path.is_file() and "wandb" not in path.parts and path.name not in (".lock", "tracking.lock", "tracking.json")
 
 
 def read(path: Path, root: Path) -> Any:  # noqa: ANN401 - whatever a file holds
