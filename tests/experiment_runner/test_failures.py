@@ -258,6 +258,7 @@ def test_full_memory_of_a_gpu_names_the_utterances_and_the_others_go_on(
     assert not train(run, lambda: None).failed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["/dev/full", "a pipe that is closed"])
 def test_an_output_that_is_gone_ends_no_run(output: str, podcast: SyntheticPodcast, tmp_path: Path) -> None:
     listed = ONE.replace("seeds = [1, 2]", "seeds = [1, 2], epoch = 1, min_epochs = 1")

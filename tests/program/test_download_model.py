@@ -179,6 +179,7 @@ def test_a_revision_replaces_another_and_is_pinned_by_its_name(tmp_path: Path) -
     assert sorted(path.name for path in models.iterdir()) == [".lock", "microsoft--wavlm-base"]
 
 
+@pytest.mark.slow
 def test_what_was_damaged_since_is_fetched_again(tmp_path: Path) -> None:
     publish(tmp_path / "published")
     folder = tmp_path / "models" / "user--own"

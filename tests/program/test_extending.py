@@ -148,6 +148,7 @@ def predict_with(run: Path, recording: Path, *options: str, path: Path) -> subpr
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_model_needs_its_authors_code_on_the_path_and_trusted(
     pooled: Path, podcast: SyntheticPodcast, tmp_path: Path
 ) -> None:
@@ -168,6 +169,7 @@ def test_a_model_needs_its_authors_code_on_the_path_and_trusted(
     assert recording.name in trusted.stdout
 
 
+@pytest.mark.slow
 def test_other_code_of_the_users_does_not_evaluate_a_model(pooled: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(pooled.parents[2], tmp_path / "copy")
     module = folder / "my_pooling.py"
@@ -197,6 +199,7 @@ def test_an_upload_contains_the_code_only_if_it_may(
     assert "class SpeechEmotionModel" not in card
 
 
+@pytest.mark.slow
 def test_the_onnx_export_names_the_code_that_it_lacks(pooled: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "predict.py"), "--model", str(pooled), "--trust", "my_pooling"]
     environment = {**os.environ, "PYTHONPATH": str(pooled.parents[2])}

@@ -33,6 +33,7 @@ config_update = { task = "multitask", upstream_model = "wavlm-tiny-group-random"
 """  # noqa: E501
 
 
+@pytest.mark.slow
 def test_a_podcast_folder_trains_and_evaluates_every_task(
     podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +79,7 @@ def check_split(run: Path, split: str, task: str, podcast: SyntheticPodcast) -> 
 ONE = '[[experiments]]\nname = "one"\nconfig_update = { epoch = 1, min_epochs = 1, seeds = [1, 2] }\n'
 
 
+@pytest.mark.slow
 def test_finished_runs_are_skipped_changed_ones_refused_and_retrained_on_request(
     podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,6 +47,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "normalize"), [(0, "corpus"), (2, "utterance")])
 def test_training_from_shards_is_training_from_files_bit_for_bit(
     podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int, normalize: str

@@ -337,6 +337,7 @@ def test_a_tracking_file_that_makes_no_sense_ends_nothing(
     assert read_state(tmp_path) == {"started": False}
 
 
+@pytest.mark.slow
 def test_without_tracking_nothing_of_it_is_imported(podcast: SyntheticPodcast, tmp_path: Path) -> None:
     package = tmp_path / "trap" / "wandb"
     package.mkdir(parents=True)
