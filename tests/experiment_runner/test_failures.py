@@ -246,7 +246,6 @@ def test_full_memory_of_a_gpu_names_the_utterances_and_the_others_go_on(
     podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str], cuda: torch.device
 ) -> None:
     run = make_run(podcast, tmp_path, {**KEYS, "upstream_model": "wavlm-demo-random", "batch_size": 24}, cuda)
-    torch.cuda.empty_cache()  # of other tests, which would be room
     total = torch.cuda.get_device_properties(cuda).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(cuda) + (128 << 20)) / total)
     try:
