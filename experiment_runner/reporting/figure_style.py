@@ -51,6 +51,7 @@ STYLE: dict[Any, Any] = {
     **dict.fromkeys((f"{side}.major.size" for side in SIDES), 2.5),
     **{"font.family": list(families()), "axes.labelsize": 7, "axes.titlesize": 7.5},
     **{"lines.linewidth": 1, "lines.markersize": 3},
+    **dict.fromkeys(("figure.autolayout", "figure.constrained_layout.use"), False),
     "pdf.fonttype": 42,  # fonts as journals ask for them: embedded, and text that stays text
 }
 LEGEND: dict[str, Any] = {"handletextpad": 0.5, "columnspacing": 1.0, "borderpad": 0.1}
@@ -88,11 +89,18 @@ def settled(figure: Figure, title: str) -> Figure:
 
     The title tells what a plot shows even if it is cut out of its page. The figure grows by the title's height.
     """
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    lay_out(figure)
+    figure.set_layout_engine(None)  # "none" leaves a placeholder, for which every file is drawn twice
     if title:
         _entitle(figure, title)
     return figure
+
+
+def lay_out(figure: Figure) -> None:
+    """Let a figure's layout engine place its axes."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
 
 
 def _entitle(figure: Figure, title: str) -> None:

@@ -31,6 +31,7 @@ from experiment_runner.reporting.figure_style import (
     SMALL,
     SPLIT_MARKERS,
     VERMILLION,
+    lay_out,
     matrix_inches,
     settled,
     shortened,
@@ -210,7 +211,7 @@ def attribute_scatter_figure(predictions: pd.DataFrame, scale: tuple[float, floa
         axes.set_title(f"CCC {'–' if math.isnan(ccc) else f'{ccc:.3f}'}", loc="right", gid="ccc")
         axes.set_xlabel("truth")
     figure.axes[0].set_ylabel("prediction")
-    figure.draw_without_rendering()  # square axes need a second layout pass to leave room below them
+    lay_out(figure)  # square axes need a second layout pass to leave room below them
     return settled(figure, title)
 
 

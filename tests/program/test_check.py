@@ -23,6 +23,7 @@ from experiment_runner.storage.environment import run_environment
 from experiment_runner.storage.run_folder import RunFolder
 from tests.conftest import ROOT
 from tests.support.experiment_files import write_files
+from tests.support.forked import commands
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils import load_plan
 from utils.errors import DataError
@@ -263,9 +264,7 @@ def test_training_without_a_gpu_tells_files_and_labels_too_and_decodes_nothing(
     listed += '[[experiments]]\nname = "three"\nconfig_update = { upstream_model = "wavlm-huge" }\n'
     arguments = write_files(tmp_path, silent, listed)[:6]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "main.py", *arguments], cwd=ROOT, capture_output=True, text=True, env=environment
-    )
+    done = commands.run(["main.py", *arguments], ROOT, environment)
     first, *others = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (2, "")
     assert first.startswith("no CUDA GPU is available on this machine; run with --device cpu to use the CPU instead (")

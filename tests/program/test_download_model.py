@@ -18,6 +18,7 @@ from transformers import WavLMConfig, WavLMModel
 from tests.conftest import ROOT
 from tests.support.encoders import SMALL, write_published_bin
 from tests.support.faulty_server import FAULTS, serve_fault
+from tests.support.forked import commands
 from tests.support.hub_server import Hub, serve_hub
 from utils.hub.upstreams import UpstreamError, find_damage, load_upstream, read_source
 from utils.io.files import fingerprint
@@ -37,12 +38,16 @@ def download(
         "PYTHONPATH": str(ROOT),
         "HUGGINGFACE_TOKEN": "",
     }
-    command = [sys.executable, str(ROOT / "download_model.py"), *arguments]
+    command = [str(ROOT / "download_model.py"), *arguments]
+    if most_bytes == resource.RLIM_INFINITY:
+        return commands.run(command, folder, environment)
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
 
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, preexec_fn=limit)
+    return subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, preexec_fn=limit
+    )
 
 
 def publish(folder: Path) -> WavLMModel:

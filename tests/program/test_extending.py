@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +19,7 @@ from experiment_runner.storage.run_folder import RunError
 from tests.conftest import ROOT
 from tests.support.examples import EXAMPLES
 from tests.support.experiment_files import BASE, write_files
+from tests.support.forked import commands
 from tests.support.synthetic_podcast import SyntheticPodcast
 from tests.support.user_code import Write
 from utils.io.files import read_toml
@@ -138,14 +138,14 @@ def pooled(podcast: SyntheticPodcast, tmp_path_factory: pytest.TempPathFactory) 
     example = EXAMPLES["A pooling"]
     (folder / f"{example.module}.py").write_text(example.text)
     arguments = write_files(folder, podcast, ONE, BASE + example.keys)
-    subprocess.run([sys.executable, "main.py", *arguments], cwd=ROOT, check=True, capture_output=True)
+    done = commands.run(["main.py", *arguments], ROOT)
+    assert done.returncode == 0, done.stderr
     return folder / "runs" / "own" / "seed-42"
 
 
 def predict_with(run: Path, recording: Path, *options: str, path: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "predict.py"), "--model", str(run), *options, str(recording)]
-    environment = {**os.environ, "PYTHONPATH": str(path)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    command = [ROOT / "predict.py", "--model", run, *options, recording]
+    return commands.run(command, path, {**os.environ, "PYTHONPATH": str(path)})
 
 
 @pytest.mark.slow
@@ -175,8 +175,7 @@ def test_other_code_of_the_users_does_not_evaluate_a_model(pooled: Path, tmp_pat
     module = folder / "my_pooling.py"
     module.write_text(module.read_text().replace("1e-5", "1e-6"))
     listed = ["--config", str(folder / "config.toml"), "--experiments", str(folder / "experiments.toml")]
-    command = [sys.executable, "main.py", *listed, "--output", str(folder / "runs"), "--device", "cpu", "--test"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = commands.run(["main.py", *listed, "--output", folder / "runs", "--device", "cpu", "--test"], ROOT)
     assert done.returncode == 1
     printed = " ".join(done.stdout.split())
     assert f"your {POOLING}" in printed
@@ -201,9 +200,7 @@ def test_an_upload_contains_the_code_only_if_it_may(
 
 @pytest.mark.slow
 def test_the_onnx_export_names_the_code_that_it_lacks(pooled: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "predict.py"), "--model", str(pooled), "--trust", "my_pooling"]
-    environment = {**os.environ, "PYTHONPATH": str(pooled.parents[2])}
-    command += ["--export", str(tmp_path / "m.onnx")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    command = [ROOT / "predict.py", "--model", pooled, "--trust", "my_pooling", "--export", tmp_path / "m.onnx"]
+    done = commands.run(command, tmp_path, {**os.environ, "PYTHONPATH": str(pooled.parents[2])})
     assert done.returncode == 1
     assert f"needs its author's code, {POOLING}" in " ".join(done.stderr.split())

@@ -17,6 +17,7 @@ import main as program
 from experiment_runner.results.split_metrics import metrics_from_predictions
 from tests.conftest import ROOT
 from tests.support.experiment_files import BASE, write_files
+from tests.support.forked import commands
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.hub.upstreams import load_upstream
 
@@ -172,9 +173,7 @@ def test_check_names_missing_recordings(
 def test_without_cuda_one_sentence_names_the_cpu(podcast: SyntheticPodcast, tmp_path: Path) -> None:
     arguments = write_files(tmp_path, podcast, ONE)[:6]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "main.py", *arguments], cwd=ROOT, capture_output=True, text=True, env=environment
-    )
+    done = commands.run(["main.py", *arguments], ROOT, environment)
     assert done.returncode == 2
     assert done.stdout == ""
     sentence = "no CUDA GPU is available on this machine; run with --device cpu to use the CPU instead ("

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
+from tests.support.forked import commands
 from tests.support.hub_server import Hub
 
 TOKEN = "hf_a_token_that_writes"
@@ -15,9 +15,7 @@ UPLOADED = {"config.json", "model.safetensors", "manifest.json", "metrics.json",
 
 
 def call(hub: Hub, folder: Path, *arguments: object, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
-    environment = environment_of(hub, folder, token)
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return commands.run(arguments, folder, environment_of(hub, folder, token))
 
 
 VALIDATE = ("-m", "experiment_runner.validate_hf_upload")

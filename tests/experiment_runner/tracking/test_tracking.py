@@ -24,6 +24,7 @@ from experiment_runner.tracking.wandb_copy import change_state, read_state
 from tests.conftest import ROOT
 from tests.support.experiment_files import BASE, ONE, write_files
 from tests.support.faulty_server import FAULTS, serve_fault
+from tests.support.forked import commands
 from tests.support.synthetic_podcast import SyntheticPodcast
 from tests.support.wandb_files import read_offline_run
 from utils.config.schema import ExperimentConfig
@@ -42,15 +43,8 @@ def run_program(arguments: list[str], folder: Path, **environment: str) -> subpr
     home = folder / "home"
     home.mkdir(exist_ok=True)
     kept = {name: value for name, value in os.environ.items() if name not in TOKENS and not name.startswith("WANDB")}
-    return subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), *arguments],
-        cwd=folder,
-        env={**kept, "HOME": str(home), "PYTHONPATH": "", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
+    whole = {**kept, "HOME": str(home), "PYTHONPATH": "", **environment}
+    return commands.run([ROOT / "main.py", *arguments], folder, whole)
 
 
 @pytest.mark.slow
