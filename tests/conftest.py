@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import matplotlib.backends._backend_pdf_ps
 import pytest
 import torch
 
@@ -35,6 +37,15 @@ def _no_children() -> Iterator[None]:
     """End the workers of loaders that tests have left, which the end of the process would wait for."""
     yield
     end_children()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fonts_are_cut_once() -> Iterator[None]:
+    """Cut a font for the PDFs of plots once for the same characters, which takes half the time of a PDF."""
+    cut = matplotlib.backends._backend_pdf_ps.get_glyphs_subset
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matplotlib.backends._backend_pdf_ps, "get_glyphs_subset", cache(cut))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from experiment_runner.publishing.ser_model import SERModel
 from tests.conftest import ROOT
 from tests.support.experiment_files import write_files
+from tests.support.forked import Forker, commands
 from tests.support.hub_server import serve_hub
 from tests.support.synthetic_podcast import SyntheticPodcast
 from utils.hub.upstreams import load_upstream
@@ -44,31 +46,32 @@ def has_namespaces() -> bool:
 
 
 @pytest.fixture
-def cut_off(tmp_path: Path) -> list[str]:
-    """The beginning of a command without a network: no interface in the system, or else no sockets in Python."""
+def cut_off(tmp_path: Path) -> Iterator[Forker]:
+    """Run commands without a network: no interface in the system, or else no sockets in Python."""
     if has_namespaces():
-        return ["unshare", "--net", sys.executable]
-    (tmp_path / "hook").mkdir()
-    (tmp_path / "hook" / "sitecustomize.py").write_text(REFUSE)
-    return ["env", f"PYTHONPATH={tmp_path / 'hook'}:{ROOT}", sys.executable]
+        forker = Forker(prefix=["unshare", "--net"])
+    else:
+        (tmp_path / "hook").mkdir()
+        (tmp_path / "hook" / "sitecustomize.py").write_text(REFUSE)
+        forker = Forker(environment={"PYTHONPATH": f"{tmp_path / 'hook'}:{ROOT}"})
+    yield forker
+    forker.end()
 
 
-def call(folder: Path, command: list[str], *arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_TOKEN": "", "HUGGINGFACE_TOKEN": ""}
-    return subprocess.run(
-        [*command, *map(str, arguments)], cwd=folder, env=environment, capture_output=True, text=True, timeout=200
-    )
+def call(folder: Path, forker: Forker, *arguments: object, **others: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_TOKEN": "", "HUGGINGFACE_TOKEN": "", **others}
+    return forker.run(arguments, folder, environment)
 
 
 @pytest.mark.slow
 def test_training_and_prediction_work_from_downloaded_models(
-    podcast: SyntheticPodcast, cut_off: list[str], tmp_path: Path
+    podcast: SyntheticPodcast, cut_off: Forker, tmp_path: Path
 ) -> None:
     load_upstream("wavlm-tiny-random", {}).encoder.save_pretrained(tmp_path / "published")
     with serve_hub() as hub:
         hub.publish("microsoft/wavlm-base", tmp_path / "published")
-        online = ["env", f"HF_ENDPOINT={hub.endpoint}", sys.executable]
-        assert call(tmp_path, online, ROOT / "download_model.py", "wavlm-base").returncode == 0
+        online = {"HF_ENDPOINT": hub.endpoint}
+        assert call(tmp_path, commands, ROOT / "download_model.py", "wavlm-base", **online).returncode == 0
         arguments = write_files(tmp_path, podcast, LISTED)
         trained = call(tmp_path, cut_off, ROOT / "main.py", *arguments)
         assert trained.returncode == 0, trained.stdout + trained.stderr
@@ -78,7 +81,7 @@ def test_training_and_prediction_work_from_downloaded_models(
 
         SERModel.from_pretrained(tmp_path / "runs/one/seed-1").save_pretrained(tmp_path / "trained")
         hub.publish("user/model", tmp_path / "trained")
-        assert call(tmp_path, online, ROOT / "download_model.py", "user/model").returncode == 0
+        assert call(tmp_path, commands, ROOT / "download_model.py", "user/model", **online).returncode == 0
     recording = podcast.audio / str(podcast.rows["FileName"][0])
     heard = [ROOT / "predict.py", "--device", "cpu", "--output", "-", recording]
     found = call(tmp_path, cut_off, *heard, "--model", "user/model")
@@ -101,5 +104,6 @@ def test_training_and_prediction_work_from_downloaded_models(
 def test_the_hook_refuses_what_a_client_does(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(REFUSE)
     program = "import socket; socket.create_connection(('127.0.0.1', 9))"
-    done = call(tmp_path, ["env", f"PYTHONPATH={tmp_path}", sys.executable], "-c", program)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert "ConnectionRefusedError: [Errno 111] refused by the test" in done.stderr

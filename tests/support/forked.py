@@ -48,12 +48,17 @@ class Forker:
         modules: What it imports.
         options: The interpreter's, which hold for all commands.
         environment: Variables that it and all commands have, besides others.
+        prefix: A command that starts it, as `unshare --net` does.
     """
 
     def __init__(
-        self, modules: Sequence[str], options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+        self,
+        modules: Sequence[str] = LIBRARIES,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
-        self._command = [sys.executable, *options, __file__, *modules]
+        self._command = [*prefix, sys.executable, *options, __file__, *modules]
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[str] | None = None
 
@@ -85,12 +90,18 @@ class Forker:
             print(json.dumps(request), file=self._process.stdin, flush=True)
             return int(self._process.stdout.readline())
         except BaseException:  # a test that ends meanwhile must not leave its answer to the next
-            self._process.kill()
-            self._process = None
+            self.end()
             raise
 
+    def end(self) -> None:
+        """End the process; the next command starts another."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+        self._process = None
 
-commands = Forker(LIBRARIES)
+
+commands = Forker()
 """Runs the program's commands."""
 
 

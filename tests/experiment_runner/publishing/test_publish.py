@@ -127,7 +127,10 @@ def test_whoever_downloads_it_predicts_what_the_run_did(
 
 @pytest.mark.slow
 def test_no_run_fails_for_the_hub_and_the_same_command_uploads_later(emodb_folder: Path, tmp_path: Path) -> None:
-    write_files(tmp_path, emodb_folder, LISTED.replace("[[", 'seeds = [1, 2]\nlicense = "mit"\n[['))
+    listed = LISTED.replace('freeze = "none"', 'freeze = "upstream"').replace(
+        "[[", 'seeds = [1, 2]\nlicense = "mit"\n[['
+    )
+    write_files(tmp_path, emodb_folder, listed)
     with serve_hub(tokens={TOKEN: "user"}) as hub:
         refused = call(hub, tmp_path, *MAIN, token="")
         assert refused.returncode == 0, refused.stdout + refused.stderr

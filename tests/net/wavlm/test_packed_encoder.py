@@ -160,7 +160,7 @@ def test_each_dropout_has_a_seed_of_its_own() -> None:
 def check_layerdrop(name: str, rate: str) -> None:
     """Runs interpreted: a recording that computes skipped layers as well gives what leaving them out gives."""
     rates = dict.fromkeys(OFF, float(rate))
-    encoder = make_encoder(name, **rates, layerdrop=0.5, num_hidden_layers=4).train()
+    encoder = make_encoder(name, **rates, layerdrop=0.5, num_hidden_layers=3).train()
     waveforms = make_waveforms((0.06, 0.1))
     packed = PackedWavLM(encoder)
     packed.capture_steps()
@@ -170,7 +170,7 @@ def check_layerdrop(name: str, rate: str) -> None:
     torch.manual_seed(1)
     features = packed.features(torch.cat(waveforms), plan, torch.float32).detach()
     hidden, seeds = packed._project(features, torch.float32).detach(), packed._draw_seeds()
-    for skipped in (frozenset((1,)), frozenset((2, 3))):
+    for skipped in (frozenset((1,)), frozenset((1, 2))):
         found = []
         for packed._graphs.is_recording in (True, False):
             leaf = hidden.clone().requires_grad_()
@@ -192,8 +192,7 @@ def check_layerdrop(name: str, rate: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rate", ["0", "0.2"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "rate"), [("base", "0"), ("base", "0.2"), ("stable", "0.2")])
 def test_a_skipped_layer_of_a_recording_changes_nothing(name: str, rate: str) -> None:
     run_interpreted(__name__, "check_layerdrop", name, rate)
 
