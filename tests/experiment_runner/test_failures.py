@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -241,17 +241,31 @@ def full_memory(*_: object) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 80.00 GiB.")
 
 
+@contextmanager
+def memory_limited(device: torch.device, size: int) -> Iterator[None]:
+    """Leave so many bytes of a GPU's memory to this process, whatever earlier tests have reserved and freed."""
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.empty_cache()
+    reserved, held = torch.cuda.memory_reserved(device), []
+    try:
+        torch.cuda.set_per_process_memory_fraction(reserved / total)
+        for piece in (256 << 20, 16 << 20, 2 << 20):
+            with suppress(torch.OutOfMemoryError):
+                while True:
+                    held.append(torch.empty(piece, dtype=torch.uint8, device=device))
+        torch.cuda.set_per_process_memory_fraction((reserved + size) / total)
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
 @pytest.mark.gpu
 def test_full_memory_of_a_gpu_names_the_utterances_and_the_others_go_on(
     podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str], cuda: torch.device
 ) -> None:
     run = make_run(podcast, tmp_path, {**KEYS, "upstream_model": "wavlm-demo-random", "batch_size": 24}, cuda)
-    total = torch.cuda.get_device_properties(cuda).total_memory
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(cuda) + (128 << 20)) / total)
-    try:
+    with memory_limited(cuda, 128 << 20):
         assert train(run, lambda: None).failed
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
     assert re.search(r"the GPU's memory is full with \d+ utterances: MSP-PODCAST_", told(capsys))
     assert not (run.folder.path / "traceback.txt").exists()
     assert not train(run, lambda: None).failed

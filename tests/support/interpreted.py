@@ -20,7 +20,7 @@ SHARED = ("torch", "transformers.models.wavlm.modeling_wavlm", "pytest")
 def run_interpreted(module: str, function: str, *arguments: str) -> None:
     """Run `module.function(*arguments)`."""
     call = f"import_module({module!r}).{function}(*{arguments!r})"
-    code = f"from importlib import import_module\nimport_module({__name__!r}).accept_one_element_arrays()\n{call}"
+    code = f"from importlib import import_module\nimport_module({__name__!r}).prepare()\n{call}"
     done = _forker().run(["-c", code], ROOT)
     assert done.returncode == 0, f"{done.returncode}: {done.stdout}{done.stderr}"
 
@@ -30,7 +30,18 @@ def _forker() -> Forker:
     return Forker(SHARED, ("-W", "error"), {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
 
 
-def accept_one_element_arrays() -> None:
+def prepare() -> None:
+    """Prepare a process that interprets kernels; each of their programs costs it as much as a large tile."""
+    _accept_one_element_arrays()
+    from net.kernels import convolutions
+    from net.wavlm import layer_operations
+
+    for settings in layer_operations.SETTINGS.values():
+        settings.update({"rows": 16} if "rows" in settings else {})
+    convolutions.SETTINGS["window_moments"]["splits"] = 2
+
+
+def _accept_one_element_arrays() -> None:
     """Let loops end at loaded values: Triton 3.6 makes integers of one-element arrays as NumPy 2.4 refuses to."""
     interpreter: Any = importlib.import_module("triton.runtime.interpreter")
     patch = interpreter._patch_lang_tensor

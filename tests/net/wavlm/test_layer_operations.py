@@ -208,7 +208,7 @@ def check_kernels(rows: str, dim: str) -> None:
                         assert peak_error(one, other) <= (limit if one.dtype == dtype else 1e-6), (name, number, dtype)
 
 
-@pytest.mark.parametrize(("rows", "dim"), [(5, 48), (1, 64), (35, 96), (3, 768)])
+@pytest.mark.parametrize(("rows", "dim"), [(5, 48), (1, 64), (19, 96), (3, 768)])
 @pytest.mark.slow
 def test_kernels_equal_their_twins(rows: int, dim: int) -> None:
     run_interpreted(__name__, "check_kernels", str(rows), str(dim))

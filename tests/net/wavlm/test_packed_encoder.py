@@ -192,7 +192,7 @@ def check_layerdrop(name: str, rate: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "rate"), [("base", "0"), ("base", "0.2"), ("stable", "0.2")])
+@pytest.mark.parametrize(("name", "rate"), [("base", "0.2"), ("stable", "0")])
 def test_a_skipped_layer_of_a_recording_changes_nothing(name: str, rate: str) -> None:
     run_interpreted(__name__, "check_layerdrop", name, rate)
 
