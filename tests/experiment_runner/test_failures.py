@@ -264,7 +264,7 @@ def test_full_memory_of_a_gpu_names_the_utterances_and_the_others_go_on(
     podcast: SyntheticPodcast, tmp_path: Path, capsys: pytest.CaptureFixture[str], cuda: torch.device
 ) -> None:
     run = make_run(podcast, tmp_path, {**KEYS, "upstream_model": "wavlm-demo-random", "batch_size": 24}, cuda)
-    with memory_limited(cuda, 128 << 20):
+    with memory_limited(cuda, 24 << 20):
         assert train(run, lambda: None).failed
     assert re.search(r"the GPU's memory is full with \d+ utterances: MSP-PODCAST_", told(capsys))
     assert not (run.folder.path / "traceback.txt").exists()
