@@ -6,6 +6,7 @@ environment nor touch it are imported beforehand, and nothing of the program; al
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -15,9 +16,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 LIBRARIES = (
     "torch",
@@ -110,14 +114,38 @@ def _serve(modules: Sequence[str]) -> None:
     for name in modules:
         importlib.import_module(name)
     gc.collect()
-    gc.freeze()  # collections and the end of each process leave alone what all of them share
-    answers = os.fdopen(os.dup(1), "w")
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            os.close(answers.fileno())
-            _become(*json.loads(line))
-        print(_status_of(child), file=answers, flush=True)
+    gc.freeze()  # collections leave alone what all processes share
+    with os.fdopen(os.dup(1), "w") as answers:
+        for line in sys.stdin:
+            child = os.fork()
+            if child == 0:
+                os.close(answers.fileno())
+                _end(_outcome(json.loads(line)))
+            print(_status_of(child), file=answers, flush=True)
+
+
+def _outcome(request: list[Any]) -> int:
+    """Run a command in this process; return its exit status, as the interpreter would."""
+    try:
+        _become(*request)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+    except BaseException:  # noqa: BLE001 - whatever it is, the interpreter would print it
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _end(status: int) -> NoReturn:
+    """End this process as the interpreter does, without taking down the modules, which takes long."""
+    threading._shutdown()  # type: ignore[attr-defined] # waits for threads
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _status_of(child: int) -> int:
@@ -155,7 +183,6 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str], outp
     else:
         sys.argv = [kind, *rest]
         runpy.run_path(kind, run_name="__main__")
-    sys.exit()
 
 
 if __name__ == "__main__":
