@@ -18,6 +18,7 @@ import matplotlib
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import TextToPath
 
 from experiment_runner.runtime.fonts import drawable, families
@@ -84,23 +85,22 @@ def matrix_inches(classes: int, beside: float) -> float:
     return COLUMN_INCHES if least <= COLUMN_INCHES else max(PAGE_INCHES, least)
 
 
-def settled(figure: Figure, title: str) -> Figure:
+def settled(figure: Figure, title: str, passes: int = 1) -> Figure:
     """Fix the layout of a figure while this module's style is in force, with a title above unless it is empty.
 
     The title tells what a plot shows even if it is cut out of its page. The figure grows by the title's height.
+
+    Args:
+        figure: A figure with constrained layout.
+        title: The title.
+        passes: How often the engine has to place the axes.
     """
-    lay_out(figure)
+    for _ in range(passes):
+        ConstrainedLayoutEngine().execute(figure)
     figure.set_layout_engine(None)  # "none" leaves a placeholder, for which every file is drawn twice
     if title:
         _entitle(figure, title)
     return figure
-
-
-def lay_out(figure: Figure) -> None:
-    """Let a figure's layout engine place its axes."""
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.execute(figure)
 
 
 def _entitle(figure: Figure, title: str) -> None:

@@ -31,7 +31,6 @@ from experiment_runner.reporting.figure_style import (
     SMALL,
     SPLIT_MARKERS,
     VERMILLION,
-    lay_out,
     matrix_inches,
     settled,
     shortened,
@@ -211,8 +210,7 @@ def attribute_scatter_figure(predictions: pd.DataFrame, scale: tuple[float, floa
         axes.set_title(f"CCC {'–' if math.isnan(ccc) else f'{ccc:.3f}'}", loc="right", gid="ccc")
         axes.set_xlabel("truth")
     figure.axes[0].set_ylabel("prediction")
-    lay_out(figure)  # square axes need a second layout pass to leave room below them
-    return settled(figure, title)
+    return settled(figure, title, passes=2)  # square axes need a second one to leave room below them
 
 
 def _panels(figure: Figure, number: int) -> Iterator[Axes]:
